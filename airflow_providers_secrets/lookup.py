@@ -1,0 +1,349 @@
+"""The policy of every backend: what is looked up, under which name, and what Airflow is told.
+
+Data runs one way: id → rule → names → (cache → fetch → classify, in :mod:`.access`) → decode.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from airflow_providers_secrets import decoding, options
+from airflow_providers_secrets.access import StoreAccess, access_to
+from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretsError, shown
+from airflow_providers_secrets.naming import KINDS, MAX_ID_LENGTH, TEAM_SEP, Kind, Plan, id_fault, team_fault
+from airflow_providers_secrets.options import Option
+from airflow_providers_secrets.outcomes import ADVICE, POLICY_OPTION, Outcome
+
+log = logging.getLogger(__name__)
+
+_on_failure = options.one_of("next", "fail")
+
+COMMON_OPTIONS: Final = (
+    *(
+        option
+        for kind in KINDS
+        for option in (
+            Option(
+                f"{kind}_lookup_pattern",
+                options.pattern,
+                doc=f"Look up only {kind} whose id matches from its start, ignoring case.",
+                connection=False,
+            ),
+            Option(
+                f"{kind}_exclude_pattern",
+                options.pattern,
+                doc=f"Never look up {kind} whose id matches from its start, ignoring case.",
+                connection=False,
+            ),
+        )
+    ),
+    Option("timeout", options.positive_seconds, 10.0, "Seconds for a whole lookup, attempts and pauses included."),
+    Option("connect_timeout", options.positive_seconds, 2.0, "Seconds to open a connection to the store."),
+    Option("read_timeout", options.positive_seconds, 5.0, "Seconds to wait for the next part of an answer."),
+    Option("max_attempts", options.count, 3, "How often the store is asked at most in one lookup."),
+    Option("on_denied", _on_failure, "next", "When the store refuses access.", connection=False),
+    Option("on_revoked", _on_failure, "next", "When the value was deleted, disabled or destroyed.", connection=False),
+    Option("on_unavailable", _on_failure, "next", "When the store gives no answer.", connection=False),
+    Option("on_invalid", _on_failure, "next", "When the stored value cannot be used.", connection=False),
+)
+"""The options that every backend has."""
+
+DENIAL_SINCE: Final = (1, 2, 2)
+"""The first Task SDK with ``AirflowSecretsBackendAccessDenied`` (Airflow 3.2.2)."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What of one kind is looked up: under which bases (none: the kind is off) and which ids."""
+
+    bases: tuple[str, ...] | None
+    pattern: re.Pattern[str] | None
+    exclude: re.Pattern[str] | None
+
+
+class SecretLookupMixin:
+    """All policy of a secrets backend; a subclass names its defaults and speaks to its store.
+
+    Constructing one does no I/O and imports no SDK. Instances are cheap and hold no client: every instance of
+    a class with the same connection options shares one client and one login in a process. Any number of
+    threads may use an instance, and a forked child makes a client of its own. A value is as fresh as the
+    store's answer to this very lookup.
+
+    A subclass is a :class:`~airflow_providers_secrets.access.Store`, and sets:
+    """
+
+    store: ClassVar[str]
+    sdk: ClassVar[Sequence[str]]
+    extra: ClassVar[str]
+    outcomes: ClassVar[Mapping[str, Outcome]]
+    advice: ClassVar[Mapping[Outcome, str]] = {}
+    expired_login: ClassVar[frozenset[str]] = frozenset()
+
+    own_options: ClassVar[tuple[Option, ...]] = ()
+    """The options of this store, beyond the prefixes and the common ones."""
+    default_bases: ClassVar[Mapping[Kind, str]]
+    """The official default prefix of each kind."""
+    base_option: ClassVar[str] = "{kind}_prefix"
+    """The name of the option that holds it."""
+    default_sep: ClassVar[str | None] = None
+    """The default of the option ``sep``; ``None`` where the separator is fixed."""
+    sep: str = "/"
+    name_pattern: ClassVar[re.Pattern[str]]
+    """What the store takes as a name, as a whole."""
+    connection_words: decoding.Words | None = None
+    """How the store's JSON objects may name a connection's fields; ``None`` for Airflow's names alone."""
+
+    @classmethod
+    def declared_options(cls) -> tuple[Option, ...]:
+        """All options of this backend."""
+        bases = tuple(
+            Option(
+                cls.base_option.format(kind=kind),
+                cls.coerce_base,
+                cls.default_bases[kind],
+                f"Where {kind} are; null turns their lookup off.",
+                connection=False,
+                nullable=True,
+            )
+            for kind in KINDS
+        )
+        sep = (
+            (Option("sep", options.strict_text, cls.default_sep, "Between prefix and id.", connection=False),)
+            if cls.default_sep is not None
+            else ()
+        )
+        return (*bases, *sep, *cls.own_options, *COMMON_OPTIONS)
+
+    coerce_base = staticmethod(options.strict_text)
+
+    def __init__(self, **backend_kwargs: Any) -> None:
+        """Check and keep the options.
+
+        :param backend_kwargs: the options of :meth:`declared_options`.
+        :raises ConfigurationError: for an option that is unknown or has an unusable value.
+        """
+        super().__init__()
+        declared = self.declared_options()
+        self.options: dict[str, Any] = options.parse(type(self).__name__, declared, backend_kwargs)
+        if self.default_sep is not None:
+            self.sep = self.options["sep"]
+        self._rules: dict[Kind, Rule] = {
+            kind: Rule(
+                self._bases(self.base_option.format(kind=kind)),
+                self.options[f"{kind}_lookup_pattern"],
+                self.options[f"{kind}_exclude_pattern"],
+            )
+            for kind in KINDS
+        }
+        self.check_options()
+        self._fingerprint = options.fingerprint(type(self), declared, self.options)
+
+    def __repr__(self) -> str:
+        bases = {self.base_option.format(kind=kind): rule.bases for kind, rule in self._rules.items()}
+        return f"<{type(self).__name__} {bases}>"
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a whole lookup."""
+        return float(self.options["timeout"])
+
+    @property
+    def max_attempts(self) -> int:
+        """How often the store is asked at most in one lookup."""
+        return int(self.options["max_attempts"])
+
+    # What Airflow calls.
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        """Give the connection as URI or JSON text, or ``None`` where the store proves that it has none.
+
+        :param conn_id: the connection's id.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises LookupFailed: when there is no answer; Airflow then asks its next source.
+        """
+        return self._lookup("connections", conn_id, team_name)
+
+    def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+        """Give the variable's text, or ``None`` where the store proves that it has none.
+
+        :param key: the variable's key.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises LookupFailed: when there is no answer; Airflow then asks its next source.
+        """
+        return self._lookup("variables", key, team_name)
+
+    def get_config(self, key: str) -> str | None:
+        """Give the text of a configuration option, or ``None`` where the store proves that it has none.
+
+        :param key: what the ``<option>_secret`` setting says.
+        :raises LookupFailed: when there is no answer; Airflow then stops with the message.
+        """
+        value = self._lookup("config", key, None)
+        if value is None:
+            _warn(
+                ("absent", "config", key),
+                "%s has no configuration value %s: Airflow falls back to the option's default.",
+                self.store,
+                shown(key),
+            )
+        return value
+
+    # The way of a lookup.
+
+    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> Plan:
+        """Say which names a lookup asks the store for, or why none. Asks nothing itself."""
+        rule = self._rules[kind]
+        if rule.bases is None:
+            return Plan((), f"lookups of {kind} are off: {self.base_option.format(kind=kind)} is null")
+        if isinstance(secret_id, str):
+            if len(secret_id) > MAX_ID_LENGTH:  # before any pattern is tried on it
+                return Plan((), f"it is longer than {MAX_ID_LENGTH} characters", refused=True)
+            if rule.pattern and not rule.pattern.match(secret_id):
+                return Plan((), f"it does not match {kind}_lookup_pattern")
+            if rule.exclude and rule.exclude.match(secret_id):
+                return Plan((), f"it matches {kind}_exclude_pattern")
+        if fault := id_fault(secret_id) or team_fault(self.normalised(secret_id), team_name):
+            return Plan((), fault, refused=True)
+        names = tuple(self.names(rule.bases, secret_id, team_name))
+        for name in names:
+            if not self.name_pattern.fullmatch(name):
+                return Plan((), f"{self.store} takes no such name", refused=True)
+        return Plan(names)
+
+    def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
+        plan = self.plan(kind, secret_id, team_name)
+        if plan.refused:
+            _warn(
+                ("refused", kind, plan.reason),
+                "%s: the id %s (%s) is not looked up: %s.",
+                self.store,
+                shown(secret_id),
+                kind,
+                plan.reason,
+            )
+        elif plan.reason:
+            log.debug("%s: %s (%s) is not looked up: %s.", self.store, shown(secret_id), kind, plan.reason)
+        failure: SecretsError
+        try:
+            for name in plan.names:
+                stored = self.access.read(name)
+                if stored is not None:
+                    return self.decode(kind, name, stored)
+            return None
+        except SecretsError as error:
+            failure = error
+        _warn((type(failure), kind), "%s lookup failed: %s", kind.capitalize(), failure)
+        raise self._as_policy_says(failure)
+
+    @property
+    def access(self) -> StoreAccess:
+        """The process's shared way to the store."""
+        return access_to(self, self._fingerprint)
+
+    def _as_policy_says(self, failure: SecretsError) -> Exception:
+        """Give the error that lets Airflow ask its next source, or the one that forbids it."""
+        option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
+        if option is None or self.options[option] == "next":
+            return failure
+        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+
+        return AirflowSecretsBackendAccessDenied(str(failure))
+
+    # What a store may see differently.
+
+    def check_options(self) -> None:
+        """Refuse options that contradict each other or that this Airflow cannot carry out.
+
+        :raises ConfigurationError: naming the option.
+        """
+        failing = [name for name in POLICY_OPTION.values() if self.options[name] == "fail"]
+        if failing and _task_sdk_version() < DENIAL_SINCE:
+            raise ConfigurationError(
+                f"{type(self).__name__}: option {failing[0]!r} is 'fail', which needs Airflow 3.2.2 or later: "
+                "older ones ask their next source whatever a backend says. Set it to 'next' or upgrade."
+            )
+
+    def _bases(self, option: str) -> tuple[str, ...] | None:
+        base = self.options[option]
+        if base is None:
+            return None
+        bases = tuple(self.normalised_bases(base))
+        for one in bases:
+            if not self.name_pattern.fullmatch(self.name(one, "x")):
+                raise ConfigurationError(
+                    f"{type(self).__name__}: option {option!r} holds {shown(one)}, with which no name is one that "
+                    f"{self.store} takes ({self.name_pattern.pattern})."
+                )
+        return bases
+
+    def normalised_bases(self, base: Any) -> Iterable[str]:
+        """Give the bases that an option's value stands for."""
+        yield base.rstrip(self.sep)
+
+    def normalised(self, secret_id: str) -> str:
+        """Give *secret_id* as the store's names will spell it."""
+        return secret_id
+
+    def names(self, bases: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
+        """Give the candidate names, the team's own first."""
+        if team_name:
+            for base in bases:
+                yield self.name(base, f"{team_name}{TEAM_SEP}{secret_id}")
+        for base in bases:
+            yield self.name(base, secret_id)
+
+    def name(self, base: str, secret_id: str) -> str:
+        """Give the store's name of an id under one base."""
+        return f"{base}{self.sep}{secret_id}"
+
+    def decode(self, kind: Kind, name: str, stored: str) -> str:
+        """Give what Airflow parses.
+
+        :raises InvalidSecret: naming the fault, not the value.
+        """
+        if kind != "connections":
+            return stored
+        try:
+            return decoding.connection(stored, self.connection_words)
+        except decoding.Fault as fault:
+            reason = str(fault)
+        raise self.invalid(name, reason)
+
+    def invalid(self, name: str, reason: str) -> InvalidSecret:
+        """Make the error for a stored value that cannot be used."""
+        return InvalidSecret(self.store, name, reason, self.advice.get(Outcome.INVALID) or ADVICE[Outcome.INVALID])
+
+    def retry_after(self, error: Exception) -> float | None:
+        """Give the seconds that the store asked to wait, where it did."""
+        return None
+
+
+WARNING_INTERVAL: Final = 60.0
+"""Seconds in which one class of warning is logged once; further ones go to DEBUG."""
+
+clock = time.monotonic
+_warned: dict[object, float] = {}
+
+
+def _warn(subject: object, message: str, *args: object) -> None:
+    """Log a WARNING, once per *subject* and minute and process."""
+    # No lock, which a fork could leave held: at worst two threads say the same thing once each.
+    now = clock()
+    due = now - _warned.get(subject, -WARNING_INTERVAL) >= WARNING_INTERVAL
+    if due:
+        _warned[subject] = now
+    log.log(logging.WARNING if due else logging.DEBUG, message, *args)
+
+
+def _task_sdk_version() -> tuple[int, ...]:
+    try:
+        version = importlib.metadata.version("apache-airflow-task-sdk")
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -1,0 +1,59 @@
+"""Fixtures: the rigs, and a process state that starts anew for every test."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+# Before Airflow is imported anywhere: nothing of the developer's own Airflow or AWS set-up takes part.
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_", "VAULT_"))]:
+    if _name != "AWS_CA_BUNDLE":
+        del os.environ[_name]
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+
+from airflow_providers_secrets import access, lookup  # noqa: E402
+from tests.rigs import Rig  # noqa: E402
+from tests.rigs.aws import SecretsManagerRig, SsmRig  # noqa: E402
+
+RIGS = (SsmRig, SecretsManagerRig)
+
+
+@functools.cache
+def _running(rig: type[Rig]) -> Rig:
+    return rig()
+
+
+@pytest.fixture(params=RIGS, ids=lambda rig: rig.name)
+def rig(request: pytest.FixtureRequest) -> Rig:
+    return _running(request.param)
+
+
+@pytest.fixture
+def ssm() -> SsmRig:
+    rig = _running(SsmRig)
+    assert isinstance(rig, SsmRig)
+    return rig
+
+
+@pytest.fixture
+def secrets_manager() -> SecretsManagerRig:
+    rig = _running(SecretsManagerRig)
+    assert isinstance(rig, SecretsManagerRig)
+    return rig
+
+
+@pytest.fixture(autouse=True)
+def process_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No client and no memory of warnings from another test."""
+    access.start_anew()
+    lookup._warned.clear()
+    # Airflow's logging set-up may have ended propagation to pytest's handler.
+    monkeypatch.setattr(logging.getLogger("airflow_providers_secrets"), "propagate", True)
+    caplog.set_level(logging.DEBUG)
+    yield

@@ -1,0 +1,134 @@
+"""Both AWS stores on moto's server, behind a proxy that counts and injects faults."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from typing import Any, ClassVar
+
+import botocore.session
+from moto.server import ThreadedMotoServer
+
+from airflow_providers_secrets.backends.aws_secrets_manager import SecretsManagerBackend
+from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+from tests.proxy import Proxy, Reply, Request
+from tests.rigs import Rig
+
+CREDENTIALS = {"aws_access_key_id": "AKIATESTING", "aws_secret_access_key": "test-secret-key"}
+REGION = "eu-west-1"
+
+
+@functools.cache
+def moto() -> ThreadedMotoServer:
+    """The session's one moto server; its stores are apart by service."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    return server
+
+
+def aws_client(service: str) -> Any:
+    """A plain botocore client that speaks to moto past any proxy."""
+    host, port = moto().get_host_and_port()
+    return botocore.session.Session().create_client(
+        service, region_name=REGION, endpoint_url=f"http://{host}:{port}", **CREDENTIALS
+    )
+
+
+def aws_error(code: str, status: int = 400, **headers: str) -> Reply:
+    """An error as the AWS JSON protocol spells it, with a message that must not be passed on."""
+    body = json.dumps({"__type": f"com.amazonaws.example#{code}", "message": "S3cr3t-from-the-server"})
+    return Reply(status, body.encode(), {"Content-Type": "application/x-amz-json-1.1", **headers})
+
+
+class AwsRig(Rig):
+    service: ClassVar[str]
+    default_bases: ClassVar[dict[str, str]]
+    name_field: ClassVar[str]
+    extra = "aws"
+    sdk = "botocore"
+
+    def __init__(self) -> None:
+        self.proxy = Proxy(moto().get_host_and_port())
+        self.client = aws_client(self.service)
+
+    def options(self) -> dict[str, Any]:
+        return {"endpoint_url": self.proxy.url, "region_name": REGION, **CREDENTIALS}
+
+    @property
+    def calls(self) -> list[str]:
+        return [json.loads(request.body)[self.name_field] for request in self.proxy.requests]
+
+    def answer(self, name: str, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+        def found(request: Request, **how: Any) -> Reply:
+            asked = json.loads(request.body)[self.name_field]
+            body = json.dumps(self.answer(how.pop("name", asked), "S3cr3t-value")).encode()
+            return Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"}, **how)
+
+        faults: dict[str, Any] = {
+            "denied": aws_error("AccessDeniedException"),
+            "throttled": aws_error("ThrottlingException"),
+            "server-error": aws_error("InternalServerError", 500),
+            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
+            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/x-amz-json-1.1"}),
+            "truncated": lambda request: found(request, truncate=True),
+            "reset": Reply(reset=True),
+            "hang": Reply(hang=True),
+            "drip": lambda request: found(request, drip=0.1),
+            "wrong-name": lambda request: found(request, name="another/name"),
+        }
+        return self.proxy.fault(faults[fault])
+
+    def stop(self) -> None:
+        self.proxy.stop()
+
+
+class SsmRig(AwsRig):
+    name = "ssm-moto"
+    backend_class = SystemsManagerParameterStoreBackend
+    class_path = "airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend"
+    service = "ssm"
+    name_field = "Name"
+
+    def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
+        base = f"/airflow/{kind}" if base is None else base.rstrip("/")
+        path = f"{base}/{team}--{secret_id}" if team else f"{base}/{secret_id}"
+        return path if path.startswith("/") else f"/{path}"
+
+    def put(self, path: str, text: str) -> None:
+        self.client.put_parameter(Name=path, Value=text, Type="SecureString", Overwrite=True)
+
+    def remove(self, path: str) -> None:
+        self.client.delete_parameter(Name=path)
+
+    def answer(self, name: str, text: str) -> dict[str, Any]:
+        return {"Parameter": {"Name": name, "Value": text, "Type": "SecureString"}}
+
+
+class SecretsManagerRig(AwsRig):
+    name = "secrets-manager-moto"
+    backend_class = SecretsManagerBackend
+    class_path = "airflow_providers_secrets.backends.aws_secrets_manager.SecretsManagerBackend"
+    service = "secretsmanager"
+    name_field = "SecretId"
+
+    def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
+        base = f"airflow/{kind}" if base is None else base.rstrip("/")
+        if not base:
+            return secret_id
+        return f"{base}/{team}--{secret_id}" if team else f"{base}/{secret_id}"
+
+    def put(self, path: str, text: str) -> None:
+        try:
+            self.client.create_secret(Name=path, SecretString=text)
+        except self.client.exceptions.ResourceExistsException:
+            self.client.put_secret_value(SecretId=path, SecretString=text)
+
+    def remove(self, path: str) -> None:
+        self.client.delete_secret(SecretId=path, ForceDeleteWithoutRecovery=True)
+
+    def answer(self, name: str, text: str) -> dict[str, Any]:
+        return {"Name": name, "SecretString": text}
