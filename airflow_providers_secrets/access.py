@@ -11,11 +11,12 @@ import contextlib
 import contextvars
 import gc
 import importlib
+import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from airflow_providers_secrets.errors import (
     LookupFailed,
@@ -42,8 +43,7 @@ BACKOFF: Final[Mapping[Outcome, tuple[float, float]]] = {
 (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a store gave for one name.
 
     :param text: the secret's text.
@@ -57,10 +57,10 @@ class Answer:
         return f"Answer(name={self.name!r})"
 
 
-class Store(Protocol):
+class Store(ABC):
     """What a backend says and does for the core to speak to its store.
 
-    Methods raise whatever the SDK raises: the core classifies it once, by :meth:`codes` and
+    Its methods raise whatever the SDK raises: the core classifies it once, by :meth:`codes` and
     :attr:`outcomes`.
     """
 
@@ -71,31 +71,39 @@ class Store(Protocol):
     extra: ClassVar[str]
     """The extra of this package that brings the SDK."""
     outcomes: ClassVar[Mapping[str, Outcome]]
-    """What the SDK's codes mean."""
-    advice: ClassVar[Mapping[Outcome, str]]
+    """What the SDK's codes mean. A code that no entry knows is UNAVAILABLE."""
+    advice: ClassVar[Mapping[Outcome, str]] = {}
     """What to do about an outcome, where the store's own words help more than the general ones."""
-    expired_login: ClassVar[frozenset[str]]
+    expired_login: ClassVar[frozenset[str]] = frozenset()
     """The codes after which one new client is made and asked, once per lookup."""
+    telltale_loggers: ClassVar[Sequence[str]] = ()
+    """The SDK's loggers that write requests or answers out at DEBUG or INFO."""
 
     @property
+    @abstractmethod
     def timeout(self) -> float:
         """Seconds for the whole lookup, all attempts and pauses included."""
 
     @property
+    @abstractmethod
     def max_attempts(self) -> int:
         """How often the store is asked at most."""
 
+    @abstractmethod
     def connect(self) -> Any:
         """Make the client."""
 
+    @abstractmethod
     def fetch(self, client: Any, name: str) -> Answer:
         """Read one name: the only call to the store."""
 
+    @abstractmethod
     def codes(self, error: Exception) -> Iterator[str]:
         """Give the codes of *error* by which :attr:`outcomes` may know it, the most specific first."""
 
-    def retry_after(self, error: Exception) -> float | None:
+    def retry_after(self, error: Exception) -> float | None:  # noqa: ARG002
         """Give the seconds that the store asked to wait, where it did."""
+        return None
 
 
 class StoreAccess:
@@ -114,6 +122,8 @@ class StoreAccess:
         self._lock = threading.Lock()
         self._clients: list[Any] = []
         self._overdue = 0
+        for name in store.telltale_loggers:
+            logging.getLogger(name).addFilter(_silent_in_lookups)
 
     def read(self, name: str) -> str | None:
         """Give the text of *name*, or ``None`` where the store proves that it does not exist.
@@ -164,7 +174,7 @@ class StoreAccess:
             return retrying(self._attempt, name)
         except SecretsError as error:
             failure: SecretsError = error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # every failure is classified
             code = next(iter(self._store.codes(error)), type(error).__name__)
             failure = self._failure(name, self._outcome(error), code)
         raise failure
@@ -254,6 +264,7 @@ class _Call:
         return not late
 
     def _run(self) -> None:
+        _in_lookup.set(True)
         try:
             self.text = self._access.fetch(self._name, self._given_up)
         except SecretsError as error:
@@ -263,6 +274,14 @@ class _Call:
                 self._finished.set()
                 if self._given_up.is_set():
                     self._access.count_overdue(-1)
+
+
+_in_lookup = contextvars.ContextVar("_in_lookup", default=False)
+
+
+def _silent_in_lookups(record: logging.LogRecord) -> bool:
+    """Keep an SDK from writing secret values out at DEBUG; its calls for anybody else log as ever."""
+    return record.levelno >= logging.WARNING or not _in_lookup.get()
 
 
 _accesses: dict[bytes, StoreAccess] = {}
@@ -284,7 +303,7 @@ def start_anew() -> None:
 
     Runs by itself in a forked child.
     """
-    global _accesses, _accesses_lock
+    global _accesses, _accesses_lock  # noqa: PLW0603
     # What the parent made is kept alive unused: its destructors could close connections that the parent
     # still uses, or wait for threads that do not exist here.
     _inherited.append(_accesses)
@@ -310,8 +329,7 @@ def load_sdk(modules: Sequence[str], extra: str) -> None:
                 break
     if missing is not None:
         raise MissingDependencyError(
-            f"{missing} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'",
-            name=missing,
+            f"{missing} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
         )
 
 

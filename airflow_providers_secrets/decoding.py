@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_providers_secrets.errors import shown
@@ -22,6 +21,7 @@ TEXT_FIELDS: Final = ("conn_type", "description", "login", "password", "host", "
 CONNECTION_FIELDS: Final = (*TEXT_FIELDS, "port", "extra")
 """The fields of a connection's JSON; Airflow's constructor fails on any other."""
 
+_LAST_PORT: Final = 65535
 _CONN_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
@@ -29,8 +29,7 @@ class Fault(Exception):
     """Why a stored text cannot be used, as the end of a sentence; never holds any of the text."""
 
 
-@dataclass(frozen=True)
-class Words:
+class Words(NamedTuple):
     """How a store's JSON objects name a connection's fields.
 
     :param by_field: the words for each field.
@@ -102,7 +101,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _port(value: Any) -> int:
     digits = str(value).strip()
     # int() accepts more than a port: underscores, signs, digits of other scripts.
-    if isinstance(value, bool) or not (digits.isascii() and digits.isdigit()) or int(digits) > 65535:
+    if isinstance(value, bool) or not (digits.isascii() and digits.isdigit()) or int(digits) > _LAST_PORT:
         raise Fault("its port is not a number from 0 to 65535")
     return int(digits)
 

@@ -65,7 +65,7 @@ class SecretRevoked(LookupFailed):
 
 
 class StoreMisconfigured(LookupFailed, ConfigurationError):
-    """The store answered that the options are wrong: no credentials, no region, a bad signature …"""
+    """The store or SDK says that the options are wrong: no credentials, no region, a bad signature."""
 
 
 def shown(text: object, limit: int = 128) -> str:

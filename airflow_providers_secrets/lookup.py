@@ -9,12 +9,11 @@ import importlib.metadata
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Final, NamedTuple
 
 from airflow_providers_secrets import decoding, options
-from airflow_providers_secrets.access import StoreAccess, access_to
+from airflow_providers_secrets.access import Store, StoreAccess, access_to
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretsError, shown
 from airflow_providers_secrets.naming import KINDS, MAX_ID_LENGTH, TEAM_SEP, Kind, Plan, id_fault, team_fault
 from airflow_providers_secrets.options import Option
@@ -58,8 +57,7 @@ DENIAL_SINCE: Final = (1, 2, 2)
 """The first Task SDK with ``AirflowSecretsBackendAccessDenied`` (Airflow 3.2.2)."""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What of one kind is looked up: under which bases (none: the kind is off) and which ids."""
 
     bases: tuple[str, ...] | None
@@ -67,7 +65,7 @@ class Rule:
     exclude: re.Pattern[str] | None
 
 
-class SecretLookupMixin:
+class SecretLookupMixin(Store):
     """All policy of a secrets backend; a subclass names its defaults and speaks to its store.
 
     Constructing one does no I/O and imports no SDK. Instances are cheap and hold no client: every instance of
@@ -75,15 +73,8 @@ class SecretLookupMixin:
     threads may use an instance, and a forked child makes a client of its own. A value is as fresh as the
     store's answer to this very lookup.
 
-    A subclass is a :class:`~airflow_providers_secrets.access.Store`, and sets:
+    A subclass says what a :class:`~airflow_providers_secrets.access.Store` must say, and:
     """
-
-    store: ClassVar[str]
-    sdk: ClassVar[Sequence[str]]
-    extra: ClassVar[str]
-    outcomes: ClassVar[Mapping[str, Outcome]]
-    advice: ClassVar[Mapping[Outcome, str]] = {}
-    expired_login: ClassVar[frozenset[str]] = frozenset()
 
     own_options: ClassVar[tuple[Option, ...]] = ()
     """The options of this store, beyond the prefixes and the common ones."""
@@ -318,10 +309,6 @@ class SecretLookupMixin:
     def invalid(self, name: str, reason: str) -> InvalidSecret:
         """Make the error for a stored value that cannot be used."""
         return InvalidSecret(self.store, name, reason, self.advice.get(Outcome.INVALID) or ADVICE[Outcome.INVALID])
-
-    def retry_after(self, error: Exception) -> float | None:
-        """Give the seconds that the store asked to wait, where it did."""
-        return None
 
 
 WARNING_INTERVAL: Final = 60.0

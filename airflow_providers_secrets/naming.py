@@ -6,8 +6,7 @@ Pure functions: nothing here touches a client, a cache or the network.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Kind = Literal["connections", "variables", "config"]
 
@@ -19,8 +18,7 @@ TEAM_SEP: Final = "--"
 MAX_ID_LENGTH: Final = 512
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a lookup will ask the store.
 
     :param names: the candidate names in the store's spelling, in the order they are tried.

@@ -8,7 +8,6 @@ and objects.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -16,8 +15,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from airflow_providers_secrets.errors import ConfigurationError, shown
 
@@ -27,8 +25,7 @@ REMOVED_UPSTREAM: Final = frozenset({"full_url_mode", "are_secret_values_urlenco
 """Options that the official Amazon provider removed in 9.0.0 and that still stand in many configurations."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option of a backend.
 
     :param name: its name in ``backend_kwargs``.
@@ -195,6 +192,8 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any]) -
 
 
 def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:
+    import difflib
+
     likely = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     cure = f"did you mean {likely[0]!r}?" if likely else f"known are {', '.join(sorted(options))}."
     return f"{backend}: unknown option {shown(name)}; {cure}"

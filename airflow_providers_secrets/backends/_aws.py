@@ -36,7 +36,7 @@ AWS_OPTIONS: Final = (
     Option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
     Option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
     Option("verify", flag_or_path, doc="false, or the CA bundle to verify TLS with."),
-    Option("use_ssl", flag, True, "false speaks plain HTTP."),
+    Option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
     Option("api_version", text, doc="The service's API version; else the latest."),
     Option("config_kwargs", mapping, {}, "Arguments of botocore.config.Config, applied to every client."),
 )
@@ -122,9 +122,10 @@ class AwsLookupMixin(SecretLookupMixin):
     extra = "aws"
     service: ClassVar[str]
     """botocore's name of the service."""
-    own_options = AWS_OPTIONS
+    own_options: ClassVar[tuple[Option, ...]] = AWS_OPTIONS
     outcomes = COMMON_OUTCOMES
     advice = COMMON_ADVICE
+    telltale_loggers = ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers", "botocore.utils")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
     @property

@@ -57,16 +57,25 @@ class LeanLoader(Loader):  # type: ignore[misc]  # botocore is untyped
 
 
 def _legacy_partition(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a partition as ``endpoints.json`` spells it, without the services that stand there."""
+    names = rule["outputs"]
+    plain, dual = names["dnsSuffix"], names["dualStackDnsSuffix"]
+    fips, host = "{service}-fips.{region}.{dnsSuffix}", "{service}.{region}.{dnsSuffix}"
     return {
         "partition": rule["id"],
-        "dnsSuffix": rule["outputs"]["dnsSuffix"],
+        "dnsSuffix": plain,
         "regionRegex": rule["regionRegex"],
         "regions": rule["regions"],
         "services": {},
         "defaults": {
-            "hostname": "{service}.{region}.{dnsSuffix}",
+            "hostname": host,
             "protocols": ["https"],
             "signatureVersions": ["v4"],
+            "variants": [
+                {"tags": ["fips"], "hostname": fips, "dnsSuffix": plain},
+                {"tags": ["dualstack"], "hostname": host, "dnsSuffix": dual},
+                {"tags": ["dualstack", "fips"], "hostname": fips, "dnsSuffix": dual},
+            ],
         },
     }
 
@@ -131,7 +140,7 @@ def _config(options: Options) -> Config:
         given["signature_version"] = UNSIGNED
     try:
         return ours.merge(Config(**given))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # botocore raises TypeError and several of its own
         reason = f"{type(error).__name__}: {error}"
     raise ConfigurationError(f"option 'config_kwargs' is not one that botocore.config.Config takes: {reason}")
 
@@ -196,7 +205,9 @@ def _no_prompt(_: str) -> str:
 
 
 def _by_web_identity(
-    base: Session, session_name: str, options: Options
+    base: Session,
+    session_name: str,  # noqa: ARG001  # the token names the session
+    options: Options,
 ) -> AssumeRoleWithWebIdentityCredentialFetcher:
     return AssumeRoleWithWebIdentityCredentialFetcher(
         _sts_creator(base, options),
@@ -222,7 +233,7 @@ def _token_of_google(options: Options) -> Callable[[], str]:
     from google.oauth2.id_token import fetch_id_token_credentials
 
     request = Request()
-    credentials = fetch_id_token_credentials(
+    credentials = fetch_id_token_credentials(  # type: ignore[no-untyped-call]
         options["assume_role_with_web_identity_federation_audience"], request=request
     )
 
@@ -237,4 +248,3 @@ def _token_of_google(options: Options) -> Callable[[], str]:
 
 _TOKENS = {"file": _token_of_file, "google": _token_of_google}
 _ROLE_FETCHERS = {"assume_role": _by_role, "assume_role_with_web_identity": _by_web_identity}
-
