@@ -199,7 +199,7 @@ class SecretLookupMixin(Store):
                 return Plan((), f"it does not match {kind}_lookup_pattern")
             if rule.exclude and rule.exclude.match(secret_id):
                 return Plan((), f"it matches {kind}_exclude_pattern")
-        if fault := id_fault(secret_id) or team_fault(self.normalised(secret_id), team_name):
+        if fault := id_fault(secret_id) or self.team_fault(secret_id, team_name):
             return Plan((), fault, refused=True)
         names = tuple(self.names(rule.bases, secret_id, team_name))
         for name in names:
@@ -280,6 +280,10 @@ class SecretLookupMixin(Store):
     def normalised(self, secret_id: str) -> str:
         """Give *secret_id* as the store's names will spell it."""
         return secret_id
+
+    def team_fault(self, secret_id: str, team_name: str | None) -> str | None:
+        """Say why *secret_id* cannot be told from some team's secret, or ``None``."""
+        return team_fault(self.normalised(secret_id), team_name)
 
     def names(self, bases: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
         """Give the candidate names, the team's own first."""

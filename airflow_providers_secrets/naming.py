@@ -58,8 +58,14 @@ def team_fault(secret_id: str, team_name: str | None) -> str | None:
     if team_name:
         if secret_id.startswith("-"):
             return "it starts with '-', which cannot be told from the end of a team's name"
-        if not team_name.replace("-", "").replace("_", "").isalnum() or not team_name.isascii():
-            return "the team's name holds more than letters, digits, '-' and '_'"
+        return team_name_fault(team_name)
+    return None
+
+
+def team_name_fault(team_name: str) -> str | None:
+    """Say what makes *team_name* unusable in a name, or ``None``."""
+    if not team_name.replace("-", "").replace("_", "").isalnum() or not team_name.isascii():
+        return "the team's name holds more than letters, digits, '-' and '_'"
     return None
 
 

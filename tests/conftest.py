@@ -55,5 +55,4 @@ def process_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPa
     lookup._warned.clear()
     # Airflow's logging set-up may have ended propagation to pytest's handler.
     monkeypatch.setattr(logging.getLogger("airflow_providers_secrets"), "propagate", True)
-    caplog.set_level(logging.DEBUG)
     yield
