@@ -612,12 +612,13 @@ def test_missing_sdk_is_told_at_first_use_with_its_extra(rig: Rig) -> None:
 def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
     module, _, name = rig.class_path.rpartition(".")
     code = (
-        "import sys, socket\n"
+        "import sys, socket, airflow.configuration\n"
+        "before = set(sys.modules)\n"  # Airflow 2.11 imports requests by itself
         f"from {module} import {name} as Backend\n"
         "opened = []\n"
         "sys.addaudithook(lambda event, args: opened.append(event) if event in ('open', 'socket.__new__') else None)\n"
         f"backend = Backend(**{rig.options()!r})\n"
-        "print(opened, [m for m in sys.modules if m.split('.')[0] in "
+        "print(opened, [m for m in set(sys.modules) - before if m.split('.')[0] in "
         "('botocore', 'boto3', 'hvac', 'grpc', 'azure', 'urllib3', 'requests') or m.startswith('google.cloud')])\n"
     )
     run = _run(code)
@@ -627,14 +628,17 @@ def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
 def test_import_costs_at_most_5_ms_of_cpu(rig: Rig) -> None:
     module = rig.class_path.rpartition(".")[0]
     code = (
-        "import time, airflow.configuration, airflow.secrets.base_secrets\n"
+        "import gc, time, airflow.configuration, airflow.secrets.base_secrets\n"
+        "gc.collect()  # of Airflow's own heap, which may be due at any moment\n"
         "started = time.process_time()\n"
         f"import {module}\n"
         "print((time.process_time() - started) * 1000)\n"
     )
-    # Once to write the bytecode; the least of several, since the machine's noise only adds.
-    costs = [float(_run(code, PYTHONDONTWRITEBYTECODE="").stdout.splitlines()[-1]) for _ in range(6)]
-    assert min(costs[1:]) <= 5.0, costs
+    _run(code, PYTHONDONTWRITEBYTECODE="")  # writes the bytecode
+    costs: list[float] = []
+    while len(costs) < 12 and min(costs, default=6.0) > 5.0:  # the machine's noise only adds
+        costs.append(float(_run(code, PYTHONDONTWRITEBYTECODE="").stdout.splitlines()[-1]))
+    assert min(costs) <= 5.0, costs
 
 
 def test_no_warning_at_import(rig: Rig) -> None:
