@@ -249,7 +249,12 @@ class _Call:
         self._finished = threading.Event()
         self._state = threading.Lock()
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._run,), name="secrets-lookup", daemon=True).start()
+        thread = threading.Thread(target=context.run, args=(self._run,), name="secrets-lookup", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The interpreter is ending, or the host has no thread left: ask here, within the SDK's own time-outs.
+            context.run(self._run)
 
     def finished_within(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds; after that, or after any exception here, the call is left behind."""

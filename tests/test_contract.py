@@ -570,6 +570,20 @@ def test_forked_children_get_their_own_answers(rig: Rig) -> None:
         assert child.exitcode == 0
 
 
+def test_lookup_works_while_the_interpreter_ends(rig: Rig) -> None:
+    """Where no thread may start any more (Python 3.12.1, at exit), and as well where one may."""
+    rig.put(rig.path("variables", "found"), "x")
+    module, _, name = rig.class_path.rpartition(".")
+    code = (
+        "import atexit\n"
+        f"from {module} import {name} as Backend\n"
+        f"backend = Backend(**{rig.options()!r})\n"
+        "atexit.register(lambda: print(backend.get_variable('found')))\n"
+    )
+    run = _run(code)
+    assert run.stdout.strip().splitlines()[-1:] == ["x"], run.stdout + run.stderr
+
+
 # Start-up. In processes of their own, since this one has imported everything.
 
 
