@@ -111,7 +111,10 @@ class SecretLookupMixin(Store):
         )
         return (*bases, *sep, *cls.own_options, *COMMON_OPTIONS)
 
-    coerce_base = staticmethod(options.strict_text)
+    @staticmethod
+    def coerce_base(value: Any) -> Any:
+        """Accept what stands for the bases of a kind."""
+        return options.strict_text(value)
 
     def __init__(self, **backend_kwargs: Any) -> None:
         """Check and keep the options.
@@ -177,7 +180,7 @@ class SecretLookupMixin(Store):
         """
         value = self._lookup("config", key, None)
         if value is None:
-            _warn(
+            warn(
                 ("absent", "config", key),
                 "%s has no configuration value %s: Airflow falls back to the option's default.",
                 self.store,
@@ -210,7 +213,7 @@ class SecretLookupMixin(Store):
     def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
         plan = self.plan(kind, secret_id, team_name)
         if plan.refused:
-            _warn(
+            warn(
                 ("refused", kind, plan.reason),
                 "%s: the id %s (%s) is not looked up: %s.",
                 self.store,
@@ -229,7 +232,7 @@ class SecretLookupMixin(Store):
             return None
         except SecretsError as error:
             failure = error
-        _warn((type(failure), kind), "%s lookup failed: %s", kind.capitalize(), failure)
+        warn((type(failure), kind), "%s lookup failed: %s", kind.capitalize(), failure)
         raise self._as_policy_says(failure)
 
     @property
@@ -322,7 +325,7 @@ clock = time.monotonic
 _warned: dict[object, float] = {}
 
 
-def _warn(subject: object, message: str, *args: object) -> None:
+def warn(subject: object, message: str, *args: object) -> None:
     """Log a WARNING, once per *subject* and minute and process."""
     # No lock, which a fork could leave held: at worst two threads say the same thing once each.
     now = clock()

@@ -17,7 +17,10 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 exclude_patterns = ["_build"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(airflow|collections|typing|re|enum|abc|threading|logging)\..*"), ("py:class", r".*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(airflow|collections|typing|re|enum|abc|threading|logging)\..*"),
+    ("py:class", r".*"),
+]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

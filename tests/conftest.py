@@ -20,8 +20,9 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 from airflow_providers_secrets import access, lookup  # noqa: E402
 from tests.rigs import Rig  # noqa: E402
 from tests.rigs.aws import SecretsManagerRig, SsmRig  # noqa: E402
+from tests.rigs.vault import VaultRig  # noqa: E402
 
-RIGS = (SsmRig, SecretsManagerRig)
+RIGS = (SsmRig, SecretsManagerRig, VaultRig)
 
 
 @functools.cache
@@ -45,6 +46,13 @@ def ssm() -> SsmRig:
 def secrets_manager() -> SecretsManagerRig:
     rig = _running(SecretsManagerRig)
     assert isinstance(rig, SecretsManagerRig)
+    return rig
+
+
+@pytest.fixture
+def vault() -> VaultRig:
+    rig = _running(VaultRig)
+    assert isinstance(rig, VaultRig)
     return rig
 
 

@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,3 +119,18 @@ def test_versions_agree() -> None:
 def test_nothing_names_this_machine() -> None:
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
         assert not re.search(r"/(?:root|home/\w+|work)/", page.read_text(encoding="utf-8")), page
+
+
+def test_examples_of_the_uri_command_print_what_stands_there() -> None:
+    page = (ROOT / "docs" / "command.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert examples
+    for command, printed in examples:
+        ran = subprocess.run(
+            ["bash", "-c", command.replace("airflow-secrets", f"{sys.executable} -m airflow_providers_secrets.cli")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert ran.stdout == printed

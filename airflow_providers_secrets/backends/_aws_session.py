@@ -233,7 +233,7 @@ def _token_of_google(options: Options) -> Callable[[], str]:
     from google.oauth2.id_token import fetch_id_token_credentials
 
     request = Request()
-    credentials = fetch_id_token_credentials(  # type: ignore[no-untyped-call]
+    credentials = fetch_id_token_credentials(
         options["assume_role_with_web_identity_federation_audience"], request=request
     )
 

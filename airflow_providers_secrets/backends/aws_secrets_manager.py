@@ -49,7 +49,7 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
 
     The secret ``{prefix}{sep}{id}`` holds the value in its ``SecretString``; with an empty prefix the id is the
     secret's name, or its ARN. In multi-team mode ``{prefix}{sep}{team}--{id}`` is asked first. A connection is a
-    URI, or a JSON object whose fields may go by the usual words (:data:`WORDS`, more by ``extra_conn_words``), so
+    URI, or a JSON object whose fields may go by the usual words (more by ``extra_conn_words``), so
     that a database's own secret, RDS-managed ones included, serves as it is; other fields become ``extra``.
 
     Needs ``secretsmanager:GetSecretValue`` on the secrets, and ``kms:Decrypt`` where their key is not the

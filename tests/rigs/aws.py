@@ -43,6 +43,8 @@ def aws_error(code: str, status: int = 400, **headers: str) -> Reply:
 
 class AwsRig(Rig):
     service: ClassVar[str]
+    service_id: ClassVar[str]
+    """The service's part of ``AWS_ENDPOINT_URL_<SERVICE>``."""
     default_bases: ClassVar[dict[str, str]]
     name_field: ClassVar[str]
     extra = "aws"
@@ -91,6 +93,7 @@ class SsmRig(AwsRig):
     backend_class = SystemsManagerParameterStoreBackend
     class_path = "airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend"
     service = "ssm"
+    service_id = "SSM"
     name_field = "Name"
 
     def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
@@ -113,6 +116,7 @@ class SecretsManagerRig(AwsRig):
     backend_class = SecretsManagerBackend
     class_path = "airflow_providers_secrets.backends.aws_secrets_manager.SecretsManagerBackend"
     service = "secretsmanager"
+    service_id = "SECRETS_MANAGER"
     name_field = "SecretId"
 
     def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:

@@ -1,0 +1,282 @@
+"""What HashiCorp Vault's backend is told and answers: its options, what each login needs, and Vault's codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
+from airflow_providers_secrets.outcomes import Outcome
+
+KUBERNETES_JWT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+"""Where Kubernetes mounts a pod's service account token."""
+
+AUTH_MOUNTS: Final[Mapping[str, str]] = {
+    "agent": "",
+    "approle": "approle",
+    "aws_iam": "aws",
+    "azure": "azure",
+    "cert": "cert",
+    "gcp": "gcp",
+    "github": "github",
+    "jwt": "jwt",
+    "kubernetes": "kubernetes",
+    "ldap": "ldap",
+    "radius": "radius",
+    "token": "",
+    "userpass": "userpass",
+}
+"""The ways to log in, and where Vault mounts each by default. Those without a mount send no login."""
+
+NEEDED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "approle": (("role_id",),),
+    "aws_iam": (),
+    "agent": (),
+    "azure": (("role_id",), ("azure_resource",)),
+    "cert": (("cert",),),
+    "gcp": (("role_id",),),
+    "github": (("token", "token_path"),),
+    "jwt": (("jwt_role",), ("jwt_token", "jwt_token_path")),
+    "kubernetes": (("kubernetes_role",),),
+    "ldap": (("username",), ("password",)),
+    "radius": (("username",), ("password",)),
+    "token": (("token", "token_path"),),
+    "userpass": (("username",), ("password",)),
+}
+"""The options that each way to log in needs; of those in one group, exactly one."""
+
+FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
+    ("token", "token"): "VAULT_TOKEN",
+    ("cert", "cert"): "VAULT_CLIENT_CERT",
+}
+"""The variable that stands in for an option, by way to log in and option."""
+
+EXCLUSIVE: Final = (("jwt_token", "jwt_token_path"), ("gcp_key_path", "gcp_keyfile_dict"), ("token", "token_path"))
+"""The options that contradict each other."""
+
+# What a client or proxy would take for other path segments than it was given: empty ones, "." and "..", and
+# percent-encoded dots, slashes, backslashes and percent signs, which some proxies decode a second time. Some
+# take a backslash for a slash.
+_SEGMENT: Final = r"(?!\.\.?(?:/|$))(?:(?!%(?:2[eEfF5]|5[cC]))[^/\\\x00-\x1f\x7f-\x9f])+"
+PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+"""A path in Vault that cannot be mistaken for another one."""
+
+
+def tidy(path: str) -> str:
+    """Give *path* without the slashes at its ends and the repeated ones, as Vault's own command takes them."""
+    return re.sub("/+", "/", path).strip("/")
+
+
+def vault_path(value: Any) -> str:
+    """Accept a path in Vault; slashes at its ends do not count."""
+    path = tidy(strict_text(value))
+    if path and not PATH.fullmatch(path):
+        raise ValueError("must be a path without '.' and '..' segments, backslashes and control characters")
+    return path
+
+
+def mount_path(value: Any) -> str:
+    """Accept the path of a mount, which is not empty."""
+    path = vault_path(value)
+    if not path:
+        raise ValueError("must be the path of a mount")
+    return path
+
+
+def paths(value: Any) -> tuple[str, ...]:
+    """Accept one path, or a list of paths, also as JSON text."""
+    values = _listed(value)
+    if not (isinstance(values, list) and all(isinstance(path, str) for path in values)):
+        raise ValueError("must be a string, a list of strings, or null")
+    return tuple(map(vault_path, values))
+
+
+def certificate(value: Any) -> tuple[str, ...]:
+    """Accept the path of a file with certificate and key, or the paths of both, also as JSON text."""
+    values = list(value) if isinstance(value, tuple) else _listed(value)
+    if not (isinstance(values, list) and len(values) in (1, 2) and all(v and isinstance(v, str) for v in values)):
+        raise ValueError("must be a path, or a list of two: certificate and key")
+    return tuple(values)
+
+
+def scopes(value: Any) -> tuple[str, ...]:
+    """Accept OAuth 2.0 scopes, as a list or separated by commas."""
+    values = _listed(value)
+    if not (isinstance(values, list) and all(isinstance(scope, str) for scope in values)):
+        raise ValueError("must be scopes separated by commas, or a list of them")
+    return tuple(scope.strip() for given in values for scope in given.split(",") if scope.strip())
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [value]
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("is not valid JSON") from None
+
+
+def engine_version(value: Any) -> str:
+    """Accept the version of the KV secrets engine."""
+    return str(one_of("1", "2", "auto")(str(value)))
+
+
+def server_url(value: Any) -> str:
+    """Accept the address of a server."""
+    if not re.match(r"https?://[^/?#]", strict_text(value), re.IGNORECASE):
+        raise ValueError("must start with https:// or http:// and a host")
+    return str(value).rstrip("/")
+
+
+def _python_only(_: Any) -> None:
+    raise ValueError("takes a Python object, which backend_kwargs cannot hold: use 'verify', 'cert' and 'proxies'")
+
+
+VAULT_OPTIONS: Final = (
+    Option(
+        "use_team_secrets_path", flag, default=True, doc="In multi-team mode, a team's secrets are under {path}/{team}."
+    ),
+    Option(
+        "global_secrets_path",
+        vault_path,
+        doc="One more path for all three kinds.",
+        deprecated="lists of paths in 'connections_path', 'variables_path' and 'config_path'",
+    ),
+    Option("url", server_url, doc="Address of Vault; else VAULT_ADDR, else http://localhost:8200."),
+    Option("namespace", text, doc="Namespace (Vault Enterprise, HCP, OpenBao)."),
+    Option("mount_point", mount_path, "secret", "Where the KV engine is; null: the ids start with it.", nullable=True),
+    Option("kv_engine_version", engine_version, "2", '1, 2, or "auto" to ask the server once.'),
+    Option("auth_type", one_of(*AUTH_MOUNTS), "token", "How to log in."),
+    Option("auth_mount_point", mount_path, doc="Where the auth method is, if not at its default."),
+    Option("token", text, doc="token, github: the token; for token, else VAULT_TOKEN."),
+    Option("token_path", strict_text, doc="token, github: a file with the token, read at each login."),
+    Option("role_id", text, doc="approle: the role id; aws_iam, azure, cert, gcp: the role's name."),
+    Option("secret_id", text, doc="approle: the secret id; aws_iam: the secret key; azure: the client secret."),
+    Option("key_id", text, doc="aws_iam: the access key; azure: the client id."),
+    Option("username", text, doc="ldap, radius, userpass: the user."),
+    Option("password", text, doc="ldap, radius, userpass: the user's password."),
+    Option("assume_role_kwargs", mapping, {}, "aws_iam: arguments of STS AssumeRole, to log in as that role."),
+    Option("region", strict_text, doc="aws_iam: region that the request is signed for; else the session's."),
+    Option("header_value", strict_text, doc="aws_iam: value of the header X-Vault-AWS-IAM-Server-ID."),
+    Option("kubernetes_role", strict_text, doc="kubernetes: the role's name."),
+    Option("kubernetes_jwt_path", strict_text, KUBERNETES_JWT_PATH, "kubernetes: file of the JWT, read at each login."),
+    Option("jwt_role", strict_text, doc="jwt: the role's name."),
+    Option("jwt_token", strict_text, doc="jwt: the JWT."),
+    Option("jwt_token_path", strict_text, doc="jwt: a file with the JWT, read at each login."),
+    Option("gcp_key_path", strict_text, doc="gcp: file of a service account key; else the environment's credentials."),
+    Option("gcp_keyfile_dict", mapping, doc="gcp: the service account key itself."),
+    Option("gcp_scopes", scopes, ("https://www.googleapis.com/auth/cloud-platform",), "gcp: OAuth 2.0 scopes."),
+    Option("azure_tenant_id", strict_text, doc="azure: the tenant, needed with 'key_id' and 'secret_id'."),
+    Option("azure_resource", strict_text, doc="azure: the resource that the auth method is configured with."),
+    Option("radius_host", strict_text, doc="Ignored.", deprecated="nothing: Vault itself knows its RADIUS server"),
+    Option("radius_secret", text, doc="Ignored.", deprecated="nothing: Vault itself knows its RADIUS server"),
+    Option("radius_port", text, doc="Ignored.", deprecated="nothing: Vault itself knows its RADIUS server"),
+    Option("verify", flag_or_path, doc="false, or the CA bundle; else VAULT_CACERT, VAULT_CAPATH, the system's."),
+    Option("cert", certificate, doc="Client certificate: path, or [certificate, key]; else VAULT_CLIENT_CERT, …_KEY."),
+    Option("proxies", mapping, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
+    Option("allow_redirects", flag, default=True, doc="Follow a standby's redirect, on the same host alone."),
+    Option("request_header", flag, default=True, doc="Send X-Vault-Request, which an Agent may require."),
+    Option("strict_http", flag, default=False, doc="Accepted for hvac's sake; reading uses standard methods alone."),
+    Option("ignore_exceptions", flag, default=False, doc="Ignored.", deprecated="nothing: every answer is classified"),
+    Option("session", _python_only, doc="Refused: it cannot be written in a configuration."),
+    Option("adapter", _python_only, doc="Refused: it cannot be written in a configuration."),
+)
+
+REFUSED: Final = "login refused"
+UNREADABLE: Final = "unusable credential"
+ABSENT: Final = "absent"
+MALFORMED: Final = "malformed answer"
+
+OUTCOMES: Final[Mapping[str, Outcome]] = {
+    # https://developer.hashicorp.com/vault/api-docs#http-status-codes, and what OpenBao was seen to answer. The
+    # rest is UNAVAILABLE: 412 (not yet replicated), 472 and 473 (secondary or standby node), 5xx, 503 when sealed.
+    ABSENT: Outcome.NOT_FOUND,
+    "deleted": Outcome.REVOKED,
+    "destroyed": Outcome.REVOKED,
+    MALFORMED: Outcome.INVALID,
+    "HTTP 403": Outcome.DENIED,
+    "HTTP 429": Outcome.THROTTLED,
+    **dict.fromkeys(
+        (
+            REFUSED,
+            UNREADABLE,
+            "no such mount",
+            "another kv_engine_version",
+            "redirect to another host",
+            *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405)),
+            # requests.exceptions
+            "InvalidHeader",
+            "InvalidProxyURL",
+            "InvalidSchema",
+            "InvalidURL",
+            "MissingSchema",
+            "TooManyRedirects",
+            "UnicodeEncodeError",  # a token that no header can hold
+            # OpenSSL's reasons
+            "CERTIFICATE_VERIFY_FAILED",
+            "WRONG_VERSION_NUMBER",
+            "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+            # botocore.exceptions, google.auth.exceptions, azure.core.exceptions
+            "NoCredentialsError",
+            "PartialCredentialsError",
+            "ProfileNotFound",
+            "ClientError",
+            "DefaultCredentialsError",
+            "MalformedError",
+            "OAuthError",
+            "RefreshError",
+            "ClientAuthenticationError",
+        ),
+        Outcome.MISCONFIGURED,
+    ),
+}
+
+ADVICE: Final[Mapping[Outcome, str]] = {
+    Outcome.DENIED: "Allow 'read' on its path (with data/ after the mount for KV 2) in a policy of the login's role.",
+    Outcome.REVOKED: "Undelete its version, write a new one, or delete its metadata if it shall be absent.",
+    Outcome.MISCONFIGURED: "Mend the backend's url, namespace, mounts, TLS options or login.",
+    Outcome.INVALID: (
+        "Write it anew: a connection as 'conn_uri' or by its fields, a variable or configuration value as 'value'."
+    ),
+}
+
+
+class VaultFault(Exception):
+    """Why Vault, or the way to it, gave no answer. Holds nothing of any answer's text.
+
+    :param codes: the most specific first; :data:`OUTCOMES` knows at least one, unless it is UNAVAILABLE.
+    :param retry_after: seconds that the server asked to wait.
+    """
+
+    def __init__(self, *codes: str, retry_after: float | None = None) -> None:
+        super().__init__(", ".join(codes))
+        self.codes = codes
+        self.retry_after = retry_after
+
+
+def option_faults(options: Mapping[str, Any]) -> str | None:
+    """Name the first option that is missing or contradicts another one, or ``None``."""
+    auth_type = options["auth_type"]
+    for one, other in EXCLUSIVE:
+        if options[one] and options[other]:
+            return f"options {one!r} and {other!r} contradict each other: give one"
+    for group in NEEDED[auth_type]:
+        if not any(options[name] or os.environ.get(FROM_ENVIRONMENT.get((auth_type, name), "")) for name in group):
+            return f"option {' or '.join(map(repr, group))} is needed for auth_type {auth_type!r}"
+    if auth_type == "aws_iam" and bool(options["key_id"]) != bool(options["secret_id"]):
+        return "options 'key_id' and 'secret_id' are needed both or neither"
+    # A managed identity of Azure is chosen by its client id alone.
+    if auth_type == "azure" and options["secret_id"] and not options["key_id"]:
+        return "option 'key_id' is needed with 'secret_id'"
+    if auth_type == "aws_iam" and options["key_id"] and options["assume_role_kwargs"]:
+        return "options 'key_id' and 'assume_role_kwargs' contradict each other: the role is assumed by the environment"
+    if auth_type == "azure" and options["secret_id"] and not options["azure_tenant_id"]:
+        return "option 'azure_tenant_id' is needed with 'secret_id'"
+    if options["username"] in (".", ".."):
+        return "option 'username' is not a user's name"
+    return None

@@ -1,0 +1,48 @@
+"""An Airflow home that lasts for one command, apart from the user's own."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+FOREIGN: Final = ("AIRFLOW", "AWS_")
+"""Prefixes of the environment variables that are the user's own set-up."""
+
+
+@contextlib.contextmanager
+def throwaway_airflow() -> Iterator[Path]:
+    """Give a new ``AIRFLOW_HOME``, and until the end an environment with nothing of the user's Airflow or AWS.
+
+    Airflow must not have been imported yet: it reads its configuration once in a process.
+    """
+    with tempfile.TemporaryDirectory(prefix="airflow-secrets-", ignore_cleanup_errors=True) as directory:
+        home = Path(directory)
+        ours = {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            # Airflow 2.11 warns at every start where this is left out.
+            "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        with _environment({name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | ours):
+            yield home
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,87 @@
+"""What Airflow is told about the package, and what it shows of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+import airflow_providers_secrets
+from airflow_providers_secrets.provider_info import get_provider_info
+from tests.airflow.process import Airflow
+from tests.test_contract import BLOCKED
+
+NAME = "airflow-providers-secrets"
+SDKS = ("botocore", "boto3", "hvac", "google.cloud", "grpc", "azure")
+
+
+def schema(name: str) -> Any:
+    spec = importlib.util.find_spec("airflow")
+    assert spec
+    assert spec.submodule_search_locations
+    (path,) = (found for place in spec.submodule_search_locations if (found := Path(place, name)).is_file())
+    return json.loads(path.read_text())
+
+
+def provider_yaml() -> dict[str, Any]:
+    package = Path(airflow_providers_secrets.__file__).parent
+    path = next(path for path in (package / "provider.yaml", package.parent / "provider.yaml") if path.is_file())
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+def test_provider_info_is_valid_at_run_time() -> None:
+    jsonschema.validate(get_provider_info(), schema("provider_info.schema.json"))
+
+
+def test_provider_yaml_is_valid_by_the_strict_schema() -> None:
+    jsonschema.validate(provider_yaml(), schema("provider.yaml.schema.json"))
+
+
+def test_provider_yaml_knows_this_version() -> None:
+    assert provider_yaml()["versions"][0] == airflow_providers_secrets.__version__
+
+
+def test_entry_point_gives_the_provider_info() -> None:
+    """Airflow finds a provider by the metadata of its distribution alone, so it must be installed."""
+    (entry,) = (
+        entry
+        for entry in importlib.metadata.entry_points(group="apache_airflow_provider")
+        if entry.dist and entry.dist.name == NAME
+    )
+    assert entry.load() is get_provider_info
+    assert importlib.metadata.version(NAME) == airflow_providers_secrets.__version__
+
+
+def test_every_class_is_imported_without_any_sdk(airflow: Airflow) -> None:
+    classes = get_provider_info()["secrets-backends"]
+    run = airflow.python(
+        "".join(BLOCKED.format(sdk=sdk) for sdk in SDKS)
+        + "from airflow.utils.module_loading import import_string\n"
+        + f"print([import_string(path).__name__ for path in {classes!r}])\n"
+    )
+    assert run.last_line == str([path.rpartition(".")[2] for path in classes])
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["list"], [NAME, airflow_providers_secrets.__version__, "Lean secrets backends"]),
+        (["get", NAME, "--full"], ["secrets-backends", "aws_ssm.SystemsManagerParameterStoreBackend"]),
+        (["secrets"], get_provider_info()["secrets-backends"]),
+    ],
+    ids=["list", "get", "secrets"],
+)
+def test_airflow_shows_it(airflow: Airflow, command: list[str], shown: list[str]) -> None:
+    run = airflow.run("providers", *command, "--output", "json")
+    assert run.code == 0, run.everything
+    for text in shown:
+        assert text in run.output
+    ours = [line for line in run.everything.splitlines() if "airflow_providers_secrets" in line or NAME in line]
+    assert not [line for line in ours if "WARN" in line.upper() or "ERROR" in line.upper()]

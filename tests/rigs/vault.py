@@ -1,0 +1,114 @@
+"""HashiCorp Vault's backend on OpenBao, behind a proxy that counts and injects faults."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+from urllib.parse import quote, unquote
+
+from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
+from tests.proxy import Proxy, Reply, Request
+from tests.rigs import Rig, needs
+from tests.rigs.openbao import openbao
+
+
+def vault_error(status: int, *errors: str, **headers: str) -> Reply:
+    """An error as Vault's API spells it."""
+    body = json.dumps({"errors": list(errors)}).encode()
+    return Reply(status, body, {"Content-Type": "application/json", **headers})
+
+
+def vault_answer(data: Any, status: int = 200, **how: Any) -> Reply:
+    """An answer as Vault's API spells it."""
+    return Reply(status, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}, **how)
+
+
+def is_login(request: Request) -> bool:
+    """Tell logins, renewals and the question for the engine's version from reads."""
+    return request.path.startswith(("/v1/auth/", "/v1/sys/"))
+
+
+class VaultRig(Rig):
+    """KV version 2 at its default mount, by AppRole."""
+
+    name = "vault-openbao"
+    backend_class = VaultBackend
+    class_path = "airflow_providers_secrets.backends.hashicorp_vault.VaultBackend"
+    extra = "vault"
+    sdk = "requests"
+    base_option = "{kind}_path"
+
+    def __init__(self) -> None:
+        needs.module("requests", self.extra)
+        self.server = openbao()
+        self.proxy = Proxy(("127.0.0.1", self.server.port))
+        self.server.policy("everything-in-secret", "secret/data/*", "secret/metadata/*")
+        self.server.enable("approle")
+        self.server.api("POST", "auth/approle/role/airflow", {"token_policies": "everything-in-secret"})
+        self.role_id = self.server.api("GET", "auth/approle/role/airflow/role-id")["data"]["role_id"]
+        self.secret_id = self.server.api("POST", "auth/approle/role/airflow/secret-id")["data"]["secret_id"]
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "url": self.proxy.url,
+            "auth_type": "approle",
+            "role_id": self.role_id,
+            "secret_id": self.secret_id,
+        }
+
+    def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
+        base = kind if base is None else base.rstrip("/")
+        return "/".join(part for part in ("secret", base, team, secret_id) if part)
+
+    def put(self, path: str, text: str) -> None:
+        self.write(path, self.fields(text) if path.startswith("secret/connections/") else {"value": text})
+
+    def fields(self, text: str) -> dict[str, Any]:
+        """A connection as its fields, where *text* is a JSON object."""
+        with contextlib.suppress(ValueError):
+            parsed = json.loads(text)
+            if isinstance(parsed, dict):
+                return parsed
+        return {"conn_uri": text}
+
+    def write(self, path: str, data: dict[str, Any]) -> None:
+        """Write a new version of a secret."""
+        self.server.api("POST", self.api_path(path, "data"), {"data": data})
+
+    def remove(self, path: str) -> None:
+        self.server.api("DELETE", self.api_path(path, "metadata"))
+
+    def api_path(self, path: str, endpoint: str) -> str:
+        mount, _, within = path.partition("/")
+        return f"{mount}/{endpoint}/{quote(within)}"
+
+    @property
+    def calls(self) -> list[str]:
+        reads = [request.path for request in self.proxy.requests if not is_login(request)]
+        return [unquote(path).removeprefix("/v1/").replace("secret/data/", "secret/", 1) for path in reads]
+
+    @property
+    def logins(self) -> list[str]:
+        """The paths of the logins so far."""
+        return [request.path for request in self.proxy.requests if request.path.startswith("/v1/auth/")]
+
+    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+        found = {"data": {"value": "S3cr3t-value"}, "metadata": {"version": 1}}
+        faults: dict[str, Reply] = {
+            "denied": vault_error(403, "1 error occurred:\n\t* S3cr3t: permission denied\n\n"),
+            "throttled": vault_error(429, 'request path "S3cr3t": rate limit quota exceeded'),
+            "server-error": vault_error(500, "S3cr3t: internal error"),
+            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
+            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/json"}),
+            "truncated": vault_answer(found, truncate=True),
+            "reset": Reply(reset=True),
+            "hang": Reply(hang=True),
+            "drip": vault_answer(found, drip=0.1),
+            # Vault does not echo the path; the answer to a listing is what another request could be given.
+            "wrong-name": vault_answer({"keys": ["S3cr3t"]}),
+        }
+        return self.proxy.fault(lambda request: None if is_login(request) else faults[fault])
+
+    def stop(self) -> None:
+        self.proxy.stop()

@@ -1,0 +1,151 @@
+"""``airflow-secrets uri``: what it prints is what Airflow's own parser reads back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets import decoding
+from airflow_providers_secrets.cli import main, uri
+from tests.test_cli_demo import ROOT
+
+SPECIAL = "p:/?#[]@!$&'()*+,;=% é日本\"\\"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["uri", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    return out.removesuffix("\n")
+
+
+def parsed(text: str) -> dict[str, Any]:
+    from airflow.models.connection import Connection
+
+    connection = Connection(uri=text) if "://" in text else Connection.from_json(text)
+    fields = ("conn_type", "host", "login", "password", "port", "schema", "extra_dejson")
+    return {name: getattr(connection, name) for name in fields}
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["uri", "json"])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"region_name": "eu-west-1", "role_arn": "arn:aws:iam::123456789098:role/x"}, {"a": 1, "b": {"c": [None]}}],
+    ids=["none", "text", "nested"],
+)
+def test_airflow_reads_the_fields_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str], extra: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(SPECIAL + "\n"))
+    arguments = ["--host", "db.example.com", "--login", SPECIAL, "--port", "5432", "--schema", "a/b c"]
+    text = printed(
+        capsys,
+        "--conn-type",
+        "google_cloud_platform",
+        *arguments,
+        "--extra",
+        json.dumps(extra),
+        "--password-stdin",
+        *form,
+    )
+    assert parsed(text) == {
+        "conn_type": "google_cloud_platform",
+        "host": "db.example.com",
+        "login": SPECIAL,
+        "password": SPECIAL,
+        "port": 5432,
+        "schema": "a/b c",
+        "extra_dejson": extra,
+    }
+    assert decoding.connection(text) == text
+
+
+def test_the_connection_of_the_mwaa_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scenario S4: from its fields, in a shell, without a Python session."""
+    extra = {"role_arn": "arn:aws:iam::123456789098:role/role-name", "region_name": "us-east-1"}
+    text = printed(capsys, "--conn-type", "aws", "--extra", json.dumps(extra))
+    assert text.startswith("aws://")
+    assert parsed(text)["extra_dejson"] == extra
+
+
+def test_host_with_a_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--conn-type", "http", "--host", "https://example.com")
+    assert parsed(text)["host"] == "https://example.com"
+
+
+def test_extra_from_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"aws_secret_access_key": "x"}'))
+    assert parsed(printed(capsys, "--conn-type", "aws", "--extra", "-"))["extra_dejson"] == {
+        "aws_secret_access_key": "x"
+    }
+
+
+def test_password_by_prompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uri.getpass, "getpass", lambda _: SPECIAL)
+    assert parsed(printed(capsys, "--conn-type", "postgres", "--ask-password"))["password"] == SPECIAL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--conn-type", "x", "--password", "S3cr3t"], "--password"),
+        (["--conn-type", "x", "--password=S3cr3t"], "--password"),
+        (["--conn-type", "x", "--extra", '{"password": "S3cr3t"'], "--extra"),
+        (["--conn-type", "x", "--extra", '"S3cr3t"'], "--extra"),
+        (["--conn-type", "x", "--extra", "-", "--password-stdin"], "--ask-password"),
+        (["--conn-type", "x", "--ask-password", "--password-stdin"], "--password-stdin"),
+        (["--conn-type", "x y", "--host", "h"], "--json"),
+        (["--conn-type", "x", "--port", "70000"], "--port"),
+        (["--host", "h"], "--conn-type"),
+        (["S3cr3t", "--conn-type", "x"], "values"),
+    ],
+)
+def test_wrong_use_is_named_without_any_value(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    try:
+        code: object = main(["uri", *arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    said = capsys.readouterr()
+    assert code == 2
+    assert named in said.err
+    assert "S3cr3t" not in said.err
+    assert said.out == ""
+
+
+def test_fields_that_a_uri_cannot_carry_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Airflow's URI has no place for port 0."""
+    arguments = ["--conn-type", "http", "--port", "0"]
+    assert main(["uri", *arguments]) == 2
+    assert "this port in a URI; use --json" in capsys.readouterr().err
+    assert json.loads(printed(capsys, *arguments, "--json")) == {"conn_type": "http", "port": 0}
+
+
+def test_the_users_own_airflow_takes_no_part(tmp_path: Any) -> None:
+    """Not even a configuration that stops every Airflow command."""
+    run = subprocess.run(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", "uri", "--conn-type", "postgres", "--password-stdin"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(tmp_path),
+            "AIRFLOW__SECRETS__BACKEND": "airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": "{broken",
+        },
+        input="a/b",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, "postgres://:a%2Fb@\n"), run.stderr
+    assert run.stderr == ""
+    assert list(tmp_path.iterdir()) == []
