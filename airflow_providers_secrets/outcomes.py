@@ -8,10 +8,12 @@ from typing import Final
 
 from airflow_providers_secrets.errors import (
     AccessDenied,
+    ConfigurationError,
     InvalidSecret,
     LookupFailed,
     SecretNotFound,
     SecretRevoked,
+    SecretsError,
     StoreMisconfigured,
     StoreUnavailable,
 )
@@ -59,12 +61,13 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 }
 """What to do, where a backend's own advice says nothing nearer."""
 
-POLICY_OPTION: Final[Mapping[type[LookupFailed], str]] = {
+POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
     AccessDenied: "on_denied",
     SecretRevoked: "on_revoked",
     StoreUnavailable: "on_unavailable",
     InvalidSecret: "on_invalid",
     # A store that cannot be asked gives no answer, whoever is to blame: a weaker source must not step in.
-    StoreMisconfigured: "on_unavailable",
+    # StoreMisconfigured is one of these, and so are a missing SDK and what only a first lookup can judge.
+    ConfigurationError: "on_unavailable",
 }
 """Which option says whether an error lets Airflow fall through to its next source."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -375,6 +376,22 @@ def test_authoritative_denial_needs_an_airflow_that_knows_it(rig: Rig, policy: s
         backend = rig.backend(on_denied="fail", **QUICK)
         with rig.fault("denied"), pytest.raises(AirflowSecretsBackendAccessDenied, match="could not give"):
             backend.get_variable("x")
+
+
+def test_authoritative_denial_covers_a_missing_sdk(rig: Rig) -> None:
+    if not importlib.util.find_spec("airflow.sdk"):
+        return  # the option is refused there, see above
+    module, _, name = rig.class_path.rpartition(".")
+    code = BLOCKED.format(sdk=rig.sdk) + (
+        f"from {module} import {name} as Backend\n"
+        f"backend = Backend(on_unavailable='fail', **{rig.options()!r})\n"
+        "try:\n"
+        "    backend.get_variable('x')\n"
+        "except PermissionError as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    run = _run(code)
+    assert "AirflowSecretsBackendAccessDenied" in run.stdout, run.stderr
 
 
 # Faults.
