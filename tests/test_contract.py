@@ -615,13 +615,17 @@ def _run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+# Airflow 2.11 needs requests for itself, so what is blocked was loaded before and is unloaded.
 BLOCKED = """
 import importlib.abc, sys
+import airflow.configuration
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name == {sdk!r} or name.startswith({sdk!r} + "."):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Block())
+for name in [name for name in sys.modules if name == {sdk!r} or name.startswith({sdk!r} + ".")]:
+    del sys.modules[name]
 """
 
 
