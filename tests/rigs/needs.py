@@ -1,0 +1,22 @@
+"""What a rig needs of the machine: skipped with the command that mends it, and a failure where CI lacks it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+
+def module(name: str, extra: str) -> None:
+    """Go on only where the SDK *name*, of the package's *extra*, is installed."""
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of a parent package
+        found = False
+    if found:
+        return
+    reason = f"{name} is not installed; run: pip install 'airflow-providers-secrets[{extra}]'"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
