@@ -382,7 +382,7 @@ def test_authoritative_denial_covers_a_missing_sdk(rig: Rig) -> None:
     if not importlib.util.find_spec("airflow.sdk"):
         return  # the option is refused there, see above
     module, _, name = rig.class_path.rpartition(".")
-    code = BLOCKED.format(sdk=rig.sdk) + (
+    code = BLOCKED_AFTER_AIRFLOW.format(sdk=rig.sdk) + (
         f"from {module} import {name} as Backend\n"
         f"backend = Backend(on_unavailable='fail', **{rig.options()!r})\n"
         "try:\n"
@@ -615,23 +615,26 @@ def _run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# Airflow 2.11 needs requests for itself, so what is blocked was loaded before and is unloaded.
 BLOCKED = """
 import importlib.abc, sys
-import airflow.configuration
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name == {sdk!r} or name.startswith({sdk!r} + "."):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Block())
-for name in [name for name in sys.modules if name == {sdk!r} or name.startswith({sdk!r} + ".")]:
+"""
+# Airflow 2.11 needs requests for itself: it is loaded first, and what is blocked is unloaded.
+BLOCKED_AFTER_AIRFLOW = f"""
+import airflow.configuration
+{BLOCKED}
+for name in [name for name in sys.modules if name == {{sdk!r}} or name.startswith({{sdk!r}} + ".")]:
     del sys.modules[name]
 """
 
 
 def test_missing_sdk_is_told_at_first_use_with_its_extra(rig: Rig) -> None:
     module, _, name = rig.class_path.rpartition(".")
-    code = BLOCKED.format(sdk=rig.sdk) + (
+    code = BLOCKED_AFTER_AIRFLOW.format(sdk=rig.sdk) + (
         f"from {module} import {name} as Backend\n"
         f"backend = Backend(**{rig.options()!r})\n"
         "try:\n"
