@@ -380,7 +380,9 @@ def test_authoritative_denial_needs_an_airflow_that_knows_it(rig: Rig, policy: s
 
 def test_authoritative_denial_covers_a_missing_sdk(rig: Rig) -> None:
     if not importlib.util.find_spec("airflow.sdk"):
-        return  # the option is refused there, see above
+        with pytest.raises(ConfigurationError, match=r"3\.2\.2"):
+            rig.backend(on_unavailable="fail")
+        return
     module, _, name = rig.class_path.rpartition(".")
     code = BLOCKED_AFTER_AIRFLOW.format(sdk=rig.sdk) + (
         f"from {module} import {name} as Backend\n"
