@@ -57,6 +57,20 @@ class Answer(NamedTuple):
         return f"Answer(name={self.name!r})"
 
 
+class Listed(NamedTuple):
+    """What a store's listing says of one name.
+
+    :param name: the name, spelled as lookups ask for it.
+    :param text: the secret's text where the listing gave it; ``None`` where only a read of its own will.
+    """
+
+    name: str
+    text: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Listed(name={self.name!r})"
+
+
 class Store(ABC):
     """What a backend says and does for the core to speak to its store.
 
@@ -96,6 +110,10 @@ class Store(ABC):
     @abstractmethod
     def fetch(self, client: Any, name: str) -> Answer:
         """Read one name: the only call to the store."""
+
+    def listing(self, client: Any, base: str) -> Iterator[Listed]:
+        """Give everything that exists under *base*, page by page; nothing left out once it ends."""
+        raise NotImplementedError
 
     @abstractmethod
     def codes(self, error: Exception) -> Iterator[str]:
