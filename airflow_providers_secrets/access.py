@@ -18,12 +18,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from airflow_providers_secrets.cache import Breaker, Entry, Lifetimes, ProcessCache
 from airflow_providers_secrets.errors import (
     LookupFailed,
     MissingDependencyError,
     SecretNotFound,
     SecretsError,
+    StoreUnavailable,
 )
+from airflow_providers_secrets.notices import warn
 from airflow_providers_secrets.outcomes import ADVICE, ERRORS, RETRIED, Outcome
 
 if TYPE_CHECKING:
@@ -103,6 +106,11 @@ class Store(ABC):
     def max_attempts(self) -> int:
         """How often the store is asked at most."""
 
+    @property
+    @abstractmethod
+    def lifetimes(self) -> Lifetimes:
+        """How long the process remembers what the store said."""
+
     @abstractmethod
     def connect(self) -> Any:
         """Make the client."""
@@ -137,19 +145,53 @@ class StoreAccess:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._cache = ProcessCache(store.lifetimes, self._broken) if store.lifetimes.ttl else None
         self._lock = threading.Lock()
         self._clients: list[Any] = []
         self._overdue = 0
         for name in store.telltale_loggers:
             logging.getLogger(name).addFilter(_silent_in_lookups)
 
-    def read(self, name: str) -> str | None:
-        """Give the text of *name*, or ``None`` where the store proves that it does not exist.
+    def read(self, name: str) -> Entry:
+        """Give what the store says of *name*, or said within the time to live.
 
-        :raises LookupFailed: for everything else, at the latest after ``timeout`` seconds.
+        :raises LookupFailed: where there is neither a text nor a proof that there is none, at the latest after
+            ``timeout`` seconds.
         :raises MissingDependencyError: where the SDK is not installed.
         """
-        # The cache's place: it answers the names that it holds and lets one caller through for the others.
+        cache = self._cache
+        if cache is None:
+            return Entry(self._ask(name), 0.0)
+        return cache.fresh(name) or self._renewed(cache, name)
+
+    def _renewed(self, cache: ProcessCache, name: str) -> Entry:
+        failure: LookupFailed
+        try:
+            return cache.once(name, lambda: self._found(cache, name), self._store.timeout)
+        except TimeoutError:
+            failure = self._failure(name, Outcome.UNAVAILABLE, f"no answer within {self._store.timeout:g} s")
+        except StoreUnavailable as error:
+            failure = error
+        stale = cache.stale(name)
+        if stale is None:
+            raise failure.with_traceback(None) from None
+        warn(("stale", self._store.store), "The last known value stands in, since %s", failure)
+        return stale
+
+    def _found(self, cache: ProcessCache, name: str) -> Entry:
+        if refusal := cache.refusal(name):
+            raise refusal
+        try:
+            return cache.keep(name, self._ask(name))
+        except LookupFailed as error:
+            cache.note_failure(name, error)
+            raise
+
+    def _broken(self, name: str) -> LookupFailed:
+        code = f"{Breaker.FAILURES} lookups had no answer; one is tried about every {Breaker.PAUSE:g} s"
+        return self._failure(name, Outcome.UNAVAILABLE, code)
+
+    def _ask(self, name: str) -> str | None:
         try:
             return self._fetch_in_time(name)
         except SecretNotFound:

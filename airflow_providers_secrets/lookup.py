@@ -8,14 +8,15 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 
 from airflow_providers_secrets import decoding, options
 from airflow_providers_secrets.access import Store, StoreAccess, access_to
+from airflow_providers_secrets.cache import Entry, Lifetimes
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretsError, shown
 from airflow_providers_secrets.naming import KINDS, MAX_ID_LENGTH, TEAM_SEP, Kind, Plan, id_fault, team_fault
+from airflow_providers_secrets.notices import warn
 from airflow_providers_secrets.options import Option
 from airflow_providers_secrets.outcomes import ADVICE, POLICY_OPTION, Outcome
 
@@ -42,6 +43,20 @@ COMMON_OPTIONS: Final = (
             ),
         )
     ),
+    Option("cache_ttl", options.seconds, 60.0, "Seconds for which a value is not asked for again; 0: no cache."),
+    Option(
+        "cache_negative_ttl",
+        options.seconds,
+        30.0,
+        "The same for what is absent, denied, revoked or invalid; 0 is off.",
+    ),
+    Option(
+        "max_stale",
+        options.seconds,
+        900.0,
+        "Seconds for which an expired value may stand in while the store gives no answer.",
+    ),
+    Option("cache_size", options.count, 1000, "How many answers a process remembers at most."),
     Option("timeout", options.positive_seconds, 10.0, "Seconds for a whole lookup, attempts and pauses included."),
     Option("connect_timeout", options.positive_seconds, 2.0, "Seconds to open a connection to the store."),
     Option("read_timeout", options.positive_seconds, 5.0, "Seconds to wait for the next part of an answer."),
@@ -52,6 +67,9 @@ COMMON_OPTIONS: Final = (
     Option("on_invalid", _on_failure, "next", "When the stored value cannot be used.", connection=False),
 )
 """The options that every backend has."""
+
+MAX_PLANS: Final = 4096
+"""How many ids' names a backend keeps worked out."""
 
 DENIAL_SINCE: Final = (1, 2, 2)
 """The first Task SDK with ``AirflowSecretsBackendAccessDenied`` (Airflow 3.2.2)."""
@@ -69,9 +87,9 @@ class SecretLookupMixin(Store):
     """All policy of a secrets backend; a subclass names its defaults and speaks to its store.
 
     Constructing one does no I/O and imports no SDK. Instances are cheap and hold no client: every instance of
-    a class with the same connection options shares one client and one login in a process. Any number of
-    threads may use an instance, and a forked child makes a client of its own. A value is as fresh as the
-    store's answer to this very lookup.
+    a class with the same connection options shares one client, one login and one cache in a process. Any number
+    of threads may use an instance; a forked child starts with a client and a cache of its own. A value is at
+    most ``cache_ttl`` seconds old, and at most ``max_stale`` more while the store gives no answer.
 
     A subclass says what a :class:`~airflow_providers_secrets.access.Store` must say, and:
     """
@@ -137,6 +155,7 @@ class SecretLookupMixin(Store):
         }
         self.check_options()
         self._fingerprint = options.fingerprint(type(self), declared, self.options)
+        self._plans: dict[tuple[Kind, str, str | None], Plan] = {}
 
     def __repr__(self) -> str:
         bases = {self.base_option.format(kind=kind): rule.bases for kind, rule in self._rules.items()}
@@ -151,6 +170,13 @@ class SecretLookupMixin(Store):
     def max_attempts(self) -> int:
         """How often the store is asked at most in one lookup."""
         return int(self.options["max_attempts"])
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """How long the process remembers what the store said."""
+        return Lifetimes(
+            *(self.options[name] for name in ("cache_ttl", "cache_negative_ttl", "max_stale", "cache_size"))
+        )
 
     # What Airflow calls.
 
@@ -211,6 +237,24 @@ class SecretLookupMixin(Store):
         return Plan(names)
 
     def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
+        try:
+            plan = self._plans[kind, secret_id, team_name]
+        except (KeyError, TypeError):  # not seen yet, or no id at all
+            plan = self._planned(kind, secret_id, team_name)
+        failure: SecretsError
+        try:
+            for name in plan.names:
+                entry = self.access.read(name)
+                if entry.text is not None:
+                    return entry.decoded.get(kind) or self._decoded(kind, name, entry)
+            return None
+        except SecretsError as error:
+            failure = error
+        warn((type(failure), kind), "%s lookup failed: %s", kind.capitalize(), failure)
+        raise self._as_policy_says(failure)
+
+    def _planned(self, kind: Kind, secret_id: str, team_name: str | None) -> Plan:
+        """Plan a lookup, keep the plan where there is one, and say where there is none."""
         plan = self.plan(kind, secret_id, team_name)
         if plan.refused:
             warn(
@@ -223,17 +267,15 @@ class SecretLookupMixin(Store):
             )
         elif plan.reason:
             log.debug("%s: %s (%s) is not looked up: %s.", self.store, shown(secret_id), kind, plan.reason)
-        failure: SecretsError
-        try:
-            for name in plan.names:
-                stored = self.access.read(name)
-                if stored is not None:
-                    return self.decode(kind, name, stored)
-            return None
-        except SecretsError as error:
-            failure = error
-        warn((type(failure), kind), "%s lookup failed: %s", kind.capitalize(), failure)
-        raise self._as_policy_says(failure)
+        if not plan.refused:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[kind, secret_id, team_name] = plan
+        return plan
+
+    def _decoded(self, kind: Kind, name: str, entry: Entry) -> str:
+        assert entry.text is not None
+        return entry.decoded.setdefault(kind, self.decode(kind, name, entry.text))
 
     @property
     def access(self) -> StoreAccess:
@@ -316,23 +358,6 @@ class SecretLookupMixin(Store):
     def invalid(self, name: str, reason: str) -> InvalidSecret:
         """Make the error for a stored value that cannot be used."""
         return InvalidSecret(self.store, name, reason, self.advice.get(Outcome.INVALID) or ADVICE[Outcome.INVALID])
-
-
-WARNING_INTERVAL: Final = 60.0
-"""Seconds in which one class of warning is logged once; further ones go to DEBUG."""
-
-clock = time.monotonic
-_warned: dict[object, float] = {}
-
-
-def warn(subject: object, message: str, *args: object) -> None:
-    """Log a WARNING, once per *subject* and minute and process."""
-    # No lock, which a fork could leave held: at worst two threads say the same thing once each.
-    now = clock()
-    due = now - _warned.get(subject, -WARNING_INTERVAL) >= WARNING_INTERVAL
-    if due:
-        _warned[subject] = now
-    log.log(logging.WARNING if due else logging.DEBUG, message, *args)
 
 
 def _task_sdk_version() -> tuple[int, ...]:

@@ -32,8 +32,8 @@ class Option(NamedTuple):
     :param coerce: turns what was passed into the value used; raises ``ValueError("must be …")``.
     :param default: used when the option is absent or null.
     :param doc: one line of meaning, with its unit.
-    :param connection: whether it takes part in making the client. Backends of one class that agree on all
-        such options share one client in a process.
+    :param connection: whether it takes part in making the client, or in what an answer comes to. Backends of
+        one class that agree on all such options share one client and one cache in a process.
     :param nullable: null is a value of its own here rather than a wish for the default.
     :param deprecated: what to use instead, where the option is accepted for old configurations only.
     """

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets import access, lookup
+from airflow_providers_secrets import access, notices
 from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
@@ -442,7 +442,7 @@ def test_a_fault_is_warned_about_once_a_minute(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(lookup, "clock", lambda: now)
+    monkeypatch.setattr(notices, "clock", lambda: now)
     backend = rig.backend(**QUICK)
     with rig.fault("denied"):
         for passed, expected in ((0, 1), (59, 1), (61, 2)):

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from tests.rigs.vault import VaultRig
 
 
@@ -88,27 +87,19 @@ def test_astronomers_guide_in_a_namespace(
     secret_id = api("POST", "auth/approle/role/astro_role/secret-id", namespace="admin")["data"]["secret_id"]
     api("POST", "secret/data/variables/spaced", {"data": {"value": "of admin"}}, namespace="admin")
     options = {**astro_role, "secret_id": secret_id, "namespace": "admin"}
-    assert VaultBackend(url=vault.proxy.url, **options).get_variable("spaced") == "of admin"
+    given = told(vault, environment, "-m", "airflow", "variables", "get", "spaced", **options)
+    assert given.splitlines()[-1] == "of admin"
+    assert [request.headers["X-Vault-Namespace"] for request in vault.proxy.requests] == ["admin"] * 2
 
 
 COUNT = "import airflow.settings; print(airflow.settings.SQL_ALCHEMY_CONN)"
 
 
-def boots_on_vault(vault: VaultRig, environment: dict[str, str]) -> None:
+def test_database_url_from_vault_takes_one_login_and_one_read(vault: VaultRig, environment: dict[str, str]) -> None:
     conn = f"sqlite:///{environment['AIRFLOW_HOME']}/of-vault.db"
     vault.write("secret/config/sql_alchemy_conn", {"value": conn})
     environment = {**environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_SECRET": "sql_alchemy_conn"}
     given = told(vault, environment, "-c", COUNT, **vault.options())
     assert given.splitlines()[-1] == conn
-    assert set(vault.calls) == {"secret/config/sql_alchemy_conn"}
-
-
-def test_database_url_from_vault_takes_one_login(vault: VaultRig, environment: dict[str, str]) -> None:
-    boots_on_vault(vault, environment)
+    assert vault.calls == ["secret/config/sql_alchemy_conn"]
     assert vault.logins == ["/v1/auth/approle/login"]
-
-
-@pytest.mark.xfail(reason="one read for each time that Airflow asks, until answers are cached", strict=True)
-def test_database_url_from_vault_takes_one_read(vault: VaultRig, environment: dict[str, str]) -> None:
-    boots_on_vault(vault, environment)
-    assert len(vault.calls) == 1

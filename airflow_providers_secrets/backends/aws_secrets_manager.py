@@ -74,7 +74,6 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
             _extra_conn_words,
             {},
             'More words for the fields of a connection in JSON: {"password": ["passphrase"]}.',
-            connection=False,
         ),
     )
     # CreateSecret: letters, digits and "/_+=.@-", at most 512; and the ARN of a secret.

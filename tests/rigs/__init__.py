@@ -43,7 +43,8 @@ class Rig(ABC):
         """The options that make a backend speak to this server. A JSON object."""
 
     def backend(self, **options: Any) -> Any:
-        return self.backend_class(**{**self.options(), **options})
+        """A backend that asks the store at each lookup, unless *options* say otherwise."""
+        return self.backend_class(**{**self.options(), "cache_ttl": 0, **options})
 
     @abstractmethod
     def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:

@@ -1,0 +1,240 @@
+"""What the process remembers of a store: values, proven absences, failures, and how long each counts.
+
+Nothing here knows of a store, a network or Airflow. Time is :data:`clock`'s.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+
+if TYPE_CHECKING:
+    from cachetools import FIFOCache
+
+clock = time.monotonic
+"""Seconds that no change of the host's clock moves."""
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""The most that the values of one cache take in memory; the oldest go first."""
+
+JITTER: Final = (0.8, 1.0)
+"""By what a time to live is multiplied, drawn for each entry, so that processes started together do not ask
+together ever after."""
+
+FIRST_FORGOTTEN: Final = 2.0
+"""Seconds for which a name is not asked for again after the store gave no answer; doubled by each further time."""
+
+LAST_FORGOTTEN: Final = 60.0
+"""The most seconds of :data:`FIRST_FORGOTTEN`, doubled."""
+
+
+class Entry:
+    """What a store said of one name.
+
+    :param text: the secret's text; ``None`` where the store proved that there is none.
+    :param ttl: seconds for which it counts as fresh, before :data:`JITTER`.
+    :param age: seconds since the store said so.
+    """
+
+    __slots__ = ("decoded", "fresh_until", "text")
+
+    def __init__(self, text: str | None, ttl: float, age: float = 0.0) -> None:
+        self.text = text
+        self.fresh_until = clock() + ttl * random.uniform(*JITTER) - age  # noqa: S311  # spreads load, hides nothing
+        self.decoded: dict[str, str] = {}
+        """What the text came to once decoded, by kind, so that a hit does not decode again."""
+
+    def __repr__(self) -> str:
+        return f"Entry({'absent' if self.text is None else 'present'})"
+
+
+class Lifetimes(NamedTuple):
+    """How long answers count, in seconds, and how many are kept.
+
+    :param ttl: of a value. Zero turns everything here off: each lookup asks the store.
+    :param negative_ttl: of an absence, a denial, a revoked or unusable secret.
+    :param max_stale: how long an expired value may stand in while the store gives no answer.
+    :param size: entries kept at most.
+    """
+
+    ttl: float
+    negative_ttl: float
+    max_stale: float
+    size: int
+
+
+class Breaker:
+    """Notices that a store is down, and lets one caller at a time find out whether it still is.
+
+    Not locked: its owner is.
+    """
+
+    FAILURES: Final = 5
+    WITHIN: Final = 30.0
+    PAUSE: Final = 15.0
+    PAUSE_JITTER: Final = (0.8, 1.2)
+
+    def __init__(self) -> None:
+        self._failed: collections.deque[float] = collections.deque(maxlen=self.FAILURES)
+        self._probe_at: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store counts as down."""
+        return self._probe_at is not None
+
+    def lets_through(self) -> bool:
+        """Tell whether the store may be asked now; a caller let through an open breaker is its probe."""
+        if self._probe_at is None:
+            return True
+        if clock() < self._probe_at:
+            return False
+        # Whatever becomes of this probe, the next caller waits for its result or as long again.
+        self._open()
+        return True
+
+    def failed(self) -> None:
+        """Note that the store gave no answer."""
+        self._failed.append(clock())
+        lasting = len(self._failed) == self.FAILURES and self._failed[-1] - self._failed[0] <= self.WITHIN
+        if self.is_open or lasting:
+            self._open()
+
+    def answered(self) -> bool:
+        """Note that the store answered, whatever it said, and tell whether it had counted as down."""
+        was_open, self._probe_at = self.is_open, None
+        self._failed.clear()
+        return was_open
+
+    def _open(self) -> None:
+        self._probe_at = clock() + self.PAUSE * random.uniform(*self.PAUSE_JITTER)  # noqa: S311
+
+
+class _Failure(NamedTuple):
+    error: LookupFailed
+    until: float
+    pause: float
+
+
+class _Flight:
+    """One caller asks; whoever wants the same name meanwhile waits for what comes of it."""
+
+    __slots__ = ("done", "result")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.result: Entry | LookupFailed | None = None
+
+
+class ProcessCache:
+    """Entries, failures and flights of one store in one process. Any number of threads may use it.
+
+    Does not outlive a fork: its owner makes a new one in the child.
+
+    :param lifetimes: how long answers count.
+    :param refused: makes the error for a name that the open breaker refuses.
+    """
+
+    def __init__(self, lifetimes: Lifetimes, refused: Callable[[str], LookupFailed]) -> None:
+        from cachetools import FIFOCache  # Airflow requires it, and our modules stay cheap to import
+
+        self._lifetimes = lifetimes
+        self._refused = refused
+        # First in, first out is by age here, and reading moves nothing, so that a hit needs no lock. An entry
+        # counts for its share of the room at least, which bounds their number as well.
+        share = max(1, MAX_BYTES // lifetimes.size)
+        self._entries: FIFOCache[str, Entry] = FIFOCache(
+            share * lifetimes.size, lambda entry: max(share, sys.getsizeof(entry.text))
+        )
+        self._failures: FIFOCache[str, _Failure] = FIFOCache(lifetimes.size)
+        self._flights: dict[str, _Flight] = {}
+        self._breaker = Breaker()
+        self._lock = threading.Lock()
+
+    def fresh(self, name: str) -> Entry | None:
+        """Give the entry of *name* if it still counts."""
+        entry = self._entries.get(name)
+        return entry if entry is not None and clock() < entry.fresh_until else None
+
+    def stale(self, name: str) -> Entry | None:
+        """Give the expired value of *name* that may stand in while the store gives no answer."""
+        entry = self._entries.get(name)
+        if entry is None or entry.text is None:
+            return None
+        return entry if clock() < entry.fresh_until + self._lifetimes.max_stale else None
+
+    def once(self, name: str, find: Callable[[], Entry], timeout: float) -> Entry:
+        """Call *find* for a name that is not fresh: in one thread, whose result all others wait for.
+
+        :param timeout: seconds to wait for another thread's result.
+        :raises LookupFailed: what *find* raised, in the waiting threads as well.
+        :raises TimeoutError: when the other thread has no result in time.
+        """
+        flight = _Flight()
+        deadline = time.monotonic() + timeout
+        try:
+            # A thread that left its flight by an exception from a signal has no result: one that waited follows.
+            while (other := self._flights.setdefault(name, flight)) is not flight:
+                if not other.done.wait(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                if isinstance(other.result, Entry):
+                    return other.result
+                if other.result is not None:
+                    raise copy.copy(other.result)
+            try:
+                # Another flight may have landed between this caller's look and its own take-off.
+                flight.result = self.fresh(name) or find()
+            except LookupFailed as error:
+                flight.result = copy.copy(error)
+                raise
+            return flight.result
+        finally:
+            if self._flights.get(name) is flight:
+                del self._flights[name]
+            flight.done.set()
+
+    def refusal(self, name: str) -> LookupFailed | None:
+        """Give the error that stands for asking the store again so soon, or ``None`` where it may be asked."""
+        with self._lock:
+            failure = self._failures.get(name)
+            if failure is not None and clock() < failure.until:
+                return copy.copy(failure.error)
+            return None if self._breaker.lets_through() else self._refused(name)
+
+    def keep(self, name: str, text: str | None) -> Entry:
+        """Note the store's answer: its text, or ``None`` for a proven absence."""
+        ttl = self._lifetimes.negative_ttl if text is None else self._lifetimes.ttl
+        entry = Entry(text, ttl)
+        with self._lock:
+            self._entries[name] = entry
+            self._failures.pop(name, None)
+            self._answered()
+        return entry
+
+    def note_failure(self, name: str, error: LookupFailed) -> None:
+        """Note that a lookup of *name* ended in *error*."""
+        with self._lock:
+            if isinstance(error, StoreUnavailable):
+                before = self._failures.get(name)
+                pause = min(2 * before.pause, LAST_FORGOTTEN) if before and before.pause else FIRST_FORGOTTEN
+                self._failures[name] = _Failure(copy.copy(error), clock() + pause, pause)
+                self._breaker.failed()
+                return
+            # The store has spoken: what it gave before must not come back.
+            self._entries.pop(name, None)
+            self._answered()
+            if ttl := self._lifetimes.negative_ttl:
+                self._failures[name] = _Failure(copy.copy(error), clock() + ttl * random.uniform(*JITTER), 0.0)  # noqa: S311
+
+    def _answered(self) -> None:
+        if self._breaker.answered():
+            for name in [name for name, failure in self._failures.items() if failure.pause]:
+                del self._failures[name]
