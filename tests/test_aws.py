@@ -144,7 +144,7 @@ def test_role_is_assumed_once_under_the_official_session_name(aws: AwsRig, sts: 
 
 def test_role_credentials_are_refreshed_before_they_expire(aws: AwsRig, sts: Proxy) -> None:
     """botocore renews in the last quarter of an hour, which is all the life these have."""
-    backend = aws.backend_class(**role_options(aws, sts, assume_role_kwargs={"DurationSeconds": 900}))
+    backend = aws.backend_class(**role_options(aws, sts, assume_role_kwargs={"DurationSeconds": 900}), cache_ttl=0)
     backend.get_variable("x")
     first = access_key(aws.proxy.requests[-1])
     backend.get_variable("x")

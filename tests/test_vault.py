@@ -28,12 +28,12 @@ from airflow_providers_secrets.errors import (
 )
 from tests.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
-from tests.rigs.vault import VaultRig, is_login, vault_answer, vault_error
+from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
 
 
 def by_token(rig: VaultRig, **options: Any) -> VaultBackend:
     """A backend that needs no login."""
-    return VaultBackend(**{"url": rig.proxy.url, "token": ROOT_TOKEN, **options})
+    return asking(**{"url": rig.proxy.url, "token": ROOT_TOKEN, **options})
 
 
 def requested(rig: VaultRig) -> list[str]:
@@ -368,8 +368,8 @@ def test_address_from_the_environment(vault: VaultRig, monkeypatch: pytest.Monke
     vault.write("secret/variables/addressed", {"value": "x"})
     monkeypatch.setenv("VAULT_ADDR", vault.proxy.url)
     monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
-    assert VaultBackend().get_variable("addressed") == "x"
-    assert VaultBackend(url=vault.proxy.url + "/").get_variable("addressed") == "x"
+    assert asking().get_variable("addressed") == "x"
+    assert asking(url=vault.proxy.url + "/").get_variable("addressed") == "x"
 
 
 # Values.
@@ -549,7 +549,7 @@ def test_redirect_to_another_host_carries_nothing_there(
         vault.proxy.fault(lambda request: Reply(status, b"", {"Location": location + request.path})),
         pytest.raises(StoreMisconfigured, match=f"HTTP {status} to another host"),
     ):
-        VaultBackend(**options).get_variable("x")
+        asking(**options).get_variable("x")
     assert other_host.requests == []
     assert len(vault.proxy.requests) == 1
 
@@ -559,7 +559,7 @@ def test_redirect_of_a_standby_on_the_same_host_is_followed(vault: VaultRig) -> 
     vault.write("secret/variables/redirected", {"value": "x"})
     active = f"http://127.0.0.1:{vault.server.port}"
     with vault.proxy.fault(lambda request: Reply(307, b"", {"Location": active + request.path})):
-        assert VaultBackend(**vault.options()).get_variable("redirected") == "x"
+        assert asking(**vault.options()).get_variable("redirected") == "x"
     assert [request.method for request in vault.proxy.requests] == ["POST", "GET"]
     with (
         vault.proxy.fault(lambda request: Reply(307, b"", {"Location": active + request.path})),
@@ -633,12 +633,12 @@ def asked(vault: VaultRig) -> Iterator[Callable[[], list[str]]]:
 
 def test_one_login_for_many_instances_and_lookups(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
     for _ in range(5):
-        assert VaultBackend(**vault.options()).get_variable("x") == "x"
+        assert asking(**vault.options()).get_variable("x") == "x"
     assert asked() == [LOGIN, *[READ] * 5]
 
 
 def test_renewed_at_two_thirds_of_its_life(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
-    backend = VaultBackend(**role(vault, "renewed", token_ttl="90s", token_max_ttl="24h"))
+    backend = asking(**role(vault, "renewed", token_ttl="90s", token_max_ttl="24h"))
     for passed, expected in (
         (0, [LOGIN, READ]),
         (59, [READ]),
@@ -663,7 +663,7 @@ def test_renewal_is_spread_by_a_tenth() -> None:
 def test_login_anew_when_the_token_has_ended(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
     for name, settings in (("batch", {"token_type": "batch"}), ("ended", {})):
         clock.now = 1000.0
-        backend = VaultBackend(**role(vault, name, token_ttl="90s", **settings))
+        backend = asking(**role(vault, name, token_ttl="90s", **settings))
         for passed, expected in ((0, [LOGIN, READ]), (91, [LOGIN, READ])):
             clock.now = 1000.0 + passed
             assert backend.get_variable("x") == "x"
@@ -674,7 +674,7 @@ def test_login_anew_when_no_more_renewal_is_granted(
     vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]
 ) -> None:
     """The server grants what is left of the maximum, less and less; renewing on would never end."""
-    backend = VaultBackend(**role(vault, "capped", token_ttl="90s", token_max_ttl="24h"))
+    backend = asking(**role(vault, "capped", token_ttl="90s", token_max_ttl="24h"))
     backend.get_variable("x")
     asked()
     auth = {"client_token": "unused", "lease_duration": 30, "renewable": True, "num_uses": 0}
@@ -705,7 +705,7 @@ def test_login_anew_when_no_more_renewal_is_granted(
 def test_failed_renewal(
     vault: VaultRig, clock: Clock, asked: Callable[[], list[str]], reply: Reply, expected: list[str]
 ) -> None:
-    backend = VaultBackend(**role(vault, "failing", token_ttl="90s", token_max_ttl="24h"))
+    backend = asking(**role(vault, "failing", token_ttl="90s", token_max_ttl="24h"))
     backend.get_variable("x")
     asked()
     clock.now += 61
@@ -717,7 +717,7 @@ def test_failed_renewal(
 
 
 def test_revoked_token_costs_one_login(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
-    backend = VaultBackend(**vault.options())
+    backend = asking(**vault.options())
     backend.get_variable("x")
     token = vault.proxy.requests[-1].headers["X-Vault-Token"]
     vault.server.api("POST", "auth/token/revoke", {"token": token})
@@ -732,7 +732,7 @@ def test_denial_costs_one_login_and_is_remembered(
     vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]
 ) -> None:
     vault.server.policy("only-x", "secret/data/variables/x")
-    backend = VaultBackend(**role(vault, "least", token_policies="only-x", token_ttl="1h"))
+    backend = asking(**role(vault, "least", token_policies="only-x", token_ttl="1h"))
     denied = "GET /v1/secret/data/variables/denied"
     for passed, expected in (
         (0, [LOGIN, denied, LOGIN, denied]),
@@ -750,7 +750,7 @@ def test_denial_costs_one_login_and_is_remembered(
 
 def test_denial_does_not_keep_an_ended_token(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
     vault.server.policy("only-x", "secret/data/variables/x")
-    backend = VaultBackend(**role(vault, "short", token_policies="only-x", token_ttl="20s", token_type="batch"))
+    backend = asking(**role(vault, "short", token_policies="only-x", token_ttl="20s", token_type="batch"))
     with pytest.raises(AccessDenied):
         backend.get_variable("denied")
     asked()
@@ -761,7 +761,7 @@ def test_denial_does_not_keep_an_ended_token(vault: VaultRig, clock: Clock, aske
 
 def test_denial_seen_by_many_threads_costs_one_login(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
     vault.server.policy("only-x", "secret/data/variables/x")
-    backend = VaultBackend(**role(vault, "threads", token_policies="only-x"), timeout=30)
+    backend = asking(**role(vault, "threads", token_policies="only-x"), timeout=30)
     assert backend.get_variable("x") == "x"
     asked()
     barrier = threading.Barrier(16)
@@ -778,7 +778,7 @@ def test_denial_seen_by_many_threads_costs_one_login(vault: VaultRig, asked: Cal
 
 def test_use_limited_token(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
     """Counted, so that no request is spent on learning that it is used up."""
-    backend = VaultBackend(**role(vault, "counted", token_num_uses=3))
+    backend = asking(**role(vault, "counted", token_num_uses=3))
     for _ in range(7):
         assert backend.get_variable("x") == "x"
     assert asked() == [LOGIN, READ, READ, READ, LOGIN, READ, READ, READ, LOGIN, READ]
@@ -786,7 +786,7 @@ def test_use_limited_token(vault: VaultRig, asked: Callable[[], list[str]]) -> N
 
 def test_refused_login_is_not_repeated_at_once(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
     """A wrong password tried at every lookup locks the account."""
-    backend = VaultBackend(**{**vault.options(), "secret_id": "S3cr3t-wrong"})
+    backend = asking(**{**vault.options(), "secret_id": "S3cr3t-wrong"})
     for passed, expected in ((0, [LOGIN]), (29, []), (31, [LOGIN])):
         clock.now = 1000.0 + passed
         with pytest.raises(StoreMisconfigured, match=r"approle login refused \(HTTP 400\)") as raised:
@@ -809,7 +809,7 @@ def test_refused_login_is_not_repeated_at_once(vault: VaultRig, clock: Clock, as
     ids=["sealed", "throttled", "html-404", "malformed", "no-token", "no-mount", "denied"],
 )
 def test_login_that_fails(vault: VaultRig, reply: Reply, error: type[Exception], code: str) -> None:
-    backend = VaultBackend(**vault.options(), max_attempts=1)
+    backend = asking(**vault.options(), max_attempts=1)
     with vault.proxy.fault(lambda request: reply if is_login(request) else None), pytest.raises(error, match=code):
         backend.get_variable("x")
     assert not [request for request in vault.proxy.requests if not is_login(request)]
@@ -817,7 +817,7 @@ def test_login_that_fails(vault: VaultRig, reply: Reply, error: type[Exception],
 
 def test_no_thread_is_left_by_a_login(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
     before = set(threading.enumerate())
-    assert VaultBackend(**role(vault, "threadless", token_ttl="90s")).get_variable("x") == "x"
+    assert asking(**role(vault, "threadless", token_ttl="90s")).get_variable("x") == "x"
     for thread in set(threading.enumerate()) - before:
         if thread.name == "secrets-lookup":
             thread.join(5)
@@ -827,7 +827,7 @@ def test_no_thread_is_left_by_a_login(vault: VaultRig, asked: Callable[[], list[
 
 def test_connection_is_kept(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
     before = vault.proxy.connections
-    backend = VaultBackend(**vault.options())
+    backend = asking(**vault.options())
     for _ in range(10):
         backend.get_variable("x")
     assert vault.proxy.connections == before + 1
@@ -891,7 +891,7 @@ APPROLE = {"auth_type": "approle", "role_id": "r"}
 )
 def test_unusable_option_is_named_at_construction(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named) as raised:
-        VaultBackend(**options)
+        asking(**options)
     assert "S3cr3t" not in str(raised.value)
 
 
@@ -909,7 +909,7 @@ def test_official_options_are_all_declared() -> None:
 
 def test_deprecated_options_of_radius_are_accepted() -> None:
     with pytest.warns(DeprecationWarning, match="radius_host"):
-        VaultBackend(auth_type="radius", username="u", password="p", radius_host="h")
+        asking(auth_type="radius", username="u", password="p", radius_host="h")
 
 
 def test_client_options_reach_the_wire(vault: VaultRig) -> None:
@@ -925,7 +925,7 @@ def test_http_proxy_is_used(vault: VaultRig) -> None:
     forward = Proxy()
 
     with forward.fault(vault_answer({"data": {"value": "by proxy"}})):
-        backend = VaultBackend(url="http://vault.example:8200", token="t", proxies={"http": forward.url})
+        backend = asking(url="http://vault.example:8200", token="t", proxies={"http": forward.url})
         assert backend.get_variable("x") == "by proxy"
     assert forward.requests[0].path == "http://vault.example:8200/v1/secret/data/variables/x"
     forward.stop()

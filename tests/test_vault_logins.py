@@ -22,14 +22,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from airflow_providers_secrets import access
-from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import AccessDenied, MissingDependencyError, StoreMisconfigured, StoreUnavailable
 from tests.proxy import Proxy, Reply, Request
 from tests.rigs import needs
 from tests.rigs.aws import moto
 from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
-from tests.rigs.vault import VaultRig, vault_answer, vault_error
+from tests.rigs.vault import VaultRig, asking, vault_answer, vault_error
 
 POLICIES = {"token_policies": "everything-in-secret"}
 
@@ -44,12 +43,12 @@ def server(vault: VaultRig) -> OpenBao:
 def looks_up(rig: VaultRig, **options: Any) -> list[str]:
     """Look up twice by *options*; give the logins that this took."""
     for _ in range(2):
-        assert VaultBackend(**{"url": rig.proxy.url, **options}).get_variable("behind-a-login") == "seen"
+        assert asking(**{"url": rig.proxy.url, **options}).get_variable("behind-a-login") == "seen"
     return rig.logins
 
 
 def refused(rig: VaultRig, **options: Any) -> None:
-    backend = VaultBackend(**{"url": rig.proxy.url, **options})
+    backend = asking(**{"url": rig.proxy.url, **options})
     with pytest.raises(StoreMisconfigured, match="login refused") as raised:
         backend.get_variable("behind-a-login")
     assert "S3cr3t" not in str(raised.value)
@@ -72,7 +71,7 @@ def test_token_file_is_read_again_when_its_token_ended(vault: VaultRig, server: 
     file = tmp_path / "token"
     tokens = [server.api("POST", "auth/token/create", {"ttl": "1h"})["auth"]["client_token"] for _ in range(2)]
     file.write_text(f"{tokens[0]}\n")
-    backend = VaultBackend(url=vault.proxy.url, token_path=str(file))
+    backend = asking(url=vault.proxy.url, token_path=str(file))
     assert backend.get_variable("behind-a-login") == "seen"
     server.api("POST", "auth/token/revoke", {"token": tokens[0]})
     with pytest.raises(AccessDenied):
@@ -101,7 +100,7 @@ def test_unreadable_file_is_named(
     file = tmp_path / "credential"
     if content is not None:
         file.write_bytes(content)
-    backend = VaultBackend(**{"url": vault.proxy.url, **options, option: str(file)})
+    backend = asking(**{"url": vault.proxy.url, **options, option: str(file)})
     with pytest.raises(StoreMisconfigured, match=f"option '{option}': its file ") as raised:
         backend.get_variable("x")
     assert "S3cr3t" not in str(raised.value)
@@ -110,7 +109,7 @@ def test_unreadable_file_is_named(
 def test_token_that_no_header_can_hold(vault: VaultRig) -> None:
     for token in ("S3cr3t\u2713", "S3cr3t\nX-Evil: 1"):
         with pytest.raises(StoreMisconfigured) as raised:
-            VaultBackend(url=vault.proxy.url, token=token).get_variable("x")
+            asking(url=vault.proxy.url, token=token).get_variable("x")
         assert "S3cr3t" not in str(raised.value)
 
 
@@ -119,9 +118,9 @@ def test_agent(vault: VaultRig, server: OpenBao, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("VAULT_TOKEN", "S3cr3t")
     agent = Proxy()
     with agent.fault(vault_answer({"data": {"value": "by agent"}})):
-        assert VaultBackend(url=agent.url, auth_type="agent").get_variable("x") == "by agent"
+        assert asking(url=agent.url, auth_type="agent").get_variable("x") == "by agent"
     with agent.fault(vault_error(403)), pytest.raises(AccessDenied):
-        VaultBackend(url=agent.url, auth_type="agent").get_variable("x")
+        asking(url=agent.url, auth_type="agent").get_variable("x")
     assert [request.headers.get("X-Vault-Token") for request in agent.requests] == [None, None]
     agent.stop()
 
@@ -154,7 +153,7 @@ def test_userpass(vault: VaultRig, server: OpenBao, user: str) -> None:
 def test_user_name_stays_in_its_segment(vault: VaultRig) -> None:
     options = {"auth_type": "userpass", "password": "p", "username": "../../../sys/health?#"}
     with vault.proxy.fault(vault_error(400)), pytest.raises(StoreMisconfigured):
-        VaultBackend(url=vault.proxy.url, **options).get_variable("x")
+        asking(url=vault.proxy.url, **options).get_variable("x")
     assert vault.logins[-1] == "/v1/auth/userpass/login/..%2F..%2F..%2Fsys%2Fhealth%3F%23"
 
 
@@ -302,7 +301,7 @@ def login_of(recorder: Proxy, **options: Any) -> tuple[str, dict[str, Any]]:
     """Look up twice; give the path and body of the one login, the first request."""
     recorder.requests.clear()
     for _ in range(2):
-        assert VaultBackend(**{"url": recorder.url, **options}).get_variable("x") == "seen"
+        assert asking(**{"url": recorder.url, **options}).get_variable("x") == "seen"
     login, *reads = recorder.requests
     assert [request.method for request in reads] == ["GET", "GET"]
     assert login.method == "POST"
@@ -428,7 +427,7 @@ def test_aws_iam_in_a_role(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("no_aws_environment")
 def test_aws_iam_without_credentials(recorder: Proxy) -> None:
     with pytest.raises(StoreMisconfigured, match="NoCredentialsError"):
-        VaultBackend(url=recorder.url, auth_type="aws_iam").get_variable("x")
+        asking(url=recorder.url, auth_type="aws_iam").get_variable("x")
     assert recorder.requests == []
 
 
@@ -483,7 +482,7 @@ def test_gcp_by_key(recorder: Proxy, given: str, tmp_path: Path) -> None:
 )
 def test_gcp_by_a_key_that_is_none(recorder: Proxy, key: dict[str, Any]) -> None:
     with pytest.raises(StoreMisconfigured, match="'gcp_keyfile_dict' is no service account key") as raised:
-        VaultBackend(url=recorder.url, auth_type="gcp", role_id="r", gcp_keyfile_dict=key).get_variable("x")
+        asking(url=recorder.url, auth_type="gcp", role_id="r", gcp_keyfile_dict=key).get_variable("x")
     assert "S3cr3t" not in str(raised.value)
 
 
@@ -612,7 +611,7 @@ def test_gcp_by_a_machines_account(recorder: Proxy, tmp_path: Path) -> None:
 def test_gcp_that_does_not_sign(
     recorder: Proxy, google: Proxy, reply: Reply, error: type[Exception], code: str
 ) -> None:
-    backend = VaultBackend(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
+    backend = asking(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
     with google.fault(lambda request: access_token(request) or reply), pytest.raises(error, match=code) as raised:
         backend.get_variable("x")
     assert "S3cr3t" not in str(raised.value)
@@ -621,7 +620,7 @@ def test_gcp_that_does_not_sign(
 
 @pytest.mark.usefixtures("google")
 def test_gcp_credentials_that_google_refuses(recorder: Proxy, google: Proxy) -> None:
-    backend = VaultBackend(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
+    backend = asking(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
     with google.fault(Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON)), pytest.raises(StoreMisconfigured) as raised:
         backend.get_variable("x")
     assert "S3cr3t" not in str(raised.value)
@@ -691,7 +690,7 @@ def test_azure_by_client_secret(recorder: Proxy, vault: VaultRig, monkeypatch: p
     with entra.fault(Reply(401, b'{"error": "invalid_client", "error_description": "S3cr3t"}')):
         access.start_anew()
         with pytest.raises(StoreMisconfigured, match="ClientAuthenticationError") as raised:
-            VaultBackend(
+            asking(
                 url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret
             ).get_variable("x")
     assert "S3cr3t" not in str(raised.value)
@@ -711,4 +710,4 @@ def test_missing_sdk_of_a_login_names_its_extra(
     monkeypatch.setitem(sys.modules, module, None)
     options = {"role_id": "r", "azure_resource": "x"}
     with pytest.raises(MissingDependencyError, match=rf"airflow-providers-secrets\[{extra}\]"):
-        VaultBackend(url=recorder.url, auth_type=auth_type, **options).get_variable("x")
+        asking(url=recorder.url, auth_type=auth_type, **options).get_variable("x")

@@ -76,7 +76,7 @@ def reply(aws: AwsRig, request: Request) -> Reply | None:
 
 def test_failed_lookups_leave_no_value(airflow: Airflow, failing: AwsRig, database: Path) -> None:
     airflow.use_database(database)
-    airflow.use(failing, {"max_attempts": 1}, AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG")
+    airflow.use(failing, {"max_attempts": 1, "cache_ttl": 0}, AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG")
     airflow.dag("canary", LOOK_UP)
     with failing.proxy.fault(lambda request: reply(failing, request)), failing.counted() as calls:
         run = airflow.run("dags", "test", "canary")

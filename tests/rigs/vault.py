@@ -24,6 +24,11 @@ def vault_answer(data: Any, status: int = 200, **how: Any) -> Reply:
     return Reply(status, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}, **how)
 
 
+def asking(**options: Any) -> VaultBackend:
+    """A backend that asks Vault at each lookup, unless *options* say otherwise."""
+    return VaultBackend(**{"cache_ttl": 0, **options})
+
+
 def is_login(request: Request) -> bool:
     """Tell logins, renewals and the question for the engine's version from reads."""
     return request.path.startswith(("/v1/auth/", "/v1/sys/"))
