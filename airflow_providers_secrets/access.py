@@ -1,9 +1,4 @@
-"""The process's one way to a store: one client, one login, bounded time, one retry layer.
-
-Airflow builds a backend many times over in a process and forks freely. So whatever is expensive or holds a
-socket, a thread or a lock lives here, in one :class:`StoreAccess` for each (class, connection options),
-found by fingerprint and started anew in every forked child.
-"""
+"""The one way to a store: one client, one login, bounded time, one retry layer."""
 
 from __future__ import annotations
 
@@ -12,28 +7,31 @@ import contextvars
 import gc
 import importlib
 import logging
-import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
-from airflow_providers_secrets.cache import Breaker, Entry, Lifetimes, ProcessCache
+from airflow_providers_secrets.bounded import Bounded
+from airflow_providers_secrets.cache import Lifetimes
 from airflow_providers_secrets.errors import (
     LookupFailed,
     MissingDependencyError,
     SecretNotFound,
     SecretsError,
-    StoreUnavailable,
 )
-from airflow_providers_secrets.notices import warn
 from airflow_providers_secrets.outcomes import ADVICE, ERRORS, RETRIED, Outcome
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+Result = TypeVar("Result")
+
 MAX_VALUE_LENGTH: Final = 1024 * 1024
 """The longest text taken from a store, in characters; every store's own limit is far below."""
+
+MAX_LISTING_LENGTH: Final = 8 * 1024 * 1024
+"""The most that one listing holds, names and texts, in characters."""
 
 MAX_OVERDUE: Final = 8
 """How many calls may hang beyond their deadline before further ones are refused at once."""
@@ -93,6 +91,8 @@ class Store(ABC):
     """What to do about an outcome, where the store's own words help more than the general ones."""
     expired_login: ClassVar[frozenset[str]] = frozenset()
     """The codes after which one new client is made and asked, once per lookup."""
+    ambient: ClassVar[Sequence[str]] = ()
+    """How the environment variables begin by which the SDK finds the store or its credentials."""
     telltale_loggers: ClassVar[Sequence[str]] = ()
     """The SDK's loggers that write requests or answers out at DEBUG or INFO."""
 
@@ -109,7 +109,22 @@ class Store(ABC):
     @property
     @abstractmethod
     def lifetimes(self) -> Lifetimes:
-        """How long the process remembers what the store said."""
+        """How long what the store said counts."""
+
+    @property
+    @abstractmethod
+    def shared_cache(self) -> str | None:
+        """Where processes share what the store said, if they do."""
+
+    @property
+    @abstractmethod
+    def shared_cache_key(self) -> Sequence[str] | None:
+        """Its Fernet keys; ``None`` for Airflow's own."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> bytes:
+        """What tells this store, and who asks it, from any other, as far as options do."""
 
     @abstractmethod
     def connect(self) -> Any:
@@ -119,9 +134,9 @@ class Store(ABC):
     def fetch(self, client: Any, name: str) -> Answer:
         """Read one name: the only call to the store."""
 
-    def listing(self, client: Any, base: str) -> Iterator[Listed]:
-        """Give everything that exists under *base*, page by page; nothing left out once it ends."""
-        raise NotImplementedError
+    @abstractmethod
+    def listing(self, client: Any, prefix: str) -> Iterator[Listed]:
+        """Give everything whose name starts with *prefix*, page by page: nothing is left out once it ends."""
 
     @abstractmethod
     def codes(self, error: Exception) -> Iterator[str]:
@@ -135,7 +150,7 @@ class Store(ABC):
 class StoreAccess:
     """Reads names of one store, from any number of threads.
 
-    Nothing is made before the first :meth:`read`. A lookup runs in a thread of its own, since no SDK's
+    Nothing is made before the first lookup. A lookup runs in a thread of its own, since no SDK's
     time-outs bound a server that sends a byte now and then: the caller leaves it behind at the deadline.
     That also keeps an exception that Airflow raises from a signal (``AirflowTaskTimeout``) out of the SDK's
     locks.
@@ -145,75 +160,55 @@ class StoreAccess:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._cache = ProcessCache(store.lifetimes, self._broken) if store.lifetimes.ttl else None
         self._lock = threading.Lock()
         self._clients: list[Any] = []
         self._overdue = 0
         for name in store.telltale_loggers:
             logging.getLogger(name).addFilter(_silent_in_lookups)
 
-    def read(self, name: str) -> Entry:
-        """Give what the store says of *name*, or said within the time to live.
+    def ask(self, name: str, within: float) -> str | None:
+        """Give the store's text of *name*, or ``None`` where it proves that there is none.
 
-        :raises LookupFailed: where there is neither a text nor a proof that there is none, at the latest after
-            ``timeout`` seconds.
+        :param within: seconds after which the call is left behind.
+        :raises LookupFailed: for everything else.
         :raises MissingDependencyError: where the SDK is not installed.
         """
-        cache = self._cache
-        if cache is None:
-            return Entry(self._ask(name), 0.0)
-        return cache.fresh(name) or self._renewed(cache, name)
-
-    def _renewed(self, cache: ProcessCache, name: str) -> Entry:
-        failure: LookupFailed
         try:
-            return cache.once(name, lambda: self._found(cache, name), self._store.timeout)
-        except TimeoutError:
-            failure = self._failure(name, Outcome.UNAVAILABLE, f"no answer within {self._store.timeout:g} s")
-        except StoreUnavailable as error:
-            failure = error
-        stale = cache.stale(name)
-        if stale is None:
-            raise failure.with_traceback(None) from None
-        warn(("stale", self._store.store), "The last known value stands in, since %s", failure)
-        return stale
-
-    def _found(self, cache: ProcessCache, name: str) -> Entry:
-        if refusal := cache.refusal(name):
-            raise refusal
-        try:
-            return cache.keep(name, self._ask(name))
-        except LookupFailed as error:
-            cache.note_failure(name, error)
-            raise
-
-    def _broken(self, name: str) -> LookupFailed:
-        code = f"{Breaker.FAILURES} lookups had no answer; one is tried about every {Breaker.PAUSE:g} s"
-        return self._failure(name, Outcome.UNAVAILABLE, code)
-
-    def _ask(self, name: str) -> str | None:
-        try:
-            return self._fetch_in_time(name)
+            return self._in_time(name, within, lambda client: self._fetched(client, name))
         except SecretNotFound:
             return None
 
-    def _fetch_in_time(self, name: str) -> str:
+    def ask_for_all(self, prefix: str, within: float) -> dict[str, str | None]:
+        """Give everything whose name starts with *prefix*: the texts, or ``None`` where only the name is known.
+
+        :param within: seconds after which the call is left behind.
+        :raises LookupFailed: where the listing is not to be had, or larger than :data:`MAX_LISTING_LENGTH`.
+        :raises MissingDependencyError: where the SDK is not installed.
+        """
+        try:
+            return self._in_time(prefix, within, lambda client: self._listed(client, prefix))
+        except SecretNotFound:
+            return {}
+
+    def _in_time(self, name: str, within: float, exchange: Callable[[Any], Result]) -> Result:
         load_sdk(self._store.sdk, self._store.extra)
         if self._overdue >= MAX_OVERDUE:
-            raise self._failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang")
-        call = _Call(self, name)
-        if not call.finished_within(self._store.timeout):
-            raise self._failure(name, Outcome.UNAVAILABLE, f"no answer within {self._store.timeout:g} s")
+            raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang")
+        call = Bounded(lambda given_up: self._exchanged(name, within, exchange, given_up), self._count_overdue)
+        if not call.finished_within(within):
+            raise self.failure(name, Outcome.UNAVAILABLE, f"no answer within {within:g} s")
         # The error is raised from here, so that no frame of the SDK hangs on the traceback: their local
         # variables hold requests and answers.
         if call.error is not None:
             raise call.error
-        if call.text is None:
-            raise self._failure(name, Outcome.UNAVAILABLE, "the lookup's thread was ended")
-        return call.text
+        if call.result is None:
+            raise self.failure(name, Outcome.UNAVAILABLE, "the lookup's thread was ended")
+        return call.result
 
-    def fetch(self, name: str, given_up: threading.Event) -> str:
-        """Ask for *name* until the answer is final; pauses and attempts end when *given_up* is set.
+    def _exchanged(
+        self, name: str, within: float, exchange: Callable[[Any], Result], given_up: threading.Event
+    ) -> Result:
+        """Exchange with the store until the answer is final; pauses and attempts end when *given_up* is set.
 
         :raises SecretsError: any failure, as this package's own error and unchained.
         """
@@ -221,39 +216,55 @@ class StoreAccess:
         from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt, stop_before_delay
         from tenacity.stop import stop_when_event_set
 
+        _in_lookup.set(True)
         retrying = Retrying(
             retry=retry_if_exception(lambda error: self._outcome(error) in RETRIED),
             wait=self._pause,
             stop=stop_when_event_set(given_up)
             | stop_after_attempt(self._store.max_attempts)
-            | stop_before_delay(self._store.timeout),
+            | stop_before_delay(within),
             sleep=sleep_using_event(given_up),
             reraise=True,
         )
         try:
-            return retrying(self._attempt, name)
+            answer: Result = retrying(self._attempt, exchange)
+            return answer
         except SecretsError as error:
             failure: SecretsError = error
         except Exception as error:  # noqa: BLE001  # every failure is classified
             code = next(iter(self._store.codes(error)), type(error).__name__)
-            failure = self._failure(name, self._outcome(error), code)
+            failure = self.failure(name, self._outcome(error), code)
         raise failure
 
-    def _attempt(self, name: str) -> str:
-        """Make one call, and one more on a new client where the login had expired."""
+    def _attempt(self, exchange: Callable[[Any], Result]) -> Result:
+        """Make one exchange, and one more on a new client where the login had expired."""
         client = self._client()
         try:
-            answer = self._store.fetch(client, name)
+            return exchange(client)
         except Exception as error:
             if self._store.expired_login.isdisjoint(self._store.codes(error)):
                 raise
             self._forget(client)
-            answer = self._store.fetch(self._client(), name)
+            return exchange(self._client())
+
+    def _fetched(self, client: Any, name: str) -> str:
+        answer = self._store.fetch(client, name)
         if answer.name is not None and answer.name != name:
-            raise self._failure(name, Outcome.INVALID, "the answer is for another name")
+            raise self.failure(name, Outcome.INVALID, "the answer is for another name")
         if len(answer.text) > MAX_VALUE_LENGTH:
-            raise self._failure(name, Outcome.INVALID, f"its value is longer than {MAX_VALUE_LENGTH} characters")
+            raise self.failure(name, Outcome.INVALID, f"its value is longer than {MAX_VALUE_LENGTH} characters")
         return answer.text
+
+    def _listed(self, client: Any, prefix: str) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        length = 0
+        for name, text in self._store.listing(client, prefix):
+            length += len(name) + len(text or "")
+            if length > MAX_LISTING_LENGTH:
+                raise self.failure(prefix, Outcome.INVALID, f"all of it is longer than {MAX_LISTING_LENGTH} characters")
+            # What is too long to be answered is left to a read of its own, which says so.
+            found[name] = text if text is None or len(text) <= MAX_VALUE_LENGTH else None
+        return found
 
     def _client(self) -> Any:
         with self._lock:
@@ -285,60 +296,15 @@ class StoreAccess:
         drawn = wait_random_exponential(multiplier=first, max=longest)(state)
         return max(drawn, self._store.retry_after(error) or 0.0)
 
-    def _failure(self, name: str, outcome: Outcome | None, code: str) -> LookupFailed:
+    def failure(self, name: str, outcome: Outcome | None, code: str) -> LookupFailed:
+        """Make the error of a lookup of *name*."""
         outcome = outcome or Outcome.UNAVAILABLE
         advice = self._store.advice.get(outcome) or ADVICE[outcome]
         return ERRORS[outcome](self._store.store, name, code, advice)
 
-    def count_overdue(self, change: int) -> None:
-        """Note that a call was left behind at its deadline, or that such a call has ended after all."""
+    def _count_overdue(self, change: int) -> None:
         with self._lock:
             self._overdue += change
-
-
-class _Call:
-    """One lookup in a daemon thread of its own, so that neither its caller nor the interpreter's exit waits."""
-
-    text: str | None = None
-    error: SecretsError | None = None
-
-    def __init__(self, access: StoreAccess, name: str) -> None:
-        self._access = access
-        self._name = name
-        self._given_up = threading.Event()
-        self._finished = threading.Event()
-        self._state = threading.Lock()
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._run,), name="secrets-lookup", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # The interpreter is ending, or the host has no thread left: ask here, within the SDK's own time-outs.
-            context.run(self._run)
-
-    def finished_within(self, timeout: float) -> bool:
-        """Wait at most *timeout* seconds; after that, or after any exception here, the call is left behind."""
-        try:
-            self._finished.wait(timeout)
-        finally:
-            with self._state:
-                late = not self._finished.is_set()
-                if late:
-                    self._given_up.set()
-                    self._access.count_overdue(+1)
-        return not late
-
-    def _run(self) -> None:
-        _in_lookup.set(True)
-        try:
-            self.text = self._access.fetch(self._name, self._given_up)
-        except SecretsError as error:
-            self.error = error.with_traceback(None)
-        finally:
-            with self._state:
-                self._finished.set()
-                if self._given_up.is_set():
-                    self._access.count_overdue(-1)
 
 
 _in_lookup = contextvars.ContextVar("_in_lookup", default=False)
@@ -347,36 +313,6 @@ _in_lookup = contextvars.ContextVar("_in_lookup", default=False)
 def _silent_in_lookups(record: logging.LogRecord) -> bool:
     """Keep an SDK from writing secret values out at DEBUG; its calls for anybody else log as ever."""
     return record.levelno >= logging.WARNING or not _in_lookup.get()
-
-
-_accesses: dict[bytes, StoreAccess] = {}
-_accesses_lock = threading.Lock()
-_inherited: list[object] = []
-
-
-def access_to(store: Store, fingerprint: bytes) -> StoreAccess:
-    """Give the process's one access for *fingerprint*, made from *store* where there is none yet."""
-    access = _accesses.get(fingerprint)
-    if access is None:
-        with _accesses_lock:
-            access = _accesses.setdefault(fingerprint, StoreAccess(store))
-    return access
-
-
-def start_anew() -> None:
-    """Forget every client, login, lock and thread of this process; the next lookup makes new ones.
-
-    Runs by itself in a forked child.
-    """
-    global _accesses, _accesses_lock  # noqa: PLW0603
-    # What the parent made is kept alive unused: its destructors could close connections that the parent
-    # still uses, or wait for threads that do not exist here.
-    _inherited.append(_accesses)
-    _accesses = {}
-    _accesses_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=start_anew)
 
 
 def load_sdk(modules: Sequence[str], extra: str) -> None:

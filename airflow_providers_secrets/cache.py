@@ -5,14 +5,13 @@ Nothing here knows of a store, a network or Airflow. Time is :data:`clock`'s.
 
 from __future__ import annotations
 
-import collections
 import copy
 import random
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 
@@ -40,20 +39,24 @@ class Entry:
     """What a store said of one name.
 
     :param text: the secret's text; ``None`` where the store proved that there is none.
-    :param ttl: seconds for which it counts as fresh, before :data:`JITTER`.
-    :param age: seconds since the store said so.
+    :param fresh_until: when it stops to count, by :data:`clock`.
     """
 
     __slots__ = ("decoded", "fresh_until", "text")
 
-    def __init__(self, text: str | None, ttl: float, age: float = 0.0) -> None:
+    def __init__(self, text: str | None, fresh_until: float) -> None:
         self.text = text
-        self.fresh_until = clock() + ttl * random.uniform(*JITTER) - age  # noqa: S311  # spreads load, hides nothing
-        self.decoded: dict[str, str] = {}
+        self.fresh_until = fresh_until
+        self.decoded: dict[str, Any] = {}
         """What the text came to once decoded, by kind, so that a hit does not decode again."""
 
     def __repr__(self) -> str:
         return f"Entry({'absent' if self.text is None else 'present'})"
+
+
+def drawn(seconds: float) -> float:
+    """Give *seconds*, less what :data:`JITTER` takes off."""
+    return seconds * random.uniform(*JITTER)  # noqa: S311  # spreads load, hides nothing
 
 
 class Lifetimes(NamedTuple):
@@ -70,6 +73,15 @@ class Lifetimes(NamedTuple):
     max_stale: float
     size: int
 
+    def of(self, text: str | None) -> float:
+        """Give the seconds for which an answer counts."""
+        return self.negative_ttl if text is None else self.ttl
+
+    @property
+    def listing(self) -> float:
+        """The seconds for which a listing counts, which gives values and proves absences."""
+        return min(self.ttl, self.negative_ttl)
+
 
 class Breaker:
     """Notices that a store is down, and lets one caller at a time find out whether it still is.
@@ -78,12 +90,17 @@ class Breaker:
     """
 
     FAILURES: Final = 5
+    """How many calls in a row must have had no answer."""
     WITHIN: Final = 30.0
+    """Seconds after which a failure does not count as following another. (Of calls that each hang for ten, five
+    would not fall within thirty.)"""
     PAUSE: Final = 15.0
+    """Seconds between two attempts while the store counts as down, before :attr:`PAUSE_JITTER`."""
     PAUSE_JITTER: Final = (0.8, 1.2)
 
     def __init__(self) -> None:
-        self._failed: collections.deque[float] = collections.deque(maxlen=self.FAILURES)
+        self._failures = 0
+        self._last = 0.0
         self._probe_at: float | None = None
 
     @property
@@ -103,15 +120,15 @@ class Breaker:
 
     def failed(self) -> None:
         """Note that the store gave no answer."""
-        self._failed.append(clock())
-        lasting = len(self._failed) == self.FAILURES and self._failed[-1] - self._failed[0] <= self.WITHIN
-        if self.is_open or lasting:
+        before, self._last = self._last, clock()
+        self._failures = self._failures + 1 if self._last - before <= self.WITHIN else 1
+        if self.is_open or self._failures >= self.FAILURES:
             self._open()
 
     def answered(self) -> bool:
         """Note that the store answered, whatever it said, and tell whether it had counted as down."""
         was_open, self._probe_at = self.is_open, None
-        self._failed.clear()
+        self._failures = 0
         return was_open
 
     def _open(self) -> None:
@@ -144,7 +161,7 @@ class ProcessCache:
     """
 
     def __init__(self, lifetimes: Lifetimes, refused: Callable[[str], LookupFailed]) -> None:
-        from cachetools import FIFOCache  # Airflow requires it, and our modules stay cheap to import
+        from cachetools import FIFOCache  # here, so that a backend's module stays cheap to import
 
         self._lifetimes = lifetimes
         self._refused = refused
@@ -209,15 +226,22 @@ class ProcessCache:
                 return copy.copy(failure.error)
             return None if self._breaker.lets_through() else self._refused(name)
 
-    def keep(self, name: str, text: str | None) -> Entry:
-        """Note the store's answer: its text, or ``None`` for a proven absence."""
-        ttl = self._lifetimes.negative_ttl if text is None else self._lifetimes.ttl
-        entry = Entry(text, ttl)
+    def keep(self, name: str, entry: Entry) -> Entry:
+        """Note what was said of *name*, by the store or by another process's cache."""
         with self._lock:
             self._entries[name] = entry
-            self._failures.pop(name, None)
-            self._answered()
         return entry
+
+    def forget(self, name: str) -> None:
+        """Let nothing said of *name* before count any more."""
+        with self._lock:
+            self._entries.pop(name, None)
+
+    def answered(self, name: str) -> None:
+        """Note that the store itself has just answered for *name*."""
+        with self._lock:
+            self._failures.pop(name, None)
+            self._close_breaker()
 
     def note_failure(self, name: str, error: LookupFailed) -> None:
         """Note that a lookup of *name* ended in *error*."""
@@ -230,11 +254,11 @@ class ProcessCache:
                 return
             # The store has spoken: what it gave before must not come back.
             self._entries.pop(name, None)
-            self._answered()
+            self._close_breaker()
             if ttl := self._lifetimes.negative_ttl:
-                self._failures[name] = _Failure(copy.copy(error), clock() + ttl * random.uniform(*JITTER), 0.0)  # noqa: S311
+                self._failures[name] = _Failure(copy.copy(error), clock() + drawn(ttl), 0.0)
 
-    def _answered(self) -> None:
+    def _close_breaker(self) -> None:
         if self._breaker.answered():
             for name in [name for name, failure in self._failures.items() if failure.pause]:
                 del self._failures[name]

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 
-from airflow_providers_secrets import decoding, options
-from airflow_providers_secrets.access import Store, StoreAccess, access_to
+from airflow_providers_secrets import decoding, options, shared
+from airflow_providers_secrets.access import Store
+from airflow_providers_secrets.answers import Answers, answers_of
 from airflow_providers_secrets.cache import Entry, Lifetimes
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretsError, shown
 from airflow_providers_secrets.naming import KINDS, MAX_ID_LENGTH, TEAM_SEP, Kind, Plan, id_fault, team_fault
@@ -57,6 +58,23 @@ COMMON_OPTIONS: Final = (
         "Seconds for which an expired value may stand in while the store gives no answer.",
     ),
     Option("cache_size", options.count, 1000, "How many answers a process remembers at most."),
+    Option(
+        "shared_cache",
+        shared.location,
+        doc='Where processes share answers: "file", "file:///directory", "redis://…" or "rediss://…".',
+    ),
+    Option(
+        "shared_cache_key",
+        shared.keys,
+        doc="The shared cache's Fernet key, or several with commas between; Airflow's own where null.",
+    ),
+    Option(
+        "preload",
+        options.some_of(*KINDS),
+        (),
+        'Kinds to read in bulk on first use: ["connections", "variables"].',
+        connection=False,
+    ),
     Option("timeout", options.positive_seconds, 10.0, "Seconds for a whole lookup, attempts and pauses included."),
     Option("connect_timeout", options.positive_seconds, 2.0, "Seconds to open a connection to the store."),
     Option("read_timeout", options.positive_seconds, 5.0, "Seconds to wait for the next part of an answer."),
@@ -178,6 +196,23 @@ class SecretLookupMixin(Store):
             *(self.options[name] for name in ("cache_ttl", "cache_negative_ttl", "max_stale", "cache_size"))
         )
 
+    @property
+    def shared_cache(self) -> str | None:
+        """Where processes share what the store said, if they do."""
+        where: str | None = self.options["shared_cache"]
+        return where
+
+    @property
+    def shared_cache_key(self) -> tuple[str, ...] | None:
+        """The shared cache's Fernet keys; ``None`` for Airflow's own."""
+        ring: tuple[str, ...] | None = self.options["shared_cache_key"]
+        return ring
+
+    @property
+    def identity(self) -> bytes:
+        """What tells this store, and who asks it, from any other, as far as options do."""
+        return options.fingerprint(type(self), self.own_options, self.options)
+
     # What Airflow calls.
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
@@ -220,21 +255,22 @@ class SecretLookupMixin(Store):
         """Say which names a lookup asks the store for, or why none. Asks nothing itself."""
         rule = self._rules[kind]
         if rule.bases is None:
-            return Plan((), f"lookups of {kind} are off: {self.base_option.format(kind=kind)} is null")
+            return Plan(reason=f"lookups of {kind} are off: {self.base_option.format(kind=kind)} is null")
         if isinstance(secret_id, str):
             if len(secret_id) > MAX_ID_LENGTH:  # before any pattern is tried on it
-                return Plan((), f"it is longer than {MAX_ID_LENGTH} characters", refused=True)
+                return Plan(reason=f"it is longer than {MAX_ID_LENGTH} characters", refused=True)
             if rule.pattern and not rule.pattern.match(secret_id):
-                return Plan((), f"it does not match {kind}_lookup_pattern")
+                return Plan(reason=f"it does not match {kind}_lookup_pattern")
             if rule.exclude and rule.exclude.match(secret_id):
-                return Plan((), f"it matches {kind}_exclude_pattern")
+                return Plan(reason=f"it matches {kind}_exclude_pattern")
         if fault := id_fault(secret_id) or self.team_fault(secret_id, team_name):
-            return Plan((), fault, refused=True)
+            return Plan(reason=fault, refused=True)
         names = tuple(self.names(rule.bases, secret_id, team_name))
         for name in names:
             if not self.name_pattern.fullmatch(name):
-                return Plan((), f"{self.store} takes no such name", refused=True)
-        return Plan(names)
+                return Plan(reason=f"{self.store} takes no such name", refused=True)
+        preloaded = [self.prefix(base) for base in rule.bases] if kind in self.options["preload"] else []
+        return Plan(names, tuple(next(filter(name.startswith, preloaded), None) for name in names))
 
     def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
         try:
@@ -243,10 +279,11 @@ class SecretLookupMixin(Store):
             plan = self._planned(kind, secret_id, team_name)
         failure: SecretsError
         try:
-            for name in plan.names:
-                entry = self.access.read(name)
+            for name, prefix in zip(plan.names, plan.prefixes, strict=True):
+                entry = self.answers.read(name, prefix)
                 if entry.text is not None:
-                    return entry.decoded.get(kind) or self._decoded(kind, name, entry)
+                    decoded: str | None = entry.decoded.get(kind)
+                    return decoded or self._decoded(kind, name, entry)
             return None
         except SecretsError as error:
             failure = error
@@ -275,12 +312,13 @@ class SecretLookupMixin(Store):
 
     def _decoded(self, kind: Kind, name: str, entry: Entry) -> str:
         assert entry.text is not None
-        return entry.decoded.setdefault(kind, self.decode(kind, name, entry.text))
+        decoded = entry.decoded[kind] = self.decode(kind, name, entry.text)
+        return decoded
 
     @property
-    def access(self) -> StoreAccess:
-        """The process's shared way to the store."""
-        return access_to(self, self._fingerprint)
+    def answers(self) -> Answers:
+        """What the process has for all backends with these connection options."""
+        return answers_of(self, self._fingerprint)
 
     def _as_policy_says(self, failure: SecretsError) -> Exception:
         """Give the error that lets Airflow ask its next source, or the one that forbids it."""
@@ -298,6 +336,16 @@ class SecretLookupMixin(Store):
 
         :raises ConfigurationError: naming the option.
         """
+        for option, needed in (
+            ("shared_cache", "cache_ttl"),
+            ("preload", "cache_ttl"),
+            ("preload", "cache_negative_ttl"),
+        ):
+            if self.options[option] and not self.options[needed]:
+                raise ConfigurationError(
+                    f"{type(self).__name__}: option {option!r} keeps answers, and {needed!r} is 0, which keeps none. "
+                    "Change one of them."
+                )
         failing = [name for name in POLICY_OPTION.values() if self.options[name] == "fail"]
         if failing and _task_sdk_version() < DENIAL_SINCE:
             raise ConfigurationError(
@@ -337,6 +385,10 @@ class SecretLookupMixin(Store):
                 yield self.name(base, f"{team_name}{TEAM_SEP}{secret_id}")
         for base in bases:
             yield self.name(base, secret_id)
+
+    def prefix(self, base: str) -> str:
+        """Give what the store's names of all ids under one base start with."""
+        return self.name(base, "")
 
     def name(self, base: str, secret_id: str) -> str:
         """Give the store's name of an id under one base."""

@@ -22,12 +22,14 @@ class Plan(NamedTuple):
     """What a lookup will ask the store.
 
     :param names: the candidate names in the store's spelling, in the order they are tried.
+    :param prefixes: for each name, the prefix whose listing may answer it; ``None`` where it is asked for by itself.
     :param reason: where there are no names, why.
     :param refused: the id is not allowed at all, which deserves a warning; otherwise the options simply
         keep it from this store.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    prefixes: tuple[str | None, ...] = ()
     reason: str | None = None
     refused: bool = False
 

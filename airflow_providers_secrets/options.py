@@ -145,6 +145,18 @@ def one_of(*choices: str) -> Coerce:
     return coerce
 
 
+def some_of(*choices: str) -> Coerce:
+    """Accept a list of *choices*, also as JSON text."""
+
+    def coerce(value: Any) -> tuple[str, ...]:
+        parsed = _parsed(value)
+        if not isinstance(parsed, list | tuple) or not set(map(str, parsed)) <= set(choices):
+            raise ValueError(f"must be a list of any of {', '.join(map(repr, choices))}")
+        return tuple(map(str, parsed))
+
+    return coerce
+
+
 def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value

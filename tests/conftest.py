@@ -17,7 +17,7 @@ for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_",
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 
-from airflow_providers_secrets import access, notices  # noqa: E402
+from airflow_providers_secrets import answers, notices  # noqa: E402
 from tests.rigs import Rig  # noqa: E402
 from tests.rigs.aws import SecretsManagerRig, SsmRig  # noqa: E402
 from tests.rigs.vault import VaultRig  # noqa: E402
@@ -59,7 +59,7 @@ def vault() -> VaultRig:
 @pytest.fixture(autouse=True)
 def process_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No client and no memory of warnings from another test."""
-    access.start_anew()
+    answers.start_anew()
     notices._warned.clear()
     # Airflow's logging set-up may have ended propagation to pytest's handler.
     monkeypatch.setattr(logging.getLogger("airflow_providers_secrets"), "propagate", True)

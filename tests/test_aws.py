@@ -17,7 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.loaders import Loader
 
-from airflow_providers_secrets import access
+from airflow_providers_secrets import answers
 from airflow_providers_secrets.backends import _aws_models
 from airflow_providers_secrets.backends._aws_session import LeanLoader
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
@@ -182,7 +182,7 @@ def test_web_identity_by_file_is_read_again_at_each_login(
         options["assume_role_with_web_identity_token_file"] = str(token)
     for content in ("token-one", "token-two"):
         token.write_text(content)
-        access.start_anew()
+        answers.start_anew()
         aws.backend_class(**options).get_variable("x")
         asked = form(sts.requests[-1])
         assert (asked["Action"], asked["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", content)
@@ -394,6 +394,9 @@ def test_models_are_part_of_botocores_own(service: str) -> None:
 def _assert_part_of(ours: Any, theirs: Any, our_shapes: Any, their_shapes: Any) -> None:
     assert ours["type"] == theirs["type"]
     assert ours.get("required", []) == theirs.get("required", [])
+    if ours["type"] == "list":
+        of_ours, of_theirs = our_shapes[ours["member"]["shape"]], their_shapes[theirs["member"]["shape"]]
+        _assert_part_of(of_ours, of_theirs, our_shapes, their_shapes)
     for name, member in ours.get("members", {}).items():
         _assert_part_of(
             our_shapes[member["shape"]], their_shapes[theirs["members"][name]["shape"]], our_shapes, their_shapes

@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from airflow_providers_secrets import access
+from airflow_providers_secrets import answers
 from airflow_providers_secrets.errors import AccessDenied, MissingDependencyError, StoreMisconfigured, StoreUnavailable
 from tests.proxy import Proxy, Reply, Request
 from tests.rigs import needs
@@ -219,7 +219,7 @@ def test_jwt(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
     file.write_text(signed(sub="airflow", aud="S3cr3t-other"))
     refused(vault, **options, jwt_token_path=str(file))
     # A fresh process; the file is read again at the login.
-    access.start_anew()
+    answers.start_anew()
     file.write_text(f"{token}\n")
     looks_up(vault, **options, jwt_token_path=str(file))
 
@@ -253,7 +253,7 @@ def test_kubernetes(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
     options = {"auth_type": "kubernetes", "kubernetes_role": "airflow", "kubernetes_jwt_path": str(file)}
     with kubernetes.fault(review):
         assert looks_up(vault, **options) == ["/v1/auth/kubernetes/login"]
-        access.start_anew()
+        answers.start_anew()
         file.write_text(signed(sub="S3cr3t"))
         refused(vault, **options)
     kubernetes.stop()
@@ -688,7 +688,7 @@ def test_azure_by_client_secret(recorder: Proxy, vault: VaultRig, monkeypatch: p
     assert (asked["client_id"], asked["client_secret"]) == (["client"], ["S3cr3t"])
     assert (asked["grant_type"], asked["scope"]) == (["client_credentials"], ["https://v/.default"])
     with entra.fault(Reply(401, b'{"error": "invalid_client", "error_description": "S3cr3t"}')):
-        access.start_anew()
+        answers.start_anew()
         with pytest.raises(StoreMisconfigured, match="ClientAuthenticationError") as raised:
             asking(
                 url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret

@@ -120,6 +120,7 @@ class AwsLookupMixin(SecretLookupMixin):
 
     sdk = ("botocore.session",)
     extra = "aws"
+    ambient = ("AWS_",)
     service: ClassVar[str]
     """botocore's name of the service."""
     own_options: ClassVar[tuple[Option, ...]] = AWS_OPTIONS

@@ -173,6 +173,24 @@ class VaultClient:
             raise VaultFault("the answer holds no secret", MALFORMED)
         return data
 
+    def names_in(self, mount: str, path: str) -> list[str]:
+        """Give what is in the folder *path*, which is empty or ends with a slash; folders in it end with one too.
+
+        See `List secrets <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#list-secrets>`_.
+
+        :raises VaultFault: if there is no answer.
+        """
+        endpoint = f"{mount}/{path}" if self._version(mount) == "1" else f"{mount}/metadata/{path}"
+        try:
+            keys = self._get(endpoint, "list").get("keys")
+        except VaultFault as fault:
+            if ABSENT in fault.codes:
+                return []
+            raise
+        if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+            raise VaultFault("the answer holds no list", MALFORMED)
+        return keys
+
     def _version(self, mount: str) -> str:
         configured: str = self._options["kv_engine_version"]
         if configured != "auto":
@@ -185,7 +203,7 @@ class VaultClient:
             self._versions[mount] = str((about.get("options") or {}).get("version") or "1")
         return self._versions[mount]
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def _get(self, path: str, method: str = "get") -> dict[str, Any]:
         """Give the data at *path*, on a new login if the token had ended without notice.
 
         Vault says the same to an ended token and to one that may not read the path. So a refusal costs one
@@ -193,7 +211,7 @@ class VaultClient:
         """
         token = self._valid_token()
         try:
-            return self._data(path, token)
+            return self._data(path, token, method)
         except VaultFault as fault:
             if "HTTP 403" not in fault.codes:
                 raise
@@ -201,14 +219,14 @@ class VaultClient:
             if newer is None:
                 raise
         try:
-            return self._data(path, newer)
+            return self._data(path, newer, method)
         except VaultFault as fault:
             if "HTTP 403" in fault.codes:
                 self._no_login_before = clock() + REFUSAL_MEMO
             raise
 
-    def _data(self, path: str, token: Token) -> dict[str, Any]:
-        data = self._request("get", quote(path), token).get("data")
+    def _data(self, path: str, token: Token, method: str) -> dict[str, Any]:
+        data = self._request(method, quote(path), token).get("data")
         if not isinstance(data, dict):
             raise VaultFault("the answer holds no data", MALFORMED)
         return data

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer
+from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._aws import COMMON_ADVICE, COMMON_OUTCOMES, AwsLookupMixin
 from airflow_providers_secrets.decoding import Words
+from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.options import Option, mapping
 from airflow_providers_secrets.outcomes import Outcome
 
@@ -109,6 +110,37 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
     def names(self, bases: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
         """Give the candidate names; without a prefix there are no team's own ones, as in the official backend."""
         return super().names(bases, secret_id, team_name if any(bases) else None)
+
+    def check_options(self) -> None:
+        """Refuse options that contradict each other."""
+        super().check_options()
+        for kind in self.options["preload"]:
+            if "" in (self._rules[kind].bases or ()):
+                raise ConfigurationError(
+                    f"{type(self).__name__}: option 'preload' needs a '{kind}_prefix': the store lists by prefix."
+                )
+
+    def listing(self, client: Client, prefix: str) -> Iterator[Listed]:
+        """Give all secrets whose name starts with *prefix*, twenty a page; of binary and refused ones the name.
+
+        Needs ``secretsmanager:BatchGetSecretValue`` and ``ListSecrets`` on ``*``, and ``GetSecretValue`` on each.
+        See `BatchGetSecretValue
+        <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html>`_.
+        """
+        asked: dict[str, Any] = {"Filters": [{"Key": "name", "Values": [prefix]}], "MaxResults": 20}
+        while True:
+            page = client.batch_get_secret_value(**asked)
+            if not isinstance(page.get("SecretValues"), list):
+                raise self.invalid(prefix, "the answer holds no list")
+            for secret in page["SecretValues"]:
+                if secret["Name"].startswith(prefix):
+                    yield Listed(secret["Name"], secret.get("SecretString"))
+            for error in page.get("Errors") or ():
+                # By its ARN, which is the name, a hyphen and six characters; or by its name.
+                yield Listed(re.sub(r"^arn:[^:]+:secretsmanager:[^:]+:\d+:secret:(.+)-.{6}$", r"\1", error["SecretId"]))
+            if not page.get("NextToken"):
+                return
+            asked["NextToken"] = page["NextToken"]
 
     def fetch(self, client: Client, name: str) -> Answer:
         """Read the current version of one secret."""

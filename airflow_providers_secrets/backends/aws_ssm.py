@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer
+from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._aws import COMMON_ADVICE, COMMON_OUTCOMES, AwsLookupMixin
 from airflow_providers_secrets.outcomes import Outcome
 
@@ -52,6 +53,24 @@ class SystemsManagerParameterStoreBackend(AwsLookupMixin, BaseSecretsBackend):
         """Give the parameter's name, which starts with a slash."""
         name = super().name(base, secret_id)
         return name if name.startswith("/") else f"/{name}"
+
+    def listing(self, client: Client, prefix: str) -> Iterator[Listed]:
+        """Give all parameters under *prefix*, decrypted, ten a page.
+
+        Needs ``ssm:GetParametersByPath`` on the path. See `GetParametersByPath
+        <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html>`_.
+        """
+        asked = {"Path": prefix.rpartition("/")[0] or "/", "Recursive": True, "WithDecryption": True, "MaxResults": 10}
+        while True:
+            page = client.get_parameters_by_path(**asked)
+            if not isinstance(page.get("Parameters"), list):
+                raise self.invalid(prefix, "the answer holds no list")
+            for parameter in page["Parameters"]:
+                if parameter["Name"].startswith(prefix):
+                    yield Listed(parameter["Name"], parameter["Value"])
+            if not page.get("NextToken"):
+                return
+            asked["NextToken"] = page["NextToken"]
 
     def fetch(self, client: Client, name: str) -> Answer:
         """Read one parameter, decrypted."""

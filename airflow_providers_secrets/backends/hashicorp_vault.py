@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer
+from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._vault import (
     ADVICE,
     OUTCOMES,
@@ -39,8 +39,8 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     A process logs in once, at its first lookup; the login is renewed by the lookup that finds two thirds of its
     life over, and made anew when it ends. A refusal that one new login does not mend is remembered for 30 s, in
-    which no other login is tried for one. Needs ``read`` on the paths. See `KV secrets engine
-    <https://developer.hashicorp.com/vault/docs/secrets/kv>`_.
+    which no other login is tried for one. Needs ``read`` on the paths, and ``list`` for ``preload``. See `KV secrets
+    engine <https://developer.hashicorp.com/vault/docs/secrets/kv>`_.
 
     Options, threads, forks and freshness: :class:`~airflow_providers_secrets.lookup.SecretLookupMixin`.
     """
@@ -48,6 +48,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     store = "HashiCorp Vault"
     sdk = ("requests",)
     extra = "vault"
+    ambient = ("VAULT_", "AWS_", "GOOGLE_")  # logins by aws_iam and gcp find their credentials there
     base_option = "{kind}_path"
     default_bases: ClassVar = {"connections": "connections", "variables": "variables", "config": "config"}
     coerce_base = staticmethod(paths)
@@ -72,6 +73,10 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     def check_options(self) -> None:
         """Refuse a login that lacks something, and options that contradict each other."""
         super().check_options()
+        if self.options["preload"] and self.options["mount_point"] is None:
+            raise ConfigurationError(
+                f"{type(self).__name__}: option 'preload' needs a 'mount_point': with null, each id names its own."
+            )
         if fault := option_faults(self.options):
             raise ConfigurationError(f"{type(self).__name__}: {fault}.")
 
@@ -104,6 +109,10 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         for base in dict.fromkeys(bases):
             yield "/".join(part for part in (mount, base, *team, within) if part)
 
+    def prefix(self, base: str) -> str:
+        """Give what the names of all ids under one base start with."""
+        return "/".join(part for part in (self.options["mount_point"], base) if part) + "/"
+
     def name(self, base: str, secret_id: str) -> str:
         """Give the secret's name as Vault's command spells it, without the ``data/`` of the KV 2 API."""
         return next(self.names((base,), secret_id, None), base or secret_id)
@@ -128,6 +137,21 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """Read the latest version of one secret, as the JSON text of its data."""
         mount = self.options["mount_point"] or name.partition("/")[0]
         return Answer(json.dumps(client.read(mount, name[len(mount) + 1 :]), ensure_ascii=False))
+
+    def listing(self, client: VaultClient, prefix: str) -> Iterator[Listed]:
+        """Give the names of all secrets under *prefix*, folder by folder.
+
+        Needs the capability ``list`` on the path (KV 2: under ``metadata/``).
+        """
+        mount = self.options["mount_point"]
+        folders = [prefix[len(mount) + 1 :]]
+        while folders:
+            folder = folders.pop()
+            for key in client.names_in(mount, folder):
+                if key.endswith("/"):
+                    folders.append(folder + key)
+                else:
+                    yield Listed(f"{mount}/{folder}{key}")
 
     def codes(self, error: Exception) -> Iterator[str]:
         """Give a fault's codes; or OpenSSL's reason and the class names of an SDK's own error."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets import access
+from airflow_providers_secrets import answers
 from tests.rigs.aws import AwsRig, SecretsManagerRig, SsmRig
 
 OFFICIAL = {
@@ -77,7 +77,7 @@ def test_the_same_words_are_known(stored: str) -> None:
 
 @pytest.mark.parametrize("stored", STORED)
 def test_the_same_connections_are_given(rig: AwsRig, stored: str) -> None:
-    access.start_anew()
+    answers.start_anew()
     rig.put(rig.path("connections", "parity"), stored)
     ours, theirs = (_fields(backend.get_conn_value("parity")) for backend in (rig.backend(), official(rig)))
     assert ours == theirs

@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+PAGE = "*"
+"""What :attr:`Rig.calls` holds for one page of a listing."""
+
 FAULTS = (
     "denied",
     "throttled",
@@ -61,11 +64,14 @@ class Rig(ABC):
     @property
     @abstractmethod
     def calls(self) -> list[str]:
-        """The names asked for so far, one for each request that reached the store's own port, logins left out."""
+        """The names asked for so far, one for each request that reached the store's own port, logins left out.
+
+        A page of a listing counts as :data:`PAGE`.
+        """
 
     @abstractmethod
-    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
-        """Let every answer be one of :data:`FAULTS` meanwhile."""
+    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Let every answer, or with *listings* every page of a listing, be one of :data:`FAULTS` meanwhile."""
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[list[str]]:

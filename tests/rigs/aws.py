@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from airflow_providers_secrets.backends.aws_secrets_manager import SecretsManagerBackend
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
 from tests.proxy import Proxy, Reply, Request
-from tests.rigs import Rig
+from tests.rigs import PAGE, Rig
 
 CREDENTIALS = {"aws_access_key_id": "AKIATESTING", "aws_secret_access_key": "test-secret-key"}
 REGION = "eu-west-1"
@@ -59,15 +59,26 @@ class AwsRig(Rig):
 
     @property
     def calls(self) -> list[str]:
-        return [json.loads(request.body)[self.name_field] for request in self.proxy.requests]
+        return [PAGE if self.is_page(request) else self.asked(request) for request in self.proxy.requests]
+
+    def asked(self, request: Request) -> str:
+        name: str = json.loads(request.body)[self.name_field]
+        return name
+
+    @staticmethod
+    def is_page(request: Request) -> bool:
+        return request.headers["X-Amz-Target"].endswith((".GetParametersByPath", ".BatchGetSecretValue"))
 
     def answer(self, name: str, text: str) -> dict[str, Any]:
         raise NotImplementedError
 
-    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def found(request: Request, **how: Any) -> Reply:
-            asked = json.loads(request.body)[self.name_field]
-            body = json.dumps(self.answer(how.pop("name", asked), "S3cr3t-value")).encode()
+            if self.is_page(request):
+                answer = {"Unknown": "S3cr3t-value" * 10}
+            else:
+                answer = self.answer(how.pop("name", self.asked(request)), "S3cr3t-value")
+            body = json.dumps(answer).encode()
             return Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"}, **how)
 
         faults: dict[str, Any] = {
@@ -82,7 +93,14 @@ class AwsRig(Rig):
             "drip": lambda request: found(request, drip=0.1),
             "wrong-name": lambda request: found(request, name="another/name"),
         }
-        return self.proxy.fault(faults[fault])
+        chosen = faults[fault]
+
+        def reply(request: Request) -> Reply | None:
+            if listings and not self.is_page(request):
+                return None
+            return chosen(request) if callable(chosen) else chosen
+
+        return self.proxy.fault(reply)
 
     def stop(self) -> None:
         self.proxy.stop()

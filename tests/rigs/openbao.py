@@ -116,8 +116,8 @@ class OpenBao:
             self.api("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": str(version)}})
 
     def policy(self, name: str, *paths: str) -> None:
-        """Write a policy that may read *paths* and nothing else."""
-        rules = "".join(f'path "{path}" {{ capabilities = ["read"] }}\n' for path in paths)
+        """Write a policy that may read and list *paths* and nothing else."""
+        rules = "".join(f'path "{path}" {{ capabilities = ["read", "list"] }}\n' for path in paths)
         self.api("POST", f"sys/policies/acl/{name}", {"policy": rules})
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from tests.proxy import Proxy, Reply, Request
-from tests.rigs import Rig, needs
+from tests.rigs import PAGE, Rig, needs
 from tests.rigs.openbao import openbao
 
 
@@ -90,15 +90,20 @@ class VaultRig(Rig):
 
     @property
     def calls(self) -> list[str]:
-        reads = [request.path for request in self.proxy.requests if not is_login(request)]
-        return [unquote(path).removeprefix("/v1/").replace("secret/data/", "secret/", 1) for path in reads]
+        return [self.asked(request) for request in self.proxy.requests if not is_login(request)]
+
+    @staticmethod
+    def asked(request: Request) -> str:
+        if request.method == "LIST":
+            return PAGE
+        return unquote(request.path).removeprefix("/v1/").replace("secret/data/", "secret/", 1)
 
     @property
     def logins(self) -> list[str]:
         """The paths of the logins so far."""
         return [request.path for request in self.proxy.requests if request.path.startswith("/v1/auth/")]
 
-    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         found = {"data": {"value": "S3cr3t-value"}, "metadata": {"version": 1}}
         faults: dict[str, Reply] = {
             "denied": vault_error(403, "1 error occurred:\n\t* S3cr3t: permission denied\n\n"),
@@ -113,7 +118,12 @@ class VaultRig(Rig):
             # Vault does not echo the path; the answer to a listing is what another request could be given.
             "wrong-name": vault_answer({"keys": ["S3cr3t"]}),
         }
-        return self.proxy.fault(lambda request: None if is_login(request) else faults[fault])
+
+        def reply(request: Request) -> Reply | None:
+            spared = is_login(request) or (listings and request.method != "LIST")
+            return None if spared else faults[fault]
+
+        return self.proxy.fault(reply)
 
     def stop(self) -> None:
         self.proxy.stop()
