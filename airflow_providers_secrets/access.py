@@ -7,10 +7,11 @@ import contextvars
 import gc
 import importlib
 import logging
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from airflow_providers_secrets.bounded import Bounded
 from airflow_providers_secrets.cache import Lifetimes
@@ -20,6 +21,7 @@ from airflow_providers_secrets.errors import (
     SecretNotFound,
     SecretsError,
 )
+from airflow_providers_secrets.forks import unforked
 from airflow_providers_secrets.outcomes import ADVICE, ERRORS, RETRIED, Outcome
 
 if TYPE_CHECKING:
@@ -44,29 +46,35 @@ BACKOFF: Final[Mapping[Outcome, tuple[float, float]]] = {
 (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
 
 
-class Answer(NamedTuple):
+class Answer:
     """What a store gave for one name.
 
     :param text: the secret's text.
     :param name: the name that the store says it answered for, where it says so.
     """
 
-    text: str
-    name: str | None = None
+    __slots__ = ("name", "text")
+
+    def __init__(self, text: str, name: str | None = None) -> None:
+        self.text = text
+        self.name = name
 
     def __repr__(self) -> str:
         return f"Answer(name={self.name!r})"
 
 
-class Listed(NamedTuple):
+class Listed:
     """What a store's listing says of one name.
 
     :param name: the name, spelled as lookups ask for it.
     :param text: the secret's text where the listing gave it; ``None`` where only a read of its own will.
     """
 
-    name: str
-    text: str | None = None
+    __slots__ = ("name", "text")
+
+    def __init__(self, name: str, text: str | None = None) -> None:
+        self.name = name
+        self.text = text
 
     def __repr__(self) -> str:
         return f"Listed(name={self.name!r})"
@@ -191,7 +199,7 @@ class StoreAccess:
             return {}
 
     def _in_time(self, name: str, within: float, exchange: Callable[[Any], Result]) -> Result:
-        load_sdk(self._store.sdk, self._store.extra)
+        load_sdk((*self._store.sdk, "tenacity"), self._store.extra)
         if self._overdue >= MAX_OVERDUE:
             raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang")
         call = Bounded(lambda given_up: self._exchanged(name, within, exchange, given_up), self._count_overdue)
@@ -258,7 +266,8 @@ class StoreAccess:
     def _listed(self, client: Any, prefix: str) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         length = 0
-        for name, text in self._store.listing(client, prefix):
+        for listed in self._store.listing(client, prefix):
+            name, text = listed.name, listed.text
             length += len(name) + len(text or "")
             if length > MAX_LISTING_LENGTH:
                 raise self.failure(prefix, Outcome.INVALID, f"all of it is longer than {MAX_LISTING_LENGTH} characters")
@@ -269,7 +278,8 @@ class StoreAccess:
     def _client(self) -> Any:
         with self._lock:
             if not self._clients:
-                with _collector_paused():
+                # Making a client imports more of its SDK.
+                with unforked(), _collector_paused():
                     self._clients.append(self._store.connect())
             return self._clients[-1]
 
@@ -316,12 +326,14 @@ def _silent_in_lookups(record: logging.LogRecord) -> bool:
 
 
 def load_sdk(modules: Sequence[str], extra: str) -> None:
-    """Import an SDK in the calling thread, so that a fork meanwhile cannot leave an import lock held.
+    """Import an SDK.
 
     :raises MissingDependencyError: naming the extra.
     """
+    if all(module in sys.modules for module in modules):
+        return
     missing: str | None = None
-    with _collector_paused():
+    with unforked(), _collector_paused():
         for module in modules:
             try:
                 importlib.import_module(module)

@@ -13,16 +13,19 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets import cache, shared
+from airflow_providers_secrets import cache
 from airflow_providers_secrets.access import Store, StoreAccess
 from airflow_providers_secrets.cache import Breaker, Entry, Lifetimes, ProcessCache, drawn
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.forks import unforked
 from airflow_providers_secrets.metrics import Counts
 from airflow_providers_secrets.notices import warn
 from airflow_providers_secrets.outcomes import ERRORS, Outcome
-from airflow_providers_secrets.shared import Said, SharedCache
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.shared import Said, SharedCache
 
 OUTAGE: Final = "\0outage"
 """The name under which processes tell each other that the store gave no answer; no store has such a name."""
@@ -183,9 +186,9 @@ class Answers:
             raise
         self._cache.answered(name)
         if common:
-            common.put(name, Said(text, shared.wall_clock()))
+            common.put(name, text)
             if self._outage_so_far(common)[0]:
-                common.put(OUTAGE, Said(json.dumps((0, 0.0)), shared.wall_clock()))
+                common.put(OUTAGE, "0")
         return self._cache.keep(name, Entry(text, cache.clock() + drawn(self._lifetime(name, text))))
 
     def _lifetime(self, name: str, text: str | None) -> float:
@@ -194,27 +197,23 @@ class Answers:
     # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
 
     def _tell_failure(self, name: str, error: LookupFailed, common: SharedCache) -> None:
-        now = shared.wall_clock()
         if not isinstance(error, StoreUnavailable):
-            common.put(name, Said(None, now, (type(error).__name__, error.code)))
+            common.put(name, None, (type(error).__name__, error.code))
             return
-        failures, last = self._outage_so_far(common)
-        failures = failures + 1 if now - last <= Breaker.WITHIN else 1
-        common.put(OUTAGE, Said(json.dumps((failures, now)), now))
+        failures, age = self._outage_so_far(common)
+        common.put(OUTAGE, str(failures + 1 if age <= Breaker.WITHIN else 1))
 
     def _outage(self, name: str, common: SharedCache | None) -> LookupFailed | None:
         """Give the error that stands for a call while processes have found the store to be down."""
         if common is None:
             return None
-        failures, last = self._outage_so_far(common)
-        is_down = failures >= Breaker.FAILURES and shared.wall_clock() - last < Breaker.PAUSE
-        return self._broken(name) if is_down else None
+        failures, age = self._outage_so_far(common)
+        return self._broken(name) if failures >= Breaker.FAILURES and age < Breaker.PAUSE else None
 
     def _outage_so_far(self, common: SharedCache) -> tuple[int, float]:
-        """Give how many calls in a row had no answer, and when the last one."""
+        """Give how many calls in a row had no answer, and the seconds since the last one."""
         said = common.get(OUTAGE)
-        failures, last = json.loads(said.text) if said and said.text else (0, 0.0)
-        return failures, last
+        return (int(said.text), said.age) if said and said.text else (0, 0.0)
 
     def _broken(self, name: str) -> LookupFailed:
         code = f"{Breaker.FAILURES} lookups in a row had no answer; one is tried about every {Breaker.PAUSE:g} s"
@@ -231,10 +230,13 @@ class Answers:
                 return None
             self._is_opening = True
             try:
+                from airflow_providers_secrets import shared  # here, so that a backend's module stays cheap to import
+
                 ring = self._store.shared_cache_key or shared.airflows_keys()
                 if ring:
                     lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
-                    self._shared = shared.opened(self._store.shared_cache, ring, self._identity(), lifetime)
+                    with unforked():
+                        self._shared = shared.opened(self._store.shared_cache, ring, self._identity(), lifetime)
             finally:
                 self._is_opening = False
         return self._shared
@@ -258,7 +260,7 @@ def answers_of(store: Store, fingerprint: bytes) -> Answers:
     """Give the process's one :class:`Answers` for *fingerprint*, made from *store* where there is none yet."""
     answers = _answers.get(fingerprint)
     if answers is None:
-        with _answers_lock:
+        with unforked(), _answers_lock:
             answers = _answers.setdefault(fingerprint, Answers(store))
     return answers
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 
@@ -59,7 +59,7 @@ def drawn(seconds: float) -> float:
     return seconds * random.uniform(*JITTER)  # noqa: S311  # spreads load, hides nothing
 
 
-class Lifetimes(NamedTuple):
+class Lifetimes:  # no NamedTuple: making one takes longer than importing a module
     """How long answers count, in seconds, and how many are kept.
 
     :param ttl: of a value. Zero turns everything here off: each lookup asks the store.
@@ -68,10 +68,13 @@ class Lifetimes(NamedTuple):
     :param size: entries kept at most.
     """
 
-    ttl: float
-    negative_ttl: float
-    max_stale: float
-    size: int
+    __slots__ = ("max_stale", "negative_ttl", "size", "ttl")
+
+    def __init__(self, ttl: float, negative_ttl: float, max_stale: float, size: int) -> None:
+        self.ttl = ttl
+        self.negative_ttl = negative_ttl
+        self.max_stale = max_stale
+        self.size = size
 
     def of(self, text: str | None) -> float:
         """Give the seconds for which an answer counts."""
@@ -135,10 +138,13 @@ class Breaker:
         self._probe_at = clock() + self.PAUSE * random.uniform(*self.PAUSE_JITTER)  # noqa: S311
 
 
-class _Failure(NamedTuple):
-    error: LookupFailed
-    until: float
-    pause: float
+class _Failure:
+    __slots__ = ("error", "pause", "until")
+
+    def __init__(self, error: LookupFailed, until: float, pause: float) -> None:
+        self.error = error
+        self.until = until
+        self.pause = pause
 
 
 class _Flight:

@@ -9,9 +9,9 @@ import importlib.metadata
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
-from airflow_providers_secrets import decoding, options, shared
+from airflow_providers_secrets import decoding, options
 from airflow_providers_secrets.access import Store
 from airflow_providers_secrets.answers import Answers, answers_of
 from airflow_providers_secrets.cache import Entry, Lifetimes
@@ -60,12 +60,12 @@ COMMON_OPTIONS: Final = (
     Option("cache_size", options.count, 1000, "How many answers a process remembers at most."),
     Option(
         "shared_cache",
-        shared.location,
+        options.cache_location,
         doc='Where processes share answers: "file", "file:///directory", "redis://…" or "rediss://…".',
     ),
     Option(
         "shared_cache_key",
-        shared.keys,
+        options.fernet_keys,
         doc="The shared cache's Fernet key, or several with commas between; Airflow's own where null.",
     ),
     Option(
@@ -93,12 +93,17 @@ DENIAL_SINCE: Final = (1, 2, 2)
 """The first Task SDK with ``AirflowSecretsBackendAccessDenied`` (Airflow 3.2.2)."""
 
 
-class Rule(NamedTuple):
+class Rule:
     """What of one kind is looked up: under which bases (none: the kind is off) and which ids."""
 
-    bases: tuple[str, ...] | None
-    pattern: re.Pattern[str] | None
-    exclude: re.Pattern[str] | None
+    __slots__ = ("bases", "exclude", "pattern")
+
+    def __init__(
+        self, bases: tuple[str, ...] | None, pattern: re.Pattern[str] | None, exclude: re.Pattern[str] | None
+    ) -> None:
+        self.bases = bases
+        self.pattern = pattern
+        self.exclude = exclude
 
 
 class SecretLookupMixin(Store):

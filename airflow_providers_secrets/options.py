@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from airflow_providers_secrets.errors import ConfigurationError, shown
 
@@ -155,6 +156,38 @@ def some_of(*choices: str) -> Coerce:
         return tuple(map(str, parsed))
 
     return coerce
+
+
+def cache_location(value: Any) -> str:
+    """Accept where a shared cache is: ``file``, ``file:///directory``, ``redis://…`` or ``rediss://…``."""
+    fault = "must be 'file', 'file:///directory', or a URL that starts with redis:// or rediss://"
+    if not isinstance(value, str):
+        raise ValueError(fault)
+    if value == "file":
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(fault) from None
+    if parts.scheme == "file":
+        usable = not parts.netloc and bool(parts.path.strip("/"))
+    if parts.scheme not in ("file", "redis", "rediss") or not usable:
+        raise ValueError(fault)
+    return value
+
+
+def fernet_keys(value: Any) -> tuple[str, ...]:
+    """Accept one Fernet key (32 bytes in URL-safe base64), or several with commas between."""
+    given = value
+    if isinstance(value, str):
+        given = [key.strip(' "') for key in value.strip().removeprefix("[").removesuffix("]").split(",")]
+    usable = isinstance(given, list | tuple) and all(
+        isinstance(key, str) and re.fullmatch("[A-Za-z0-9_-]{43}=", key) for key in given
+    )
+    if not usable or not given:
+        raise ValueError("must be a Fernet key (32 bytes in URL-safe base64), or several with commas between")
+    return tuple(given)
 
 
 def _parsed(value: Any) -> Any:

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from urllib.parse import urlsplit
 from airflow_providers_secrets.bounded import Bounded
 from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError
 from airflow_providers_secrets.notices import warn
+from airflow_providers_secrets.options import fernet_keys
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -34,12 +34,8 @@ if TYPE_CHECKING:
 wall_clock = time.time
 """Seconds that all processes and hosts count alike."""
 
-SCHEMES: Final = ("file", "redis", "rediss")
 FORMAT: Final = b"airflow-providers-secrets 1"
 """Takes part in every entry's name, so that another format's entries are never found."""
-
-FERNET_KEY: Final = re.compile("[A-Za-z0-9_-]{43}=")
-"""32 bytes in URL-safe base64 (the Fernet specification)."""
 
 SKEW: Final = 2.0
 """Seconds by which another host's clock may be ahead; what is from further in the future is not believed."""
@@ -78,38 +74,6 @@ class Said(NamedTuple):
         return f"Said(at={self.at}, failure={self.failure})"
 
 
-def location(value: Any) -> str:
-    """Accept where a shared cache is: ``file``, ``file:///directory``, ``redis://…`` or ``rediss://…``."""
-    fault = f"must be 'file', 'file:///directory', or a URL that starts with {SCHEMES[1]}:// or {SCHEMES[2]}://"
-    if not isinstance(value, str):
-        raise ValueError(fault)
-    if value == "file":
-        return value
-    try:
-        parts = urlsplit(value)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ValueError(fault) from None
-    if parts.scheme == "file":
-        usable = not parts.netloc and bool(parts.path.strip("/"))
-    if parts.scheme not in SCHEMES or not usable:
-        raise ValueError(fault)
-    return value
-
-
-def keys(value: Any) -> tuple[str, ...]:
-    """Accept one Fernet key, or several with commas between, the first of which encrypts."""
-    given = value
-    if isinstance(value, str):
-        given = [key.strip(' "') for key in value.strip().removeprefix("[").removesuffix("]").split(",")]
-    usable = isinstance(given, list | tuple) and all(
-        isinstance(key, str) and FERNET_KEY.fullmatch(key) for key in given
-    )
-    if not usable or not given:
-        raise ValueError("must be a Fernet key (32 bytes in URL-safe base64), or several with commas between")
-    return tuple(given)
-
-
 def airflows_keys() -> tuple[str, ...] | None:
     """Give Airflow's own Fernet keys; ``None`` while its configuration is not loaded yet.
 
@@ -119,7 +83,7 @@ def airflows_keys() -> tuple[str, ...] | None:
     if conf is None:
         return None
     try:
-        return keys(conf.get("core", "fernet_key", fallback="") or "")
+        return fernet_keys(conf.get("core", "fernet_key", fallback="") or "")
     except ValueError:
         raise ConfigurationError(
             "Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key. Set it, or set "
@@ -200,11 +164,11 @@ class SharedCache(ABC):
                 return said
         return None
 
-    def put(self, name: str, said: Said) -> None:
-        """Write what was said of *name*, in place of anything before."""
+    def put(self, name: str, text: str | None, failure: tuple[str, str] | None = None) -> None:
+        """Write what the store has just said of *name*, in place of anything before."""
         seal = self._seals[0]
         token = seal.token(name)
-        self._write(token, seal.close(token, said))
+        self._write(token, seal.close(token, Said(text, wall_clock(), failure)))
 
     def flight(self, name: str, seconds: float) -> AbstractContextManager[None]:
         """Keep other processes from asking for *name* meanwhile; go on after *seconds* in any case."""

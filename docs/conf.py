@@ -45,7 +45,7 @@ class OptionsTable(SphinxDirective):
             options = tuple(option for option in declared if option.name not in common)
         lines = ["| option | default | meaning |", "|---|---|---|"]
         for option in options:
-            default = "null" if option.default is None else f"`{option.default}`"
+            default = "null" if option.default in (None, ()) else f"`{option.default}`"
             deprecated = f" Deprecated: use {option.deprecated}." if option.deprecated else ""
             lines.append(f"| `{option.name}` | {default} | {option.doc}{deprecated} |".replace("{}", "{ }"))
         container = nodes.container()

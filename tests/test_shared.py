@@ -136,13 +136,13 @@ def test_an_outage_costs_a_bounded_number_of_calls_in_all_processes(
     backend = sharing(ssm, place, **ONE_TRY)
     with ssm.fault("server-error"), ssm.counted() as calls:
         for number in range(40):
-            anew(functools.partial(failing, lambda: backend.get_variable(f"name-{number}")))  # noqa: B023
+            anew(functools.partial(failing, lambda: backend.get_variable(f"outage-{number}")))  # noqa: B023
     assert len(calls) == cache.Breaker.FAILURES
     anew(lambda: failing(lambda: backend.get_variable("back")))
     both_clocks.now += cache.Breaker.PAUSE
     assert anew(lambda: backend.get_variable("back")) == "x"
     with ssm.counted() as calls:
-        assert anew(lambda: backend.get_variable("name-1")) is None
+        assert anew(lambda: backend.get_variable("outage-1")) is None
     assert len(calls) == 1
 
 

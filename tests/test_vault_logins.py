@@ -593,7 +593,7 @@ def test_gcp_by_a_machines_account(recorder: Proxy, tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    assert run.stdout.splitlines()[-1:] == ["seen"], run.stderr
+    assert "seen" in run.stdout.splitlines(), run.stderr  # google-auth may log what it still looks for
     assert json.loads(recorder.requests[0].body) == {"role": "airflow", "jwt": "signed-by-google"}
     checked_sign_request(machine.requests[-1], "of-the-machine")
     machine.stop()
