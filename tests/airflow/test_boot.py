@@ -56,7 +56,7 @@ def test_secret_option_at_boot_by_one_client(booted: Airflow, aws: AwsRig) -> No
             """
         )
     assert run.last_line == DATABASE
-    assert set(calls) == {aws.path("config", "boot")}
+    assert calls == [aws.path("config", "boot")]
     assert aws.proxy.connections - connections == 1
 
 
