@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.cli import demo, uri
+from airflow_providers_secrets.cli import check, demo, uri
 from airflow_providers_secrets.cli.exits import USAGE
 from airflow_providers_secrets.errors import ConfigurationError
 
-COMMANDS: Final = (demo, uri)
+COMMANDS: Final = (check, demo, uri)
 
 EPILOG: Final = "Exit codes: 0 found or healthy, 1 absent or unhealthy, 2 usage or options, 3 denied or unavailable."
 
