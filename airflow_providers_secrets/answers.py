@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,9 @@ OUTAGE: Final = "\0outage"
 
 LISTING: Final = "\0listing\0"
 """Stands before the prefix whose listing an entry holds; no store has such a name."""
+
+MAX_LISTING_BYTES: Final = cache.MAX_BYTES // 2
+"""The most that a listing takes of a process's cache."""
 
 SECRET_PARTS: Final = ("SECRET_ACCESS_KEY", "SESSION_TOKEN")
 """How variables end that change with each set of temporary credentials; the id beside them tells who asks."""
@@ -109,7 +113,11 @@ class Answers:
         """Answer *name* from the listing of *prefix*, or give ``None`` where only a read of its own will."""
 
         def ask_for_all(_: str, within: float) -> str:
-            return json.dumps(self._access.ask_for_all(prefix, within))
+            text = json.dumps(self._access.ask_for_all(prefix, within), ensure_ascii=False)
+            if sys.getsizeof(text) > MAX_LISTING_BYTES:
+                code = f"all of it takes more than {MAX_LISTING_BYTES} bytes"
+                raise self._access.failure(prefix, Outcome.INVALID, code)
+            return text
 
         halfway = deadline - self._store.timeout / 2  # the rest is for the read in its place
         try:

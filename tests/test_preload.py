@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets import access, cache
+from airflow_providers_secrets import access, answers, cache
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed
 from tests.rigs import PAGE, Rig
+from tests.rigs.aws import SsmRig
 from tests.test_cache import NEGATIVE_TTL, Clock, clock  # noqa: F401
 from tests.test_contract import warned
 
@@ -151,6 +152,16 @@ def test_a_listing_that_is_too_large_is_left(
     backend = preloading(rig)
     assert backend.get_variable(thirty[0]) == f"value of {thirty[0]}"
     assert any("longer than 100 characters" in message for message in warned(caplog))
+
+
+def test_a_listing_of_wide_characters_is_left_when_it_is_too_large_in_memory(
+    ssm: SsmRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        ssm.put(f"/wide/key-{number}", "\U0001f511" * 1000)
+    monkeypatch.setattr(answers, "MAX_LISTING_BYTES", 30_000)
+    assert preloading(ssm, base="/wide").get_variable("key-3") == "\U0001f511" * 1000
+    assert any("takes more than 30000 bytes" in message for message in warned(caplog))
 
 
 def test_listed_values_stand_in_and_listed_absences_do_not(
