@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 # Before Airflow is imported anywhere: nothing of the developer's own Airflow or AWS set-up takes part.
-for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_", "VAULT_"))]:
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_", "AZURE_", "IDENTITY_", "VAULT_"))]:
     if _name != "AWS_CA_BUNDLE":
         del os.environ[_name]
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -20,9 +20,10 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 from airflow_providers_secrets import answers, notices  # noqa: E402
 from tests.rigs import Rig  # noqa: E402
 from tests.rigs.aws import SecretsManagerRig, SsmRig  # noqa: E402
+from tests.rigs.azure import AzureRig  # noqa: E402
 from tests.rigs.vault import VaultRig  # noqa: E402
 
-RIGS = (SsmRig, SecretsManagerRig, VaultRig)
+RIGS = (SsmRig, SecretsManagerRig, VaultRig, AzureRig)
 
 
 @functools.cache
@@ -53,6 +54,13 @@ def secrets_manager() -> SecretsManagerRig:
 def vault() -> VaultRig:
     rig = _running(VaultRig)
     assert isinstance(rig, VaultRig)
+    return rig
+
+
+@pytest.fixture
+def azure() -> AzureRig:
+    rig = _running(AzureRig)
+    assert isinstance(rig, AzureRig)
     return rig
 
 

@@ -1,0 +1,156 @@
+"""Azure Key Vault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from airflow.secrets.base_secrets import BaseSecretsBackend
+
+from airflow_providers_secrets.access import Answer, Listed
+from airflow_providers_secrets.backends._azure import (
+    ADVICE,
+    AZURE_OPTIONS,
+    EXPIRED,
+    OUTCOMES,
+    AzureFault,
+    option_faults,
+)
+from airflow_providers_secrets.errors import ConfigurationError, shown
+from airflow_providers_secrets.lookup import SecretLookupMixin, warn
+from airflow_providers_secrets.naming import Kind, Plan, team_fault
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.backends._azure_client import AzureClient
+
+MOST_SPELLINGS: Final = 10_000
+"""How many names are remembered with the id that first asked for them."""
+
+_spellings: dict[tuple[str, str], str] = {}
+
+
+class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
+    """Connections, variables and configuration values from Azure Key Vault.
+
+    The secret ``{prefix}-{id}`` holds the value as it is; every ``_`` is written ``-``, and since Key Vault
+    ignores case, every letter small. So ``my_db``, ``my-db`` and ``My_DB`` are one secret, which is warned about
+    when a process asks for two of them. In multi-team mode ``{prefix}-{team}--{id}`` is asked first, and a team
+    whose name has an underscore or a capital letter is refused, since another team could share its names.
+
+    A process logs in once, at its first lookup, by azure-identity; the token is renewed when that says so. A
+    refused log-in is not tried again for 30 s. Needs the role ``Key Vault Secrets User``. See `Get Secret
+    <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret>`_.
+
+    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.lookup.SecretLookupMixin`.
+    """
+
+    store = "Azure Key Vault"
+    sdk = ("azure.identity", "requests")
+    extra = "azure"
+    default_bases: ClassVar = {
+        "connections": "airflow-connections",
+        "variables": "airflow-variables",
+        "config": "airflow-config",
+    }
+    default_sep = "-"
+    own_options = AZURE_OPTIONS
+    # https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates
+    name_pattern = re.compile(r"[0-9A-Za-z-]{1,127}")
+    outcomes = OUTCOMES
+    advice = ADVICE
+    expired_login = frozenset({EXPIRED})
+    telltale_loggers = (
+        "azure.core.pipeline.policies.http_logging_policy",
+        "azure.core.pipeline.policies._universal",
+        "msal.oauth2cli.oauth2",
+        "msal.token_cache",
+    )
+
+    # Names.
+
+    def check_options(self) -> None:
+        """Refuse a credential that lacks something, and options that contradict each other."""
+        super().check_options()
+        if fault := option_faults(self.options):
+            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
+
+    def _bases(self, option: str) -> tuple[str, ...] | None:
+        if not re.fullmatch(r"[0-9A-Za-z-]*", self.sep):
+            raise ConfigurationError(f"{type(self).__name__}: option 'sep' may hold letters, digits and '-' alone.")
+        return super()._bases(option)
+
+    def normalised(self, secret_id: str) -> str:
+        """Give *secret_id* as the vault's names spell it."""
+        return secret_id.replace("_", self.sep).lower()
+
+    def name(self, base: str, secret_id: str) -> str:
+        """Give the secret's name; without a base, the id alone."""
+        return self.normalised(super().name(base, secret_id) if base else secret_id)
+
+    def team_fault(self, secret_id: str, team_name: str | None) -> str | None:
+        """Say why *secret_id* cannot be told from some team's secret, or ``None``."""
+        if team_name and team_name != team_name.replace("_", "-").lower():
+            return "the team's name has '_' or a capital letter, which Key Vault cannot tell from '-' or a small one"
+        return team_fault(self.normalised(secret_id), team_name)
+
+    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> Plan:
+        """Say which names a lookup asks the store for, or why none; warn where another id had the same name."""
+        plan = super().plan(kind, secret_id, team_name)
+        for name in plan.names[-1:]:
+            key = (self.options["vault_url"], name)
+            first = _spellings.get(key, secret_id)
+            if first != secret_id:
+                warn(
+                    ("collapsed", name),
+                    "%s: the ids %s and %s are one secret, %s: it knows neither '_' nor capital letters.",
+                    self.store,
+                    shown(first),
+                    shown(secret_id),
+                    shown(name),
+                )
+            elif len(_spellings) < MOST_SPELLINGS:
+                _spellings[key] = secret_id
+        return plan
+
+    # The store.
+
+    def connect(self) -> AzureClient:
+        """Make the client; it logs in at its first read."""
+        from airflow_providers_secrets.backends._azure_client import AzureClient
+
+        return AzureClient(self.options)
+
+    def fetch(self, client: AzureClient, name: str) -> Answer:
+        """Read the current version of one secret."""
+        secret = client.get(f"/secrets/{name}")
+        value, identifier = secret.get("value"), secret.get("id")
+        if not isinstance(value, str) or not isinstance(identifier, str):
+            raise self.invalid(name, "the answer holds no value")
+        return Answer(value, _name_in(identifier))
+
+    def listing(self, client: AzureClient, base: str) -> Iterator[Listed]:
+        """Give the names of all secrets under *base*, disabled ones too, page by page. Needs ``list`` on secrets."""
+        prefix = self.name(base, "") if base else ""
+        for page in client.pages("/secrets"):
+            for secret in page:
+                name = _name_in(str(secret.get("id")))
+                if name.startswith(prefix) and name != prefix:
+                    yield Listed(name)
+
+    def codes(self, error: Exception) -> Iterator[str]:
+        """Give a fault's codes; or OpenSSL's reason and the class names of an SDK's own error."""
+        if isinstance(error, AzureFault):
+            yield from error.codes
+            return
+        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
+        yield from (kind.__name__ for kind in type(error).__mro__)
+
+    def retry_after(self, error: Exception) -> float | None:
+        """Give the answer's Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
+        return error.retry_after if isinstance(error, AzureFault) else None
+
+
+def _name_in(identifier: str) -> str:
+    """Give the name in a secret's id, ``https://{vault}/secrets/{name}[/{version}]``, as lookups spell it."""
+    return identifier.partition("/secrets/")[2].partition("/")[0].lower()
