@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import azure.identity
 import requests
-from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import AzureError
+from azure.core.pipeline.transport import RequestsTransport
 from requests import utils
 from requests.adapters import HTTPAdapter
 
@@ -47,10 +48,13 @@ RENEWAL_MARGIN: Final = 300.0
 """Seconds before a token's end at which azure-identity gives a new one."""
 
 RENEWAL_PAUSE: Final = 30.0
-"""Seconds until the credential is asked again, where it gave no newer token when one was due."""
+"""Seconds until the credential is asked again, where it could not give a newer token when one was due."""
 
 PASSING: Final = frozenset({404, 408, 410, 429})
 """What a machine's token endpoint answers while it is busy or starting (learn.microsoft.com, managed identities)."""
+
+METADATA_HOST: Final = "169.254.169.254"
+"""Where a virtual machine of Azure's finds its tokens."""
 
 PUBLIC_AUTHORITIES: Final = frozenset(
     {
@@ -88,10 +92,12 @@ class Token(NamedTuple):
     """What a log-in gave.
 
     :param text: the token.
-    :param renewal: when to ask the credential again, by :data:`clock`.
+    :param expires: when it ends, by :data:`clock`.
+    :param renewal: when to ask the credential for another one.
     """
 
     text: str
+    expires: float
     renewal: float
 
     def __repr__(self) -> str:
@@ -119,6 +125,7 @@ class AzureClient:
     """
 
     def __init__(self, options: Options) -> None:
+        self._options = options
         self._url: str = options["vault_url"]
         self._api_version: str = options["api_version"]
         self._verify_resource: bool = options["verify_challenge_resource"]
@@ -134,7 +141,8 @@ class AzureClient:
             "timeout": (options["connect_timeout"], options["read_timeout"]),
             "allow_redirects": False,
         }
-        self._credential = _credential(options)
+        self._transport = _Transport(options)
+        self._credential = _credential(options, self._transport)
         self._credential_name = credential_name(options)
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
@@ -189,9 +197,16 @@ class AzureClient:
                 if response.status_code != HTTPStatus.UNAUTHORIZED:
                     return response
                 self._challenge = _challenge(_parameters(response), url if self._verify_resource else None)
-            if self._token is None or clock() >= self._token.renewal:
-                self._token = self._logged_in(self._challenge)
-            return self._token
+            token = self._token
+            if token is None or clock() >= token.renewal:
+                try:
+                    token = self._logged_in(self._challenge)
+                except AzureFault:
+                    if token is None or clock() >= token.expires:
+                        raise
+                    token = token._replace(renewal=clock() + RENEWAL_PAUSE)
+                self._token = token
+            return token
 
     def _ask_with_claims(self, url: str, refused: Token, parameters: Mapping[str, str]) -> requests.Response:
         """Ask with a token that holds the claims that a refusal asks for (Continuous Access Evaluation).
@@ -222,10 +237,11 @@ class AzureClient:
             options["tenant_id"] = challenge.tenant
         if claims:
             options["claims"] = claims
+        self._transport.troubles.clear()
         try:
             given = self._credential.get_token_info(challenge.scope, options=options)
         except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
-            fault = _login_fault(self._credential_name, error)
+            fault = self._login_fault(error)
         else:
             if self._token is None:
                 self._no_login_before = clock() + REFUSAL_MEMO
@@ -234,31 +250,25 @@ class AzureClient:
             self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
         raise fault
 
+    def _login_fault(self, error: Exception) -> AzureFault:
+        """Say why the credential gave no token, by Entra's code at most: its words may hold more than they should."""
+        for trouble, retry_after in self._transport.troubles:
+            # The old one would repeat that for a minute without asking (msal's throttling); attempts are the core's.
+            self._credential = _credential(self._options, self._transport)
+            return AzureFault(f"{self._credential_name} login: {trouble}", trouble, retry_after=retry_after)
+        found = re.search(r"\bAADSTS\d+\b", str(error))
+        return AzureFault(
+            f"{self._credential_name} login refused ({found[0] if found else type(error).__name__})", REFUSED
+        )
+
 
 def _token(given: Any, held: Token | None) -> Token:
     """Take over what a credential gave; its times are by the wall clock."""
-    now = time.time()
-    life = min(given.expires_on - RENEWAL_MARGIN, given.refresh_on or float("inf")) - now
-    # Where it gave the same one again, though a newer was due, it could not renew it.
-    pause = RENEWAL_PAUSE if held and held.text == given.token else 0.0
-    return Token(given.token, clock() + max(life, pause))
-
-
-def _login_fault(name: str, error: Exception) -> AzureFault:
-    """Say why a credential gave no token, by Entra's code at most: its words may hold more than they should."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (ServiceRequestError, ServiceResponseError, requests.RequestException)):
-            return AzureFault(f"{name}: the login does not answer ({type(cause).__name__})")
-        response = getattr(cause, "response", None)
-        status = getattr(response, "status_code", None)
-        if status is not None and (status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR):
-            code = f"HTTP {status}"
-            after = _seconds(response.headers.get("Retry-After", "")) if response is not None else None
-            return AzureFault(f"{name}: the login answers with {code}", code, retry_after=after)
-        cause = cause.__cause__ or cause.__context__
-    found = re.search(r"\bAADSTS\d+\b", str(error))
-    return AzureFault(f"{name} login refused ({found[0] if found else type(error).__name__})", REFUSED)
+    ahead = clock() - time.time()
+    renewal = min(given.expires_on - RENEWAL_MARGIN, given.refresh_on or float("inf")) + ahead
+    if held and held.text == given.token:
+        renewal = max(renewal, clock() + RENEWAL_PAUSE)
+    return Token(given.token, given.expires_on + ahead, renewal)
 
 
 def _challenge(parameters: Mapping[str, str], url: str | None) -> Challenge:
@@ -348,7 +358,40 @@ def _origin(url: str) -> tuple[str, str]:
 # Credentials.
 
 
-def _credential(options: Options) -> Any:
+class _Transport(RequestsTransport):  # type: ignore[misc]  # it is loaded by a module's __getattr__
+    """How azure-identity asks for tokens: it remembers what went wrong for now, which that does not tell from refusals.
+
+    :param options: the backend's options.
+    :ivar troubles: what went wrong, and the seconds that the server asked to wait.
+    """
+
+    def __init__(self, options: Options) -> None:
+        verify = options["connection_verify"]
+        super().__init__(
+            connection_timeout=options["connect_timeout"],
+            read_timeout=options["read_timeout"],
+            # Whoever trusts any vault does not yet give secrets to any authority.
+            connection_verify=verify if isinstance(verify, str) else True,
+        )
+        self.troubles: list[tuple[str, float | None]] = []
+        self._chain = credential_name(options) == "default"
+
+    def send(self, request: Any, **kwargs: Any) -> Any:
+        """Send one request."""
+        try:
+            response = super().send(request, **kwargs)
+        except AzureError as error:
+            # In the default chain, silence there says that this is no machine of Azure's.
+            if not (self._chain and urlsplit(request.url).hostname == METADATA_HOST):
+                self.troubles.append((f"no answer ({type(error).__name__})", None))
+            raise
+        status = response.status_code
+        if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.troubles.append((f"HTTP {status}", _seconds(response.headers.get("Retry-After", ""))))
+        return response
+
+
+def _credential(options: Options, transport: _Transport) -> Any:
     """Make the credential of azure-identity; it asks nothing before its first token.
 
     :raises AzureFault: naming the option, for what it cannot use.
@@ -358,7 +401,7 @@ def _credential(options: Options) -> Any:
         if options[path_option]:
             _readable(path_option, options[path_option])
     try:
-        return _CREDENTIALS[name](options, _transport(options))
+        return _CREDENTIALS[name](options, _http(options, transport))
     except (ValueError, TypeError, OSError) as error:
         # They tell what is wrong with a key or a password with parts of it.
         reason = type(error).__name__
@@ -366,18 +409,12 @@ def _credential(options: Options) -> Any:
     raise AzureFault(f"option {of}: no {name} credential can be made of it ({reason})", UNREADABLE)
 
 
-def _transport(options: Options) -> dict[str, Any]:
+def _http(options: Options, transport: _Transport) -> dict[str, Any]:
     """Give what the credentials that speak HTTP are told."""
     authority = options["authority"] or os.environ.get("AZURE_AUTHORITY_HOST")
-    told: dict[str, Any] = {
-        "connection_timeout": options["connect_timeout"],
-        "read_timeout": options["read_timeout"],
-        "retry_total": 0,  # attempts are the core's
-    }
+    told: dict[str, Any] = {"transport": transport, "retry_total": 0}  # attempts are the core's
     if options["proxies"]:
         told["proxies"] = options["proxies"]
-    if isinstance(options["connection_verify"], str):
-        told["connection_verify"] = options["connection_verify"]
     if authority:
         told["authority"] = authority
         if urlsplit(authority if "://" in authority else f"https://{authority}").netloc not in PUBLIC_AUTHORITIES:
@@ -386,23 +423,23 @@ def _transport(options: Options) -> dict[str, Any]:
     return told
 
 
-def _default(options: Options, transport: dict[str, Any]) -> Any:
+def _default(options: Options, http: dict[str, Any]) -> Any:
     chosen: dict[str, Any] = {
         name: options[name] for name in ("managed_identity_client_id", "workload_identity_tenant_id") if options[name]
     }
     if options["workload_identity_tenant_id"]:
         chosen["additionally_allowed_tenants"] = [options["workload_identity_tenant_id"]]
-    return azure.identity.DefaultAzureCredential(**chosen, process_timeout=_process_timeout(options), **transport)
+    return azure.identity.DefaultAzureCredential(**chosen, process_timeout=_process_timeout(options), **http)
 
 
-def _workload_identity(options: Options, transport: dict[str, Any]) -> Any:
+def _workload_identity(options: Options, http: dict[str, Any]) -> Any:
     chosen = {
         "tenant_id": options["workload_identity_tenant_id"] or options["tenant_id"],
         "client_id": options["client_id"],
         "token_file_path": options["workload_identity_token_file"],
     }
     given = {name: value for name, value in chosen.items() if value}
-    return azure.identity.WorkloadIdentityCredential(**given, **transport)
+    return azure.identity.WorkloadIdentityCredential(**given, **http)
 
 
 def _by_command(kind: Callable[..., Any]) -> Callable[[Options, dict[str, Any]], Any]:
@@ -419,20 +456,20 @@ def _process_timeout(options: Options) -> int:
 _CREDENTIALS: Final[Mapping[str, Callable[[Options, dict[str, Any]], Any]]] = {
     "default": _default,
     "cli": _by_command(azure.identity.AzureCliCredential),
-    "client_certificate": lambda options, transport: azure.identity.CertificateCredential(
+    "client_certificate": lambda options, http: azure.identity.CertificateCredential(
         options["tenant_id"],
         options["client_id"],
         options["client_certificate_path"],
         password=options["client_certificate_password"],
-        **transport,
+        **http,
     ),
-    "client_secret": lambda options, transport: azure.identity.ClientSecretCredential(
-        options["tenant_id"], options["client_id"], options["client_secret"], **transport
+    "client_secret": lambda options, http: azure.identity.ClientSecretCredential(
+        options["tenant_id"], options["client_id"], options["client_secret"], **http
     ),
     "developer_cli": _by_command(azure.identity.AzureDeveloperCliCredential),
-    "environment": lambda _, transport: azure.identity.EnvironmentCredential(**transport),
-    "managed_identity": lambda options, transport: azure.identity.ManagedIdentityCredential(
-        client_id=options["managed_identity_client_id"], **transport
+    "environment": lambda _, http: azure.identity.EnvironmentCredential(**http),
+    "managed_identity": lambda options, http: azure.identity.ManagedIdentityCredential(
+        client_id=options["managed_identity_client_id"], **http
     ),
     "powershell": _by_command(azure.identity.AzurePowerShellCredential),
     "workload_identity": _workload_identity,

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import trustme
+
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from tests.proxy import Proxy, Reply, Request
 from tests.rigs import Rig, needs
-from tests.rigs.openbao import Authority
+from tests.rigs.identities import Internet
 
 TENANT = "8a5ea0f4-0000-4000-8000-000000000001"
 CLIENT = "8a5ea0f4-0000-4000-8000-00000000000c"
 CLIENT_SECRET = "client-secret-of-the-tests"
 RESOURCE = "https://vault.azure.net"
 API_VERSIONS = ("7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6", "2025-07-01", "2026-04-01")
-NAME = re.compile(r"[0-9A-Za-z-]{1,127}")
 
 
 def json_reply(status: int, body: Any, how: dict[str, Any] | None = None, **headers: str) -> Reply:
@@ -108,8 +109,8 @@ class Entra(TlsServer):
     def answer(self, request: Request) -> Reply:
         path = urlsplit(request.path).path
         tenant = path.split("/")[1]
+        here = f"https://{request.headers['Host']}/{tenant}"
         if path.endswith("/.well-known/openid-configuration"):
-            here = f"{self.url}/{tenant}"
             return json_reply(
                 200,
                 {
@@ -121,9 +122,9 @@ class Entra(TlsServer):
         if not path.endswith("/oauth2/v2.0/token"):
             return json_reply(404, {"error": "not_found"})
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
-        if form.get("client_id") != CLIENT or not self._proven(form, f"{self.url}{path}"):
+        if form.get("client_id") != CLIENT or not self._proven(form, f"{here}/oauth2/v2.0/token"):
             # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-            words = f"AADSTS7000215: Invalid client secret provided: {form.get('client_secret')}"
+            words = "AADSTS7000215: Invalid client secret provided. Ensure that it is not the secret's ID."
             return json_reply(401, {"error": "invalid_client", "error_description": words})
         return json_reply(200, self.issued(form["scope"].removesuffix("/.default")))
 
@@ -175,12 +176,15 @@ class Metadata(TlsServer):
 class Vault(TlsServer):
     """A vault that takes the tokens of *entra*.
 
+    :ivar tenant: whose tokens it says to take.
+    :ivar resource: what it says that they must be for.
     :ivar claims: what it asks the next token to hold besides, as JSON.
     """
 
     def __init__(self, certificate: tuple[str, str], entra: Entra) -> None:
         super().__init__(certificate)
         self._entra = entra
+        self.tenant = TENANT
         self.resource = RESOURCE
         self.claims: str | None = None
         self.secrets: dict[str, dict[str, Any]] = {}
@@ -193,82 +197,120 @@ class Vault(TlsServer):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if query.get("api-version") not in API_VERSIONS:
             return azure_error(400, "BadParameter", "The specified version is not recognized.")
-        if refusal := self._refusal(request):
-            return refusal
-        return self.do(request.method, parts.path, query, request.body)
+        return self.challenge(request) or self.do(
+            request.method, parts.path, request.body, query, f"https://{request.headers['Host']}"
+        )
 
-    def _refusal(self, request: Request) -> Reply | None:
+    def challenge(self, request: Request) -> Reply | None:
+        """Say how to log in, where the request has no valid token."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         resource, ends = self._entra.tokens.get(token, ("", 0.0))
-        if resource == self.resource and time.monotonic() < ends and not self.claims:
+        if resource == RESOURCE and time.monotonic() < ends and not self.claims:
             return None
-        challenge = f'Bearer authorization="{self._entra.url}/{TENANT}", resource="{self.resource}"'
+        header = f'Bearer authorization="https://login.windows.net/{self.tenant}", resource="{self.resource}"'
         if token and self.claims:
             encoded = base64.b64encode(self.claims.encode()).decode()
-            challenge += f', error="insufficient_claims", claims="{encoded}"'
+            header += f', error="insufficient_claims", claims="{encoded}"'
             self.claims = None
-        return azure_error(401, "Unauthorized", "AKV10000: S3cr3t", **{"WWW-Authenticate": challenge})
+        return azure_error(401, "Unauthorized", "AKV10000: S3cr3t", **{"WWW-Authenticate": header})
 
-    def do(self, method: str, path: str, query: dict[str, str] | None = None, body: bytes = b"") -> Reply:
-        """Answer a request that may do what it likes."""
-        _, collection, *rest = unquote(path).split("/")
-        name = rest[0] if rest else ""
+    def do(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        query: dict[str, str] | None = None,
+        base: str = "https://vault",
+    ) -> Reply:
+        """Answer a request of somebody who may do anything."""
+        _, collection, name = (*unquote(path).split("/"), "")[:3]
         with self._lock:
             if (method, collection, name) == ("GET", "secrets", ""):
-                return self._page(query or {})
-            if not NAME.fullmatch(name):
+                return self._page(query or {}, base)
+            if not re.fullmatch("[0-9A-Za-z-]{1,127}", name):
                 return azure_error(400, "BadParameter", f"The request URI contains an invalid name: {name}")
-            key = name.lower()
             if (method, collection) == ("PUT", "secrets"):
-                if key in self.deleted:
-                    return azure_error(
-                        409, "Conflict", "Secret is currently in a deleted state", "ObjectIsDeletedButRecoverable"
-                    )
-                given = json.loads(body)
-                known = self.secrets.get(key)
-                self.secrets[key] = {
-                    "value": given["value"],
-                    "id": f"{self.url}/secrets/{_name(known) if known else name}/{next(self._versions):032x}",
-                    "attributes": {"enabled": True, "recoveryLevel": "Recoverable", **given.get("attributes", {})},
-                }
-                return json_reply(200, self.secrets[key])
+                return self._set(name, json.loads(body), base)
             if (method, collection) == ("DELETE", "deletedsecrets"):
-                return Reply(204) if self.deleted.pop(key, None) else self._absent(name)
-            if key not in self.secrets or collection != "secrets":
-                return self._absent(name)
+                return Reply(204) if self.deleted.pop(name.lower(), None) else absent(name)
+            secret = self.secrets.get(name.lower()) if collection == "secrets" else None
+            if secret is None:
+                return absent(name)
             if method == "DELETE":
-                self.deleted[key] = self.secrets.pop(key)
-                return json_reply(200, {**self.deleted[key], "recoveryId": f"{self.url}/deletedsecrets/{name}"})
-            if not self.secrets[key]["attributes"]["enabled"]:
+                self.deleted[name.lower()] = self.secrets.pop(name.lower())
+                return json_reply(200, {**shown(secret, base), "recoveryId": f"{base}/deletedsecrets/{name}"})
+            if not secret["attributes"]["enabled"]:
                 words = "Operation get is not allowed on a disabled secret."
                 return azure_error(403, "Forbidden", words, "SecretDisabled")
-            return json_reply(200, self.secrets[key])
+            return json_reply(200, {**shown(secret, base), "value": secret["value"]})
 
-    def _page(self, query: dict[str, str]) -> Reply:
+    def _set(self, name: str, given: dict[str, Any], base: str) -> Reply:
+        if name.lower() in self.deleted:
+            words = "Secret is currently in a deleted but recoverable state, and its name cannot be reused"
+            return azure_error(409, "Conflict", words, "ObjectIsDeletedButRecoverable")
+        # Names ignore case and stay as they were first written.
+        known = self.secrets.get(name.lower(), {"name": name})["name"]
+        self.secrets[name.lower()] = {
+            "name": known,
+            "version": f"{next(self._versions):032x}",
+            "value": given["value"],
+            "attributes": {"enabled": True, "recoveryLevel": "Recoverable", **given.get("attributes", {})},
+        }
+        return json_reply(200, shown(self.secrets[name.lower()], base))
+
+    def _page(self, query: dict[str, str], base: str) -> Reply:
         size = int(query.get("maxresults", "25"))
         if not 1 <= size <= 25:
             return azure_error(400, "BadParameter", "maxresults is out of range")
-        after = query.get("$skiptoken", "")
-        keys = sorted(key for key in self.secrets if key > after)
-        items = [
-            {"id": self.secrets[key]["id"].rpartition("/")[0], "attributes": self.secrets[key]["attributes"]}
-            for key in keys[:size]
-        ]
-        # As the service spells them: with the port, and with an empty last page now and then.
-        version, token = query.get("api-version", ""), quote(keys[size - 1]) if len(keys) >= size else ""
-        link = f"{self.url}/secrets?api-version={version}&$skiptoken={token}&maxresults={size}" if token else None
+        keys = sorted(key for key in self.secrets if key > query.get("$skiptoken", ""))[:size]
+        items = [shown(self.secrets[key], base, version=False) for key in keys]
+        link = None
+        if len(keys) == size:  # a full last page is followed by an empty one, as the service may
+            version = query.get("api-version", "")
+            link = f"{base}/secrets?api-version={version}&$skiptoken={quote(keys[-1])}&maxresults={size}"
         return json_reply(200, {"value": items, "nextLink": link})
 
-    def _absent(self, name: str) -> Reply:
-        words = (
-            f"A secret with (name/id) {name} was not found in this key vault. If you recently deleted this secret you "
-            "may be able to recover it using the correct recovery command."
-        )
-        return azure_error(404, "SecretNotFound", words)
+
+def shown(secret: dict[str, Any], base: str, *, version: bool = True) -> dict[str, Any]:
+    """Give a secret's identifier and attributes."""
+    identifier = f"{base}/secrets/{secret['name']}"
+    return {"id": f"{identifier}/{secret['version']}" if version else identifier, "attributes": secret["attributes"]}
 
 
-def _name(secret: dict[str, Any]) -> str:
-    return str(secret["id"]).split("/secrets/")[1].split("/")[0]
+def absent(name: str) -> Reply:
+    words = (
+        f"A secret with (name/id) {name} was not found in this key vault. If you recently deleted this secret you "
+        "may be able to recover it using the correct recovery command."
+    )
+    return azure_error(404, "SecretNotFound", words)
+
+
+class Cloud(TlsServer):
+    """The vault and the authority by their real hosts, behind an HTTPS proxy.
+
+    :ivar environment: the variables that make a process find them there, and trust them.
+    """
+
+    VAULT_URL = "https://airflow-tests.vault.azure.net"
+
+    def __init__(self, vault: Vault, entra: Entra, certificate: tuple[str, str], bundle: Path) -> None:
+        super().__init__()
+        self._vault, self._entra = vault, entra
+        self._internet = Internet(self.port, certificate)
+        self.environment = {
+            "HTTPS_PROXY": self._internet.url,
+            "NO_PROXY": "127.0.0.1",
+            "REQUESTS_CA_BUNDLE": str(bundle),
+        }
+
+    def reply(self, request: Request) -> Reply | None:
+        server = self._entra if request.headers["Host"].startswith("login.") else self._vault
+        server.requests.append(request)
+        return server.reply(request)
+
+    def stop(self) -> None:
+        self._internet.stop()
+        super().stop()
 
 
 class AzureRig(Rig):
@@ -283,11 +325,22 @@ class AzureRig(Rig):
     def __init__(self) -> None:
         needs.module("azure.identity", self.extra)
         self.directory = Path(tempfile.mkdtemp(prefix="azure-"))
-        self.authority = Authority(self.directory)
-        certificate = self.authority.issue("server")
+        self.authority = trustme.CA()
+        self.bundle = self.directory / "authority.pem"
+        self.authority.cert_pem.write_to_path(str(self.bundle))
+        certificate = self.issue("127.0.0.1", "*.vault.azure.net", "login.microsoftonline.com")
         self.entra = Entra(certificate)
         self.metadata = Metadata(self.entra)
         self.proxy = Vault(certificate, self.entra)
+        self.cloud = Cloud(self.proxy, self.entra, certificate, self.bundle)
+
+    def issue(self, name: str, *others: str) -> tuple[str, str]:
+        """Write a certificate for these names, and its key; give their paths."""
+        issued = self.authority.issue_cert(name, *others, common_name=name)
+        paths = str(self.directory / f"{name}.pem"), str(self.directory / f"{name}-key.pem")
+        issued.cert_chain_pems[0].write_to_path(paths[0])
+        issued.private_key_pem.write_to_path(paths[1])
+        return paths
 
     def options(self) -> dict[str, Any]:
         return {
@@ -302,7 +355,7 @@ class AzureRig(Rig):
         """Where the vault is, without who asks. Its host is not of the domain that it asks tokens for."""
         return {
             "vault_url": self.proxy.url,
-            "connection_verify": str(self.authority.bundle),
+            "connection_verify": str(self.bundle),
             "verify_challenge_resource": False,
         }
 
@@ -314,7 +367,7 @@ class AzureRig(Rig):
 
     def put(self, path: str, text: str, **attributes: Any) -> None:
         body = json.dumps({"value": text, "attributes": attributes}).encode()
-        assert self.proxy.do("PUT", f"/secrets/{path}", body=body).status == 200
+        assert self.proxy.do("PUT", f"/secrets/{path}", body).status == 200
 
     def remove(self, path: str) -> None:
         self.proxy.do("DELETE", f"/secrets/{path}")
@@ -345,5 +398,5 @@ class AzureRig(Rig):
         return self.proxy.fault(lambda request: None if is_login(request) else faults[fault])
 
     def stop(self) -> None:
-        for server in (self.proxy, self.metadata, self.entra):
+        for server in (self.cloud, self.proxy, self.metadata, self.entra):
             server.stop()

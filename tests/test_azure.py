@@ -1,0 +1,795 @@
+"""What is Azure Key Vault's own: names, credentials, the vault's challenge, the life of a token, and listings."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets import access
+from airflow_providers_secrets.access import Listed
+from airflow_providers_secrets.backends import azure_key_vault
+from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidSecret,
+    SecretRevoked,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from tests.proxy import Reply, Request
+from tests.rigs.azure import (
+    CLIENT,
+    CLIENT_SECRET,
+    RESOURCE,
+    TENANT,
+    AzureRig,
+    azure_error,
+    is_login,
+    json_reply,
+)
+
+IDENTITY = "8a5ea0f4-0000-4000-8000-0000000000ff"
+
+
+@pytest.fixture(autouse=True)
+def as_new(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No requests, tokens and secrets of another test."""
+    for server in (azure.proxy, azure.entra, azure.metadata, azure.cloud):
+        server.requests.clear()
+    azure.entra.tokens.clear()
+    azure.proxy.secrets.clear()
+    azure.proxy.deleted.clear()
+    azure.put("airflow-variables-found", "x")
+    monkeypatch.setattr(azure_key_vault, "_spellings", {})
+
+
+def backend(rig: AzureRig, **options: Any) -> AzureKeyVaultBackend:
+    return AzureKeyVaultBackend(**{**rig.options(), **options})
+
+
+def unknown(rig: AzureRig, **options: Any) -> AzureKeyVaultBackend:
+    """A backend that is not told who asks."""
+    return AzureKeyVaultBackend(**{**rig.vault_options(), **options})
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    ours = (record for record in caplog.records if record.name.startswith("airflow_providers_secrets"))
+    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("options", "secret_id", "name"),
+    [
+        ({}, "smtp_default", "airflow-variables-smtp-default"),
+        ({}, "Mixed_Case", "airflow-variables-mixed-case"),
+        ({"variables_prefix": "airflow-variables-"}, "a", "airflow-variables-a"),
+        ({"variables_prefix": "my_team"}, "a", "my-team-a"),
+        ({"variables_prefix": ""}, "a_b", "a-b"),
+        ({"variables_prefix": "-"}, "a", "a"),
+        ({"sep": "--"}, "a_b", "airflow-variables--a--b"),
+        ({"sep": "", "variables_prefix": ""}, "a_b", "ab"),
+        ({"sep": "X", "variables_prefix": "pX"}, "a_b", "pxaxb"),
+    ],
+    ids=repr,
+)
+def test_name(azure: AzureRig, options: dict[str, Any], secret_id: str, name: str) -> None:
+    """By the official rule, but for case, which the vault ignores."""
+    azure.put(name, "x")
+    assert backend(azure, **options).get_variable(secret_id) == "x"
+    assert azure.calls == [name]
+
+
+def test_secret_written_in_capitals_is_found(azure: AzureRig) -> None:
+    azure.put("Airflow-Variables-CAPITALS", "x")
+    assert backend(azure).get_variable("Capitals") == "x"
+
+
+@pytest.mark.parametrize("secret_id", ["a.b", "a b", "a/b", "a%2Fb", "ä", "a" * 110, "a?x=1", "a#b"])
+def test_id_that_makes_no_name_is_none_with_one_warning_and_no_request(
+    azure: AzureRig, secret_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = backend(azure)
+    assert [asked.get_variable(secret_id), asked.get_variable(secret_id)] == [None, None]
+    (warning,) = messages(caplog)
+    assert "Azure Key Vault takes no such name" in warning
+    assert azure.proxy.requests == []
+
+
+@pytest.mark.parametrize("other", ["my-db", "MY_DB"])
+def test_ids_that_are_one_secret_are_warned_about_once(
+    azure: AzureRig, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = backend(azure)
+    for secret_id in ("my_db", "my_db", other, "my_db", other):
+        asked.get_variable(secret_id)
+    (warning,) = messages(caplog)
+    assert f"the ids 'my_db' and {other!r} are one secret, 'airflow-variables-my-db'" in warning
+
+
+def test_other_kinds_and_vaults_are_no_collapse(azure: AzureRig, caplog: pytest.LogCaptureFixture) -> None:
+    asked = backend(azure)
+    asked.get_variable("my_db")
+    asked.get_conn_value("my-db")
+    backend(azure, vault_url=azure.cloud.VAULT_URL).plan("variables", "my-db")
+    assert messages(caplog) == []
+
+
+@pytest.fixture
+def multi_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+
+
+@pytest.mark.usefixtures("multi_team")
+@pytest.mark.parametrize("team", ["team_a", "Team-a", "TEAM"])
+def test_team_that_could_share_names_is_refused(azure: AzureRig, team: str, caplog: pytest.LogCaptureFixture) -> None:
+    azure.put("airflow-variables-team-a--x", "of team-a")
+    asked = backend(azure)
+    assert asked.get_variable("x", team_name=team) is None
+    assert asked.get_variable("x", team_name="team-a") == "of team-a"
+    (warning,) = messages(caplog)
+    assert "the team's name has '_' or a capital letter" in warning
+
+
+@pytest.mark.usefixtures("multi_team")
+@pytest.mark.parametrize("secret_id", ["red__x", "red_-x", "red--x", "_x"])
+def test_id_that_spells_a_team_is_refused(azure: AzureRig, secret_id: str) -> None:
+    azure.put("airflow-variables-red--x", "red's")
+    assert backend(azure).get_variable(secret_id, team_name="blue") is None
+    assert azure.calls == []
+
+
+# Credentials, each for real against endpoints on loopback.
+
+
+def test_client_secret(azure: AzureRig) -> None:
+    assert backend(azure).get_variable("found") == "x"
+    (login,) = azure.entra.logins
+    assert (login["client_id"], login["client_secret"]) == (CLIENT, CLIENT_SECRET)
+    assert login["scope"] == f"{RESOURCE}/.default"
+
+
+@pytest.fixture
+def application(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The application's certificate and key, as the authority knows it: in PEM, and in PKCS 12 with a password."""
+    # azure-identity takes RSA keys alone.
+    import trustme
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import pkcs12
+    from cryptography.x509 import load_pem_x509_certificate
+
+    issued = azure.authority.issue_cert("application", key_type=trustme.KeyType.RSA)
+    certificate, key = issued.cert_chain_pems[0].bytes(), issued.private_key_pem.bytes()
+    monkeypatch.setattr(azure.entra, "certificate", certificate)
+    pem, pfx = azure.directory / "application.pem", azure.directory / "application.pfx"
+    pem.write_bytes(key + certificate)
+    private = serialization.load_pem_private_key(key, None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    locked = serialization.BestAvailableEncryption(b"S3cr3t-password")
+    pfx.write_bytes(
+        pkcs12.serialize_key_and_certificates(None, private, load_pem_x509_certificate(certificate), None, locked)
+    )
+    return pem, pfx
+
+
+@pytest.mark.parametrize("kind", ["pem", "pfx"])
+def test_client_certificate(azure: AzureRig, application: tuple[Path, Path], kind: str) -> None:
+    pem, pfx = application
+    file = (
+        {"client_certificate_path": str(pem)}
+        if kind == "pem"
+        else {"client_certificate_path": str(pfx), "client_certificate_password": "S3cr3t-password"}
+    )
+    who = {"authority": azure.entra.url, "tenant_id": TENANT, "client_id": CLIENT}
+    assert unknown(azure, **who, **file).get_variable("found") == "x"
+    (login,) = azure.entra.logins
+    assert "client_assertion" in login
+    assert "client_secret" not in login
+
+
+@pytest.mark.parametrize(
+    ("content", "password"), [(None, None), (b"S3cr3t-no-certificate", None), ("pfx", "S3cr3t-wrong"), ("pfx", None)]
+)
+def test_certificate_that_cannot_be_read_names_the_option(
+    azure: AzureRig, application: tuple[Path, Path], content: Any, password: str | None, tmp_path: Path
+) -> None:
+    path = application[1] if content == "pfx" else tmp_path / "certificate"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    who = {"authority": azure.entra.url, "tenant_id": TENANT, "client_id": CLIENT}
+    asked = unknown(azure, **who, client_certificate_path=str(path), client_certificate_password=password)
+    with pytest.raises(StoreMisconfigured, match="'client_certificate_path'") as raised:
+        asked.get_variable("found")
+    assert isinstance(raised.value, ConfigurationError)
+    assert "S3cr3t" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("options", [{"credential": "managed_identity"}, {"managed_identity_client_id": IDENTITY}])
+@pytest.mark.parametrize("host", ["machine", "app-service"])
+def test_managed_identity(azure: AzureRig, host: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, or chosen by its client id alone."""
+    if host == "machine":
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata.url)
+    else:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{azure.metadata.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", azure.metadata.HEADER)
+    client_id = options.get("managed_identity_client_id")
+    monkeypatch.setattr(azure.metadata, "assigned", {client_id})
+    assert unknown(azure, **options).get_variable("found") == "x"
+    assert all(("client_id" in request.path) == bool(client_id) for request in azure.metadata.requests)
+    assert azure.entra.requests == []
+
+
+def test_managed_identity_that_is_not_assigned(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata.url)
+    asked = unknown(azure, credential="managed_identity", managed_identity_client_id=IDENTITY)
+    with pytest.raises(StoreMisconfigured, match="managed_identity login refused"):
+        asked.get_variable("found")
+
+
+def test_managed_identity_endpoint_that_is_busy_is_asked_again(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata.url)
+    replies = [Reply(500, b"{}"), None]
+    with azure.metadata.fault(lambda _: replies.pop(0)):
+        assert unknown(azure, credential="managed_identity").get_variable("found") == "x"
+    assert len(azure.metadata.requests) == 2
+
+
+@pytest.mark.parametrize("by", ["options", "environment", "official"])
+def test_workload_identity(azure: AzureRig, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod, Azure's webhook sets the variables."""
+    file = tmp_path / "token"
+    file.write_text("token-of-the-cluster")
+    monkeypatch.setattr(azure.entra, "federated", "token-of-the-cluster")
+    options = {
+        "options": {
+            "credential": "workload_identity",
+            "workload_identity_tenant_id": TENANT,
+            "client_id": CLIENT,
+            "workload_identity_token_file": str(file),
+        },
+        "environment": {"credential": "workload_identity"},
+        "official": {"managed_identity_client_id": CLIENT, "workload_identity_tenant_id": TENANT},
+    }[by]
+    if by != "options":
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(file))
+    if by == "environment":
+        monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
+        monkeypatch.setenv("AZURE_CLIENT_ID", CLIENT)
+    # The webhook sets this one too; the default chain passes no other on to a workload's identity.
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", azure.entra.url)
+    assert unknown(azure, **options).get_variable("found") == "x"
+    (login,) = azure.entra.logins
+    assert (login["client_id"], login["client_assertion"]) == (CLIENT, "token-of-the-cluster")
+
+
+@pytest.mark.parametrize("options", [{}, {"credential": "default"}, {"credential": "environment"}], ids=repr)
+def test_environment(azure: AzureRig, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "CLIENT_ID": CLIENT,
+        "TENANT_ID": TENANT,
+        "CLIENT_SECRET": CLIENT_SECRET,
+        "AUTHORITY_HOST": azure.entra.url,
+    }.items():
+        monkeypatch.setenv(f"AZURE_{name}", value)
+    assert unknown(azure, **options).get_variable("found") == "x"
+    (login,) = azure.entra.logins
+    assert login["client_secret"] == CLIENT_SECRET
+
+
+def test_cli(azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a command that answers as ``az account get-access-token`` does."""
+    given = azure.entra.issued(RESOURCE)
+    answer = {"accessToken": given["access_token"], "expires_on": int(time.time()) + 3600, "tokenType": "Bearer"}
+    command = tmp_path / "az"
+    command.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert unknown(azure, credential="cli").get_variable("found") == "x"
+
+
+@pytest.mark.parametrize("options", [{"credential": "environment"}, {"credential": "cli"}], ids=repr)
+def test_credential_that_is_not_there(
+    azure: AzureRig, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(StoreMisconfigured, match=f"{options['credential']} login refused"):
+        unknown(azure, **options).get_variable("found")
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"vault_url": ""}, "'vault_url' must be https://"),
+        ({"vault_url": None}, "'vault_url' is needed"),
+        ({"vault_url": "http://S3cr3t.vault.azure.net"}, "'vault_url' must be https://"),
+        ({"vault_url": "https://u:S3cr3t@v.vault.azure.net"}, "'vault_url'"),
+        ({"vault_url": "https://v.vault.azure.net?S3cr3t"}, "'vault_url'"),
+        ({"vault_url": "https://v.vault.azure.net:S3cr3t"}, "'vault_url'"),
+        ({"vault_url": "https://v.vault.azure.net:70000"}, "'vault_url' has a port that is none"),
+        ({"vault_url": "https://evil.example\\@v.vault.azure.net"}, "'vault_url'"),
+        ({"vault_url": "v.vault.azure.net"}, "'vault_url'"),
+        ({"authority": "http://login.example.com"}, "'authority'"),
+        ({"api_version": "latest"}, "'api_version'"),
+        ({"credential": "S3cr3t"}, "'credential' must be one of"),
+        ({"connection_verify": 5}, "'connection_verify'"),
+        ({"verify_challenge_resource": "maybe"}, "'verify_challenge_resource' must be true or false"),
+        ({"sep": "/"}, "'sep'"),
+        ({"sep": "_"}, "'sep'"),
+        ({"variables_prefix": "a.b"}, "'variables_prefix'"),
+        ({"tenant_id": None}, "'tenant_id' is needed for the credential 'client_secret'"),
+        ({"client_id": None}, "'client_id' is needed for the credential 'client_secret'"),
+        ({"credential": "client_secret", "client_secret": None}, "'client_secret' is needed"),
+        ({"client_certificate_path": "/c.pem"}, "'client_secret' and 'client_certificate_path' contradict"),
+        ({"credential": "managed_identity"}, "'client_secret' and 'credential' contradict"),
+        ({"client_certificate_password": "S3cr3t"}, "'client_certificate_path' is needed"),
+    ],
+    ids=repr,
+)
+def test_options_that_cannot_be_used(azure: AzureRig, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        backend(azure, **options)
+    assert said in str(raised.value)
+    assert "S3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("option", ["connection_timeout", "retry_total", "logging_enable"])
+def test_option_of_the_sdk_that_has_another_name_here(azure: AzureRig, option: str) -> None:
+    with pytest.warns(DeprecationWarning, match=option):
+        backend(azure, **{option: 1})
+
+
+def test_bundle_that_cannot_be_read_names_the_option(azure: AzureRig) -> None:
+    with pytest.raises(StoreMisconfigured, match="'connection_verify' names a file that cannot be read"):
+        backend(azure, connection_verify="/nowhere.pem").get_variable("found")
+
+
+def test_certificate_of_the_vault_is_verified(azure: AzureRig) -> None:
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        backend(azure, connection_verify=True).get_variable("found")
+
+
+def test_certificate_of_the_vault_may_be_taken_as_it_is(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the authority is verified all the same: it is given the application's secret."""
+    with pytest.warns(Warning, match="Unverified"), pytest.raises(StoreUnavailable, match="client_secret"):
+        backend(azure, connection_verify=False, max_attempts=1).get_variable("found")
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata.url)
+    with pytest.warns(Warning, match="Unverified"):
+        assert unknown(azure, connection_verify=False, credential="managed_identity").get_variable("found") == "x"
+
+
+def test_proxy(azure: AzureRig) -> None:
+    """By an option that holds for the vault and for the login, at the real names of both."""
+    options = {
+        "vault_url": f"{azure.cloud.VAULT_URL}/",
+        "proxies": {"https": azure.cloud.environment["HTTPS_PROXY"]},
+        "authority": "login.microsoftonline.com",
+        "verify_challenge_resource": True,
+    }
+    assert backend(azure, **options).get_variable("found") == "x"
+    hosts = {request.headers["Host"] for request in azure.cloud.requests}
+    assert hosts == {"airflow-tests.vault.azure.net", "login.microsoftonline.com"}
+
+
+def test_api_version(azure: AzureRig) -> None:
+    assert backend(azure, api_version="7.6").get_variable("found") == "x"
+    assert "api-version=7.6" in azure.proxy.requests[-1].path
+    with pytest.raises(StoreMisconfigured, match="BadParameter"):
+        backend(azure, api_version="9.9").get_variable("found")
+
+
+# Requests.
+
+
+def test_one_request_for_each_lookup_and_no_token_call(azure: AzureRig) -> None:
+    asked = backend(azure)
+    assert asked.get_variable("found") == "x"
+    logins = len(azure.entra.requests)
+    azure.proxy.requests.clear()
+    assert [asked.get_variable("found"), asked.get_variable("absent"), backend(azure).get_variable("found")] == [
+        "x",
+        None,
+        "x",
+    ]
+    assert len(azure.proxy.requests) == 3
+    assert len(azure.entra.requests) == logins
+
+
+def test_64_cold_threads_log_in_once(azure: AzureRig) -> None:
+    barrier = threading.Barrier(64)
+
+    def look_up(_: int) -> str | None:
+        asked = backend(azure, timeout=30)
+        barrier.wait(30)
+        return asked.get_variable("found")
+
+    with ThreadPoolExecutor(64) as pool:
+        assert set(pool.map(look_up, range(64))) == {"x"}
+    assert len(azure.entra.logins) == 1
+    assert len([request for request in azure.proxy.requests if is_login(request)]) == 1
+    assert len(azure.calls) == 64
+
+
+def _look_up_in_child(rig: AzureRig, number: int, results: Any) -> None:
+    asked = backend(rig, timeout=30)
+    name = f"forked-{number}"
+    results.put((number, {asked.get_variable(name) for _ in range(200)}))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_8_forked_children_get_their_own_answers(azure: AzureRig) -> None:
+    for number in range(8):
+        azure.put(f"airflow-variables-forked-{number}", f"value-{number}")
+    assert backend(azure, timeout=30).get_variable("forked-0") == "value-0"
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    children = [context.Process(target=_look_up_in_child, args=(azure, number, results)) for number in range(8)]
+    for child in children:
+        child.start()
+    answers = sorted(results.get(timeout=60) for _ in children)
+    assert answers == [(number, {f"value-{number}"}) for number in range(8)]
+    for child in children:
+        child.join(10)
+        assert child.exitcode == 0
+    # Each child logged in for itself.
+    assert len(azure.entra.logins) == 9
+
+
+def test_redirect_is_not_followed(azure: AzureRig) -> None:
+    asked = backend(azure)
+    assert asked.get_variable("found") == "x"
+    elsewhere = {"Location": f"{azure.entra.url}/secrets/airflow-variables-found"}
+    before = len(azure.entra.requests)
+    with azure.proxy.fault(Reply(307, headers=elsewhere)), pytest.raises(StoreMisconfigured, match="HTTP 307"):
+        asked.get_variable("found")
+    assert len(azure.entra.requests) == before
+
+
+def test_password_of_a_netrc_file_is_not_sent(azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login u password S3cr3t\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    assert backend(azure).get_variable("found") == "x"
+    assert {request.headers.get("Authorization", "Bearer")[:6] for request in azure.proxy.requests} == {"Bearer"}
+
+
+# Outcomes.
+
+
+def test_disabled_secret_is_revoked(azure: AzureRig) -> None:
+    azure.put("airflow-variables-off", "S3cr3t", enabled=False)
+    with pytest.raises(SecretRevoked, match="'airflow-variables-off': SecretDisabled"):
+        backend(azure).get_variable("off")
+
+
+def test_disabled_secret_is_known_by_its_words_too(azure: AzureRig) -> None:
+    asked = backend(azure)
+    asked.get_variable("found")
+    for words in ("Operation get is not allowed on a disabled secret.", "The secret is not enabled."):
+        with azure.proxy.fault(azure_error(403, "Forbidden", words)), pytest.raises(SecretRevoked):
+            asked.get_variable("found")
+
+
+def test_deleted_secret_is_absent_while_it_can_be_recovered(azure: AzureRig) -> None:
+    """So the vault says to anybody who asks for it: ``SecretNotFound``."""
+    azure.proxy.do("DELETE", "/secrets/airflow-variables-found")
+    assert backend(azure).get_variable("found") is None
+    assert azure.proxy.do("PUT", "/secrets/airflow-variables-found", b'{"value": "y"}').status == 409
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "code"),
+    [
+        (azure_error(404, "NotFound", "S3cr3t"), StoreUnavailable, "HTTP 404, which is not Key Vault's own"),
+        (json_reply(404, ["S3cr3t"]), StoreUnavailable, "HTTP 404"),
+        (azure_error(403, "Forbidden", "S3cr3t", "ForbiddenByFirewall"), AccessDenied, "ForbiddenByFirewall"),
+        (azure_error(403, "S3cr3t value", "S3cr3t"), AccessDenied, "HTTP 403"),
+        (azure_error(409, "Conflict", "S3cr3t", "ObjectIsBeingDeleted"), SecretRevoked, "ObjectIsBeingDeleted"),
+        (azure_error(400, "BadParameter", "S3cr3t"), StoreMisconfigured, "BadParameter"),
+        (azure_error(503, "ServiceUnavailable", "S3cr3t"), StoreUnavailable, "ServiceUnavailable"),
+        (json_reply(200, ["S3cr3t"]), InvalidSecret, "malformed answer"),
+        (json_reply(200, {"value": None, "id": "https://v/secrets/x/1"}), InvalidSecret, "no value"),
+        (json_reply(200, {"value": "S3cr3t"}), InvalidSecret, "no value"),
+        (json_reply(200, {"value": "S3cr3t", "id": "S3cr3t"}), InvalidSecret, "for another name"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_answer(azure: AzureRig, reply: Reply, error: type[Exception], code: str) -> None:
+    asked = backend(azure, max_attempts=1)
+    asked.get_variable("found")
+    with azure.proxy.fault(reply), pytest.raises(error) as raised:
+        asked.get_variable("found")
+    assert code in str(raised.value)
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_answer_for_the_same_name_in_capitals_is_right(azure: AzureRig) -> None:
+    asked = backend(azure)
+    asked.get_variable("found")
+    with azure.proxy.fault(json_reply(200, {"value": "y", "id": "https://v/secrets/AIRFLOW-Variables-Found/1"})):
+        assert asked.get_variable("found") == "y"
+
+
+def test_throttled_vault_is_asked_again_when_it_says(azure: AzureRig) -> None:
+    replies = [azure_error(429, "Throttled", "S3cr3t", **{"Retry-After": "1"}), None]
+    asked = backend(azure)
+    asked.get_variable("found")
+    times: list[float] = []
+
+    def fault(_: Request) -> Reply | None:
+        times.append(time.monotonic())
+        return replies.pop(0)
+
+    with azure.proxy.fault(fault):
+        assert asked.get_variable("found") == "x"
+    assert 1.0 <= times[1] - times[0] < 6.0
+
+
+# The challenge.
+
+
+def test_token_is_given_to_the_host_that_it_is_for(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in azure.cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    options = {"vault_url": azure.cloud.VAULT_URL, "verify_challenge_resource": None, "authority": None}
+    assert backend(azure, **options).get_variable("found") == "x"
+    access.start_anew()
+    monkeypatch.setattr(azure.proxy, "resource", "https://azure.net")
+    # The vault here still takes tokens for vault.azure.net alone; what counts is that one was given.
+    with pytest.raises(StoreMisconfigured, match="HTTP 401"):
+        backend(azure, **options).get_variable("found")
+    logins = len(azure.entra.logins)
+    for foreign in ("https://vault.azure.net.evil.example", "https://evil.example", "https://t.vault.azure.net"):
+        access.start_anew()
+        monkeypatch.setattr(azure.proxy, "resource", foreign)
+        with pytest.raises(StoreMisconfigured, match="verify_challenge_resource"):
+            backend(azure, **options).get_variable("found")
+    assert len(azure.entra.logins) == logins
+
+
+def test_vault_at_a_host_of_its_own_is_given_no_token_unless_that_is_allowed(azure: AzureRig) -> None:
+    with pytest.raises(StoreMisconfigured, match="verify_challenge_resource"):
+        backend(azure, verify_challenge_resource=True).get_variable("found")
+    assert azure.entra.logins == []
+    assert backend(azure, verify_challenge_resource="false").get_variable("found") == "x"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "Basic realm=S3cr3t",
+        "Bearer",
+        'Bearer authorization="https://login.windows.net/t"',
+        'Bearer resource="S3cr3t"',
+    ],
+)
+def test_challenge_that_says_nothing(azure: AzureRig, header: str | None) -> None:
+    headers = {"WWW-Authenticate": header} if header else {}
+    with (
+        azure.proxy.fault(Reply(401, b"S3cr3t", headers)),
+        pytest.raises(StoreMisconfigured, match="HTTP 401") as raised,
+    ):
+        backend(azure).get_variable("found")
+    assert "S3cr3t" not in str(raised.value)
+    assert azure.entra.logins == []
+
+
+def test_vault_of_another_tenant(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application's tenant gives no token that it takes, and azure-identity asks no other."""
+    monkeypatch.setattr(azure.proxy, "tenant", IDENTITY)
+    with pytest.raises(StoreMisconfigured, match="client_secret login refused"):
+        backend(azure).get_variable("found")
+
+
+def test_challenge_of_federation_services_has_no_tenant(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(azure.proxy, "tenant", "adfs")
+    assert backend(azure).get_variable("found") == "x"
+
+
+def test_further_claims_are_asked_for_once(azure: AzureRig) -> None:
+    """Continuous Access Evaluation: the token must be new, and hold what the vault says."""
+    asked = backend(azure)
+    asked.get_variable("found")
+    azure.proxy.claims = '{"access_token":{"nbf":{"essential":true,"value":"1600000000"}}}'
+    assert asked.get_variable("found") == "x"
+    first, second = azure.entra.logins
+    assert "nbf" not in first.get("claims", "")
+    assert json.loads(second["claims"])["access_token"]["nbf"]["value"] == "1600000000"
+    assert asked.get_variable("found") == "x"
+    assert len(azure.entra.logins) == 2
+
+
+# The life of a token.
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Seconds that the two clocks are ahead."""
+    from airflow_providers_secrets.backends import _azure_client
+
+    ahead = {"monotonic": 0.0, "wall": 0.0}
+    monotonic, wall = time.monotonic, time.time
+    monkeypatch.setattr(_azure_client, "clock", lambda: monotonic() + ahead["monotonic"])
+    monkeypatch.setattr(time, "time", lambda: wall() + ahead["wall"])
+    return ahead
+
+
+def test_token_is_renewed_before_its_end(azure: AzureRig, clock: dict[str, float]) -> None:
+    asked = backend(azure)
+    for passed, logins in ((0, 1), (3200, 1), (3400, 2), (3500, 2), (6800, 3)):
+        clock["monotonic"] = clock["wall"] = float(passed)
+        assert asked.get_variable("found") == "x"
+        assert len(azure.entra.logins) == logins
+
+
+@pytest.mark.parametrize("leap", [86400.0, -86400.0])
+def test_wall_clock_that_leaps_ends_no_token(azure: AzureRig, clock: dict[str, float], leap: float) -> None:
+    asked = backend(azure)
+    asked.get_variable("found")
+    clock["wall"] = leap
+    assert asked.get_variable("found") == "x"
+    assert len(azure.entra.logins) == 1
+
+
+def test_token_that_cannot_be_renewed_is_used_to_its_end(azure: AzureRig, clock: dict[str, float]) -> None:
+    asked = backend(azure)
+    asked.get_variable("found")
+    clock["monotonic"] = clock["wall"] = 3400.0
+    with azure.entra.fault(Reply(500, b"{}")):
+        assert [asked.get_variable("found"), asked.get_variable("found")] == ["x", "x"]
+    assert len(azure.entra.logins) == 2
+
+
+def test_token_that_is_no_longer_taken_costs_one_login(azure: AzureRig) -> None:
+    asked = backend(azure)
+    asked.get_variable("found")
+    azure.entra.tokens.clear()
+    assert asked.get_variable("found") == "x"
+    assert len(azure.entra.logins) == 2
+
+
+def test_identity_that_the_vault_does_not_know_costs_one_login_in_30_seconds(
+    azure: AzureRig, clock: dict[str, float]
+) -> None:
+    asked = backend(azure)
+    challenge = azure_error(
+        401,
+        "Unauthorized",
+        "S3cr3t",
+        **{"WWW-Authenticate": f'Bearer authorization="https://l/{TENANT}", resource="{RESOURCE}"'},
+    )
+    with azure.proxy.fault(challenge):
+        for passed, logins in ((0, 1), (29, 1), (31, 2), (40, 2)):
+            clock["monotonic"] = float(passed)
+            with pytest.raises(StoreMisconfigured, match="HTTP 401 to a new token"):
+                asked.get_variable("found")
+            assert len(azure.entra.logins) == logins
+
+
+def test_refused_login_is_not_repeated_for_30_seconds(
+    azure: AzureRig, clock: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    asked = backend(azure, client_secret="S3cr3t-wrong")
+    for passed, logins in ((0, 1), (29, 1), (31, 2)):
+        clock["monotonic"] = float(passed)
+        with pytest.raises(StoreMisconfigured, match=r"client_secret login refused \(AADSTS7000215\)"):
+            asked.get_variable("found")
+        assert len(azure.entra.logins) == logins
+    assert "S3cr3t" not in caplog.text
+
+
+def test_login_that_fails_for_now_is_tried_again(azure: AzureRig) -> None:
+    asked = backend(azure, max_attempts=3)
+    with azure.entra.fault(Reply(503, b"{}")), pytest.raises(StoreUnavailable, match="client_secret login: HTTP 503"):
+        asked.get_variable("found")
+    assert len(azure.entra.requests) == 3
+    assert asked.get_variable("found") == "x"
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"error": "temporarily_unavailable"}', b"<html>"], ids=repr)
+def test_token_endpoint_that_fails_for_now_is_asked_again(azure: AzureRig, body: bytes) -> None:
+    failures = [Reply(503, body)] * 2
+    asked = backend(azure)
+    with azure.entra.fault(lambda r: failures.pop() if failures and r.method == "POST" else None):
+        assert asked.get_variable("found") == "x"
+    assert len(azure.entra.logins) == 3
+
+
+def test_login_that_hangs_ends_at_the_deadline(azure: AzureRig) -> None:
+    started = time.monotonic()
+    with azure.entra.fault(Reply(hang=True)), pytest.raises(StoreUnavailable, match="no answer within"):
+        backend(azure, timeout=0.5).get_variable("found")
+    assert time.monotonic() - started < 1.0
+
+
+def test_login_that_hangs_ends_at_its_own_timeout(azure: AzureRig) -> None:
+    with (
+        azure.entra.fault(Reply(hang=True)),
+        pytest.raises(StoreUnavailable, match=r"client_secret login: no answer \(Service"),
+    ):
+        backend(azure, read_timeout=0.2, max_attempts=1).get_variable("found")
+
+
+# Listings.
+
+
+def listed(rig: AzureRig, base: str, **options: Any) -> list[Listed]:
+    asked = backend(rig, **options)
+    return list(asked.listing(asked.connect(), base))
+
+
+def test_listing_is_everything_under_a_base_page_by_page(azure: AzureRig) -> None:
+    names = [f"airflow-variables-{number:03}" for number in range(60)]
+    for name in [*names, "airflow-variables", "airflow-variables-", "airflow-variablesx", "other"]:
+        azure.put(name, "S3cr3t")
+    azure.put("Airflow-Variables-CAPITAL", "x")
+    azure.put("airflow-variables-off", "x", enabled=False)
+    expected = sorted([*names, "airflow-variables-found", "airflow-variables-capital", "airflow-variables-off"])
+    assert listed(azure, "airflow-variables") == [Listed(name) for name in expected]
+    assert listed(azure, "Airflow_Variables") == [Listed(name) for name in expected]
+    assert len([r for r in azure.proxy.requests if not is_login(r)]) == 2 * 3
+    assert len(listed(azure, "")) == 67
+
+
+def test_listing_spells_names_as_lookups_do(azure: AzureRig) -> None:
+    azure.put("Airflow-Variables-My-DB", "x")
+    asked = backend(azure)
+    names = {name for name, _ in asked.listing(asked.connect(), "airflow-variables")}
+    for secret_id in ("my_db", "My-DB", "found"):
+        assert set(asked.plan("variables", secret_id).names) <= names
+
+
+def test_listing_is_lazy(azure: AzureRig) -> None:
+    for number in range(60):
+        azure.put(f"airflow-variables-{number:03}", "x")
+    asked = backend(azure)
+    client = asked.connect()
+    going = asked.listing(client, "airflow-variables")
+    assert azure.proxy.requests == []
+    assert next(going) == Listed("airflow-variables-000")
+    assert len(azure.calls) == 1
+
+
+def test_listing_that_fails_on_a_later_page_does_not_end_quietly(azure: AzureRig) -> None:
+    for number in range(60):
+        azure.put(f"airflow-variables-{number:03}", "x")
+    asked = backend(azure)
+    client = asked.connect()
+    for reply in (azure_error(500, "InternalServerError", "S3cr3t"), json_reply(200, {"value": "S3cr3t"})):
+        with (
+            azure.proxy.fault(lambda request, reply=reply: reply if "skiptoken" in request.path else None),
+            pytest.raises(Exception, match=r"InternalServerError|no page") as raised,
+        ):
+            list(asked.listing(client, "airflow-variables"))
+        assert "S3cr3t" not in str(raised.value)
+
+
+def test_listing_that_goes_on_at_another_host_is_given_no_token_there(azure: AzureRig) -> None:
+    asked = backend(azure)
+    client = asked.connect()
+    elsewhere = json_reply(200, {"value": [], "nextLink": f"{azure.entra.url}/secrets?$skiptoken=1"})
+    with (
+        azure.proxy.fault(lambda request: None if is_login(request) else elsewhere),
+        pytest.raises(Exception, match="another host"),
+    ):
+        list(asked.listing(client, "airflow-variables"))
+    assert not [request for request in azure.entra.requests if "secrets" in request.path]
