@@ -281,7 +281,7 @@ def _challenge(parameters: Mapping[str, str], url: str | None) -> Challenge:
     host = urlsplit(resource).netloc
     if not host:
         raise AzureFault("HTTP 401 that does not say what a token must be for", CHALLENGE)
-    if url is not None and not f".{urlsplit(url).netloc}".lower().endswith(f".{host}".lower()):
+    if url is not None and not f".{_origin(url)[1]}".endswith(f".{_origin(resource)[1]}"):
         raise AzureFault("the vault asks for a token for another host; see verify_challenge_resource", CHALLENGE)
     issuer = urlsplit(parameters.get("authorization_uri") or parameters.get("authorization") or "")
     tenant = issuer.path.strip("/").partition("/")[0]

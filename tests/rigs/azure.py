@@ -119,6 +119,10 @@ class Entra(TlsServer):
                     "token_endpoint": f"{here}/oauth2/v2.0/token",
                 },
             )
+        if path == "/common/discovery/instance":
+            host = request.headers["Host"]
+            metadata = {"preferred_network": host, "preferred_cache": host, "aliases": [host]}
+            return json_reply(200, {"api-version": "1.1", "metadata": [metadata]})
         if not path.endswith("/oauth2/v2.0/token"):
             return json_reply(404, {"error": "not_found"})
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
