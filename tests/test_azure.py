@@ -268,9 +268,8 @@ def test_workload_identity(azure: AzureRig, by: str, tmp_path: Path, monkeypatch
     }[by]
     if by != "options":
         monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(file))
-    if by == "environment":
         monkeypatch.setenv("AZURE_TENANT_ID", TENANT)
-        monkeypatch.setenv("AZURE_CLIENT_ID", CLIENT)
+        monkeypatch.setenv("AZURE_CLIENT_ID", CLIENT if by == "environment" else IDENTITY)
     # The webhook sets this one too; the default chain passes no other on to a workload's identity.
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", azure.entra.url)
     assert unknown(azure, **options).get_variable("found") == "x"
@@ -335,6 +334,7 @@ def test_credential_that_is_not_there(
         ({"sep": "/"}, "'sep'"),
         ({"sep": "_"}, "'sep'"),
         ({"variables_prefix": "a.b"}, "'variables_prefix'"),
+        ({"tenant_id": "S3cr3t/../x"}, "'tenant_id' must be the id or the domain"),
         ({"tenant_id": None}, "'tenant_id' is needed for the credential 'client_secret'"),
         ({"client_id": None}, "'client_id' is needed for the credential 'client_secret'"),
         ({"credential": "client_secret", "client_secret": None}, "'client_secret' is needed"),
@@ -349,6 +349,28 @@ def test_options_that_cannot_be_used(azure: AzureRig, options: dict[str, Any], s
         backend(azure, **options)
     assert said in str(raised.value)
     assert "S3cr3t" not in str(raised.value)
+
+
+def test_workload_identity_needs_what_the_webhook_sets(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = {
+        "TENANT_ID": "'workload_identity_tenant_id' or 'tenant_id'",
+        "CLIENT_ID": "'client_id'",
+        "FEDERATED_TOKEN_FILE": "'workload_identity_token_file'",
+    }
+    for name, option in needed.items():
+        with pytest.raises(
+            ConfigurationError, match=f"option {option} is needed for the credential 'workload_identity'"
+        ):
+            unknown(azure, credential="workload_identity")
+        monkeypatch.setenv(f"AZURE_{name}", "/x")
+    assert unknown(azure, credential="workload_identity")
+
+
+@pytest.mark.parametrize(
+    "vault_url", ["https://v.vault.azure.net/", "HTTPS://V", "https://[::1]:8443", "https://my_vault:8443/path"]
+)
+def test_address_of_a_vault(azure: AzureRig, vault_url: str) -> None:
+    assert backend(azure, vault_url=vault_url)
 
 
 @pytest.mark.parametrize("option", ["connection_timeout", "retry_total", "logging_enable"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,18 +11,29 @@ from urllib.parse import urlsplit
 from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
 from airflow_providers_secrets.outcomes import Outcome
 
-CREDENTIALS: Final[Mapping[str, tuple[str, ...]]] = {
+CREDENTIALS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "default": (),
     "cli": (),
-    "client_certificate": ("tenant_id", "client_id", "client_certificate_path"),
-    "client_secret": ("tenant_id", "client_id", "client_secret"),
+    "client_certificate": (("tenant_id",), ("client_id",), ("client_certificate_path",)),
+    "client_secret": (("tenant_id",), ("client_id",), ("client_secret",)),
     "developer_cli": (),
     "environment": (),
     "managed_identity": (),
     "powershell": (),
-    "workload_identity": (),
+    "workload_identity": (
+        ("workload_identity_tenant_id", "tenant_id"),
+        ("client_id",),
+        ("workload_identity_token_file",),
+    ),
 }
-"""The names of azure-identity's credentials, and the options that each needs."""
+"""The names of azure-identity's credentials, and the options that each needs; of those in one group, one."""
+
+FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
+    ("workload_identity", "workload_identity_tenant_id"): "AZURE_TENANT_ID",
+    ("workload_identity", "client_id"): "AZURE_CLIENT_ID",
+    ("workload_identity", "workload_identity_token_file"): "AZURE_FEDERATED_TOKEN_FILE",
+}
+"""The variable that stands in for an option, by credential and option."""
 
 PROOFS: Final[Mapping[str, str]] = {
     "client_secret": "client_secret",
@@ -29,7 +41,8 @@ PROOFS: Final[Mapping[str, str]] = {
 }
 """The options that only one credential takes, and which."""
 
-_URL: Final = re.compile(r"https://[0-9A-Za-z.-]+(?::[0-9]+)?(?:/[0-9A-Za-z._~-]+)*/*", re.IGNORECASE)
+_HOST: Final = r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])"
+_URL: Final = re.compile(rf"https://{_HOST}(?::[0-9]+)?(?:/[0-9A-Za-z._~-]+)*/*", re.IGNORECASE)
 
 
 def vault_url(value: Any) -> str:
@@ -58,6 +71,13 @@ def _check_port(url: str) -> None:
         raise ValueError("has a port that is none") from None
 
 
+def tenant(value: Any) -> str:
+    """Accept the id or the domain of a tenant."""
+    if not re.fullmatch("[0-9A-Za-z.-]+", strict_text(value)):
+        raise ValueError("must be the id or the domain of a tenant")
+    return str(value)
+
+
 def api_version(value: Any) -> str:
     """Accept a version of Key Vault's REST API."""
     if not re.fullmatch(r"(?:\d\.\d|\d{4}-\d{2}-\d{2})(?:-preview(?:\.\d)?)?", text(value)):
@@ -70,7 +90,7 @@ AZURE_OPTIONS: Final = (
     Option(
         "credential", one_of(*CREDENTIALS), doc="Which credential of azure-identity; else what the options below say."
     ),
-    Option("tenant_id", text, doc="Tenant of the application; with client_id and client_secret."),
+    Option("tenant_id", tenant, doc="Tenant of the application; with client_id and client_secret."),
     Option("client_id", text, doc="The application; for workload_identity else AZURE_CLIENT_ID."),
     Option("client_secret", text, doc="The application's secret."),
     Option(
@@ -78,7 +98,7 @@ AZURE_OPTIONS: Final = (
     ),
     Option("client_certificate_password", text, doc="Password of that file."),
     Option("managed_identity_client_id", text, doc="Client id of a user-assigned managed identity."),
-    Option("workload_identity_tenant_id", text, doc="Tenant of the workload identity; else AZURE_TENANT_ID."),
+    Option("workload_identity_tenant_id", tenant, doc="Tenant of the workload identity; else AZURE_TENANT_ID."),
     Option("workload_identity_token_file", strict_text, doc="File of its token; else AZURE_FEDERATED_TOKEN_FILE."),
     Option("authority", authority, doc="Where to log in; else AZURE_AUTHORITY_HOST, else login.microsoftonline.com."),
     Option("api_version", api_version, "7.4", "Version of Key Vault's REST API."),
@@ -171,9 +191,9 @@ def option_faults(options: Mapping[str, Any]) -> str | None:
     for proof, name in PROOFS.items():
         if options[proof] and chosen != name:
             return f"options {proof!r} and 'credential' contradict each other: {chosen!r} takes none"
-    for name in CREDENTIALS[chosen]:
-        if not options[name]:
-            return f"option {name!r} is needed for the credential {chosen!r}"
+    for group in CREDENTIALS[chosen]:
+        if not any(options[name] or os.environ.get(FROM_ENVIRONMENT.get((chosen, name), "")) for name in group):
+            return f"option {' or '.join(map(repr, group))} is needed for the credential {chosen!r}"
     if options["client_certificate_password"] and chosen != "client_certificate":
         return "option 'client_certificate_path' is needed with 'client_certificate_password'"
     return None

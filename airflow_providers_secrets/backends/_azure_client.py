@@ -29,7 +29,6 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.backends._azure import (
     ABSENT,
     CHALLENGE,
-    CREDENTIALS,
     DISABLED,
     EXPIRED,
     MALFORMED,
@@ -405,8 +404,8 @@ def _credential(options: Options, transport: _Transport) -> Any:
     except (ValueError, TypeError, OSError) as error:
         # They tell what is wrong with a key or a password with parts of it.
         reason = type(error).__name__
-    of = " or ".join(repr(option) for option in (*CREDENTIALS[name][-1:], "credential"))
-    raise AzureFault(f"option {of}: no {name} credential can be made of it ({reason})", UNREADABLE)
+    option = "client_certificate_path" if name == "client_certificate" else "credential"
+    raise AzureFault(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
 
 
 def _http(options: Options, transport: _Transport) -> dict[str, Any]:
