@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import json
 import re
-import ssl
 import tempfile
 import threading
 import time
@@ -25,6 +24,7 @@ from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBack
 from tests.proxy import Proxy, Reply, Request
 from tests.rigs import Rig, needs
 from tests.rigs.identities import Internet
+from tests.rigs.tls import TlsFront
 
 TENANT = "8a5ea0f4-0000-4000-8000-000000000001"
 CLIENT = "8a5ea0f4-0000-4000-8000-00000000000c"
@@ -50,26 +50,17 @@ def is_login(request: Request) -> bool:
     return "Authorization" not in request.headers
 
 
-class TlsServer(Proxy):
-    """Answers by itself over TLS.
+class Server(Proxy):
+    """Answers by itself.
 
-    :param certificate: paths of the certificate and its key; without, it speaks in the clear.
+    :ivar tls_port: where it is reached with TLS, if it is.
     """
 
-    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
-        super().__init__()
-        self.scheme = "https" if certificate else "http"
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            # The handshake is the handling thread's business, so that a slow client holds up no other.
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
+    tls_port: int | None = None
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"https://127.0.0.1:{self.tls_port}" if self.tls_port else super().url
 
     def reply(self, request: Request) -> Reply | None:
         return super().reply(request) or self.answer(request)
@@ -78,7 +69,7 @@ class TlsServer(Proxy):
         raise NotImplementedError
 
 
-class Entra(TlsServer):
+class Entra(Server):
     """A Microsoft Entra authority for every tenant: it knows one application, by secret, certificate or another's token.
 
     :ivar life: seconds that its tokens live.
@@ -86,8 +77,8 @@ class Entra(TlsServer):
     :ivar federated: the token of another issuer that it takes for the application.
     """
 
-    def __init__(self, certificate: tuple[str, str]) -> None:
-        super().__init__(certificate)
+    def __init__(self) -> None:
+        super().__init__()
         self.life = 3600
         self.certificate: bytes | None = None
         self.federated: str | None = None
@@ -150,7 +141,7 @@ class Entra(TlsServer):
         return False
 
 
-class Metadata(TlsServer):
+class Metadata(Server):
     """The managed identity endpoints of a virtual machine (IMDS) and of App Service, in the clear as those are.
 
     :ivar assigned: client ids of the user-assigned identities; ``None`` is the system-assigned one.
@@ -177,7 +168,7 @@ class Metadata(TlsServer):
         return json_reply(200, {**token, "resource": query["resource"], "expires_in": str(token["expires_in"])})
 
 
-class Vault(TlsServer):
+class Vault(Server):
     """A vault that takes the tokens of *entra*.
 
     :ivar tenant: whose tokens it says to take.
@@ -185,8 +176,8 @@ class Vault(TlsServer):
     :ivar claims: what it asks the next token to hold besides, as JSON.
     """
 
-    def __init__(self, certificate: tuple[str, str], entra: Entra) -> None:
-        super().__init__(certificate)
+    def __init__(self, entra: Entra) -> None:
+        super().__init__()
         self._entra = entra
         self.tenant = TENANT
         self.resource = RESOURCE
@@ -289,7 +280,7 @@ def absent(name: str) -> Reply:
     return azure_error(404, "SecretNotFound", words)
 
 
-class Cloud(TlsServer):
+class Cloud(Server):
     """The vault and the authority by their real hosts, behind an HTTPS proxy.
 
     :ivar environment: the variables that make a process find them there, and trust them.
@@ -333,9 +324,11 @@ class AzureRig(Rig):
         self.bundle = self.directory / "authority.pem"
         self.authority.cert_pem.write_to_path(str(self.bundle))
         certificate = self.issue("127.0.0.1", "*.vault.azure.net", "login.microsoftonline.com")
-        self.entra = Entra(certificate)
+        self.entra = Entra()
         self.metadata = Metadata(self.entra)
-        self.proxy = Vault(certificate, self.entra)
+        self.proxy = Vault(self.entra)
+        self.tls = TlsFront(certificate, self.entra.port, self.proxy.port)
+        self.entra.tls_port, self.proxy.tls_port = self.tls.ports
         self.cloud = Cloud(self.proxy, self.entra, certificate, self.bundle)
 
     def issue(self, name: str, *others: str) -> tuple[str, str]:
@@ -402,5 +395,5 @@ class AzureRig(Rig):
         return self.proxy.fault(lambda request: None if is_login(request) else faults[fault])
 
     def stop(self) -> None:
-        for server in (self.cloud, self.proxy, self.metadata, self.entra):
+        for server in (self.tls, self.cloud, self.proxy, self.metadata, self.entra):
             server.stop()
