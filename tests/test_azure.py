@@ -16,7 +16,7 @@ import pytest
 
 from airflow_providers_secrets import access
 from airflow_providers_secrets.access import Listed
-from airflow_providers_secrets.backends import azure_key_vault
+from airflow_providers_secrets.backends import _forks, azure_key_vault
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from airflow_providers_secrets.errors import (
     AccessDenied,
@@ -473,6 +473,39 @@ def test_8_forked_children_get_their_own_answers(azure: AzureRig) -> None:
         assert child.exitcode == 0
     # Each child logged in for itself.
     assert len(azure.entra.logins) == 9
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
+def test_fork_waits_for_the_threads_of_lookups_that_have_ended(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be freeing what OpenSSL holds, behind a lock that a child would inherit."""
+    go_on = threading.Event()
+
+    def speak() -> None:
+        _forks.note_tls()
+        go_on.wait(30)
+
+    thread = threading.Thread(target=speak, name="secrets-lookup")
+    thread.start()
+    threading.Timer(0.1, go_on.set).start()
+    for _ in range(20):
+        backend(azure).get_variable("found")
+    spoke = list(_forks._ending)
+    _forks.let_threads_end()
+    assert thread.native_id in spoke
+    assert len(spoke) >= 20
+    assert not [one for one in spoke if Path(f"/proc/self/task/{one}").exists()]
+    # A thread that goes on, as one of a lookup that is tried again, holds a fork up for a moment only.
+    monkeypatch.setattr(_forks, "LONGEST_WAIT", 0.05)
+    go_on.clear()
+    thread = threading.Thread(target=speak, name="secrets-lookup")
+    thread.start()
+    started = time.monotonic()
+    _forks.let_threads_end()
+    assert time.monotonic() - started < 0.5
+    go_on.set()
+    thread.join(10)
 
 
 def test_redirect_is_not_followed(azure: AzureRig) -> None:

@@ -37,6 +37,7 @@ from airflow_providers_secrets.backends._azure import (
     AzureFault,
     credential_name,
 )
+from airflow_providers_secrets.backends._forks import note_tls
 
 Options = Mapping[str, Any]
 
@@ -183,7 +184,10 @@ class AzureClient:
         return _content(response)
 
     def _ask(self, url: str, token: Token | None) -> requests.Response:
-        return self._session.get(url, auth=Bearer(token.text if token else None), **self._how)
+        try:
+            return self._session.get(url, auth=Bearer(token.text if token else None), **self._how)
+        finally:
+            note_tls()
 
     # Tokens.
 
