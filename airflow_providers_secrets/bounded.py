@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from airflow_providers_secrets.forks import note_end
+
 Result = TypeVar("Result")
 
 
@@ -29,7 +31,7 @@ class Bounded(Generic[Result]):
         self._finished = threading.Event()
         self._state = threading.Lock()
         context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._run,), name="secrets-lookup", daemon=True)
+        thread = threading.Thread(target=context.run, args=(self._run_and_end,), name="secrets-lookup", daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -47,6 +49,12 @@ class Bounded(Generic[Result]):
                     self._given_up.set()
                     self._left_behind(+1)
         return not late
+
+    def _run_and_end(self) -> None:
+        try:
+            self._run()
+        finally:
+            note_end()
 
     def _run(self) -> None:
         try:

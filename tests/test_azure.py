@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets import access
-from airflow_providers_secrets.access import Listed
-from airflow_providers_secrets.backends import _forks, azure_key_vault
+from airflow_providers_secrets import answers
+from airflow_providers_secrets.backends import azure_key_vault
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from airflow_providers_secrets.errors import (
     AccessDenied,
@@ -27,6 +26,7 @@ from airflow_providers_secrets.errors import (
     StoreUnavailable,
 )
 from tests.proxy import Reply, Request
+from tests.rigs import PAGE
 from tests.rigs.azure import (
     CLIENT,
     CLIENT_SECRET,
@@ -54,7 +54,7 @@ def as_new(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def backend(rig: AzureRig, **options: Any) -> AzureKeyVaultBackend:
-    return AzureKeyVaultBackend(**{**rig.options(), **options})
+    return AzureKeyVaultBackend(**{**rig.options(), "cache_ttl": 0, **options})
 
 
 def unknown(rig: AzureRig, **options: Any) -> AzureKeyVaultBackend:
@@ -475,39 +475,6 @@ def test_8_forked_children_get_their_own_answers(azure: AzureRig) -> None:
     assert len(azure.entra.logins) == 9
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
-def test_fork_waits_for_the_threads_of_lookups_that_have_ended(
-    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They may be freeing what OpenSSL holds, behind a lock that a child would inherit."""
-    go_on = threading.Event()
-
-    def speak() -> None:
-        _forks.note_tls()
-        go_on.wait(30)
-
-    thread = threading.Thread(target=speak, name="secrets-lookup")
-    thread.start()
-    threading.Timer(0.1, go_on.set).start()
-    for _ in range(20):
-        backend(azure).get_variable("found")
-    spoke = list(_forks._ending)
-    _forks.let_threads_end()
-    assert thread.native_id in spoke
-    assert len(spoke) >= 20
-    assert not [one for one in spoke if Path(f"/proc/self/task/{one}").exists()]
-    # A thread that goes on, as one of a lookup that is tried again, holds a fork up for a moment only.
-    monkeypatch.setattr(_forks, "LONGEST_WAIT", 0.05)
-    go_on.clear()
-    thread = threading.Thread(target=speak, name="secrets-lookup")
-    thread.start()
-    started = time.monotonic()
-    _forks.let_threads_end()
-    assert time.monotonic() - started < 0.5
-    go_on.set()
-    thread.join(10)
-
-
 def test_redirect_is_not_followed(azure: AzureRig) -> None:
     asked = backend(azure)
     assert asked.get_variable("found") == "x"
@@ -605,14 +572,14 @@ def test_token_is_given_to_the_host_that_it_is_for(azure: AzureRig, monkeypatch:
         monkeypatch.setenv(name, value)
     options = {"vault_url": azure.cloud.VAULT_URL, "verify_challenge_resource": None, "authority": None}
     assert backend(azure, **options).get_variable("found") == "x"
-    access.start_anew()
+    answers.start_anew()
     monkeypatch.setattr(azure.proxy, "resource", "https://azure.net")
     # The vault here still takes tokens for vault.azure.net alone; what counts is that one was given.
     with pytest.raises(StoreMisconfigured, match="HTTP 401"):
         backend(azure, **options).get_variable("found")
     logins = len(azure.entra.logins)
     for foreign in ("https://vault.azure.net.evil.example", "https://evil.example", "https://t.vault.azure.net"):
-        access.start_anew()
+        answers.start_anew()
         monkeypatch.setattr(azure.proxy, "resource", foreign)
         with pytest.raises(StoreMisconfigured, match="verify_challenge_resource"):
             backend(azure, **options).get_variable("found")
@@ -787,9 +754,10 @@ def test_login_that_hangs_ends_at_its_own_timeout(azure: AzureRig) -> None:
 # Listings.
 
 
-def listed(rig: AzureRig, base: str, **options: Any) -> list[Listed]:
-    asked = backend(rig, **options)
-    return list(asked.listing(asked.connect(), base))
+def listed(rig: AzureRig, base: str) -> list[str]:
+    """The names that a backend finds under *base*."""
+    asked = backend(rig)
+    return [found.name for found in asked.listing(asked.connect(), asked.prefix(base))]
 
 
 def test_listing_is_everything_under_a_base_page_by_page(azure: AzureRig) -> None:
@@ -799,18 +767,17 @@ def test_listing_is_everything_under_a_base_page_by_page(azure: AzureRig) -> Non
     azure.put("Airflow-Variables-CAPITAL", "x")
     azure.put("airflow-variables-off", "x", enabled=False)
     expected = sorted([*names, "airflow-variables-found", "airflow-variables-capital", "airflow-variables-off"])
-    assert listed(azure, "airflow-variables") == [Listed(name) for name in expected]
-    assert listed(azure, "Airflow_Variables") == [Listed(name) for name in expected]
-    assert len([r for r in azure.proxy.requests if not is_login(r)]) == 2 * 3
+    assert listed(azure, "airflow-variables") == expected
+    assert listed(azure, "Airflow_Variables") == expected
+    assert azure.calls == [PAGE] * 2 * 3
     assert len(listed(azure, "")) == 67
 
 
 def test_listing_spells_names_as_lookups_do(azure: AzureRig) -> None:
     azure.put("Airflow-Variables-My-DB", "x")
-    asked = backend(azure)
-    names = {name for name, _ in asked.listing(asked.connect(), "airflow-variables")}
+    names = listed(azure, "airflow-variables")
     for secret_id in ("my_db", "My-DB", "found"):
-        assert set(asked.plan("variables", secret_id).names) <= names
+        assert set(backend(azure).plan("variables", secret_id).names) <= set(names)
 
 
 def test_listing_is_lazy(azure: AzureRig) -> None:
@@ -818,10 +785,10 @@ def test_listing_is_lazy(azure: AzureRig) -> None:
         azure.put(f"airflow-variables-{number:03}", "x")
     asked = backend(azure)
     client = asked.connect()
-    going = asked.listing(client, "airflow-variables")
+    going = asked.listing(client, "airflow-variables-")
     assert azure.proxy.requests == []
-    assert next(going) == Listed("airflow-variables-000")
-    assert len(azure.calls) == 1
+    assert next(going).name == "airflow-variables-000"
+    assert azure.calls == [PAGE]
 
 
 def test_listing_that_fails_on_a_later_page_does_not_end_quietly(azure: AzureRig) -> None:
@@ -834,7 +801,7 @@ def test_listing_that_fails_on_a_later_page_does_not_end_quietly(azure: AzureRig
             azure.proxy.fault(lambda request, reply=reply: reply if "skiptoken" in request.path else None),
             pytest.raises(Exception, match=r"InternalServerError|no page") as raised,
         ):
-            list(asked.listing(client, "airflow-variables"))
+            list(asked.listing(client, "airflow-variables-"))
         assert "S3cr3t" not in str(raised.value)
 
 
@@ -846,5 +813,5 @@ def test_listing_that_goes_on_at_another_host_is_given_no_token_there(azure: Azu
         azure.proxy.fault(lambda request: None if is_login(request) else elsewhere),
         pytest.raises(Exception, match="another host"),
     ):
-        list(asked.listing(client, "airflow-variables"))
+        list(asked.listing(client, "airflow-variables-"))
     assert not [request for request in azure.entra.requests if "secrets" in request.path]

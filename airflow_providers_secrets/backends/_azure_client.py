@@ -37,7 +37,6 @@ from airflow_providers_secrets.backends._azure import (
     AzureFault,
     credential_name,
 )
-from airflow_providers_secrets.backends._forks import note_tls
 
 Options = Mapping[str, Any]
 
@@ -184,10 +183,7 @@ class AzureClient:
         return _content(response)
 
     def _ask(self, url: str, token: Token | None) -> requests.Response:
-        try:
-            return self._session.get(url, auth=Bearer(token.text if token else None), **self._how)
-        finally:
-            note_tls()
+        return self._session.get(url, auth=Bearer(token.text if token else None), **self._how)
 
     # Tokens.
 

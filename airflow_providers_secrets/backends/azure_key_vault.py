@@ -18,8 +18,9 @@ from airflow_providers_secrets.backends._azure import (
     option_faults,
 )
 from airflow_providers_secrets.errors import ConfigurationError, shown
-from airflow_providers_secrets.lookup import SecretLookupMixin, warn
+from airflow_providers_secrets.lookup import SecretLookupMixin
 from airflow_providers_secrets.naming import Kind, Plan, team_fault
+from airflow_providers_secrets.notices import warn
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._azure_client import AzureClient
@@ -48,6 +49,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
     store = "Azure Key Vault"
     sdk = ("azure.identity", "requests")
     extra = "azure"
+    ambient = ("AZURE_", "IDENTITY_", "MSI_")
     default_bases: ClassVar = {
         "connections": "airflow-connections",
         "variables": "airflow-variables",
@@ -129,9 +131,12 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
             raise self.invalid(name, "the answer holds no value")
         return Answer(value, _name_in(identifier))
 
-    def listing(self, client: AzureClient, base: str) -> Iterator[Listed]:
-        """Give the names of all secrets under *base*, disabled ones too, page by page. Needs ``list`` on secrets."""
-        prefix = self.name(base, "") if base else ""
+    def prefix(self, base: str) -> str:
+        """Give what the names of all ids under one base start with."""
+        return self.name(base, "") if base else ""
+
+    def listing(self, client: AzureClient, prefix: str) -> Iterator[Listed]:
+        """Give the names that start with *prefix*, of disabled secrets too, page by page. Needs ``list`` on secrets."""
         for page in client.pages("/secrets"):
             for secret in page:
                 name = _name_in(str(secret.get("id")))

@@ -22,7 +22,7 @@ import trustme
 
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from tests.proxy import Proxy, Reply, Request
-from tests.rigs import Rig, needs
+from tests.rigs import PAGE, Rig, needs
 from tests.rigs.identities import Internet
 from tests.rigs.tls import TlsFront
 
@@ -373,9 +373,9 @@ class AzureRig(Rig):
     @property
     def calls(self) -> list[str]:
         asked = [urlsplit(request.path).path for request in self.proxy.requests if not is_login(request)]
-        return [path.removeprefix("/secrets/") for path in asked]
+        return [PAGE if path == "/secrets" else path.removeprefix("/secrets/") for path in asked]
 
-    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def found(**how: Any) -> Reply:
             name = how.pop("name", "airflow-variables-found")
             return json_reply(200, {"value": "S3cr3t-value", "id": f"{self.proxy.url}/secrets/{name}/1"}, how)
@@ -392,7 +392,12 @@ class AzureRig(Rig):
             "drip": found(drip=0.1),
             "wrong-name": found(name="another-name"),
         }
-        return self.proxy.fault(lambda request: None if is_login(request) else faults[fault])
+
+        def reply(request: Request) -> Reply | None:
+            spared = is_login(request) or (listings and urlsplit(request.path).path != "/secrets")
+            return None if spared else faults[fault]
+
+        return self.proxy.fault(reply)
 
     def stop(self) -> None:
         for server in (self.tls, self.cloud, self.proxy, self.metadata, self.entra):
