@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before Airflow is imported anywhere: nothing of the developer's own Airflow or AWS set-up takes part.
-for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_", "AZURE_", "IDENTITY_", "VAULT_"))]:
+_AMBIENT = ("AIRFLOW", "AWS_", "AZURE_", "GCE_", "GOOGLE_", "IDENTITY_", "VAULT_")
+# Before Airflow is imported anywhere: nothing of the developer's own Airflow or cloud set-up takes part.
+for _name in [name for name in os.environ if name.startswith(_AMBIENT)]:
     if _name != "AWS_CA_BUNDLE":
         del os.environ[_name]
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -21,9 +22,10 @@ from airflow_providers_secrets import answers, notices  # noqa: E402
 from tests.rigs import Rig  # noqa: E402
 from tests.rigs.aws import SecretsManagerRig, SsmRig  # noqa: E402
 from tests.rigs.azure import AzureRig  # noqa: E402
+from tests.rigs.google import GoogleGrpcRig, GoogleRestRig  # noqa: E402
 from tests.rigs.vault import VaultRig  # noqa: E402
 
-RIGS = (SsmRig, SecretsManagerRig, VaultRig, AzureRig)
+RIGS = (SsmRig, SecretsManagerRig, VaultRig, AzureRig, GoogleGrpcRig, GoogleRestRig)
 
 
 @functools.cache
@@ -61,6 +63,13 @@ def vault() -> VaultRig:
 def azure() -> AzureRig:
     rig = _running(AzureRig)
     assert isinstance(rig, AzureRig)
+    return rig
+
+
+@pytest.fixture(params=(GoogleGrpcRig, GoogleRestRig), ids=lambda rig: rig.name)
+def google(request: pytest.FixtureRequest) -> GoogleRestRig:
+    rig = _running(request.param)
+    assert isinstance(rig, GoogleRestRig)
     return rig
 
 

@@ -1,0 +1,89 @@
+"""Google Secret Manager."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.secrets.base_secrets import BaseSecretsBackend
+
+from airflow_providers_secrets.access import Answer, Listed
+from airflow_providers_secrets.backends._gcp import ADVICE, GOOGLE_OPTIONS, OUTCOMES, GoogleFault, option_faults
+from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.lookup import SecretLookupMixin
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.backends._gcp_client import GoogleClient
+
+
+class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
+    """Connections, variables and configuration values from Google Secret Manager.
+
+    The latest version of the secret ``{prefix}{sep}{id}`` holds the value as UTF-8 text. In multi-team mode
+    ``{prefix}{sep}{team}--{id}`` is asked first. An id with other characters than letters, digits, ``_`` and ``-``
+    is refused: no secret can have such a name.
+
+    A process logs in once, at its first lookup, and finds its project then; the token is renewed by the lookup that
+    finds it about to end. Before a fork, calls over gRPC are brought to an end within a second, and those that had
+    to be cancelled are repeated.
+
+    Needs ``secretmanager.versions.access`` on the secrets. See `AccessSecretVersion
+    <https://cloud.google.com/secret-manager/docs/reference/rpc/google.cloud.secretmanager.v1>`_.
+
+    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.lookup.SecretLookupMixin`.
+    """
+
+    store = "Google Secret Manager"
+    # What the transport needs beyond is loaded when the client is made.
+    sdk = ("google.auth",)
+    extra = "google"
+    default_bases: ClassVar = {
+        "connections": "airflow-connections",
+        "variables": "airflow-variables",
+        "config": "airflow-config",
+    }
+    default_sep = "-"
+    own_options = GOOGLE_OPTIONS
+    name_pattern = re.compile(r"[A-Za-z0-9_-]{1,255}")
+    outcomes = OUTCOMES
+    advice = ADVICE
+    expired_login = frozenset({"UNAUTHENTICATED"})
+    telltale_loggers = ("google.auth", "grpc", "requests", "urllib3.connectionpool")
+
+    def normalised_bases(self, base: Any) -> Iterable[str]:
+        """Give the prefix as it is: of this store's, nothing is stripped."""
+        yield base
+
+    def check_options(self) -> None:
+        """Refuse options that contradict each other."""
+        super().check_options()
+        if fault := option_faults(self.options):
+            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
+
+    def connect(self) -> GoogleClient:
+        """Make the client: find the credentials and the project."""
+        from airflow_providers_secrets.backends._gcp_client import GoogleClient
+
+        return GoogleClient(self.options)
+
+    def fetch(self, client: GoogleClient, name: str) -> Answer:
+        """Read one secret's version."""
+        return client.read(name)
+
+    def listing(self, client: GoogleClient, base: str) -> Iterator[Listed]:
+        """Give the names of the secrets under *base*; their values take a read each."""
+        for name in client.names(self.name(base, "")):
+            yield Listed(name)
+
+    def codes(self, error: Exception) -> Iterator[str]:
+        """Give a fault's codes; or OpenSSL's reason and the class names of an SDK's own error."""
+        if isinstance(error, GoogleFault):
+            yield from error.codes
+            return
+        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
+        yield from (kind.__name__ for kind in type(error).__mro__)
+
+    def retry_after(self, error: Exception) -> float | None:
+        """Give the seconds of RetryInfo or Retry-After, where the answer had them."""
+        return error.retry_after if isinstance(error, GoogleFault) else None

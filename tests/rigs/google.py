@@ -1,0 +1,252 @@
+"""Google Secret Manager's REST API on loopback, written from its documentation, and its gRPC API in front of it.
+
+https://cloud.google.com/secret-manager/docs/reference/rest; errors: https://cloud.google.com/apis/design/errors.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import google.auth.jwt
+import google_crc32c
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
+from tests.proxy import Proxy, Reply, Request
+from tests.rigs import Rig, needs
+from tests.tcp import TcpProxy
+
+PROJECT = "test-project"
+PROJECT_NUMBER = "123456789098"
+SERVICE_ACCOUNT = f"airflow@{PROJECT}.iam.gserviceaccount.com"
+WIRE_FAULTS = frozenset({"proxy-404", "truncated", "reset", "drip"})
+"""What is injected between gRPC's client and server, rather than behind the server."""
+
+
+class Version(NamedTuple):
+    data: bytes
+    state: str = "ENABLED"
+    crc32c: int | None = None
+
+
+@functools.cache
+def _key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def public_key() -> bytes:
+    encoding, kind = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return _key().public_key().public_bytes(encoding, kind)
+
+
+def service_account_key(token_uri: str = "https://oauth2.googleapis.com/token") -> dict[str, str]:
+    """A key file of the tests' service account."""
+    encoding, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private = _key().private_bytes(encoding, kind, serialization.NoEncryption())
+    return {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": "0123456789abcdef",
+        "private_key": private.decode(),
+        "client_email": SERVICE_ACCOUNT,
+        "client_id": "1",
+        "token_uri": token_uri,
+    }
+
+
+def google_error(status: int, code: str, message: str = "S3cr3t-message", **error: Any) -> Reply:
+    """An error as Google's APIs spell it."""
+    body = json.dumps({"error": {"code": status, "status": code, "message": message, **error}}).encode()
+    return Reply(status, body, {"Content-Type": "application/json; charset=UTF-8"})
+
+
+def google_answer(data: Any, **how: Any) -> Reply:
+    return Reply(200, json.dumps(data).encode(), {"Content-Type": "application/json; charset=UTF-8"}, **how)
+
+
+class SecretManager(Proxy):
+    """The API. Who asks needs a token of :attr:`tokens`, or one that the tests' service account has signed.
+
+    :ivar secrets: the versions of each secret, by its resource name with the project's id.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: dict[str, list[Version]] = {}
+        self.tokens: set[str] = set()
+        self.page_size = 1000
+
+    def put(self, name: str, *versions: Version) -> None:
+        self.secrets[name] = [*self.secrets.get(name, ()), *versions]
+
+    def reply(self, request: Request) -> Reply | None:
+        return super().reply(request) or self.answer(request)
+
+    def answer(self, request: Request) -> Reply:
+        if not self._known(request.headers):
+            return google_error(401, "UNAUTHENTICATED")
+        url = urlsplit(request.path)
+        path = unquote(url.path).removeprefix("/v1/")
+        if path.endswith(":access"):
+            return self._access(*path.removesuffix(":access").rsplit("/versions/", 1))
+        return self._list(path, {name: values[0] for name, values in parse_qs(url.query).items()})
+
+    def _known(self, headers: dict[str, str]) -> bool:
+        kind, _, token = {name.lower(): value for name, value in headers.items()}.get("authorization", "").partition(" ")
+        if kind != "Bearer":
+            return False
+        if token in self.tokens:
+            return True
+        with contextlib.suppress(Exception):
+            claims = google.auth.jwt.decode(token, certs=public_key())
+            return claims["iss"] == SERVICE_ACCOUNT and "cloud-platform" in claims["scope"]
+        return False
+
+    def _access(self, secret: str, version: str) -> Reply:
+        versions = self.secrets.get(secret, [])
+        number = len(versions) if version == "latest" else int(version)
+        if not 1 <= number <= len(versions):
+            return google_error(404, "NOT_FOUND", f"Secret [{secret}] not found or has no versions.")
+        found = versions[number - 1]
+        if found.state != "ENABLED":
+            return google_error(400, "FAILED_PRECONDITION", f"Secret Version is in {found.state} state.")
+        return google_answer(access_answer(f"{secret}/versions/{number}", found))
+
+    def _list(self, path: str, query: dict[str, str]) -> Reply:
+        parent, wanted = path.removesuffix("secrets"), query.get("filter", "name:").removeprefix("name:")
+        names = sorted(name for name in self.secrets if name.rpartition("/")[0] == path and wanted in name)
+        start, size = int(query.get("pageToken", "0")), min(int(query.get("pageSize", "25000")), self.page_size)
+        assert parent
+        page = {"secrets": [{"name": _answered(name)} for name in names[start : start + size]]}
+        more = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
+        return google_answer({**page, **more})
+
+
+def access_answer(name: str, version: Version) -> dict[str, Any]:
+    crc32c = google_crc32c.value(version.data) if version.crc32c is None else version.crc32c
+    return {
+        "name": _answered(name),
+        "payload": {"data": base64.b64encode(version.data).decode(), "dataCrc32c": str(crc32c)},
+    }
+
+
+def _answered(name: str) -> str:
+    """Google answers with the project's number."""
+    return name.replace(f"projects/{PROJECT}/", f"projects/{PROJECT_NUMBER}/")
+
+
+class GoogleRestRig(Rig):
+    """REST, by the key of a service account."""
+
+    name = "google-rest"
+    backend_class = CloudSecretManagerBackend
+    class_path = "airflow_providers_secrets.backends.gcp_secret_manager.CloudSecretManagerBackend"
+    extra = "google"
+    sdk = "requests"
+
+    def __init__(self) -> None:
+        needs.module("google.auth", self.extra)
+        self.server = SecretManager()
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def options(self) -> dict[str, Any]:
+        key = json.dumps(service_account_key())
+        return {"transport": "rest", "endpoint": self.url, "gcp_keyfile_dict": key}
+
+    def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
+        base = f"airflow-{kind}" if base is None else base
+        return f"{base}-{team}--{secret_id}" if team else f"{base}-{secret_id}"
+
+    def resource(self, path: str) -> str:
+        return f"projects/{PROJECT}/secrets/{path}"
+
+    def put(self, path: str, text: str) -> None:
+        self.server.put(self.resource(path), Version(text.encode()))
+
+    def remove(self, path: str) -> None:
+        del self.server.secrets[self.resource(path)]
+
+    @property
+    def calls(self) -> list[str]:
+        names = (urlsplit(request.path).path for request in self.server.requests)
+        return [unquote(name).split("/secrets/")[1].split("/")[0] for name in names if name.endswith(":access")]
+
+    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+        found = access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t-value"))
+        faults = {
+            "denied": google_error(403, "PERMISSION_DENIED"),
+            "throttled": google_error(429, "RESOURCE_EXHAUSTED"),
+            "server-error": google_error(500, "INTERNAL"),
+            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
+            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/json"}),
+            "truncated": google_answer(found, truncate=True),
+            "reset": Reply(reset=True),
+            "hang": Reply(hang=True),
+            "drip": google_answer(found, drip=0.1),
+            "wrong-name": google_answer(found),
+        }
+        return self.server.fault(faults[fault])
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+class GoogleGrpcRig(GoogleRestRig):
+    """gRPC, by the key of a service account."""
+
+    name = "google-grpc"
+    sdk = "grpc"
+
+    def __init__(self) -> None:
+        super().__init__()
+        needs.module("grpc", self.extra)
+        needs.test_module("google.cloud.secretmanager_v1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.rigs.google_grpc", str(self.server.port)],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        owner = os.getpid()
+        atexit.register(lambda: self.stop() if os.getpid() == owner else None)
+        assert self.process.stdout
+        self.wire = TcpProxy(("127.0.0.1", int(self.process.stdout.readline())))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.wire.port}"
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "transport": "grpc"}
+
+    @contextlib.contextmanager
+    def fault(self, fault: str) -> Iterator[None]:
+        with self.wire.fault(fault) if fault in WIRE_FAULTS else super().fault(fault):
+            yield
+
+    def stop(self) -> None:
+        if self.process.poll() is not None:
+            return
+        self.wire.stop()
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+        super().stop()
