@@ -94,7 +94,7 @@ class Login:
                 credentials, project = _impersonated(credentials, options)
             elif hasattr(credentials, "with_always_use_jwt_access"):
                 # A service account's key signs for itself, as in Google's own clients: nothing to ask for.
-                credentials = credentials.with_always_use_jwt_access(True)
+                credentials = credentials.with_always_use_jwt_access(True)  # noqa: FBT003  # Google's signature
             if options["quota_project_id"] and hasattr(credentials, "with_quota_project"):
                 credentials = credentials.with_quota_project(options["quota_project_id"])
         except exceptions.DefaultCredentialsError:

@@ -43,8 +43,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     kinds = descriptor_pb2.FieldDescriptorProto
     for message, fields in _FIELDS.items():
         described = file.message_type.add(name=message)
-        for name, (number, kind) in fields.items():
-            repeated, kind = kind.startswith("*"), kind.lstrip("*")
+        for name, (number, marked) in fields.items():
+            repeated, kind = marked.startswith("*"), marked.lstrip("*")
             field = described.field.add(
                 name=name, number=number, label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
             )

@@ -38,6 +38,7 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     # What the transport needs beyond is loaded when the client is made.
     sdk = ("google.auth",)
     extra = "google"
+    ambient = ("GOOGLE_", "GCE_", "CLOUDSDK_", "GCLOUD_")
     default_bases: ClassVar = {
         "connections": "airflow-connections",
         "variables": "airflow-variables",
@@ -71,9 +72,9 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
         """Read one secret's version."""
         return client.read(name)
 
-    def listing(self, client: GoogleClient, base: str) -> Iterator[Listed]:
-        """Give the names of the secrets under *base*; their values take a read each."""
-        for name in client.names(self.name(base, "")):
+    def listing(self, client: GoogleClient, prefix: str) -> Iterator[Listed]:
+        """Give the names that start with *prefix*, page by page. Needs ``secretmanager.secrets.list``."""
+        for name in client.names(prefix):
             yield Listed(name)
 
     def codes(self, error: Exception) -> Iterator[str]:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
 from tests.proxy import Proxy, Reply, Request
-from tests.rigs import Rig, needs
+from tests.rigs import PAGE, Rig, needs
 from tests.tcp import TcpProxy
 
 PROJECT = "test-project"
@@ -104,7 +104,9 @@ class SecretManager(Proxy):
         return self._list(path, {name: values[0] for name, values in parse_qs(url.query).items()})
 
     def _known(self, headers: dict[str, str]) -> bool:
-        kind, _, token = {name.lower(): value for name, value in headers.items()}.get("authorization", "").partition(" ")
+        kind, _, token = {name.lower(): value for name, value in headers.items()}.get("authorization", "").partition(
+            " "
+        )
         if kind != "Bearer":
             return False
         if token in self.tokens:
@@ -147,6 +149,15 @@ def _answered(name: str) -> str:
     return name.replace(f"projects/{PROJECT}/", f"projects/{PROJECT_NUMBER}/")
 
 
+def is_page(request: Request) -> bool:
+    return urlsplit(request.path).path.endswith("/secrets")
+
+
+def asked(request: Request) -> str:
+    """The name of the secret that is read."""
+    return unquote(urlsplit(request.path).path).split("/secrets/")[1].split("/")[0]
+
+
 class GoogleRestRig(Rig):
     """REST, by the key of a service account."""
 
@@ -183,10 +194,9 @@ class GoogleRestRig(Rig):
 
     @property
     def calls(self) -> list[str]:
-        names = (urlsplit(request.path).path for request in self.server.requests)
-        return [unquote(name).split("/secrets/")[1].split("/")[0] for name in names if name.endswith(":access")]
+        return [PAGE if is_page(request) else asked(request) for request in self.server.requests]
 
-    def fault(self, fault: str) -> contextlib.AbstractContextManager[None]:
+    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         found = access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t-value"))
         faults = {
             "denied": google_error(403, "PERMISSION_DENIED"),
@@ -200,7 +210,7 @@ class GoogleRestRig(Rig):
             "drip": google_answer(found, drip=0.1),
             "wrong-name": google_answer(found),
         }
-        return self.server.fault(faults[fault])
+        return self.server.fault(lambda request: faults[fault] if is_page(request) or not listings else None)
 
     def stop(self) -> None:
         self.server.stop()
@@ -236,8 +246,10 @@ class GoogleGrpcRig(GoogleRestRig):
         return {**super().options(), "transport": "grpc"}
 
     @contextlib.contextmanager
-    def fault(self, fault: str) -> Iterator[None]:
-        with self.wire.fault(fault) if fault in WIRE_FAULTS else super().fault(fault):
+    def fault(self, fault: str, *, listings: bool = False) -> Iterator[None]:
+        # The wire has no names: what is for listings alone happens behind the server.
+        on_wire = fault in WIRE_FAULTS and not listings
+        with self.wire.fault(fault) if on_wire else super().fault(fault, listings=listings):
             yield
 
     def stop(self) -> None:
