@@ -170,6 +170,7 @@ def test_the_size_of_entries_is_bounded() -> None:
     assert 0 < len(kept) * large <= cache.MAX_BYTES
 
 
+@pytest.mark.measured
 def test_a_hit_takes_two_microseconds(rig: Rig) -> None:
     stored(rig, "warm", "x")
     rig.put(rig.path("connections", "warm"), '{"conn_type": "x"}')

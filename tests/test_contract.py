@@ -665,6 +665,7 @@ def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
     assert run.stdout.strip().endswith("[] []"), run.stdout + run.stderr
 
 
+@pytest.mark.measured
 def test_import_costs_at_most_5_ms_of_cpu(rig: Rig) -> None:
     module = rig.class_path.rpartition(".")[0]
     code = (

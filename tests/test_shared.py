@@ -445,6 +445,7 @@ def test_what_is_of_no_use_any_more_is_removed(ssm: SsmRig, tmp_path: Path, monk
     assert len([path for path in directory.iterdir() if len(path.name) == 64]) == 3
 
 
+@pytest.mark.measured
 def test_a_hit_takes_150_microseconds(ssm: SsmRig, tmp_path: Path) -> None:
     stored(ssm, "warm", "x" * 200)
     backend = sharing(ssm, f"file://{tmp_path}/shared")

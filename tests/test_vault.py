@@ -854,7 +854,7 @@ APPROLE = {"auth_type": "approle", "role_id": "r"}
         ({"global_secrets_path": "..", "token": "t"}, "global_secrets_path"),
         ({"proxies": "S3cr3t", "token": "t"}, "proxies"),
         ({"cert": ["a", "b", "c"], "token": "t"}, "cert"),
-        ({"session": object(), "token": "t"}, "session.*Python object"),
+        ({"session": NotImplemented, "token": "t"}, "session.*Python object"),
         ({"adapter": "x", "token": "t"}, "adapter.*Python object"),
         ({"use_team_secrets_path": "S3cr3t", "token": "t"}, "use_team_secrets_path"),
         ({}, "'token' or 'token_path' is needed"),

@@ -259,7 +259,7 @@ def test_kubernetes(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
     kubernetes.stop()
 
 
-@pytest.mark.parametrize("spelled", [list, json.dumps, "one file"], ids=str)
+@pytest.mark.parametrize("spelled", [list, json.dumps, "one file"], ids=["list", "json", "file"])
 def test_cert(vault: VaultRig, server: OpenBao, spelled: Any, tmp_path: Path) -> None:
     server.enable("cert")
     authority = server.authority
