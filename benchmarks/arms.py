@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
+
+import psutil
+
+from benchmarks.store import Store
 
 ROOT = Path(__file__).parent.parent
 OURS = "airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend"
 OFFICIAL = "airflow.providers.amazon.aws.secrets.systems_manager.SystemsManagerParameterStoreBackend"
+FLOOR = "floor"
 FERNET_KEY = "ZmVybmV0LWtleS1vZi10aGUtYmVuY2htYXJrcy1vbmw="
-
-DRIVER = """
-import atexit, json, os, resource, sys
-def used(who):
-    usage = resource.getrusage(who)
-    return usage.ru_utime + usage.ru_stime
-at_first_fork = []
-pid = os.getpid()
-os.register_at_fork(before=lambda: at_first_fork or at_first_fork.append(used(resource.RUSAGE_SELF)))
-def tell():
-    if os.getpid() == pid:
-        own, children = used(resource.RUSAGE_SELF), used(resource.RUSAGE_CHILDREN)
-        start = at_first_fork[0] if at_first_fork else own
-        with open(os.environ["BENCHMARK_USAGE"], "w") as file:
-            json.dump({"start": start, "own": own - start, "children": children}, file)
-atexit.register(tell)
-sys.argv = ["airflow", *sys.argv[1:]]
-from airflow.__main__ import main
-main()
-"""
-"""Runs ``airflow`` and leaves the CPU seconds it took: to its first fork, after it, and in ended children."""
 
 
 @dataclass
@@ -57,25 +44,29 @@ class Arm:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def arms(official: str | None, **lifetimes: float) -> list[Arm]:
+def arms(official: str | None, lifetime: float | None) -> list[Arm]:
     """Give the arms of a comparison.
 
     :param official: the interpreter of an environment with the official class; without it that is left out.
-    :param lifetimes: ``cache_ttl`` and ``cache_negative_ttl``, where not the defaults.
+    :param lifetime: seconds of ``cache_ttl`` and ``cache_negative_ttl`` in two more arms; else there are the
+        defaults alone.
     """
-    shared = {**lifetimes, "shared_cache": "file://{home}/shared"}
-    found = [Arm("floor: no backend", None)]
+    shared = {"shared_cache": "file://{home}/shared"}
+    preload = {**shared, "preload": ["connections", "variables"]}
+    found = [Arm(FLOOR, None)]
     if official:
         found += [
             Arm("official", OFFICIAL, python=official),
             Arm("official, use_cache", OFFICIAL, {}, official, {"AIRFLOW__SECRETS__USE_CACHE": "True"}),
         ]
-    return [
-        *found,
-        Arm("ours", kwargs=dict(lifetimes)),
-        Arm("ours, shared cache", kwargs=shared),
-        Arm("ours, shared and preload", kwargs={**shared, "preload": ["connections", "variables"]}),
-    ]
+    found += [Arm("ours"), Arm("ours, shared", kwargs=shared), Arm("ours, preload", kwargs=preload)]
+    if lifetime:
+        long = dict.fromkeys(("cache_ttl", "cache_negative_ttl"), lifetime)
+        found += [
+            Arm(f"ours, shared, {lifetime:g} s", kwargs={**shared, **long}),
+            Arm(f"ours, preload, {lifetime:g} s", kwargs={**preload, **long}),
+        ]
+    return found
 
 
 class Names:
@@ -134,7 +125,6 @@ class Home:
             "AWS_DEFAULT_REGION": "eu-west-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL_SSM": url,
-            "BENCHMARK_USAGE": str(directory / "usage.json"),
             **arm.environment,
         }
         if arm.backend:
@@ -148,7 +138,7 @@ class Home:
         """Start ``airflow`` with *arguments*; its output goes to a file beside the database."""
         with (self.path / f"{arguments[0]}.out").open("wb") as output:
             return subprocess.Popen(
-                [self.arm.python, "-c", DRIVER, *arguments],
+                [self.arm.python, "-m", "airflow", *arguments],
                 env={**self.environment, **environment},
                 cwd=self.path,
                 stdin=subprocess.DEVNULL,
@@ -157,27 +147,28 @@ class Home:
                 start_new_session=True,
             )
 
+    def run(self, *arguments: str) -> None:
+        """Run ``airflow`` with *arguments* to its end."""
+        process = self.start(*arguments)
+        self.wait_until(lambda: process.poll() is not None, process, 180)
+        if process.returncode:
+            raise RuntimeError(f"{self.arm.label}: airflow {arguments[0]} failed\n{self._said()}")
+
     def wait_until(self, is_so: Callable[[], bool], process: subprocess.Popen[bytes], timeout: float) -> None:
         """Wait for what *process* is to bring about."""
         deadline = time.monotonic() + timeout
         while not is_so():
             if process.poll() is not None or time.monotonic() > deadline:
-                said = "".join(path.read_text(errors="replace")[-3000:] for path in self.path.glob("*.out"))
-                raise RuntimeError(f"{self.arm.label}: ended early or took longer than {timeout:g} s\n{said}")
+                raise RuntimeError(f"{self.arm.label}: ended early or took longer than {timeout:g} s\n{self._said()}")
             time.sleep(0.05)
 
-    def usage(self) -> dict[str, float]:
-        """Give the CPU seconds that the process which ended last took."""
-        usage: dict[str, float] = json.loads((self.path / "usage.json").read_text())
-        return usage
+    def _said(self) -> str:
+        return "".join(path.read_text(errors="replace")[-3000:] for path in self.path.glob("*.out"))
 
 
 def migrated(directory: Path, url: str) -> Path:
     """Make the metastore that every run gets a copy of."""
-    home = Home(directory, Arm("migration", None), url)
-    process = home.start("db", "migrate")
-    if process.wait(180):
-        raise RuntimeError((directory / "db.out").read_text(errors="replace")[-3000:])
+    Home(directory, Arm("migration", None), url).run("db", "migrate")
     return directory / "airflow.db"
 
 
@@ -191,12 +182,127 @@ def end(process: subprocess.Popen[bytes], patience: float = 20) -> None:
     process.wait(patience)
 
 
-def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Give the median of each figure."""
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+class Used(NamedTuple):
+    """CPU seconds so far, of processes and of all that they started."""
+
+    own: float
+    children: float
+
+    @classmethod
+    def by(cls, *processes: subprocess.Popen[bytes]) -> Used:
+        """Read them, those of ended and of running children included."""
+        own = children = 0.0
+        for tree in [psutil.Process(process.pid) for process in processes]:
+            times = tree.cpu_times()
+            own += times.user + times.system
+            children += times.children_user + times.children_system
+            for child in tree.children(recursive=True):
+                with suppress(psutil.Error):
+                    children += sum(child.cpu_times()[:4])
+        return cls(own, children)
+
+    def since(self, before: Used) -> Used:
+        return Used(self.own - before.own, self.children - before.children)
 
 
-def ratio(rounds: Iterable[dict[str, dict[str, float]]], figure: str, label: str, to: str) -> float | None:
-    """Give the median, over the rounds, of one arm's figure divided by another's of the same round."""
-    pairs = [(one[label][figure], one[to][figure]) for one in rounds if label in one and to in one]
-    return statistics.median(a / b for a, b in pairs) if pairs and all(b for _, b in pairs) else None
+def read_journal(path: Path) -> list[list[str]]:
+    """Give the fields of each line that a process has appended."""
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def summary(label: str, lines: list[list[str]], counts: dict[str, int], used: Used, count: int) -> dict[str, float]:
+    """Give the figures of one arm in one round.
+
+    :param lines: of the journal: when the lookups started and ended, their CPU seconds, whether all answers were right.
+    :param counts: the store's.
+    :param used: CPU seconds in the time of *count* lines.
+    """
+    if wrong := [line for line in lines if line[3] != "True"]:
+        raise RuntimeError(f"{label}: {len(wrong)} of {len(lines)} had a wrong answer")
+    started, ended = min(float(line[0]) for line in lines), max(float(line[1]) for line in lines)
+    return {
+        "times": len(lines),
+        "requests": counts.get("requests", 0),
+        "pages": counts.get("GetParametersByPath", 0),
+        "connections": counts.get("connections", 0),
+        "lookups CPU ms": statistics.median(float(line[2]) for line in lines) * 1000,
+        "lookups wall ms": statistics.median(float(line[1]) - float(line[0]) for line in lines) * 1000,
+        "own CPU ms": used.own / count * 1000,
+        "child CPU ms": used.children / count * 1000,
+        "CPU ms": (used.own + used.children) / count * 1000,
+        "wall ms": (ended - started) / len(lines) * 1000,
+        "seconds": ended - started,
+    }
+
+
+COLUMNS: Final = (
+    "requests", "pages", "connections", "lookups CPU ms", "lookups wall ms", "child CPU ms", "own CPU ms", "CPU ms",
+    "wall ms", "seconds",
+)  # fmt: skip
+RATIOS: Final = ("requests", "lookups CPU ms", "child CPU ms", "CPU ms", "wall ms")
+
+Run = Callable[[Arm, Home, Store], dict[str, float]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every comparison can be told."""
+    parser.add_argument("--official", metavar="PYTHON")
+    parser.add_argument("--only", action="append", metavar="ARM", help="this arm; may be given several times")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that the store thinks")
+    parser.add_argument("--lifetime", type=float, help="seconds: two more arms with caches this long")
+    parser.add_argument("--json", type=Path, help="where the figures are written, else beside the program")
+
+
+def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
+    """Have every arm run in every round, print the medians and their ratios, and write all figures as JSON."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
+    compared = [arm for arm in arms(given.official, given.lifetime) if not given.only or arm.label in given.only]
+    rounds: list[dict[str, dict[str, float]]] = []
+    store = Store(Names.parameters(), given.latency)
+    try:
+        with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as directory:
+            database = migrated(Path(directory, "migrated"), store.url)
+            for number in range(given.rounds):
+                rounds.append({})
+                for position in range(len(compared)):
+                    # Each round starts with another arm, so that none is always the first.
+                    arm = compared[(position + number) % len(compared)]
+                    home = Home(Path(directory, f"{number}-{position}"), arm, store.url, database)
+                    rounds[-1][arm.label] = run(arm, home, store)
+    finally:
+        store.stop()
+    median = {
+        arm.label: {
+            figure: statistics.median(one[arm.label][figure] for one in rounds) for figure in rounds[0][arm.label]
+        }
+        for arm in compared
+    }
+    ratios = {
+        f"{figure} / {to}": {
+            arm.label: statistics.median(one[arm.label][figure] / one[to][figure] for one in rounds) for arm in compared
+        }
+        for to in (FLOOR, "official")
+        for figure in RATIOS
+        if to in median and all(one[to][figure] for one in rounds)
+    }
+    print(f"{title}; medians of {given.rounds} round(s), ms are for each")
+    _show({column: {label: figures[column] for label, figures in median.items()} for column in COLUMNS}, "{:.1f}")
+    _show(ratios, "{:.3f}")
+    found = {
+        "title": title,
+        "arguments": {name: str(value) for name, value in vars(given).items() if name not in {"json", "official"}},
+        "median": median,
+        "ratios": ratios,
+        "rounds": rounds,
+    }
+    written = given.json or Path(sys.argv[0]).with_suffix(".json")
+    written.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _show(columns: dict[str, dict[str, float]], shape: str) -> None:
+    labels = list(next(iter(columns.values())))
+    print(" " * 26 + " ".join(f"{column:>16}" for column in columns))
+    for label in labels:
+        print(f"  {label:<24}" + " ".join(f"{shape.format(figures[label]):>16}" for figures in columns.values()))
