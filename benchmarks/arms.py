@@ -269,7 +269,9 @@ def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
                     # Each round starts with another arm, so that none is always the first.
                     arm = compared[(position + number) % len(compared)]
                     home = Home(Path(directory, f"{number}-{position}"), arm, store.url, database)
-                    rounds[-1][arm.label] = run(arm, home, store)
+                    figures = rounds[-1][arm.label] = run(arm, home, store)
+                    shown = ", ".join(f"{name} {figure:.1f}" for name, figure in figures.items())
+                    print(f"round {number + 1}, {arm.label}: {shown}", flush=True)
     finally:
         store.stop()
     median = {
@@ -302,7 +304,7 @@ def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
 
 
 def _show(columns: dict[str, dict[str, float]], shape: str) -> None:
-    labels = list(next(iter(columns.values())))
+    labels = next(iter(columns.values()), {})
     print(" " * 26 + " ".join(f"{column:>16}" for column in columns))
     for label in labels:
         print(f"  {label:<24}" + " ".join(f"{shape.format(figures[label]):>16}" for figures in columns.values()))

@@ -26,7 +26,7 @@ from benchmarks.store import Store
 
 PARALLELISM = 2
 TIMEOUT = 600.0
-"""Seconds for one arm in one round."""
+"""Seconds for one arm in one round, on however busy a machine."""
 SECRET = "known-to-all-components-of-the-benchmark-and-long-enough"
 
 DAG_FILE = """
