@@ -330,7 +330,7 @@ def load_sdk(modules: Sequence[str], extra: str) -> None:
 
     :raises MissingDependencyError: naming the extra.
     """
-    if all(module in sys.modules for module in modules):
+    if all(sys.modules.get(module) for module in modules):
         return
     missing: str | None = None
     with unforked(), _collector_paused():
