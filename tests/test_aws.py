@@ -31,6 +31,7 @@ from airflow_providers_secrets.errors import (
     StoreUnavailable,
 )
 from tests.proxy import Proxy, Reply, Request
+from tests.rigs import PAGE
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error, moto
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
@@ -570,6 +571,59 @@ def test_secrets_manager_extra_conn_words(secrets_manager: SecretsManagerRig) ->
 def test_secrets_manager_unusable_extra_conn_words(secrets_manager: SecretsManagerRig, words: Any) -> None:
     with pytest.raises(ConfigurationError, match="extra_conn_words"):
         secrets_manager.backend(extra_conn_words=words)
+
+
+# Listings.
+
+
+def listed(rig: AwsRig, base: str, **options: Any) -> dict[str, str | None]:
+    """What a backend finds under *base*."""
+    asked = rig.backend(**options)
+    return {found.name: found.text for found in asked.listing(asked.connect(), asked.prefix(base))}
+
+
+def test_listing_goes_page_by_page_and_no_further_than_the_prefix(aws: AwsRig) -> None:
+    base = aws.path("variables", "", base="paged").rstrip("/")
+    names = {f"{base}/folder/key-{number}": f"value {number}" for number in range(45)}
+    for name, text in {**names, f"{base}-other/x": "x", f"{base}": "x"}.items():
+        aws.put(name, text)
+    with aws.counted() as calls:
+        assert listed(aws, base) == names
+    assert calls == [PAGE] * (5 if aws.service == "ssm" else 3)
+
+
+def test_secrets_manager_names_what_a_batch_has_no_text_of(secrets_manager: SecretsManagerRig) -> None:
+    """AWS gives the rest of the batch, and of these an error, by the ARN."""
+    page = {
+        "SecretValues": [
+            {"Name": "part/found", "SecretString": "x"},
+            {"Name": "part/binary", "SecretBinary": base64.b64encode(b"x").decode()},
+        ],
+        "Errors": [
+            {
+                "SecretId": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:part/denied-one-AbCdEf",
+                "ErrorCode": "AccessDeniedException",
+                "Message": "S3cr3t",
+            },
+            {"SecretId": "part/by-name", "ErrorCode": "DecryptionFailure", "Message": "S3cr3t"},
+        ],
+    }
+    reply = Reply(200, json.dumps(page).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+    with secrets_manager.proxy.fault(reply):
+        found = listed(secrets_manager, "part")
+    assert found == {"part/found": "x", "part/binary": None, "part/denied-one": None, "part/by-name": None}
+
+
+def test_a_page_without_a_list_proves_nothing(aws: AwsRig) -> None:
+    reply = Reply(200, b'{"NextToken": "S3cr3t"}', {"Content-Type": "application/x-amz-json-1.1"})
+    with aws.proxy.fault(reply), pytest.raises(InvalidSecret, match="holds no list") as raised:
+        listed(aws, "airflow/variables")
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_secrets_manager_lists_by_a_prefix_alone(secrets_manager: SecretsManagerRig) -> None:
+    with pytest.raises(ConfigurationError, match=r"'preload' needs a 'variables_prefix'"):
+        secrets_manager.backend(cache_ttl=60, variables_prefix="", preload=["variables"])
 
 
 # TLS.
