@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import google.auth
 from google.auth import exceptions
-from google.auth.credentials import TokenState
+from google.auth.credentials import TokenState, with_scopes_if_required
 
 from airflow_providers_secrets.access import load_sdk
 from airflow_providers_secrets.backends._gcp import (
@@ -122,17 +123,25 @@ class Login:
             return credentials, credentials.project_id
         configuration = options["gcp_credential_config_file"]
         if configuration:
-            return self._configured(configuration, scopes)
-        credentials, project = google.auth.default(scopes=scopes, request=self._http)
-        return credentials, project
+            return self._configured(configuration, options)
+        return self._scoped(google.auth.default, options)
 
-    def _configured(self, configuration: Any, scopes: Any) -> tuple[Any, str | None]:
+    def _scoped(self, load: Callable[..., tuple[Any, str | None]], options: Options) -> tuple[Any, str | None]:
+        """Load credentials, and their project where nothing else says it.
+
+        A federated identity finds its project by a call that it may not be allowed, if it has scopes by then.
+        """
+        scopes = options["gcp_scopes"]
+        credentials, project = load(scopes=None if options["project_id"] else scopes, request=self._http)
+        return with_scopes_if_required(credentials, scopes), project
+
+    def _configured(self, configuration: Any, options: Options) -> tuple[Any, str | None]:
         option = "gcp_credential_config_file"
         try:
             if isinstance(configuration, str):
                 configuration = credential_configuration(json.loads(_content(option, configuration)))
-            credentials, project = google.auth.load_credentials_from_dict(
-                configuration, scopes=scopes, request=self._http
+            credentials, project = self._scoped(
+                functools.partial(google.auth.load_credentials_from_dict, configuration), options
             )
         except (ValueError, TypeError, KeyError, AttributeError, exceptions.DefaultCredentialsError):
             credentials = project = None

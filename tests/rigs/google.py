@@ -1,6 +1,7 @@
 """Google Secret Manager's REST API on loopback, written from its documentation, and its gRPC API in front of it.
 
 https://cloud.google.com/secret-manager/docs/reference/rest; errors: https://cloud.google.com/apis/design/errors.
+What google-auth logs in at is here, too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import datetime as dt
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -72,19 +75,21 @@ def google_error(status: int, code: str, message: str = "S3cr3t-message", **erro
     return Reply(status, body, {"Content-Type": "application/json; charset=UTF-8"})
 
 
-def google_answer(data: Any, **how: Any) -> Reply:
-    return Reply(200, json.dumps(data).encode(), {"Content-Type": "application/json; charset=UTF-8"}, **how)
+def google_answer(data: Any, status: int = 200, **how: Any) -> Reply:
+    return Reply(status, json.dumps(data).encode(), {"Content-Type": "application/json; charset=UTF-8"}, **how)
 
 
 class SecretManager(Proxy):
     """The API. Who asks needs a token of :attr:`tokens`, or one that the tests' service account has signed.
 
     :ivar secrets: the versions of each secret, by its resource name with the project's id.
+    :ivar aliases: the versions' numbers by their aliases.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.secrets: dict[str, list[Version]] = {}
+        self.aliases: dict[str, int] = {}
         self.tokens: set[str] = set()
         self.page_size = 1000
 
@@ -118,7 +123,7 @@ class SecretManager(Proxy):
 
     def _access(self, secret: str, version: str) -> Reply:
         versions = self.secrets.get(secret, [])
-        number = len(versions) if version == "latest" else int(version)
+        number = len(versions) if version == "latest" else self.aliases.get(version) or int(version)
         if not 1 <= number <= len(versions):
             return google_error(404, "NOT_FOUND", f"Secret [{secret}] not found or has no versions.")
         found = versions[number - 1]
@@ -147,6 +152,109 @@ def access_answer(name: str, version: Version) -> dict[str, Any]:
 def _answered(name: str) -> str:
     """Google answers with the project's number."""
     return name.replace(f"projects/{PROJECT}/", f"projects/{PROJECT_NUMBER}/")
+
+
+class Accounts(Proxy):
+    """All that google-auth asks about an identity: tokens of every kind, the metadata server, and a project's id.
+
+    https://developers.google.com/identity/protocols/oauth2/service-account, https://cloud.google.com/iam/docs/reference,
+    https://cloud.google.com/compute/docs/metadata/overview
+
+    :param api: gets the tokens to know; it is given the requests for its own host, too.
+    :ivar life: seconds that tokens live.
+    """
+
+    REFRESH_TOKEN = "refresh-token-of-the-tests"
+    SUBJECT_TOKEN = "token-of-another-cloud"
+
+    def __init__(self, api: SecretManager) -> None:
+        super().__init__()
+        self._api = api
+        self._numbers = itertools.count(1)
+        self.life = 3600
+        self.project: str | None = PROJECT
+
+    @property
+    def asked(self) -> list[str]:
+        """The paths of the requests so far. Where an account may be used from, some google-auth ask in between."""
+        paths = [urlsplit(request.path).path for request in self.requests]
+        return [path for path in paths if not path.endswith("/allowedLocations")]
+
+    def token(self) -> str:
+        token = f"T0k3n-{next(self._numbers)}"
+        self._api.tokens.add(token)
+        return token
+
+    def authorized_user(self) -> dict[str, str]:
+        """A credential file as ``gcloud auth application-default login`` leaves it."""
+        return {
+            "type": "authorized_user",
+            "client_id": "client",
+            "client_secret": "client-secret-of-the-tests",
+            "refresh_token": self.REFRESH_TOKEN,
+            "token_uri": f"{self.url}/token",
+        }
+
+    def federation(self, subject_token: Path) -> dict[str, Any]:
+        """A credential configuration as ``gcloud iam workload-identity-pools create-cred-config`` writes it."""
+        pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/pool/providers/provider"
+        subject_token.write_text(self.SUBJECT_TOKEN)
+        return {
+            "type": "external_account",
+            "audience": f"//iam.googleapis.com/{pool}",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{self.url}/v1/token",
+            "credential_source": {"file": str(subject_token)},
+        }
+
+    def reply(self, request: Request) -> Reply | None:
+        if request.headers["Host"].startswith("secretmanager."):
+            self._api.requests.append(request)
+            return self._api.reply(request)
+        return super().reply(request) or self._answer(request)
+
+    def _answer(self, request: Request) -> Reply:
+        path = urlsplit(request.path).path
+        if path in ("/token", "/v1/token"):
+            form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+            return self._granted() if self._proven(form) else google_answer({"error": "invalid_grant"}, 400)
+        if path.endswith(":generateAccessToken"):
+            if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self._api.tokens:
+                return google_error(401, "UNAUTHENTICATED")
+            ends = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=self.life)
+            return google_answer({"accessToken": self.token(), "expireTime": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
+        if path == f"/v1/projects/{PROJECT_NUMBER}":
+            return google_answer({"projectId": self.project})
+        return self._metadata(path)
+
+    def _proven(self, form: dict[str, str]) -> bool:
+        if form["grant_type"].endswith("jwt-bearer"):
+            with contextlib.suppress(ValueError):
+                claims = google.auth.jwt.decode(form["assertion"], certs=public_key(), audience=f"{self.url}/token")
+                return bool(claims["iss"] == SERVICE_ACCOUNT)
+            return False
+        if form["grant_type"].endswith("token-exchange"):
+            return form["subject_token"] == self.SUBJECT_TOKEN
+        return form["refresh_token"] == self.REFRESH_TOKEN
+
+    def _granted(self) -> Reply:
+        return google_answer({"access_token": self.token(), "expires_in": self.life, "token_type": "Bearer"})
+
+    def _metadata(self, path: str) -> Reply:
+        account = "/computeMetadata/v1/instance/service-accounts/default/"
+        texts = {
+            "/": "",
+            "/computeMetadata/v1/project/project-id": self.project,
+            "/computeMetadata/v1/universe/universe-domain": "googleapis.com",
+        }
+        flavour = {"Metadata-Flavor": "Google"}
+        if (text := texts.get(path)) is not None:
+            return Reply(200, text.encode(), {"Content-Type": "application/text", **flavour})
+        if path == account:
+            return google_answer({"email": SERVICE_ACCOUNT, "scopes": [], "aliases": ["default"]})
+        if path == f"{account}token":
+            return self._granted()
+        return google_error(404, "NOT_FOUND")
 
 
 def is_page(request: Request) -> bool:
