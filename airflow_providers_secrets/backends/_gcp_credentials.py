@@ -49,7 +49,7 @@ class Login:
         project = project_without_login(options)
         if not is_open(options):
             self._credentials, found = self._found(options)
-            project = options["project_id"] or found
+            project = options["project_id"] or found or project
         if not project:
             raise GoogleFault("option 'project_id' is needed: the credentials name no project", NO_PROJECT)
         self.project: str = project
@@ -132,7 +132,7 @@ class Login:
         A federated identity finds its project by a call that it may not be allowed, if it has scopes by then.
         """
         scopes = options["gcp_scopes"]
-        credentials, project = load(scopes=None if options["project_id"] else scopes, request=self._http)
+        credentials, project = load(scopes=None if project_without_login(options) else scopes, request=self._http)
         return with_scopes_if_required(credentials, scopes), project
 
     def _configured(self, configuration: Any, options: Options) -> tuple[Any, str | None]:

@@ -32,6 +32,7 @@ from tests.rigs import PAGE, Rig, needs
 from tests.tcp import TcpProxy
 
 PROJECT = "test-project"
+TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"
 PROJECT_NUMBER = "123456789098"
 SERVICE_ACCOUNT = f"airflow@{PROJECT}.iam.gserviceaccount.com"
 WIRE_FAULTS = frozenset({"proxy-404", "truncated", "reset", "drip"})
@@ -54,7 +55,7 @@ def public_key() -> bytes:
     return _key().public_key().public_bytes(encoding, kind)
 
 
-def service_account_key(token_uri: str = "https://oauth2.googleapis.com/token") -> dict[str, str]:
+def service_account_key(token_uri: str = TOKEN_ENDPOINT) -> dict[str, str]:
     """A key file of the tests' service account."""
     encoding, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     private = _key().private_bytes(encoding, kind, serialization.NoEncryption())
@@ -79,6 +80,11 @@ def google_answer(data: Any, status: int = 200, **how: Any) -> Reply:
     return Reply(status, json.dumps(data).encode(), {"Content-Type": "application/json; charset=UTF-8"}, **how)
 
 
+def header(request: Request, name: str) -> str:
+    """Give a header by its name in lower case; none is empty."""
+    return {key.lower(): value for key, value in request.headers.items()}.get(name, "")
+
+
 class SecretManager(Proxy):
     """The API. Who asks needs a token of :attr:`tokens`, or one that the tests' service account has signed.
 
@@ -100,7 +106,7 @@ class SecretManager(Proxy):
         return super().reply(request) or self.answer(request)
 
     def answer(self, request: Request) -> Reply:
-        if not self._known(request.headers):
+        if not self._known(header(request, "authorization")):
             return google_error(401, "UNAUTHENTICATED")
         url = urlsplit(request.path)
         path = unquote(url.path).removeprefix("/v1/")
@@ -108,10 +114,8 @@ class SecretManager(Proxy):
             return self._access(*path.removesuffix(":access").rsplit("/versions/", 1))
         return self._list(path, {name: values[0] for name, values in parse_qs(url.query).items()})
 
-    def _known(self, headers: dict[str, str]) -> bool:
-        kind, _, token = {name.lower(): value for name, value in headers.items()}.get("authorization", "").partition(
-            " "
-        )
+    def _known(self, authorization: str) -> bool:
+        kind, _, token = authorization.partition(" ")
         if kind != "Bearer":
             return False
         if token in self.tokens:
@@ -161,15 +165,17 @@ class Accounts(Proxy):
     https://cloud.google.com/compute/docs/metadata/overview
 
     :param api: gets the tokens to know; it is given the requests for its own host, too.
+    :param directory: for the files that credential configurations name.
     :ivar life: seconds that tokens live.
     """
 
     REFRESH_TOKEN = "refresh-token-of-the-tests"
     SUBJECT_TOKEN = "token-of-another-cloud"
 
-    def __init__(self, api: SecretManager) -> None:
+    def __init__(self, api: SecretManager, directory: Path) -> None:
         super().__init__()
         self._api = api
+        self._directory = directory
         self._numbers = itertools.count(1)
         self.life = 3600
         self.project: str | None = PROJECT
@@ -177,7 +183,7 @@ class Accounts(Proxy):
     @property
     def asked(self) -> list[str]:
         """The paths of the requests so far. Where an account may be used from, some google-auth ask in between."""
-        paths = [urlsplit(request.path).path for request in self.requests]
+        paths = [urlsplit(request.path).path for request in self.requests if not _is_for_api(request)]
         return [path for path in paths if not path.endswith("/allowedLocations")]
 
     def token(self) -> str:
@@ -192,23 +198,23 @@ class Accounts(Proxy):
             "client_id": "client",
             "client_secret": "client-secret-of-the-tests",
             "refresh_token": self.REFRESH_TOKEN,
-            "token_uri": f"{self.url}/token",
         }
 
-    def federation(self, subject_token: Path) -> dict[str, Any]:
+    def federation(self, subject_token: str = SUBJECT_TOKEN) -> dict[str, Any]:
         """A credential configuration as ``gcloud iam workload-identity-pools create-cred-config`` writes it."""
         pool = f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/pool/providers/provider"
-        subject_token.write_text(self.SUBJECT_TOKEN)
+        file = self._directory / "subject-token"
+        file.write_text(subject_token)
         return {
             "type": "external_account",
             "audience": f"//iam.googleapis.com/{pool}",
             "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
             "token_url": f"{self.url}/v1/token",
-            "credential_source": {"file": str(subject_token)},
+            "credential_source": {"file": str(file)},
         }
 
     def reply(self, request: Request) -> Reply | None:
-        if request.headers["Host"].startswith("secretmanager."):
+        if _is_for_api(request):
             self._api.requests.append(request)
             return self._api.reply(request)
         return super().reply(request) or self._answer(request)
@@ -219,7 +225,7 @@ class Accounts(Proxy):
             form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
             return self._granted() if self._proven(form) else google_answer({"error": "invalid_grant"}, 400)
         if path.endswith(":generateAccessToken"):
-            if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self._api.tokens:
+            if header(request, "authorization").removeprefix("Bearer ") not in self._api.tokens:
                 return google_error(401, "UNAUTHENTICATED")
             ends = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=self.life)
             return google_answer({"accessToken": self.token(), "expireTime": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
@@ -230,7 +236,7 @@ class Accounts(Proxy):
     def _proven(self, form: dict[str, str]) -> bool:
         if form["grant_type"].endswith("jwt-bearer"):
             with contextlib.suppress(ValueError):
-                claims = google.auth.jwt.decode(form["assertion"], certs=public_key(), audience=f"{self.url}/token")
+                claims = google.auth.jwt.decode(form["assertion"], certs=public_key(), audience=TOKEN_ENDPOINT)
                 return bool(claims["iss"] == SERVICE_ACCOUNT)
             return False
         if form["grant_type"].endswith("token-exchange"):
@@ -255,6 +261,10 @@ class Accounts(Proxy):
         if path == f"{account}token":
             return self._granted()
         return google_error(404, "NOT_FOUND")
+
+
+def _is_for_api(request: Request) -> bool:
+    return request.headers["Host"].startswith("secretmanager.")
 
 
 def is_page(request: Request) -> bool:
