@@ -207,7 +207,7 @@ def test_impersonation_chain(google: GoogleRestRig, accounts: Accounts, form: st
     assert request.headers["Host"] == "iamcredentials.googleapis.com"
     sent = json.loads(request.body)
     delegates = [] if form == "text" else [f"projects/-/serviceAccounts/{first}"]
-    assert sent.get("delegates") or [] == delegates
+    assert (sent["delegates"] or []) == delegates
     assert sent["scope"] == ["https://www.googleapis.com/auth/cloud-platform"]
 
 

@@ -158,7 +158,8 @@ def _impersonated(source: Any, options: Options) -> tuple[Any, str]:
         source_credentials=source,
         target_principal=target,
         target_scopes=list(options["gcp_scopes"]),
-        delegates=delegates,
+        # https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/generateAccessToken
+        delegates=[f"projects/-/serviceAccounts/{account}" for account in delegates],
     )
     # NAME@PROJECT.iam.gserviceaccount.com
     return credentials, target.partition("@")[2].partition(".")[0]
