@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import trustme
 
+from airflow_providers_secrets.backends import _grpc_forks
 from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
@@ -37,6 +38,7 @@ from tests.rigs.google import (
     PROJECT,
     PROJECT_NUMBER,
     Accounts,
+    GoogleGrpcRig,
     GoogleRestRig,
     Version,
     access_answer,
@@ -52,6 +54,7 @@ ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 over_rest = pytest.mark.parametrize("google", [GoogleRestRig], ids=["google-rest"], indirect=True)
 """For what gRPC has none of."""
+over_grpc = pytest.mark.parametrize("google", [GoogleGrpcRig], ids=["google-grpc"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -823,6 +826,27 @@ def test_fork_interrupts_a_call_that_hangs_and_it_is_made_again(google: GoogleRe
         if google.name == "google-rest":
             google.server.go_on.set()  # nothing of a fork's concern: it hangs on
         assert hanging.result(10) == "x"
+
+
+@over_grpc
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
+def test_fork_waits_for_the_threads_of_grpc_to_end(google: GoogleRestRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = google.backend(timeout=30)
+    for _ in range(20):
+        assert asked.get_variable("found") == "x"
+        assert _grpc_forks._has_threads()
+        _grpc_forks._before_fork()
+        ended = not _grpc_forks._has_threads()
+        _grpc_forks._after_in_parent()
+        assert ended
+    # Threads that belong to somebody else's channel hold a fork up for a moment only.
+    monkeypatch.setattr(_grpc_forks, "PATIENCE", 0.05)
+    monkeypatch.setattr(_grpc_forks, "THREADS", ("",))
+    asked.get_variable("found")
+    started = time.monotonic()
+    _grpc_forks._before_fork()
+    _grpc_forks._after_in_parent()
+    assert 0.05 <= time.monotonic() - started < 1
 
 
 # Listings.

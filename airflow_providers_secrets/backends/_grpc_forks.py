@@ -2,8 +2,9 @@
 
 gRPC's own threads do not exist in a forked child, and its locks stay as they were. So no channel may be open and
 no call under way at the moment of a fork: before one, new calls wait, those under way get :data:`PATIENCE` seconds
-to end, the rest are cancelled, and all channels are closed, upon which gRPC ends its threads. After it, parent
-and child open channels anew, and what was cancelled in the parent is sent again.
+to end, the rest are cancelled, and all channels are closed, upon which gRPC ends its threads, and they have ended.
+Else the child might wait for one of gRPC's locks for ever, with Python's own lock in hand, in its first channel.
+After it, parent and child open channels anew, and what was cancelled in the parent is sent again.
 
 Nothing here imports gRPC.
 """
@@ -16,10 +17,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 PATIENCE: Final = 0.5
-"""Seconds that a fork waits for the calls under way, and again for those that it cancelled."""
+"""Seconds that a fork waits for the calls under way, and again for what it cancelled and closed to end."""
+
+THREADS: Final = ("grpc", "event_engine", "lifeguard", "timer_manager", "default-exec", "resolver-exec", "iomgr")
+"""How the names of gRPC's own threads begin."""
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -31,6 +36,7 @@ class _Gate:
         self._changed = threading.Condition()
         self._inside = 0
         self._forking = 0
+        self._ending = False
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
     @contextlib.contextmanager
@@ -54,15 +60,30 @@ class _Gate:
             self._forking += 1
             self._changed.wait_for(lambda: not self._inside, PATIENCE)
             channels = list(self._channels)
+        latest = time.monotonic() + PATIENCE
         for channel in channels:
-            channel.close()
+            self._ending |= channel.close()
         with self._changed:
             self._changed.wait_for(lambda: not self._inside, PATIENCE)
+        if self._ending:
+            # They go on where somebody else in this process has a channel open.
+            while _has_threads() and time.monotonic() < latest:
+                time.sleep(0.0005)
+            self._ending = False
 
     def open(self) -> None:
         with self._changed:
             self._forking -= 1
             self._changed.notify_all()
+
+
+def _has_threads() -> bool:
+    """Tell whether gRPC has threads here; where the system does not tell, no."""
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):
+            if name.read_text(errors="replace").startswith(THREADS):
+                return True
+    return False
 
 
 _gate = _Gate()
@@ -130,10 +151,12 @@ class Channel:
             self._channel = self._make()
         return self._channel
 
-    def close(self) -> None:
-        """End all calls and close the channel; the next call opens another one."""
+    def close(self) -> bool:
+        """End all calls and close the channel; the next call opens another one. Tell whether there was one."""
         with self._lock:
             channel, self._channel = self._channel, None
             self._closings += channel is not None
-        if channel is not None:
-            channel.close()
+        if channel is None:
+            return False
+        channel.close()
+        return True
