@@ -19,7 +19,7 @@ import trustme
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.paired import Contender, compare
-from tests.rigs.google import PROJECT, GoogleGrpcRig, service_account_key
+from tests.rigs.google import PROJECT, Accounts, GoogleGrpcRig, service_account_key
 from tests.rigs.identities import Internet
 
 OURS = """
@@ -48,13 +48,14 @@ def main() -> None:
     rig = GoogleGrpcRig()
     rig.put(rig.path("variables", "x"), "1")
     directory = Path(tempfile.mkdtemp(prefix="google-"))
+    accounts = Accounts(rig.server, directory)
     authority = trustme.CA()
-    issued = authority.issue_cert("secretmanager.googleapis.com")
+    issued = authority.issue_cert("*.googleapis.com")
     bundle, certificate, key = (str(directory / name) for name in ("ca.pem", "certificate.pem", "key.pem"))
     authority.cert_pem.write_to_path(bundle)
     issued.cert_chain_pems[0].write_to_path(certificate)
     issued.private_key_pem.write_to_path(key)
-    for_grpc, for_rest = (Internet(port, (certificate, key)) for port in (rig.wire.port, rig.server.port))
+    for_grpc, for_rest = (Internet(port, (certificate, key)) for port in (rig.wire.port, accounts.port))
     for_grpc.tls.set_alpn_protocols(["h2"])
     environment = {
         "PYTHONPATH": str(Path(__file__).parent.parent),
@@ -70,15 +71,10 @@ def main() -> None:
 
     grpc = contender("ours", OURS)
     rest = contender("ours, REST", OURS, "rest")
-    others = [contender("plain SDK", PLAIN)]
-    if arguments.official:
-        others.insert(0, contender("official class", OFFICIAL, python=arguments.official))
-    compare("cold start, Google Secret Manager, gRPC", [grpc, rest, *others], arguments.runs)
-    compare(
-        "cold start, Google Secret Manager, REST",
-        [rest, *others, contender("plain SDK, REST", PLAIN, "rest")],
-        arguments.runs,
-    )
+    official = [contender("official class", OFFICIAL, python=arguments.official)] if arguments.official else []
+    plain, plain_rest = contender("plain SDK", PLAIN), contender("plain SDK, REST", PLAIN, "rest")
+    compare("cold start, Google Secret Manager, gRPC", [grpc, *official, plain], arguments.runs)
+    compare("cold start, Google Secret Manager, REST", [rest, *official, plain_rest], arguments.runs)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from tests.airflow.process import Airflow
 from tests.proxy import Reply, Request
 from tests.rigs.google import (
     PROJECT,
-    SERVICE_ACCOUNT,
     Accounts,
     GoogleGrpcRig,
     GoogleRestRig,

@@ -92,6 +92,8 @@ class SecretManager(Proxy):
     :ivar aliases: the versions' numbers by their aliases.
     """
 
+    AUDIENCE = "https://secretmanager.googleapis.com/"
+
     def __init__(self) -> None:
         super().__init__()
         self.secrets: dict[str, list[Version]] = {}
@@ -122,7 +124,9 @@ class SecretManager(Proxy):
             return True
         with contextlib.suppress(Exception):
             claims = google.auth.jwt.decode(token, certs=public_key())
-            return claims["iss"] == SERVICE_ACCOUNT and "cloud-platform" in claims["scope"]
+            # Scopes, or the service: https://developers.google.com/identity/protocols/oauth2/service-account
+            fit = "cloud-platform" in claims.get("scope", "") or claims.get("aud") == self.AUDIENCE
+            return claims["iss"] == SERVICE_ACCOUNT and fit
         return False
 
     def _access(self, secret: str, version: str) -> Reply:
