@@ -1,0 +1,88 @@
+"""Side by side with the official class, on the same project: the same names asked, the same answers given.
+
+Not part of the tests, which need no official provider: ``tox -e parity`` installs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from airflow.providers.google.cloud.secrets.secret_manager import CloudSecretManagerBackend as Official
+
+from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
+from tests.conftest import _running
+from tests.rigs.google import GoogleGrpcRig, service_account_key
+from tests.rigs.identities import Internet
+
+PREFIXES = ["airflow-connections", "airflow-connections-", "airflow_connections", "Upper", "-", "", None]
+IDS = ["smtp_default", "Upper", "with-dash", "a--b", "a__b", "-", "x" * 200]
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleGrpcRig]:
+    """The service, which the official class finds at its real name alone."""
+    rig = _running(GoogleGrpcRig)
+    assert isinstance(rig, GoogleGrpcRig)
+    directory: Path = tmp_path_factory.mktemp("tls")
+    bundle, certificate, key = (str(directory / name) for name in ("ca.pem", "certificate.pem", "key.pem"))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(bundle)
+    issued = authority.issue_cert("secretmanager.googleapis.com")
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    internet = Internet(rig.wire.port, (certificate, key))
+    internet.tls.set_alpn_protocols(["h2"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("grpc_proxy", internet.url)
+        patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", bundle)
+        # Where an account may be used from is asked by a thread, of a host that is not played here.
+        patch.setenv("GOOGLE_AUTH_TRUST_BOUNDARY_ENABLED", "false")
+        yield rig
+    internet.stop()
+
+
+def backends(**options: Any) -> tuple[Any, Any]:
+    given = {"gcp_keyfile_dict": service_account_key(), **options}
+    return CloudSecretManagerBackend(**given, cache_ttl=0), Official(**given)
+
+
+def observed(rig: GoogleGrpcRig, backend: Any, method: str, *args: Any, **kwargs: Any) -> tuple[str | None, list[str]]:
+    with rig.counted() as calls:
+        answer = getattr(backend, method)(*args, **kwargs)
+    return answer, calls
+
+
+@pytest.mark.parametrize("sep", ["-", "", "_", "--"])
+@pytest.mark.parametrize("prefix", PREFIXES, ids=repr)
+def test_names_and_answers(rig: GoogleGrpcRig, prefix: str | None, sep: str) -> None:
+    rig.put(f"{prefix}{sep}smtp_default", "postgres://u:p@h:5432/db")
+    ours, theirs = backends(connections_prefix=prefix, sep=sep)
+    for conn_id in IDS:
+        assert observed(rig, ours, "get_conn_value", conn_id) == observed(rig, theirs, "get_conn_value", conn_id)
+
+
+@pytest.mark.parametrize("conn_id", ["with.dot", "a/b", "a b", "é", "../x"])
+def test_ids_that_make_no_name_have_the_same_answer(rig: GoogleGrpcRig, conn_id: str) -> None:
+    """The official class sends them."""
+    ours, theirs = backends()
+    assert observed(rig, ours, "get_conn_value", conn_id) == (None, [])
+    assert observed(rig, theirs, "get_conn_value", conn_id)[0] is None
+
+
+@pytest.mark.parametrize("kind", ["get_conn_value", "get_variable", "get_config"])
+def test_default_prefixes(rig: GoogleGrpcRig, kind: str) -> None:
+    ours, theirs = backends()
+    assert observed(rig, ours, kind, "absent") == observed(rig, theirs, kind, "absent")
+
+
+def test_teams(rig: GoogleGrpcRig) -> None:
+    rig.put("airflow-variables-red--own", "red's")
+    rig.put("airflow-variables-shared", "everybody's")
+    ours, theirs = backends()
+    for key in ("own", "shared", "absent", "with_underscore"):
+        how = ("get_variable", key)
+        assert observed(rig, ours, *how, team_name="red") == observed(rig, theirs, *how, team_name="red")
