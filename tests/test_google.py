@@ -832,17 +832,20 @@ def test_fork_interrupts_a_call_that_hangs_and_it_is_made_again(google: GoogleRe
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
 def test_fork_waits_for_the_threads_of_grpc_to_end(google: GoogleRestRig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = google.backend(timeout=30)
+    _grpc_forks._before_fork()  # of other tests' channels
+    _grpc_forks._after_in_parent()
+    before = _grpc_forks._threads()
     for _ in range(20):
         assert asked.get_variable("found") == "x"
-        assert _grpc_forks._has_threads()
+        assert not _grpc_forks._threads() <= before
         _grpc_forks._before_fork()
-        ended = not _grpc_forks._has_threads()
+        ended = _grpc_forks._threads() <= before
         _grpc_forks._after_in_parent()
         assert ended
-    # Threads that belong to somebody else's channel hold a fork up for a moment only.
+    # Threads that do not end hold a fork up for a moment only.
     monkeypatch.setattr(_grpc_forks, "PATIENCE", 0.05)
-    monkeypatch.setattr(_grpc_forks, "THREADS", ("",))
     asked.get_variable("found")
+    monkeypatch.setattr(_grpc_forks, "_threads", lambda: frozenset([-1]))
     started = time.monotonic()
     _grpc_forks._before_fork()
     _grpc_forks._after_in_parent()

@@ -17,14 +17,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 PATIENCE: Final = 0.5
 """Seconds that a fork waits for the calls under way, and again for what it cancelled and closed to end."""
-
-THREADS: Final = ("grpc", "event_engine", "lifeguard", "timer_manager", "default-exec", "resolver-exec", "iomgr")
-"""How the names of gRPC's own threads begin."""
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -36,7 +32,8 @@ class _Gate:
         self._changed = threading.Condition()
         self._inside = 0
         self._forking = 0
-        self._ending = False
+        # Threads that were there before any channel was open; None while none is.
+        self._before: frozenset[int] | None = None
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
     @contextlib.contextmanager
@@ -55,6 +52,11 @@ class _Gate:
         with self._changed:
             self._channels.add(channel)
 
+    def opening(self) -> None:
+        with self._changed:
+            if self._before is None:
+                self._before = _threads()
+
     def close(self) -> None:
         with self._changed:
             self._forking += 1
@@ -62,14 +64,14 @@ class _Gate:
             channels = list(self._channels)
         latest = time.monotonic() + PATIENCE
         for channel in channels:
-            self._ending |= channel.close()
+            channel.close()
         with self._changed:
             self._changed.wait_for(lambda: not self._inside, PATIENCE)
-        if self._ending:
-            # They go on where somebody else in this process has a channel open.
-            while _has_threads() and time.monotonic() < latest:
+        before = self._before
+        if before is not None:
+            while not _threads() <= before and time.monotonic() < latest:
                 time.sleep(0.0005)
-            self._ending = False
+            self._before = None
 
     def open(self) -> None:
         with self._changed:
@@ -77,13 +79,14 @@ class _Gate:
             self._changed.notify_all()
 
 
-def _has_threads() -> bool:
-    """Tell whether gRPC has threads here; where the system does not tell, no."""
-    for name in Path("/proc/self/task").glob("*/comm"):
-        with contextlib.suppress(OSError):
-            if name.read_text(errors="replace").startswith(THREADS):
-                return True
-    return False
+def _threads() -> frozenset[int]:
+    """Give the ids of the threads that Python does not know, gRPC's among them; where the system tells them."""
+    try:
+        tasks = os.listdir("/proc/self/task")  # noqa: PTH208
+    except OSError:
+        return frozenset()
+    known = {thread.native_id for thread in threading.enumerate()}
+    return frozenset(map(int, tasks)) - known - {os.getpid(), threading.get_native_id()}
 
 
 _gate = _Gate()
@@ -148,15 +151,14 @@ class Channel:
 
     def _opened(self) -> Any:
         if self._channel is None:
+            _gate.opening()
             self._channel = self._make()
         return self._channel
 
-    def close(self) -> bool:
-        """End all calls and close the channel; the next call opens another one. Tell whether there was one."""
+    def close(self) -> None:
+        """End all calls and close the channel; the next call opens another one."""
         with self._lock:
             channel, self._channel = self._channel, None
             self._closings += channel is not None
-        if channel is None:
-            return False
-        channel.close()
-        return True
+        if channel is not None:
+            channel.close()
