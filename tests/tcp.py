@@ -13,14 +13,15 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Lengt
 
 
 class TcpProxy:
-    """Forwards connections to *upstream* (host, port).
+    """Forwards connections to *upstream* (host, port), or those that speak HTTP/1.1 to *plain*.
 
     Faults, for open connections as for new ones: ``reset`` ends them by a RST, ``truncated`` passes half of the
     server's next bytes on and ends them, ``drip`` passes single bytes on, ``proxy-404`` answers with a page.
     """
 
-    def __init__(self, upstream: tuple[str, int]) -> None:
+    def __init__(self, upstream: tuple[str, int], plain: tuple[str, int]) -> None:
         self._upstream = upstream
+        self._plain = plain
         self._fault: str | None = None
         self._changed = threading.Event()
         self._open: set[socket.socket] = set()
@@ -74,7 +75,13 @@ class TcpProxy:
                 client.recv(65536)
                 client.sendall(NOT_FOUND)
             return
-        server = socket.create_connection(self._upstream)
+        with contextlib.suppress(OSError):
+            # RFC 9113, section 3.4: "PRI * HTTP/2.0 …"
+            is_http2 = client.recv(3, socket.MSG_PEEK) == b"PRI"
+            self._pass_on(client, self._upstream if is_http2 else self._plain)
+
+    def _pass_on(self, client: socket.socket, upstream: tuple[str, int]) -> None:
+        server = socket.create_connection(upstream)
         for one in (client, server):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:

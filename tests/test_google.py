@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import trustme
 
-from airflow_providers_secrets.backends import _grpc_forks
+from airflow_providers_secrets.backends import _gcp
 from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
@@ -803,53 +803,23 @@ def test_8_forked_children_get_their_own_answers_while_the_parent_gets_its_own(g
         assert child.exitcode == 0
 
 
+def _spoken(rig: GoogleRestRig, results: Any) -> None:
+    results.put((_gcp.transport(rig.backend().options), "grpc" in sys.modules))
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_fork_interrupts_a_call_that_hangs_and_it_is_made_again(google: GoogleRestRig) -> None:
-    asked = google.backend(timeout=30)
-    asked.get_variable("found")
-    reached = threading.Event()
-    replies: list[Reply] = [Reply(hang=True)]
-
-    def fault(_: Request) -> Reply | None:
-        reached.set()
-        return replies.pop() if replies else None
-
-    with google.server.fault(fault), ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(asked.get_variable, "found")
-        assert reached.wait(10)
-        started = time.monotonic()
-        child = multiprocessing.get_context("fork").Process(target=os.getpid)
-        child.start()
-        assert time.monotonic() - started < 3
-        child.join(10)
-        assert child.exitcode == 0
-        if google.name == "google-rest":
-            google.server.go_on.set()  # nothing of a fork's concern: it hangs on
-        assert hanging.result(10) == "x"
-
-
-@over_grpc
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
-def test_fork_waits_for_the_threads_of_grpc_to_end(google: GoogleRestRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = google.backend(timeout=30)
-    _grpc_forks._before_fork()  # of other tests' channels
-    _grpc_forks._after_in_parent()
-    before = _grpc_forks._threads()
-    for _ in range(20):
-        assert asked.get_variable("found") == "x"
-        assert not _grpc_forks._threads() <= before
-        _grpc_forks._before_fork()
-        ended = _grpc_forks._threads() <= before
-        _grpc_forks._after_in_parent()
-        assert ended
-    # Threads that do not end hold a fork up for a moment only.
-    monkeypatch.setattr(_grpc_forks, "PATIENCE", 0.05)
-    asked.get_variable("found")
-    monkeypatch.setattr(_grpc_forks, "_threads", lambda: frozenset([-1]))
-    started = time.monotonic()
-    _grpc_forks._before_fork()
-    _grpc_forks._after_in_parent()
-    assert 0.05 <= time.monotonic() - started < 1
+def test_a_child_of_a_process_that_has_grpc_leaves_it_alone(google: GoogleRestRig) -> None:
+    """Its locks are as they were, and its threads are not there."""
+    assert google.backend().get_variable("found") == "x"
+    loaded = "grpc" in sys.modules
+    assert loaded or google.name == "google-rest"
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_spoken, args=(google, results))
+    child.start()
+    assert results.get(timeout=30) == ("rest" if loaded else google.options()["transport"], loaded)
+    child.join(10)
+    assert _gcp.transport(google.backend().options) == google.options()["transport"]
 
 
 # Listings.

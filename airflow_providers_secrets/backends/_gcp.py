@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -218,3 +219,24 @@ def project_without_login(options: Mapping[str, Any]) -> str | None:
     """Give the project that the options or the environment say."""
     named: str | None = options["project_id"] or os.environ.get("GOOGLE_CLOUD_PROJECT")
     return named
+
+
+_is_child_of_grpc = False
+
+
+def transport(options: Mapping[str, Any]) -> str:
+    """Say how to speak to Google: as the options say, but by REST in a child of a process that had gRPC loaded.
+
+    gRPC's locks are there as they were at the fork, its threads are not, and a child that asks it for a channel may
+    wait for one of them for ever, with Python's own lock in hand, so that no deadline ends it. So such a child leaves
+    gRPC alone. The answers are the same.
+    """
+    return "rest" if _is_child_of_grpc else str(options["transport"])
+
+
+def _after_in_child() -> None:
+    global _is_child_of_grpc  # noqa: PLW0603
+    _is_child_of_grpc = _is_child_of_grpc or "grpc" in sys.modules
+
+
+os.register_at_fork(after_in_child=_after_in_child)

@@ -17,9 +17,8 @@ from urllib.parse import quote, urlsplit
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.access import Answer, load_sdk
-from airflow_providers_secrets.backends._gcp import MALFORMED, GoogleFault
+from airflow_providers_secrets.backends._gcp import MALFORMED, GoogleFault, transport
 from airflow_providers_secrets.backends._gcp_credentials import Login
-from airflow_providers_secrets.backends._grpc_forks import Channel, held_off
 
 Options = Mapping[str, Any]
 
@@ -78,8 +77,8 @@ class GoogleClient:
     """
 
     def __init__(self, options: Options) -> None:
-        with held_off():
-            load_sdk(SDK[options["transport"]], "google")
+        spoken = transport(options)
+        load_sdk(SDK[spoken], "google")
         login = Login(options)
         self._location: str | None = options["location"]
         self._version: str = options["version"]
@@ -89,7 +88,7 @@ class GoogleClient:
             self._parent += f"/locations/{self._location}"
             host = f"secretmanager.{self._location}.rep.{login.universe}"
         transports: Mapping[str, type[GrpcTransport | RestTransport]] = {"grpc": GrpcTransport, "rest": RestTransport}
-        self._transport = transports[options["transport"]](options["endpoint"] or f"https://{host}", login, options)
+        self._transport = transports[spoken](options["endpoint"] or f"https://{host}", login, options)
 
     def read(self, secret: str) -> Answer:
         """Read the version of a secret that the options say.
@@ -152,7 +151,7 @@ class GrpcTransport(Transport):
         self._login = login
         self._timeout: float = options["read_timeout"]
         self._service, self._message = SERVICE, message
-        self._channel = Channel(lambda: _channel(url, options))
+        self._channel = _channel(url, options)
 
     def access(self, name: str) -> Version:
         request = self._message("AccessSecretVersionRequest")(name=name)
@@ -175,8 +174,8 @@ class GrpcTransport(Transport):
         metadata = [(name.lower(), value) for name, value in headers.items()]
         fault: GoogleFault
         try:
-            octets = self._channel.call(
-                f"/{self._service}/{method}", request.SerializeToString(), self._timeout, metadata
+            octets = self._channel.unary_unary(f"/{self._service}/{method}")(
+                request.SerializeToString(), timeout=self._timeout, metadata=metadata
             )
             # Here rather than in gRPC, which would log what it cannot read.
             return self._message(f"{method}Response").FromString(octets)
@@ -223,8 +222,6 @@ def _channel(url: str, options: Options) -> Any:
         ("grpc.min_reconnect_backoff_ms", connect),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
-        # Or a fork's new channel would take over what another one has open.
-        ("grpc.use_local_subchannel_pool", 1),
     ]
     target = urlsplit(url)
     if target.scheme == "http":

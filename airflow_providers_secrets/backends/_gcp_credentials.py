@@ -26,7 +26,6 @@ from airflow_providers_secrets.backends._gcp import (
     project_without_login,
     service_account_key,
 )
-from airflow_providers_secrets.backends._grpc_forks import held_off
 
 Options = Mapping[str, Any]
 
@@ -88,8 +87,7 @@ class Login:
 
     def _found(self, options: Options) -> tuple[Any, str | None]:
         try:
-            with held_off():
-                load_sdk(("google.auth.credentials", "google.oauth2.service_account"), "google")
+            load_sdk(("google.auth.credentials", "google.oauth2.service_account"), "google")
             credentials, project = self._source(options)
             if options["impersonation_chain"]:
                 credentials, project = _impersonated(credentials, options)
@@ -187,8 +185,7 @@ class _Http:
 
     def __call__(self, *args: Any, **how: Any) -> Any:
         if self._request is None:
-            with held_off():
-                load_sdk(("google.auth.transport.requests",), "google")
+            load_sdk(("google.auth.transport.requests",), "google")
             from google.auth.transport.requests import Request
 
             self._request = Request()

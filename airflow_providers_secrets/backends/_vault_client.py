@@ -219,11 +219,13 @@ class VaultClient:
             if newer is None:
                 raise
         try:
-            return self._data(path, newer, method)
+            data = self._data(path, newer, method)
         except VaultFault as fault:
-            if "HTTP 403" in fault.codes:
-                self._no_login_before = clock() + REFUSAL_MEMO
+            # What else went wrong, the new token was not refused.
+            self._no_login_before = clock() + REFUSAL_MEMO if "HTTP 403" in fault.codes else 0.0
             raise
+        self._no_login_before = 0.0
+        return data
 
     def _data(self, path: str, token: Token, method: str) -> dict[str, Any]:
         data = self._request(method, quote(path), token).get("data")
@@ -251,6 +253,8 @@ class VaultClient:
                 if clock() < self._no_login_before:
                     return None
                 token = self._logged_in()
+                # Until the new token has its first answer, nobody else's refusal is worth another login.
+                self._no_login_before = clock() + REFUSAL_MEMO
             return self._used(token) if token.text != refused.text else None
 
     def _used(self, token: Token) -> Token:

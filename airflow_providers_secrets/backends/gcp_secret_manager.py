@@ -25,8 +25,7 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     is refused: no secret can have such a name.
 
     A process logs in once, at its first lookup, and finds its project then; the token is renewed by the lookup that
-    finds it about to end. Before a fork, calls over gRPC are brought to an end within a second, and those that had
-    to be cancelled are repeated.
+    finds it about to end. A forked child of a process that had gRPC loaded speaks REST.
 
     Needs ``secretmanager.versions.access`` on the secrets. See `AccessSecretVersion
     <https://cloud.google.com/secret-manager/docs/reference/rpc/google.cloud.secretmanager.v1>`_.

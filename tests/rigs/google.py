@@ -358,7 +358,7 @@ class GoogleGrpcRig(GoogleRestRig):
         owner = os.getpid()
         atexit.register(lambda: self.stop() if os.getpid() == owner else None)
         assert self.process.stdout
-        self.wire = TcpProxy(("127.0.0.1", int(self.process.stdout.readline())))
+        self.wire = TcpProxy(("127.0.0.1", int(self.process.stdout.readline())), ("127.0.0.1", self.server.port))
 
     @property
     def url(self) -> str:
