@@ -1,6 +1,6 @@
 """The policy of every backend: what is looked up, under which name, and what Airflow is told.
 
-Data runs one way: id → rule → names → (cache → fetch → classify, in :mod:`.access`) → decode.
+Data runs one way: id → rule → names → (cache → fetch → classify, in :mod:`.answers` and :mod:`.access`) → decode.
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ class SecretLookupMixin(Store):
         raise self._as_policy_says(failure)
 
     def _planned(self, kind: Kind, secret_id: str, team_name: str | None) -> Plan:
-        """Plan a lookup, keep the plan where there is one, and say where there is none."""
+        """Plan a lookup and keep the plan; say why nothing is looked up where nothing is."""
         plan = self.plan(kind, secret_id, team_name)
         if plan.refused:
             warn(
@@ -307,12 +307,12 @@ class SecretLookupMixin(Store):
                 kind,
                 plan.reason,
             )
-        elif plan.reason:
+            return plan
+        if plan.reason:
             log.debug("%s: %s (%s) is not looked up: %s.", self.store, shown(secret_id), kind, plan.reason)
-        if not plan.refused:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[kind, secret_id, team_name] = plan
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        self._plans[kind, secret_id, team_name] = plan
         return plan
 
     def _decoded(self, kind: Kind, name: str, entry: Entry) -> str:
