@@ -253,8 +253,9 @@ class VaultClient:
                 if clock() < self._no_login_before:
                     return None
                 token = self._logged_in()
-                # Until the new token has its first answer, nobody else's refusal is worth another login.
-                self._no_login_before = clock() + REFUSAL_MEMO
+                if token.text != refused.text:
+                    # Until the new token has its first answer, nobody else's refusal is worth another login.
+                    self._no_login_before = clock() + REFUSAL_MEMO
             return self._used(token) if token.text != refused.text else None
 
     def _used(self, token: Token) -> Token:
