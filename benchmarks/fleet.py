@@ -69,10 +69,10 @@ def preloaded() -> Counter[int]:
     return calls
 
 
-def measured(path: Path, arm: str) -> float:
-    """Give the requests for each task or parse."""
-    figures = json.loads(path.read_text())["median"][arm]
-    return figures["requests"] / figures["times"]
+def measured(path: Path, arm: str) -> float | None:
+    """Give the requests for each task or parse, where the arm was measured."""
+    figures = json.loads(path.read_text())["median"].get(arm)
+    return figures and figures["requests"] / figures["times"]
 
 
 def main() -> None:
@@ -83,8 +83,9 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{'':<34}{'calls a day':>14}{'USD a day':>11}{'of 40 a s':>11}{'peak a s':>10}")
     for arm in ("official", "official, use_cache", "ours"):
-        calls = TASKS * measured(given.tasks, arm) + PARSES * measured(given.parses, arm)
-        show(arm, calls, None)
+        by_task, by_parse = measured(given.tasks, arm), measured(given.parses, arm)
+        if by_task is not None and by_parse is not None:
+            show(arm, TASKS * by_task + PARSES * by_parse, None)
     for label, by_second in (
         ("ours, shared by each host", shared(HOSTS)),
         ("ours, shared by the fleet", shared(1)),

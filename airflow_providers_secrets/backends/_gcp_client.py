@@ -222,6 +222,8 @@ def _channel(url: str, options: Options) -> Any:
         ("grpc.min_reconnect_backoff_ms", connect),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # A new channel starts with a connection of its own, and not in the pause after another one's failure.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     target = urlsplit(url)
     if target.scheme == "http":
