@@ -44,21 +44,21 @@ def observed(rig: AzureRig, backend: Any, method: str, *args: Any, **kwargs: Any
 def test_names_and_answers(rig: AzureRig, prefix: str | None, sep: str) -> None:
     rig.put("airflow-connections-smtp-default", "postgres://u:p@h:5432/db")
     theirs = Official(**options(rig, connections_prefix=prefix, sep=sep))
-    ours = AzureKeyVaultBackend(**options(rig, connections_prefix=prefix, sep=sep))
+    ours = AzureKeyVaultBackend(cache_ttl=0, **options(rig, connections_prefix=prefix, sep=sep))
     for conn_id in IDS:
         assert observed(rig, ours, "get_conn_value", conn_id) == observed(rig, theirs, "get_conn_value", conn_id)
 
 
 @pytest.mark.parametrize("kind", ["get_conn_value", "get_variable", "get_config"])
 def test_default_prefixes(rig: AzureRig, kind: str) -> None:
-    ours, theirs = AzureKeyVaultBackend(**options(rig)), Official(**options(rig))
+    ours, theirs = AzureKeyVaultBackend(cache_ttl=0, **options(rig)), Official(**options(rig))
     assert observed(rig, ours, kind, "absent") == observed(rig, theirs, kind, "absent")
 
 
 def test_teams(rig: AzureRig) -> None:
     rig.put("airflow-variables-red--own", "red's")
     rig.put("airflow-variables-shared", "everybody's")
-    ours, theirs = AzureKeyVaultBackend(**options(rig)), Official(**options(rig))
+    ours, theirs = AzureKeyVaultBackend(cache_ttl=0, **options(rig)), Official(**options(rig))
     for key in ("own", "shared", "absent", "with_underscore"):
         how = ("get_variable", key)
         assert observed(rig, ours, *how, team_name="red") == observed(rig, theirs, *how, team_name="red")
