@@ -204,7 +204,7 @@ class StoreAccess:
             raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang")
         call = Bounded(lambda given_up: self._exchanged(name, within, exchange, given_up), self._count_overdue)
         if not call.finished_within(within):
-            raise self.failure(name, Outcome.UNAVAILABLE, f"no answer within {within:g} s")
+            raise self.failure(name, Outcome.UNAVAILABLE, f"no answer within {within:.3g} s")
         # The error is raised from here, so that no frame of the SDK hangs on the traceback: their local
         # variables hold requests and answers.
         if call.error is not None:
