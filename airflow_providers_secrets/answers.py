@@ -17,13 +17,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets import cache
-from airflow_providers_secrets.access import Store, StoreAccess
+from airflow_providers_secrets.access import StoreAccess
 from airflow_providers_secrets.cache import Breaker, Entry, Lifetimes, ProcessCache, drawn
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 from airflow_providers_secrets.forks import unforked
 from airflow_providers_secrets.metrics import Counts
 from airflow_providers_secrets.notices import warn
 from airflow_providers_secrets.outcomes import ERRORS, Outcome
+from airflow_providers_secrets.store import Store
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.shared import Said, SharedCache

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from airflow_providers_secrets.errors import shown
@@ -29,15 +29,18 @@ class Fault(Exception):
     """Why a stored text cannot be used, as the end of a sentence; never holds any of the text."""
 
 
-class Words(NamedTuple):
+class Words:
     """How a store's JSON objects name a connection's fields.
 
     :param by_field: the words for each field.
     :param dropped: names of what belongs to nothing in a connection.
     """
 
-    by_field: Mapping[str, Sequence[str]]
-    dropped: Sequence[str] = ()
+    __slots__ = ("by_field", "dropped")
+
+    def __init__(self, by_field: Mapping[str, Sequence[str]], dropped: Sequence[str] = ()) -> None:
+        self.by_field = by_field
+        self.dropped = dropped
 
 
 def connection(stored: str, words: Words | None = None) -> str:

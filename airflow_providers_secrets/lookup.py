@@ -8,18 +8,22 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_providers_secrets import decoding, options
-from airflow_providers_secrets.access import Store
-from airflow_providers_secrets.answers import Answers, answers_of
-from airflow_providers_secrets.cache import Entry, Lifetimes
+from airflow_providers_secrets import options
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretsError, shown
+from airflow_providers_secrets.forks import unforked
 from airflow_providers_secrets.naming import KINDS, MAX_ID_LENGTH, TEAM_SEP, Kind, Plan, id_fault, team_fault
 from airflow_providers_secrets.notices import warn
 from airflow_providers_secrets.options import Option
 from airflow_providers_secrets.outcomes import ADVICE, POLICY_OPTION, Outcome
+from airflow_providers_secrets.store import Store
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets import decoding
+    from airflow_providers_secrets.answers import Answers
+    from airflow_providers_secrets.cache import Entry, Lifetimes
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +201,8 @@ class SecretLookupMixin(Store):
     @property
     def lifetimes(self) -> Lifetimes:
         """How long the process remembers what the store said."""
+        from airflow_providers_secrets.cache import Lifetimes
+
         return Lifetimes(
             *(self.options[name] for name in ("cache_ttl", "cache_negative_ttl", "max_stale", "cache_size"))
         )
@@ -323,7 +329,7 @@ class SecretLookupMixin(Store):
     @property
     def answers(self) -> Answers:
         """What the process has for all backends with these connection options."""
-        return answers_of(self, self._fingerprint)
+        return (_answers_of or _loaded())(self, self._fingerprint)
 
     def _as_policy_says(self, failure: SecretsError) -> Exception:
         """Give the error that lets Airflow ask its next source, or the one that forbids it."""
@@ -406,6 +412,8 @@ class SecretLookupMixin(Store):
         """
         if kind != "connections":
             return stored
+        from airflow_providers_secrets import decoding
+
         try:
             return decoding.connection(stored, self.connection_words)
         except decoding.Fault as fault:
@@ -415,6 +423,19 @@ class SecretLookupMixin(Store):
     def invalid(self, name: str, reason: str) -> InvalidSecret:
         """Make the error for a stored value that cannot be used."""
         return InvalidSecret(self.store, name, reason, self.advice.get(Outcome.INVALID) or ADVICE[Outcome.INVALID])
+
+
+_answers_of: Callable[[Store, bytes], Answers] | None = None
+
+
+def _loaded() -> Callable[[Store, bytes], Answers]:
+    """Import what a lookup needs beyond its rules: Airflow imports and constructs backends that it never asks."""
+    global _answers_of  # noqa: PLW0603
+    with unforked():
+        from airflow_providers_secrets import answers, decoding  # noqa: F401
+
+        _answers_of = answers.answers_of
+    return _answers_of
 
 
 def _task_sdk_version() -> tuple[int, ...]:

@@ -6,7 +6,7 @@ Pure functions: nothing here touches a client, a cache or the network.
 from __future__ import annotations
 
 import sys
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 Kind = Literal["connections", "variables", "config"]
 
@@ -18,7 +18,7 @@ TEAM_SEP: Final = "--"
 MAX_ID_LENGTH: Final = 512
 
 
-class Plan(NamedTuple):
+class Plan:
     """What a lookup will ask the store.
 
     :param names: the candidate names in the store's spelling, in the order they are tried.
@@ -28,10 +28,23 @@ class Plan(NamedTuple):
         keep it from this store.
     """
 
-    names: tuple[str, ...] = ()
-    prefixes: tuple[str | None, ...] = ()
-    reason: str | None = None
-    refused: bool = False
+    __slots__ = ("names", "prefixes", "reason", "refused")
+
+    def __init__(
+        self,
+        names: tuple[str, ...] = (),
+        prefixes: tuple[str | None, ...] = (),
+        *,
+        reason: str | None = None,
+        refused: bool = False,
+    ) -> None:
+        self.names = names
+        self.prefixes = prefixes
+        self.reason = reason
+        self.refused = refused
+
+    def __repr__(self) -> str:
+        return f"Plan(names={self.names}, reason={self.reason!r})"
 
 
 def id_fault(secret_id: object) -> str | None:

@@ -15,7 +15,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from airflow_providers_secrets.errors import ConfigurationError, shown
@@ -26,7 +26,7 @@ REMOVED_UPSTREAM: Final = frozenset({"full_url_mode", "are_secret_values_urlenco
 """Options that the official Amazon provider removed in 9.0.0 and that still stand in many configurations."""
 
 
-class Option(NamedTuple):
+class Option:  # no NamedTuple: making one takes longer than importing a module
     """One option of a backend.
 
     :param name: its name in ``backend_kwargs``.
@@ -39,13 +39,26 @@ class Option(NamedTuple):
     :param deprecated: what to use instead, where the option is accepted for old configurations only.
     """
 
-    name: str
-    coerce: Coerce
-    default: Any = None
-    doc: str = ""
-    connection: bool = True
-    nullable: bool = False
-    deprecated: str | None = None
+    __slots__ = ("coerce", "connection", "default", "deprecated", "doc", "name", "nullable")
+
+    def __init__(  # noqa: PLR0913  # one for each thing that there is to say of an option
+        self,
+        name: str,
+        coerce: Coerce,
+        default: Any = None,
+        doc: str = "",
+        *,
+        connection: bool = True,
+        nullable: bool = False,
+        deprecated: str | None = None,
+    ) -> None:
+        self.name = name
+        self.coerce = coerce
+        self.default = default
+        self.doc = doc
+        self.connection = connection
+        self.nullable = nullable
+        self.deprecated = deprecated
 
 
 def text(value: Any) -> str:

@@ -667,7 +667,6 @@ def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
 
 @pytest.mark.measured
 def test_import_costs_little_cpu(rig: Rig) -> None:
-    """5 ms is the aim; it takes 4.5 to 5.5 here, and the bound leaves room for a machine that is no faster."""
     module = rig.class_path.rpartition(".")[0]
     code = (
         "import gc, time, airflow.configuration, airflow.secrets.base_secrets\n"
@@ -678,9 +677,9 @@ def test_import_costs_little_cpu(rig: Rig) -> None:
     )
     _run(code, PYTHONDONTWRITEBYTECODE="")  # writes the bytecode
     costs: list[float] = []
-    while len(costs) < 12 and min(costs, default=8.0) > 7.0:  # the machine's noise only adds
+    while len(costs) < 20 and min(costs, default=6.0) > 5.0:  # the machine's noise only adds
         costs.append(float(_run(code, PYTHONDONTWRITEBYTECODE="").stdout.splitlines()[-1]))
-    assert min(costs) <= 7.0, costs
+    assert min(costs) <= 5.0, costs
 
 
 def test_no_warning_at_import(rig: Rig) -> None:

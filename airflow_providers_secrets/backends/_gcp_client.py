@@ -16,9 +16,10 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.access import Answer, load_sdk
+from airflow_providers_secrets.access import load_sdk
 from airflow_providers_secrets.backends._gcp import MALFORMED, GoogleFault, transport
 from airflow_providers_secrets.backends._gcp_credentials import Login
+from airflow_providers_secrets.store import Answer
 
 Options = Mapping[str, Any]
 

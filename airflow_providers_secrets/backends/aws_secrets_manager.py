@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._aws import COMMON_ADVICE, COMMON_OUTCOMES, AwsLookupMixin
 from airflow_providers_secrets.decoding import Words
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.options import Option, mapping
 from airflow_providers_secrets.outcomes import Outcome
+from airflow_providers_secrets.store import Answer, Listed
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._aws import Client

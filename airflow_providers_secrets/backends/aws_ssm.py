@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._aws import COMMON_ADVICE, COMMON_OUTCOMES, AwsLookupMixin
 from airflow_providers_secrets.outcomes import Outcome
+from airflow_providers_secrets.store import Answer, Listed
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._aws import Client

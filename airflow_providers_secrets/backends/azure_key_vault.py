@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._azure import (
     ADVICE,
     AZURE_OPTIONS,
@@ -21,6 +20,7 @@ from airflow_providers_secrets.errors import ConfigurationError, shown
 from airflow_providers_secrets.lookup import SecretLookupMixin
 from airflow_providers_secrets.naming import Kind, Plan, team_fault
 from airflow_providers_secrets.notices import warn
+from airflow_providers_secrets.store import Answer, Listed
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._azure_client import AzureClient

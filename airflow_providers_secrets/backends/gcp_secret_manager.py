@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._gcp import ADVICE, GOOGLE_OPTIONS, OUTCOMES, GoogleFault, option_faults
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup import SecretLookupMixin
+from airflow_providers_secrets.store import Answer, Listed
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._gcp_client import GoogleClient

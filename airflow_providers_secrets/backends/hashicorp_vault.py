@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.access import Answer, Listed
 from airflow_providers_secrets.backends._vault import (
     ADVICE,
     OUTCOMES,
@@ -22,6 +21,7 @@ from airflow_providers_secrets.backends._vault import (
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup import SecretLookupMixin
 from airflow_providers_secrets.naming import Kind, multi_team, team_name_fault
+from airflow_providers_secrets.store import Answer, Listed
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._vault_client import VaultClient
