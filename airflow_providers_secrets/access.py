@@ -20,7 +20,7 @@ from airflow_providers_secrets.errors import (
     SecretsError,
 )
 from airflow_providers_secrets.forks import unforked
-from airflow_providers_secrets.outcomes import ADVICE, ERRORS, RETRIED, Outcome
+from airflow_providers_secrets.outcomes import ADVICE, ERRORS, RETRIED, TLS_REASONS, Outcome
 from airflow_providers_secrets.store import Store
 
 if TYPE_CHECKING:
@@ -179,10 +179,10 @@ class StoreAccess:
                 self._clients.remove(client)
 
     def _outcome(self, error: BaseException) -> Outcome | None:
-        """Classify *error* by its most specific code that the store's table knows."""
+        """Classify *error* by its most specific code that the store's table knows, or OpenSSL's."""
         if isinstance(error, SecretsError) or not isinstance(error, Exception):
             return None
-        known = (self._store.outcomes.get(code) for code in self._store.codes(error))
+        known = (self._store.outcomes.get(code) or TLS_REASONS.get(code) for code in self._store.codes(error))
         # What no table knows is a failure all the same, and never an absence.
         return next((outcome for outcome in known if outcome), Outcome.UNAVAILABLE)
 

@@ -118,7 +118,7 @@ class SecretLookupMixin(Store):
     of threads may use an instance; a forked child starts with a client and a cache of its own. A value is at
     most ``cache_ttl`` seconds old, and at most ``max_stale`` more while the store gives no answer.
 
-    A subclass says what a :class:`~airflow_providers_secrets.access.Store` must say, and:
+    A subclass says what a :class:`~airflow_providers_secrets.store.Store` must say, and:
     """
 
     own_options: ClassVar[tuple[Option, ...]] = ()
@@ -347,6 +347,8 @@ class SecretLookupMixin(Store):
 
         :raises ConfigurationError: naming the option.
         """
+        if fault := self.option_fault():
+            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
         for option, needed in (
             ("shared_cache", "cache_ttl"),
             ("preload", "cache_ttl"),
@@ -363,6 +365,10 @@ class SecretLookupMixin(Store):
                 f"{type(self).__name__}: option {failing[0]!r} is 'fail', which needs Airflow 3.2.2 or later: "
                 "older ones ask their next source whatever a backend says. Set it to 'next' or upgrade."
             )
+
+    def option_fault(self) -> str | None:
+        """Name the first of the store's own options that is missing or contradicts another one, or give ``None``."""
+        return None
 
     def _bases(self, option: str) -> tuple[str, ...] | None:
         base = self.options[option]

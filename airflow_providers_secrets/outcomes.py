@@ -61,6 +61,12 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 }
 """What to do, where a backend's own advice says nothing nearer."""
 
+TLS_REASONS: Final[Mapping[str, Outcome]] = {
+    "CERTIFICATE_VERIFY_FAILED": Outcome.MISCONFIGURED,
+    "WRONG_VERSION_NUMBER": Outcome.MISCONFIGURED,
+}
+"""What OpenSSL's reasons mean, of any store: the wrong bundle of certificates, or a port that does not speak TLS."""
+
 POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
     AccessDenied: "on_denied",
     SecretRevoked: "on_revoked",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,6 +45,26 @@ class Listed:
 
     def __repr__(self) -> str:
         return f"Listed(name={self.name!r})"
+
+
+class StoreFault(Exception):
+    """Why a store, or the way to it, gave no answer, where a client of this package's own says so.
+
+    Holds nothing of any answer's text.
+
+    :param codes: the most specific first; :attr:`Store.outcomes` knows at least one, unless it is UNAVAILABLE.
+    :param retry_after: seconds that the server asked to wait.
+    """
+
+    def __init__(self, *codes: str, retry_after: float | None = None) -> None:
+        super().__init__(", ".join(codes))
+        self.codes = codes
+        self.retry_after = retry_after
+
+
+def seconds_to_wait(retry_after: str) -> float | None:
+    """Read the header Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
+    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
 
 
 class Store(ABC):
@@ -112,10 +133,17 @@ class Store(ABC):
     def listing(self, client: Any, prefix: str) -> Iterator[Listed]:
         """Give everything whose name starts with *prefix*, page by page: nothing is left out once it ends."""
 
-    @abstractmethod
     def codes(self, error: Exception) -> Iterator[str]:
-        """Give the codes of *error* by which :attr:`outcomes` may know it, the most specific first."""
+        """Give the codes of *error* by which :attr:`outcomes` may know it, the most specific first.
 
-    def retry_after(self, error: Exception) -> float | None:  # noqa: ARG002
+        These are a fault's own ones; or OpenSSL's reason and the class names of an SDK's or library's error.
+        """
+        if isinstance(error, StoreFault):
+            yield from error.codes
+            return
+        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
+        yield from (kind.__name__ for kind in type(error).__mro__)
+
+    def retry_after(self, error: Exception) -> float | None:
         """Give the seconds that the store asked to wait, where it did."""
-        return None
+        return error.retry_after if isinstance(error, StoreFault) else None

@@ -668,7 +668,7 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_verify(tls: tuple[str, Path]) -> None:
     url, certificate = tls
     options = {"region_name": REGION, "endpoint_url": url, "max_attempts": 1, **CREDENTIALS}
-    with pytest.raises(StoreUnavailable, match="SSLError"):
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
         SystemsManagerParameterStoreBackend(**options).get_variable("x")
     assert SystemsManagerParameterStoreBackend(**options, verify=str(certificate)).get_variable("x") == "over TLS"
 

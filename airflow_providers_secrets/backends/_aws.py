@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup import SecretLookupMixin
 from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
 from airflow_providers_secrets.outcomes import Outcome
+from airflow_providers_secrets.store import seconds_to_wait
 
 Client = Any
 """A botocore client; botocore is untyped."""
@@ -110,7 +110,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 }
 
 COMMON_ADVICE: Final[Mapping[Outcome, str]] = {
-    Outcome.MISCONFIGURED: "Mend the backend's region, endpoint, profile, role or credentials.",
+    Outcome.MISCONFIGURED: "Mend the backend's region, endpoint, profile, role, credentials or verify.",
     Outcome.INVALID: "Write it anew: a URI or JSON object for a connection, text for everything else.",
 }
 
@@ -134,28 +134,25 @@ class AwsLookupMixin(SecretLookupMixin):
         """How often the store is asked; once, where ``config_kwargs`` leaves the retries to botocore."""
         return 1 if "retries" in self.options["config_kwargs"] else super().max_attempts
 
-    def check_options(self) -> None:
-        """Refuse half a pair of keys, and the ways to a role that are incomplete."""
-        super().check_options()
+    def option_fault(self) -> str | None:
+        """Name half a pair of keys, or a way to a role that is incomplete."""
         given = self.options
         if bool(given["aws_access_key_id"]) != bool(given["aws_secret_access_key"]):
-            raise self._contradiction("'aws_access_key_id' and 'aws_secret_access_key' are needed both or neither")
+            return "options 'aws_access_key_id' and 'aws_secret_access_key' are needed both or neither"
         if not given["role_arn"]:
-            return
+            return None
         method = given["assume_role_method"]
         if method == "assume_role_with_saml":
-            raise self._contradiction(
-                "'assume_role_method' is 'assume_role_with_saml', which no maintained library carries. Let a "
+            return (
+                "option 'assume_role_method' is 'assume_role_with_saml', which no maintained library carries. Let a "
                 "profile's credential_process fetch the credentials, and name the profile in 'profile_name'"
             )
         federation = given["assume_role_with_web_identity_federation"]
         if method == "assume_role_with_web_identity" and not federation:
-            raise self._contradiction("'assume_role_with_web_identity_federation' must be 'file' or 'google'")
+            return "option 'assume_role_with_web_identity_federation' must be 'file' or 'google'"
         if federation == "google" and not given["assume_role_with_web_identity_federation_audience"]:
-            raise self._contradiction("'assume_role_with_web_identity_federation_audience' is needed for Google")
-
-    def _contradiction(self, fault: str) -> ConfigurationError:
-        return ConfigurationError(f"{type(self).__name__}: option {fault}.")
+            return "option 'assume_role_with_web_identity_federation_audience' is needed for Google"
+        return None
 
     def connect(self) -> Client:
         """Make the client. Credentials that botocore must fetch are fetched here or at the first call."""
@@ -169,7 +166,7 @@ class AwsLookupMixin(SecretLookupMixin):
         """Give AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""
         response = getattr(error, "response", None)
         if not isinstance(response, dict):
-            yield from (kind.__name__ for kind in type(error).__mro__)
+            yield from super().codes(error)
             return
         code = str(response.get("Error", {}).get("Code"))
         # An answer that is not AWS's own (a proxy's page) has its status for a code.
@@ -181,5 +178,4 @@ class AwsLookupMixin(SecretLookupMixin):
         """Give the answer's Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
         response = getattr(error, "response", None)
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}) if isinstance(response, dict) else {}
-        seconds = str(headers.get("retry-after", ""))
-        return float(seconds) if seconds.isdigit() else None
+        return seconds_to_wait(str(headers.get("retry-after", "")))

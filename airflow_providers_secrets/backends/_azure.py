@@ -144,9 +144,6 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             "InvalidProxyURL",
             "InvalidSchema",
             "InvalidURL",
-            # OpenSSL's reasons
-            "CERTIFICATE_VERIFY_FAILED",
-            "WRONG_VERSION_NUMBER",
         ),
         Outcome.MISCONFIGURED,
     ),
@@ -162,19 +159,6 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 }
 
 
-class AzureFault(Exception):
-    """Why Key Vault, or the way to it, gave no answer. Holds nothing of any answer's text.
-
-    :param codes: the most specific first; :data:`OUTCOMES` knows at least one, unless it is UNAVAILABLE.
-    :param retry_after: seconds that the server asked to wait.
-    """
-
-    def __init__(self, *codes: str, retry_after: float | None = None) -> None:
-        super().__init__(", ".join(codes))
-        self.codes = codes
-        self.retry_after = retry_after
-
-
 def credential_name(options: Mapping[str, Any]) -> str:
     """Give the name of the credential that the options stand for, by the official rule where they do not say it."""
     if options["credential"]:
@@ -182,7 +166,7 @@ def credential_name(options: Mapping[str, Any]) -> str:
     return next((name for proof, name in PROOFS.items() if options[proof]), "default")
 
 
-def option_faults(options: Mapping[str, Any]) -> str | None:
+def option_fault(options: Mapping[str, Any]) -> str | None:
     """Name the first option that is missing or contradicts another one, or ``None``."""
     if not options["vault_url"]:
         return "option 'vault_url' is needed: https://NAME.vault.azure.net"

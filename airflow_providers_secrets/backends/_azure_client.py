@@ -34,9 +34,9 @@ from airflow_providers_secrets.backends._azure import (
     MALFORMED,
     REFUSED,
     UNREADABLE,
-    AzureFault,
     credential_name,
 )
+from airflow_providers_secrets.store import StoreFault, seconds_to_wait
 
 Options = Mapping[str, Any]
 
@@ -120,7 +120,7 @@ class AzureClient:
     Safe to share between threads; while one logs in, the others wait. It starts none.
 
     :param options: the backend's options.
-    :raises AzureFault: naming the option, for a file that cannot be read.
+    :raises StoreFault: naming the option, for a file that cannot be read.
     """
 
     def __init__(self, options: Options) -> None:
@@ -153,24 +153,24 @@ class AzureClient:
     def get(self, path: str) -> dict[str, Any]:
         """Give the JSON object of an answer of 200.
 
-        :raises AzureFault: for any other answer.
+        :raises StoreFault: for any other answer.
         """
         return self._get(f"{self._url}{path}?api-version={self._api_version}")
 
     def pages(self, path: str) -> Iterator[list[dict[str, Any]]]:
         """Give the items of a listing, page by page.
 
-        :raises AzureFault: for an answer that is no page, or that goes on at another host.
+        :raises StoreFault: for an answer that is no page, or that goes on at another host.
         """
         url: str | None = f"{self._url}{path}?api-version={self._api_version}&maxresults={PAGE}"
         while url:
             page = self._get(url)
             items, url = page.get("value"), page.get("nextLink")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-                raise AzureFault("the answer holds no page", MALFORMED)
+                raise StoreFault("the answer holds no page", MALFORMED)
             yield items
             if url and _origin(url) != _origin(self._url):
-                raise AzureFault("the listing goes on at another host", MALFORMED)
+                raise StoreFault("the listing goes on at another host", MALFORMED)
 
     def _get(self, url: str) -> dict[str, Any]:
         token = self._valid_token(url)
@@ -200,7 +200,7 @@ class AzureClient:
             if token is None or clock() >= token.renewal:
                 try:
                     token = self._logged_in(self._challenge)
-                except AzureFault:
+                except StoreFault:
                     if token is None or clock() >= token.expires:
                         raise
                     token = token._replace(renewal=clock() + RENEWAL_PAUSE)
@@ -210,7 +210,7 @@ class AzureClient:
     def _ask_with_claims(self, url: str, refused: Token, parameters: Mapping[str, str]) -> requests.Response:
         """Ask with a token that holds the claims that a refusal asks for (Continuous Access Evaluation).
 
-        :raises AzureFault: where it asks for none, or where the new token is refused too.
+        :raises StoreFault: where it asks for none, or where the new token is refused too.
         """
         if "claims" in parameters:
             with self._lock:
@@ -223,13 +223,13 @@ class AzureClient:
                 return response
         if self._accepted or clock() >= self._no_login_before:
             # A new client asks anew who gives tokens, and holds none of the old ones that the credential keeps.
-            raise AzureFault(EXPIRED, "HTTP 401")
-        raise AzureFault("HTTP 401 to a new token", "HTTP 401")
+            raise StoreFault(EXPIRED, "HTTP 401")
+        raise StoreFault("HTTP 401 to a new token", "HTTP 401")
 
     def _logged_in(self, challenge: Challenge, claims: str | None = None) -> Token:
         """Give a token by the credential, unless the last try was refused a moment ago."""
         if self._refusal and clock() < self._no_login_before:
-            raise AzureFault(*self._refusal)
+            raise StoreFault(*self._refusal)
         self._refusal = ()
         options: dict[str, Any] = {"enable_cae": True}
         if challenge.tenant:
@@ -249,14 +249,14 @@ class AzureClient:
             self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
         raise fault
 
-    def _login_fault(self, error: Exception) -> AzureFault:
+    def _login_fault(self, error: Exception) -> StoreFault:
         """Say why the credential gave no token, by Entra's code at most: its words may hold more than they should."""
         for trouble, retry_after in self._transport.troubles:
             # The old one would repeat that for a minute without asking (msal's throttling); attempts are the core's.
             self._credential = _credential(self._options, self._transport)
-            return AzureFault(f"{self._credential_name} login: {trouble}", trouble, retry_after=retry_after)
+            return StoreFault(f"{self._credential_name} login: {trouble}", trouble, retry_after=retry_after)
         found = re.search(r"\bAADSTS\d+\b", str(error))
-        return AzureFault(
+        return StoreFault(
             f"{self._credential_name} login refused ({found[0] if found else type(error).__name__})", REFUSED
         )
 
@@ -279,9 +279,9 @@ def _challenge(parameters: Mapping[str, str], url: str | None) -> Challenge:
     scope = resource if resource.endswith("/.default") else f"{resource}/.default"
     host = urlsplit(resource).netloc
     if not host:
-        raise AzureFault("HTTP 401 that does not say what a token must be for", CHALLENGE)
+        raise StoreFault("HTTP 401 that does not say what a token must be for", CHALLENGE)
     if url is not None and not f".{_origin(url)[1]}".endswith(f".{_origin(resource)[1]}"):
-        raise AzureFault("the vault asks for a token for another host; see verify_challenge_resource", CHALLENGE)
+        raise StoreFault("the vault asks for a token for another host; see verify_challenge_resource", CHALLENGE)
     issuer = urlsplit(parameters.get("authorization_uri") or parameters.get("authorization") or "")
     tenant = issuer.path.strip("/").partition("/")[0]
     # Active Directory Federation Services have no tenants.
@@ -310,7 +310,7 @@ def _decoded(claims: str) -> str | None:
 def _content(response: requests.Response) -> dict[str, Any]:
     """Give the JSON object of an answer of 200.
 
-    :raises AzureFault: for any other answer.
+    :raises StoreFault: for any other answer.
     """
     answer: Any
     try:
@@ -320,13 +320,13 @@ def _content(response: requests.Response) -> dict[str, Any]:
     if response.status_code == HTTPStatus.OK:
         if isinstance(answer, dict):
             return answer
-        fault = AzureFault(MALFORMED)
+        fault = StoreFault(MALFORMED)
     else:
         fault = _fault(response.status_code, response.headers.get("Retry-After", ""), answer)
     raise fault
 
 
-def _fault(status: int, retry_after: str, answer: Any) -> AzureFault:
+def _fault(status: int, retry_after: str, answer: Any) -> StoreFault:
     """Say what an answer means that is no secret. A 404 proves an absence only in Key Vault's own words."""
     error = answer.get("error") if isinstance(answer, dict) else None
     codes: list[str] = []
@@ -336,16 +336,12 @@ def _fault(status: int, retry_after: str, answer: Any) -> AzureFault:
         codes.insert(0, str(error.get("code")))
         error = error.get("innererror")
     if status == HTTPStatus.NOT_FOUND:
-        return AzureFault(ABSENT) if ABSENT in codes else AzureFault("HTTP 404, which is not Key Vault's own answer")
+        return StoreFault(ABSENT) if ABSENT in codes else StoreFault("HTTP 404, which is not Key Vault's own answer")
     if status == HTTPStatus.FORBIDDEN and re.search("disabled secret|not enabled", message):
         codes.insert(0, DISABLED)
     # Words alone: a code of letters can be no value.
     told = [code for code in codes if re.fullmatch("[A-Za-z]{3,60}", code)]
-    return AzureFault(*told, f"HTTP {status}", retry_after=_seconds(retry_after))
-
-
-def _seconds(retry_after: str) -> float | None:
-    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
+    return StoreFault(*told, f"HTTP {status}", retry_after=seconds_to_wait(retry_after))
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -386,14 +382,14 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # it is loaded by a 
             raise
         status = response.status_code
         if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.troubles.append((f"HTTP {status}", _seconds(response.headers.get("Retry-After", ""))))
+            self.troubles.append((f"HTTP {status}", seconds_to_wait(response.headers.get("Retry-After", ""))))
         return response
 
 
 def _credential(options: Options, transport: _Transport) -> Any:
     """Make the credential of azure-identity; it asks nothing before its first token.
 
-    :raises AzureFault: naming the option, for what it cannot use.
+    :raises StoreFault: naming the option, for what it cannot use.
     """
     name = credential_name(options)
     for path_option in ("client_certificate_path", "workload_identity_token_file"):
@@ -405,7 +401,7 @@ def _credential(options: Options, transport: _Transport) -> Any:
         # They tell what is wrong with a key or a password with parts of it.
         reason = type(error).__name__
     option = "client_certificate_path" if name == "client_certificate" else "credential"
-    raise AzureFault(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
+    raise StoreFault(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
 
 
 def _http(options: Options, transport: _Transport) -> dict[str, Any]:
@@ -477,5 +473,5 @@ _CREDENTIALS: Final[Mapping[str, Callable[[Options, dict[str, Any]], Any]]] = {
 
 def _readable(option: str, path: str) -> str:
     if not os.access(path, os.R_OK):
-        raise AzureFault(f"option {option!r} names a file that cannot be read", UNREADABLE)
+        raise StoreFault(f"option {option!r} names a file that cannot be read", UNREADABLE)
     return path

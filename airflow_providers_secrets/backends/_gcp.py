@@ -161,8 +161,6 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     # without a status of Google's is none of these: gRPC calls a 404 UNIMPLEMENTED, REST has no status in it.
     ABSENT: Outcome.NOT_FOUND,
     "SERVICE_DISABLED": Outcome.MISCONFIGURED,
-    "CERTIFICATE_VERIFY_FAILED": Outcome.MISCONFIGURED,
-    "WRONG_VERSION_NUMBER": Outcome.MISCONFIGURED,
     "PERMISSION_DENIED": Outcome.DENIED,
     "FAILED_PRECONDITION": Outcome.REVOKED,
     "RESOURCE_EXHAUSTED": Outcome.THROTTLED,
@@ -186,20 +184,7 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 }
 
 
-class GoogleFault(Exception):
-    """Why Google, or the way to it, gave no answer. Holds nothing of any answer's text.
-
-    :param codes: the most specific first; :data:`OUTCOMES` knows at least one, unless it is UNAVAILABLE.
-    :param retry_after: seconds that the server asked to wait.
-    """
-
-    def __init__(self, *codes: str, retry_after: float | None = None) -> None:
-        super().__init__(", ".join(codes))
-        self.codes = codes
-        self.retry_after = retry_after
-
-
-def option_faults(options: Mapping[str, Any]) -> str | None:
+def option_fault(options: Mapping[str, Any]) -> str | None:
     """Name the first option that is missing or contradicts another one, or ``None``."""
     given = [name for name in CREDENTIAL_OPTIONS if options[name]]
     if len(given) > 1:

@@ -17,9 +17,10 @@ from urllib.parse import quote, urlsplit
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.access import load_sdk
-from airflow_providers_secrets.backends._gcp import MALFORMED, GoogleFault, transport
+from airflow_providers_secrets.backends._gcp import MALFORMED, transport
 from airflow_providers_secrets.backends._gcp_credentials import Login
-from airflow_providers_secrets.store import Answer
+from airflow_providers_secrets.outcomes import TLS_REASONS
+from airflow_providers_secrets.store import Answer, StoreFault, seconds_to_wait
 
 Options = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ PAGE_SIZE: Final = 1000
 """Names in one page of a listing; Google gives 25,000 at most."""
 
 _RESOURCE = re.compile(r"projects/[^/]+/(?:locations/([^/]+)/)?secrets/([^/]+)(?:/versions/([^/]+))?")
-_REASON = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
+_REASON = re.compile("|".join(TLS_REASONS))
 
 
 class Version(NamedTuple):
@@ -74,7 +75,7 @@ class GoogleClient:
     Safe to share between threads. It starts none of its own; gRPC has some while a channel is open.
 
     :param options: the backend's options.
-    :raises GoogleFault: naming the option, where a credential cannot be used.
+    :raises StoreFault: naming the option, where a credential cannot be used.
     """
 
     def __init__(self, options: Options) -> None:
@@ -94,7 +95,7 @@ class GoogleClient:
     def read(self, secret: str) -> Answer:
         """Read the version of a secret that the options say.
 
-        :raises GoogleFault: if there is none, or no answer.
+        :raises StoreFault: if there is none, or no answer.
         """
         version = self._transport.access(f"{self._parent}/secrets/{secret}/versions/{self._version}")
         answered = _RESOURCE.fullmatch(version.name)
@@ -105,7 +106,7 @@ class GoogleClient:
             or answered[3] is None
             or (self._version.isdigit() and answered[3] != self._version)
         ):
-            raise GoogleFault("the answer is for another secret or version", MALFORMED)
+            raise StoreFault("the answer is for another secret or version", MALFORMED)
         return Answer(_checked(version), answered[2])
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -122,7 +123,7 @@ class GoogleClient:
             if not page.next_token:
                 return
             if page.next_token == token:
-                raise GoogleFault("the listing does not end", MALFORMED)
+                raise StoreFault("the listing does not end", MALFORMED)
             token = page.next_token
 
 
@@ -131,11 +132,11 @@ def _checked(version: Version) -> str:
     import google_crc32c
 
     if version.crc32c is not None and google_crc32c.value(version.data) != version.crc32c:
-        raise GoogleFault("its checksum does not match", "checksum")
+        raise StoreFault("its checksum does not match", "checksum")
     try:
         return version.data.decode()
     except UnicodeDecodeError:
-        fault = GoogleFault("it is not UTF-8 text", MALFORMED)
+        fault = StoreFault("it is not UTF-8 text", MALFORMED)
     raise fault
 
 
@@ -173,7 +174,7 @@ class GrpcTransport(Transport):
 
         headers = {"x-goog-request-params": routed_by, **self._login.headers()}
         metadata = [(name.lower(), value) for name, value in headers.items()]
-        fault: GoogleFault
+        fault: StoreFault
         try:
             octets = self._channel.unary_unary(f"/{self._service}/{method}")(
                 request.SerializeToString(), timeout=self._timeout, metadata=metadata
@@ -181,18 +182,18 @@ class GrpcTransport(Transport):
             # Here rather than in gRPC, which would log what it cannot read.
             return self._message(f"{method}Response").FromString(octets)
         except DecodeError:
-            fault = GoogleFault(MALFORMED)
+            fault = StoreFault(MALFORMED)
         except grpc.RpcError as error:
             fault = self._fault(error)
         raise fault
 
-    def _fault(self, error: Any) -> GoogleFault:
+    def _fault(self, error: Any) -> StoreFault:
         codes = [*_REASON.findall(error.details() or "")[:1], error.code().name]
         retry_after = None
         for key, value in error.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
                 retry_after = self._detailed(value, codes)
-        return GoogleFault(*codes, retry_after=retry_after)
+        return StoreFault(*codes, retry_after=retry_after)
 
     def _detailed(self, octets: bytes, codes: list[str]) -> float | None:
         """Give the seconds to wait, and put Google's reason before *codes*, where the details say so."""
@@ -263,7 +264,7 @@ class RestTransport(Transport):
                 None if crc32c is None else int(crc32c),
             )
         except (ValueError, TypeError, AttributeError):
-            fault = GoogleFault(MALFORMED)
+            fault = StoreFault(MALFORMED)
         raise fault
 
     def page(self, parent: str, filtered: str, token: str) -> Page:
@@ -274,7 +275,7 @@ class RestTransport(Transport):
         except (TypeError, KeyError):
             names = None
         if names is None:
-            raise GoogleFault(MALFORMED)
+            raise StoreFault(MALFORMED)
         return Page(names, str(answer.get("nextPageToken") or ""))
 
     def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
@@ -300,16 +301,16 @@ class RestTransport(Transport):
         if response.status_code == HTTPStatus.OK:
             if isinstance(answer, dict):
                 return answer
-            raise GoogleFault(MALFORMED)
+            raise StoreFault(MALFORMED)
         raise _rest_fault(response.status_code, response.headers.get("Retry-After", ""), answer)
 
 
-def _rest_fault(status: int, retry_after: str, answer: Any) -> GoogleFault:
+def _rest_fault(status: int, retry_after: str, answer: Any) -> StoreFault:
     """Say what an answer means, by the status that Google writes into it. A page of a proxy's has none."""
-    after = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
+    after = seconds_to_wait(retry_after)
     error = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("status"), str):
-        return GoogleFault(f"HTTP {status}", retry_after=after)
+        return StoreFault(f"HTTP {status}", retry_after=after)
     codes = [error["status"]]
     for detail in error.get("details") or ():
         if not isinstance(detail, dict):
@@ -320,4 +321,4 @@ def _rest_fault(status: int, retry_after: str, answer: Any) -> GoogleFault:
         delay = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay")))
         if kind == _TYPE + "RetryInfo" and delay:
             after = float(delay[1])
-    return GoogleFault(*codes, retry_after=after)
+    return StoreFault(*codes, retry_after=after)

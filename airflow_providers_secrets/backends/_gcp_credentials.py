@@ -20,12 +20,12 @@ from airflow_providers_secrets.backends._gcp import (
     LOGIN_UNAVAILABLE,
     NO_PROJECT,
     UNREADABLE,
-    GoogleFault,
     credential_configuration,
     is_open,
     project_without_login,
     service_account_key,
 )
+from airflow_providers_secrets.store import StoreFault
 
 Options = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ class Login:
     Safe to share between threads: one of them renews the token, the others wait for it.
 
     :param options: the backend's options.
-    :raises GoogleFault: naming the option, where a credential cannot be used, or where there is none.
+    :raises StoreFault: naming the option, where a credential cannot be used, or where there is none.
     """
 
     def __init__(self, options: Options) -> None:
@@ -50,7 +50,7 @@ class Login:
             self._credentials, found = self._found(options)
             project = options["project_id"] or found or project
         if not project:
-            raise GoogleFault("option 'project_id' is needed: the credentials name no project", NO_PROJECT)
+            raise StoreFault("option 'project_id' is needed: the credentials name no project", NO_PROJECT)
         self.project: str = project
 
     @property
@@ -61,7 +61,7 @@ class Login:
     def headers(self) -> dict[str, str]:
         """Give the headers of one request, renewing the token where its time has come.
 
-        :raises GoogleFault: if there is no token to be had.
+        :raises StoreFault: if there is no token to be had.
         """
         headers: dict[str, str] = {}
         if self._credentials is None:
@@ -97,7 +97,7 @@ class Login:
             if options["quota_project_id"] and hasattr(credentials, "with_quota_project"):
                 credentials = credentials.with_quota_project(options["quota_project_id"])
         except exceptions.DefaultCredentialsError:
-            fault = GoogleFault("no Google credentials in the options or the environment", UNREADABLE)
+            fault = StoreFault("no Google credentials in the options or the environment", UNREADABLE)
         except exceptions.GoogleAuthError as error:
             fault = self._http.fault(error)
         else:
@@ -117,7 +117,7 @@ class Login:
                 # What is wrong with a key is told with parts of it.
                 credentials = None
             if credentials is None:
-                raise GoogleFault(f"option {option!r} is no service account key", UNREADABLE)
+                raise StoreFault(f"option {option!r} is no service account key", UNREADABLE)
             return credentials, credentials.project_id
         configuration = options["gcp_credential_config_file"]
         if configuration:
@@ -144,7 +144,7 @@ class Login:
         except (ValueError, TypeError, KeyError, AttributeError, exceptions.DefaultCredentialsError):
             credentials = project = None
         if credentials is None:
-            raise GoogleFault(f"option {option!r} is no credential configuration", UNREADABLE)
+            raise StoreFault(f"option {option!r} is no credential configuration", UNREADABLE)
         return credentials, project
 
 
@@ -169,7 +169,7 @@ def _content(option: str, path: str) -> str:
             return file.read(MAX_FILE_LENGTH)
     except (OSError, ValueError) as error:
         fault = f"option {option!r}: its file cannot be read ({type(error).__name__})"
-    raise GoogleFault(fault, UNREADABLE)
+    raise StoreFault(fault, UNREADABLE)
 
 
 class _Http:
@@ -194,10 +194,10 @@ class _Http:
         self._status = response.status
         return response
 
-    def fault(self, error: Exception) -> GoogleFault:
+    def fault(self, error: Exception) -> StoreFault:
         """Say what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal."""
         if self._status is None:
-            return GoogleFault(f"{LOGIN_UNAVAILABLE} ({type(error).__name__})", LOGIN_UNAVAILABLE)
+            return StoreFault(f"{LOGIN_UNAVAILABLE} ({type(error).__name__})", LOGIN_UNAVAILABLE)
         if self._status == HTTPStatus.TOO_MANY_REQUESTS or self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return GoogleFault(f"{LOGIN_UNAVAILABLE} (HTTP {self._status})", LOGIN_UNAVAILABLE)
-        return GoogleFault(f"{LOGIN_REFUSED} (HTTP {self._status})", LOGIN_REFUSED)
+            return StoreFault(f"{LOGIN_UNAVAILABLE} (HTTP {self._status})", LOGIN_UNAVAILABLE)
+        return StoreFault(f"{LOGIN_REFUSED} (HTTP {self._status})", LOGIN_REFUSED)

@@ -218,8 +218,6 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             "TooManyRedirects",
             "UnicodeEncodeError",  # a token that no header can hold
             # OpenSSL's reasons
-            "CERTIFICATE_VERIFY_FAILED",
-            "WRONG_VERSION_NUMBER",
             "TLSV13_ALERT_CERTIFICATE_REQUIRED",
             # botocore.exceptions, google.auth.exceptions, azure.core.exceptions
             "NoCredentialsError",
@@ -246,20 +244,7 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 }
 
 
-class VaultFault(Exception):
-    """Why Vault, or the way to it, gave no answer. Holds nothing of any answer's text.
-
-    :param codes: the most specific first; :data:`OUTCOMES` knows at least one, unless it is UNAVAILABLE.
-    :param retry_after: seconds that the server asked to wait.
-    """
-
-    def __init__(self, *codes: str, retry_after: float | None = None) -> None:
-        super().__init__(", ".join(codes))
-        self.codes = codes
-        self.retry_after = retry_after
-
-
-def option_faults(options: Mapping[str, Any]) -> str | None:
+def option_fault(options: Mapping[str, Any]) -> str | None:
     """Name the first option that is missing or contradicts another one, or ``None``."""
     auth_type = options["auth_type"]
     for one, other in EXCLUSIVE:

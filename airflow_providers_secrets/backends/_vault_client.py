@@ -21,8 +21,9 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.backends._vault import ABSENT, AUTH_MOUNTS, MALFORMED, REFUSED, UNREADABLE, VaultFault
+from airflow_providers_secrets.backends._vault import ABSENT, AUTH_MOUNTS, MALFORMED, REFUSED, UNREADABLE
 from airflow_providers_secrets.backends._vault_login import login_request, static_token
+from airflow_providers_secrets.store import StoreFault, seconds_to_wait
 
 Options = Mapping[str, Any]
 
@@ -54,7 +55,7 @@ class VaultSession(requests.Session):
     """A session with one Vault: bounded waits, no retries of its own, and no redirect that leaves its host.
 
     :param options: the backend's options; what hvac takes from the environment in their place is taken here.
-    :raises VaultFault: naming the option, for a TLS file that cannot be read.
+    :raises StoreFault: naming the option, for a TLS file that cannot be read.
     """
 
     def __init__(self, options: Options) -> None:
@@ -91,7 +92,7 @@ class VaultSession(requests.Session):
 
         Unlike an ``Authorization`` header, requests would send Vault's own along to any host.
 
-        :raises VaultFault: where that is another host, another path or no longer encrypted.
+        :raises StoreFault: where that is another host, another path or no longer encrypted.
         """
         location: str | None = super().get_redirect_target(resp)
         if location is None:
@@ -99,7 +100,7 @@ class VaultSession(requests.Session):
         asked, target = urlsplit(resp.url), urlsplit(urljoin(resp.url, location))
         encrypted = target.scheme in ("https", asked.scheme)
         if not encrypted or (target.hostname, target.path) != (asked.hostname, asked.path):
-            raise VaultFault(f"HTTP {resp.status_code} to another host or path", "redirect to another host")
+            raise StoreFault(f"HTTP {resp.status_code} to another host or path", "redirect to another host")
         return location
 
 
@@ -119,7 +120,7 @@ def _cert(options: Options) -> str | tuple[str, ...] | None:
 
 def _readable(option: str, path: str) -> str:
     if not os.access(path, os.R_OK):
-        raise VaultFault(f"option {option!r} names a file that cannot be read", UNREADABLE)
+        raise StoreFault(f"option {option!r} names a file that cannot be read", UNREADABLE)
     return path
 
 
@@ -164,13 +165,13 @@ class VaultClient:
 
         :param mount: the KV engine's mount.
         :param path: the secret's path under it.
-        :raises VaultFault: if there is none, or no answer.
+        :raises StoreFault: if there is none, or no answer.
         """
         if self._version(mount) == "1":
             return self._get(f"{mount}/{path}")
         data = self._get(f"{mount}/data/{path}").get("data")
         if not isinstance(data, dict):
-            raise VaultFault("the answer holds no secret", MALFORMED)
+            raise StoreFault("the answer holds no secret", MALFORMED)
         return data
 
     def names_in(self, mount: str, path: str) -> list[str]:
@@ -178,17 +179,17 @@ class VaultClient:
 
         See `List secrets <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#list-secrets>`_.
 
-        :raises VaultFault: if there is no answer.
+        :raises StoreFault: if there is no answer.
         """
         endpoint = f"{mount}/{path}" if self._version(mount) == "1" else f"{mount}/metadata/{path}"
         try:
             keys = self._get(endpoint, "list").get("keys")
-        except VaultFault as fault:
+        except StoreFault as fault:
             if ABSENT in fault.codes:
                 return []
             raise
         if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
-            raise VaultFault("the answer holds no list", MALFORMED)
+            raise StoreFault("the answer holds no list", MALFORMED)
         return keys
 
     def _version(self, mount: str) -> str:
@@ -199,7 +200,7 @@ class VaultClient:
             # What Vault's own command asks before it reads; any identity with access below the mount may.
             about = self._get(f"sys/internal/ui/mounts/{mount}")
             if about.get("type") not in ("kv", "generic"):
-                raise VaultFault("the mount is no KV engine", "no such mount")
+                raise StoreFault("the mount is no KV engine", "no such mount")
             self._versions[mount] = str((about.get("options") or {}).get("version") or "1")
         return self._versions[mount]
 
@@ -212,7 +213,7 @@ class VaultClient:
         token = self._valid_token()
         try:
             return self._data(path, token, method)
-        except VaultFault as fault:
+        except StoreFault as fault:
             if "HTTP 403" not in fault.codes:
                 raise
             newer = self._token_after_refusal(token)
@@ -220,7 +221,7 @@ class VaultClient:
                 raise
         try:
             data = self._data(path, newer, method)
-        except VaultFault as fault:
+        except StoreFault as fault:
             # What else went wrong, the new token was not refused.
             self._no_login_before = clock() + REFUSAL_MEMO if "HTTP 403" in fault.codes else 0.0
             raise
@@ -230,7 +231,7 @@ class VaultClient:
     def _data(self, path: str, token: Token, method: str) -> dict[str, Any]:
         data = self._request(method, quote(path), token).get("data")
         if not isinstance(data, dict):
-            raise VaultFault("the answer holds no data", MALFORMED)
+            raise StoreFault("the answer holds no data", MALFORMED)
         return data
 
     # The login.
@@ -266,11 +267,11 @@ class VaultClient:
     def _logged_in(self) -> Token:
         """Log in, unless the last try was refused a moment ago: repeating it locks accounts."""
         if self._refusal and clock() < self._no_login_before:
-            raise VaultFault(*self._refusal)
+            raise StoreFault(*self._refusal)
         self._refusal = ()
         try:
             self._token, self._uses_left = self._log_in()
-        except VaultFault as fault:
+        except StoreFault as fault:
             if REFUSED in fault.codes:
                 self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
             raise
@@ -287,12 +288,12 @@ class VaultClient:
         mount = self._options["auth_mount_point"] or AUTH_MOUNTS[auth_type]
         try:
             answer = self._request("post", f"auth/{quote(mount)}/{login.path}", Token(None), login.body)
-        except VaultFault as fault:
+        except StoreFault as fault:
             if fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", "no such mount", ABSENT):
-                refusal = VaultFault(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
+                refusal = StoreFault(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
             elif fault.codes[-1] == MALFORMED:
                 # Not the secret's fault, which is what INVALID would say.
-                refusal = VaultFault("malformed answer to the login")
+                refusal = StoreFault("malformed answer to the login")
             else:
                 raise
         else:
@@ -303,7 +304,7 @@ class VaultClient:
         """Renew *token*, or log in where it cannot be; while the server is down the old one is as good."""
         try:
             renewed, _ = _granted(self._request("post", "auth/token/renew-self", token, {}))
-        except VaultFault as fault:
+        except StoreFault as fault:
             if not {"HTTP 400", "HTTP 403"}.isdisjoint(fault.codes):
                 return self._logged_in()
             renewed = token._replace(renewal=_due(token.expires - clock()))
@@ -321,7 +322,7 @@ class VaultClient:
         """Give the JSON object of an answer of 200.
 
         :param path: percent-encoded, from the API's version on.
-        :raises VaultFault: for any other answer.
+        :raises StoreFault: for any other answer.
         """
         response = self._session.ask(method, path, token.text, body)
         answer: Any
@@ -338,7 +339,7 @@ def _granted(answer: Mapping[str, Any]) -> tuple[Token, int | None]:
     auth = answer.get("auth")
     text = auth.get("client_token") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(text, str) or not text:
-        raise VaultFault("the answer to the login holds no token", REFUSED)
+        raise StoreFault("the answer to the login holds no token", REFUSED)
     life, uses = float(auth.get("lease_duration") or 0), int(auth.get("num_uses") or 0) or None
     if not life:
         return Token(text), uses
@@ -352,14 +353,14 @@ def _due(life: float) -> float:
     return clock() + life * RENEWAL_DUE * spread(1 - RENEWAL_SPREAD, 1 + RENEWAL_SPREAD)
 
 
-def _fault(status: int, retry_after: str, answer: Any) -> VaultFault:
+def _fault(status: int, retry_after: str, answer: Any) -> StoreFault:
     """Say what an answer means that is no secret. A 404 proves an absence only in Vault's own words."""
     if status == HTTPStatus.OK:
-        return VaultFault(MALFORMED)
+        return StoreFault(MALFORMED)
     if status == HTTPStatus.NOT_FOUND:
-        return VaultFault(*_meaning_of_404(answer))
-    after = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-    return VaultFault(*([MEANINGS[status]] if status in MEANINGS else []), f"HTTP {status}", retry_after=after)
+        return StoreFault(*_meaning_of_404(answer))
+    meaning = [MEANINGS[status]] if status in MEANINGS else []
+    return StoreFault(*meaning, f"HTTP {status}", retry_after=seconds_to_wait(retry_after))
 
 
 def _meaning_of_404(answer: Any) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from airflow_providers_secrets.access import load_sdk
-from airflow_providers_secrets.backends._vault import UNREADABLE, VaultFault
+from airflow_providers_secrets.backends._vault import UNREADABLE
+from airflow_providers_secrets.store import StoreFault
 
 Options = Mapping[str, Any]
 
@@ -45,7 +46,7 @@ class LoginRequest(NamedTuple):
 def login_request(options: Options) -> LoginRequest:
     """Make the login request of ``auth_type``.
 
-    :raises VaultFault: naming the option, where a credential cannot be read.
+    :raises StoreFault: naming the option, where a credential cannot be read.
     :raises MissingDependencyError: where ``auth_type`` needs an SDK that is not installed.
     """
     return _REQUESTS[options["auth_type"]](options)
@@ -55,7 +56,7 @@ def static_token(options: Options) -> str:
     """Give the token of ``auth_type`` *token*: from the option, its file, or ``VAULT_TOKEN``."""
     token = _either(options, "token", "token_path") or os.environ.get("VAULT_TOKEN", "").strip()
     if not token:
-        raise VaultFault("option 'token' or 'token_path' is needed", UNREADABLE)
+        raise StoreFault("option 'token' or 'token_path' is needed", UNREADABLE)
     return token
 
 
@@ -77,7 +78,7 @@ def _content(options: Options, path_name: str) -> str:
         if content:
             return content
         fault = "its file is empty"
-    raise VaultFault(f"option {path_name!r}: {fault}", UNREADABLE)
+    raise StoreFault(f"option {path_name!r}: {fault}", UNREADABLE)
 
 
 def _approle(options: Options) -> LoginRequest:
@@ -186,7 +187,7 @@ def _gcp(options: Options) -> LoginRequest:
             credentials = None
         if credentials is None:
             option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
-            raise VaultFault(f"option {option!r} is no service account key", UNREADABLE)
+            raise StoreFault(f"option {option!r} is no service account key", UNREADABLE)
     if isinstance(credentials, service_account.Credentials):
         claims["sub"] = credentials.service_account_email
         jwt = google.auth.jwt.encode(credentials.signer, claims).decode()
@@ -206,7 +207,7 @@ def _google_key(options: Options) -> dict[str, Any] | None:
     except ValueError:
         key = None
     if not isinstance(key, dict):
-        raise VaultFault("option 'gcp_key_path': its file is not a JSON object", UNREADABLE)
+        raise StoreFault("option 'gcp_key_path': its file is not a JSON object", UNREADABLE)
     return key
 
 
@@ -220,7 +221,7 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
         credentials.refresh(Request())
     email = getattr(credentials, "service_account_email", None)
     if not email or email == "default":
-        raise VaultFault("the environment's Google credentials are no service account's", UNREADABLE)
+        raise StoreFault("the environment's Google credentials are no service account's", UNREADABLE)
     answer = AuthorizedSession(credentials).post(
         f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
         json={"payload": json.dumps({**claims, "sub": email})},
@@ -228,13 +229,13 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     )
     if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
         # The account needs roles/iam.serviceAccountTokenCreator on itself.
-        raise VaultFault(f"Google's signJwt refused with HTTP {answer.status_code}", UNREADABLE)
+        raise StoreFault(f"Google's signJwt refused with HTTP {answer.status_code}", UNREADABLE)
     if answer.status_code != HTTPStatus.OK:
-        raise VaultFault(f"Google's signJwt failed with HTTP {answer.status_code}")
+        raise StoreFault(f"Google's signJwt failed with HTTP {answer.status_code}")
     try:
         return str(answer.json()["signedJwt"])
     except (ValueError, KeyError, TypeError):
-        fault = VaultFault("Google's signJwt gave no JWT")
+        fault = StoreFault("Google's signJwt gave no JWT")
     raise fault
 
 

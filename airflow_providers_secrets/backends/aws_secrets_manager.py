@@ -10,7 +10,6 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._aws import COMMON_ADVICE, COMMON_OUTCOMES, AwsLookupMixin
 from airflow_providers_secrets.decoding import Words
-from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.options import Option, mapping
 from airflow_providers_secrets.outcomes import Outcome
 from airflow_providers_secrets.store import Answer, Listed
@@ -111,14 +110,12 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
         """Give the candidate names; without a prefix there are no team's own ones, as in the official backend."""
         return super().names(bases, secret_id, team_name if any(bases) else None)
 
-    def check_options(self) -> None:
-        """Refuse options that contradict each other."""
-        super().check_options()
+    def option_fault(self) -> str | None:
+        """Name options that contradict each other."""
         for kind in self.options["preload"]:
             if "" in (self._rules[kind].bases or ()):
-                raise ConfigurationError(
-                    f"{type(self).__name__}: option 'preload' needs a '{kind}_prefix': the store lists by prefix."
-                )
+                return f"option 'preload' needs a '{kind}_prefix': the store lists by prefix"
+        return super().option_fault()
 
     def listing(self, client: Client, prefix: str) -> Iterator[Listed]:
         """Give all secrets whose name starts with *prefix*, twenty a page; of binary and refused ones the name.

@@ -13,8 +13,7 @@ from airflow_providers_secrets.backends._azure import (
     AZURE_OPTIONS,
     EXPIRED,
     OUTCOMES,
-    AzureFault,
-    option_faults,
+    option_fault,
 )
 from airflow_providers_secrets.errors import ConfigurationError, shown
 from airflow_providers_secrets.lookup import SecretLookupMixin
@@ -71,11 +70,9 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     # Names.
 
-    def check_options(self) -> None:
-        """Refuse a credential that lacks something, and options that contradict each other."""
-        super().check_options()
-        if fault := option_faults(self.options):
-            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
+    def option_fault(self) -> str | None:
+        """Name a credential that lacks something, or options that contradict each other."""
+        return option_fault(self.options)
 
     def _bases(self, option: str) -> tuple[str, ...] | None:
         if not re.fullmatch(r"[0-9A-Za-z-]*", self.sep):
@@ -142,18 +139,6 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
                 name = _name_in(str(secret.get("id")))
                 if name.startswith(prefix) and name != prefix:
                     yield Listed(name)
-
-    def codes(self, error: Exception) -> Iterator[str]:
-        """Give a fault's codes; or OpenSSL's reason and the class names of an SDK's own error."""
-        if isinstance(error, AzureFault):
-            yield from error.codes
-            return
-        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
-        yield from (kind.__name__ for kind in type(error).__mro__)
-
-    def retry_after(self, error: Exception) -> float | None:
-        """Give the answer's Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
-        return error.retry_after if isinstance(error, AzureFault) else None
 
 
 def _name_in(identifier: str) -> str:

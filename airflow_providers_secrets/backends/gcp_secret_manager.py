@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.backends._gcp import ADVICE, GOOGLE_OPTIONS, OUTCOMES, GoogleFault, option_faults
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.backends._gcp import ADVICE, GOOGLE_OPTIONS, OUTCOMES, option_fault
 from airflow_providers_secrets.lookup import SecretLookupMixin
 from airflow_providers_secrets.store import Answer, Listed
 
@@ -55,11 +54,9 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
         """Give the prefix as it is: of this store's, nothing is stripped."""
         yield base
 
-    def check_options(self) -> None:
-        """Refuse options that contradict each other."""
-        super().check_options()
-        if fault := option_faults(self.options):
-            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
+    def option_fault(self) -> str | None:
+        """Name options that contradict each other."""
+        return option_fault(self.options)
 
     def connect(self) -> GoogleClient:
         """Make the client: find the credentials and the project."""
@@ -75,15 +72,3 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
         """Give the names that start with *prefix*, page by page. Needs ``secretmanager.secrets.list``."""
         for name in client.names(prefix):
             yield Listed(name)
-
-    def codes(self, error: Exception) -> Iterator[str]:
-        """Give a fault's codes; or OpenSSL's reason and the class names of an SDK's own error."""
-        if isinstance(error, GoogleFault):
-            yield from error.codes
-            return
-        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
-        yield from (kind.__name__ for kind in type(error).__mro__)
-
-    def retry_after(self, error: Exception) -> float | None:
-        """Give the seconds of RetryInfo or Retry-After, where the answer had them."""
-        return error.retry_after if isinstance(error, GoogleFault) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -14,11 +13,9 @@ from airflow_providers_secrets.backends._vault import (
     OUTCOMES,
     PATH,
     VAULT_OPTIONS,
-    VaultFault,
-    option_faults,
+    option_fault,
     paths,
 )
-from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup import SecretLookupMixin
 from airflow_providers_secrets.naming import Kind, multi_team, team_name_fault
 from airflow_providers_secrets.store import Answer, Listed
@@ -70,15 +67,11 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """Give the bases that an option's value stands for."""
         return base if isinstance(base, tuple) else (base,)
 
-    def check_options(self) -> None:
-        """Refuse a login that lacks something, and options that contradict each other."""
-        super().check_options()
+    def option_fault(self) -> str | None:
+        """Name a login that lacks something, or options that contradict each other."""
         if self.options["preload"] and self.options["mount_point"] is None:
-            raise ConfigurationError(
-                f"{type(self).__name__}: option 'preload' needs a 'mount_point': with null, each id names its own."
-            )
-        if fault := option_faults(self.options):
-            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
+            return "option 'preload' needs a 'mount_point': with null, each id names its own"
+        return option_fault(self.options)
 
     def team_fault(self, secret_id: str, team_name: str | None) -> str | None:
         """Say why *secret_id* cannot be told from some team's secret, or ``None``.
@@ -152,18 +145,6 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
                     folders.append(folder + key)
                 else:
                     yield Listed(f"{mount}/{folder}{key}")
-
-    def codes(self, error: Exception) -> Iterator[str]:
-        """Give a fault's codes; or OpenSSL's reason and the class names of an SDK's own error."""
-        if isinstance(error, VaultFault):
-            yield from error.codes
-            return
-        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
-        yield from (kind.__name__ for kind in type(error).__mro__)
-
-    def retry_after(self, error: Exception) -> float | None:
-        """Give the answer's Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
-        return error.retry_after if isinstance(error, VaultFault) else None
 
     def decode(self, kind: Kind, name: str, stored: str) -> str:
         """Give what Airflow parses, from the JSON text of a secret's data.
