@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -256,6 +257,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
     """Have every arm run in every round, print the medians and their ratios, and write all figures as JSON."""
+    if not importlib.util.find_spec("airflow.sdk"):
+        raise SystemExit("The DAG files of the benchmarks need Airflow 3.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     compared = [arm for arm in arms(given.official, given.lifetime) if not given.only or arm.label in given.only]
     rounds: list[dict[str, dict[str, float]]] = []
