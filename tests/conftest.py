@@ -21,11 +21,23 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 from airflow_providers_secrets import answers, notices  # noqa: E402
 from tests.rigs import Rig  # noqa: E402
 from tests.rigs.aws import SecretsManagerRig, SsmRig  # noqa: E402
-from tests.rigs.azure import AzureRig  # noqa: E402
-from tests.rigs.google import GoogleGrpcRig, GoogleRestRig  # noqa: E402
+from tests.rigs.azure import LOWKEY_VAULT, AzureRig, LowkeyVaultRig  # noqa: E402
+from tests.rigs.google import LOCALGCP, GoogleGrpcRig, GoogleRestRig, LocalGcpRig  # noqa: E402
 from tests.rigs.vault import VaultRig  # noqa: E402
 
-RIGS = (SsmRig, SecretsManagerRig, VaultRig, AzureRig, GoogleGrpcRig, GoogleRestRig)
+EMULATORS = {LOCALGCP: LocalGcpRig, LOWKEY_VAULT: LowkeyVaultRig}
+"""Rigs on servers by others that no package index brings: those run that a variable names (docs/development.md)."""
+
+RIGS = (
+    *(SsmRig, SecretsManagerRig, VaultRig, AzureRig, GoogleGrpcRig, GoogleRestRig),
+    *(rig for variable, rig in EMULATORS.items() if os.environ.get(variable)),
+)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for variable, rig in EMULATORS.items():
+        if not os.environ.get(variable):
+            terminalreporter.write_line(f"NOT RUN: rig {rig.name}; {variable} names no server (docs/development.md)")
 
 
 @functools.cache

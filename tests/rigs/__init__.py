@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 PAGE = "*"
 """What :attr:`Rig.calls` holds for one page of a listing."""
 
+FROM_THE_STORE = "X-From-The-Store"
+"""The header of an answer of a rig's own store, which no check and no injected fault has given."""
+
 FAULTS = (
     "denied",
     "throttled",

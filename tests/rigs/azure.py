@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import itertools
 import json
+import os
 import re
+import ssl
 import tempfile
 import threading
 import time
@@ -30,6 +33,8 @@ TENANT = "8a5ea0f4-0000-4000-8000-000000000001"
 CLIENT = "8a5ea0f4-0000-4000-8000-00000000000c"
 CLIENT_SECRET = "client-secret-of-the-tests"
 RESOURCE = "https://vault.azure.net"
+LOWKEY_VAULT = "SECRETS_TEST_LOWKEY_VAULT"
+"""The variable that says where a `lowkey-vault` listens, a Key Vault by others: host:port."""
 API_VERSIONS = ("7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6", "2025-07-01", "2026-04-01")
 
 
@@ -326,10 +331,14 @@ class AzureRig(Rig):
         certificate = self.issue("127.0.0.1", "*.vault.azure.net", "login.microsoftonline.com")
         self.entra = Entra()
         self.metadata = Metadata(self.entra)
-        self.proxy = Vault(self.entra)
+        self.proxy = self.vault()
         self.tls = TlsFront(certificate, self.entra.port, self.proxy.port)
         self.entra.tls_port, self.proxy.tls_port = self.tls.ports
         self.cloud = Cloud(self.proxy, self.entra, certificate, self.bundle)
+
+    def vault(self) -> Vault:
+        """Make the vault."""
+        return Vault(self.entra)
 
     def issue(self, name: str, *others: str) -> tuple[str, str]:
         """Write a certificate for these names, and its key; give their paths."""
@@ -402,3 +411,73 @@ class AzureRig(Rig):
     def stop(self) -> None:
         for server in (self.tls, self.cloud, self.proxy, self.metadata, self.entra):
             server.stop()
+
+
+class LowkeyVault(Vault):
+    """Gives challenges and checks tokens by itself, and asks a running lowkey-vault, which has the secrets.
+
+    That takes any token, and its challenge names no tenant.
+    """
+
+    def __init__(self, entra: Entra, address: str) -> None:
+        super().__init__(entra)
+        self._address = address
+        # A vault of this process's own, in which a name can be used again.
+        self._host = f"airflow-{os.getpid()}-{self.port}.localhost:{address.rpartition(':')[2]}"
+        made = {"baseUri": f"https://{self._host}", "recoveryLevel": "CustomizedRecoverable+Purgeable"}
+        reply = self.ask("POST", "/management/vault", json.dumps({**made, "recoverableDays": 7}).encode())
+        assert reply.status == 200, reply
+
+    def answer(self, request: Request) -> Reply:
+        if reply := self.challenge(request):
+            return reply
+        path = urlsplit(request.path).path
+        if path.removeprefix("/secrets/") in self.secrets:
+            return self.do(request.method, path)
+        reply = self.ask(request.method, request.path, request.body)
+        # Identifiers and links name the vault; here it is called by the rig's own address.
+        reply.body = reply.body.replace(f"//{self._host}".encode(), f"//{request.headers['Host']}".encode())
+        return reply
+
+    def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
+        """Send one request there, for this process's vault."""
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(self._address, timeout=30, context=trusting)
+        try:
+            headers = {"Host": self._host, "Authorization": "Bearer any", "Content-Type": "application/json"}
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            found = answer.read()
+        finally:
+            connection.close()
+        # Its codes are the names of its classes; the service's own: learn.microsoft.com/azure/key-vault/secrets
+        found = re.sub(rb'"code":"com\.github\.[A-Za-z.]+\.NotFoundException"', b'"code":"SecretNotFound"', found)
+        return Reply(answer.status, found, {"Content-Type": answer.getheader("Content-Type") or ""})
+
+
+class LowkeyVaultRig(AzureRig):
+    """lowkey-vault behind the rig's own server, which counts and injects faults."""
+
+    name = "azure-lowkey-vault"
+    api = "?api-version=7.4"
+
+    def vault(self) -> Vault:
+        return LowkeyVault(self.entra, os.environ[LOWKEY_VAULT])
+
+    def put(self, path: str, text: str, **attributes: Any) -> None:
+        if not text.strip():  # which Key Vault takes, and lowkey-vault does not
+            super().put(path, text, **attributes)
+            return
+        self.proxy.secrets.pop(path, None)
+        body = json.dumps({"value": text, "attributes": attributes}).encode()
+        reply = self._ask("PUT", f"/secrets/{path}", body)
+        assert reply.status == 200, reply
+
+    def remove(self, path: str) -> None:
+        assert self._ask("DELETE", f"/secrets/{path}").status == 200
+        assert self._ask("DELETE", f"/deletedsecrets/{path}").status == 204
+
+    def _ask(self, method: str, path: str, body: bytes = b"") -> Reply:
+        assert isinstance(self.proxy, LowkeyVault)
+        return self.proxy.ask(method, path + self.api, body)

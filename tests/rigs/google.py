@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
 from tests.proxy import Proxy, Reply, Request
-from tests.rigs import PAGE, Rig, needs
+from tests.rigs import FROM_THE_STORE, PAGE, Rig, needs
 from tests.tcp import TcpProxy
 
 PROJECT = "test-project"
@@ -37,6 +37,10 @@ PROJECT_NUMBER = "123456789098"
 SERVICE_ACCOUNT = f"airflow@{PROJECT}.iam.gserviceaccount.com"
 WIRE_FAULTS = frozenset({"proxy-404", "truncated", "reset", "drip"})
 """What is injected between gRPC's client and server, rather than behind the server."""
+
+
+LOCALGCP = "SECRETS_TEST_LOCALGCP"
+"""The variable that says where a `localgcp` listens, an implementation of the gRPC API by others: host:port."""
 
 
 class Version(NamedTuple):
@@ -113,8 +117,11 @@ class SecretManager(Proxy):
         url = urlsplit(request.path)
         path = unquote(url.path).removeprefix("/v1/")
         if path.endswith(":access"):
-            return self._access(*path.removesuffix(":access").rsplit("/versions/", 1))
-        return self._list(path, {name: values[0] for name, values in parse_qs(url.query).items()})
+            reply = self._access(*path.removesuffix(":access").rsplit("/versions/", 1))
+        else:
+            reply = self._list(path, {name: values[0] for name, values in parse_qs(url.query).items()})
+        reply.headers[FROM_THE_STORE] = "yes"
+        return reply
 
     def _known(self, authorization: str) -> bool:
         kind, _, token = authorization.partition(" ")
@@ -349,7 +356,7 @@ class GoogleGrpcRig(GoogleRestRig):
         needs.module("grpc", self.extra)
         needs.test_module("google.cloud.secretmanager_v1")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.rigs.google_grpc", str(self.server.port)],
+            [sys.executable, "-m", "tests.rigs.google_grpc", str(self.server.port), *self.upstream()],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -359,6 +366,10 @@ class GoogleGrpcRig(GoogleRestRig):
         atexit.register(lambda: self.stop() if os.getpid() == owner else None)
         assert self.process.stdout
         self.wire = TcpProxy(("127.0.0.1", int(self.process.stdout.readline())), ("127.0.0.1", self.server.port))
+
+    def upstream(self) -> list[str]:
+        """Where another implementation has the secrets, if one has."""
+        return []
 
     @property
     def url(self) -> str:
@@ -384,3 +395,29 @@ class GoogleGrpcRig(GoogleRestRig):
         self.process.wait(10)
         self.process.stdout.close()
         super().stop()
+
+
+class LocalGcpRig(GoogleGrpcRig):
+    """gRPC by a running localgcp, which has the secrets; the rig's own server checks, counts and injects before it.
+
+    Forked children, which speak REST, are answered by that alone: localgcp knows gRPC only.
+    """
+
+    name = "google-localgcp"
+
+    def upstream(self) -> list[str]:
+        return [os.environ[LOCALGCP]]
+
+    def put(self, path: str, text: str) -> None:
+        super().put(path, text)
+        self._tell("put", path, base64.b64encode(text.encode()).decode())
+
+    def remove(self, path: str) -> None:
+        super().remove(path)
+        self._tell("remove", path)
+
+    def _tell(self, method: str, path: str, *arguments: str) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps([method, f"projects/{PROJECT}", path, *arguments]), file=self.process.stdin, flush=True)
+        assert self.process.stdout.readline() == "done\n"
