@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -274,9 +275,12 @@ def answers_of(store: Store, fingerprint: bytes) -> Answers:
     return answers
 
 
-def every() -> list[Answers]:
-    """Give all that this process has."""
-    return list(_answers.values())
+def counts_of_this_process() -> dict[str, dict[str, int]]:
+    """Give the counts of every store that this process has asked for anything, by the backend's module."""
+    found: dict[str, Counter[str]] = {}
+    for answers in list(_answers.values()):
+        found.setdefault(answers.module, Counter()).update(answers.counts.so_far())
+    return {module: dict(counts) for module, counts in found.items()}
 
 
 def start_anew() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter, deque
-from collections.abc import Mapping
 from typing import Any, Final
 
 log = logging.getLogger(__name__)
@@ -82,13 +81,3 @@ def _stats() -> Any:
         if module is not None and getattr(module, "_factory", None) is not None:
             return module
     return getattr(sys.modules.get("airflow.stats"), "Stats", None)
-
-
-def of_this_process() -> Mapping[str, dict[str, int]]:
-    """Give the counts of every store that this process has asked for anything, by the backend's module."""
-    from airflow_providers_secrets.answers import every
-
-    found: dict[str, Counter[str]] = {}
-    for answers in every():
-        found.setdefault(answers.module, Counter()).update(answers.counts.so_far())
-    return {module: dict(counts) for module, counts in found.items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_providers_secrets import metrics
+from airflow_providers_secrets import answers
 from tests.rigs import Rig
 from tests.rigs.aws import SsmRig
 from tests.test_cache import ONE_TRY, TTL, Clock, caching, clock, failing, stored  # noqa: F401
@@ -28,7 +28,7 @@ def test_every_way_that_a_lookup_ends_is_counted(rig: Rig, clock: Clock) -> None
     clock.now += TTL
     with rig.fault("server-error"):
         backend.get_variable("counted")
-    (counts,) = metrics.of_this_process().values()
+    (counts,) = answers.counts_of_this_process().values()
     assert counts == {
         "calls": 4,
         "hits": 2,

@@ -95,7 +95,7 @@ def _print(backend: SecretLookupMixin, results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from airflow_providers_secrets import metrics
+    from airflow_providers_secrets.answers import counts_of_this_process
 
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=0)
@@ -105,6 +105,6 @@ def _print(backend: SecretLookupMixin, results: list[Result]) -> None:
         table.add_row(result.kind, result.secret_id, result.came_to, f"{result.milliseconds:.1f}")
     console.print(backend.store, markup=False)
     console.print(table, markup=False)
-    for module, counts in metrics.of_this_process().items():
+    for module, counts in counts_of_this_process().items():
         counted = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         console.print(f"{module}: {counted}", markup=False)
