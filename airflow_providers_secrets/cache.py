@@ -184,8 +184,11 @@ class ProcessCache:
 
     def fresh(self, name: str) -> Entry | None:
         """Give the entry of *name* if it still counts."""
-        entry = self._entries.get(name)
-        return entry if entry is not None and clock() < entry.fresh_until else None
+        try:
+            entry = self._entries[name]  # its get() would look twice
+        except KeyError:
+            return None
+        return entry if clock() < entry.fresh_until else None
 
     def stale(self, name: str) -> Entry | None:
         """Give the expired value of *name* that may stand in while the store gives no answer."""

@@ -290,7 +290,7 @@ class SecretLookupMixin(Store):
             plan = self._planned(kind, secret_id, team_name)
         failure: SecretsError
         try:
-            for name, prefix in zip(plan.names, plan.prefixes, strict=True):
+            for name, prefix in plan.steps:
                 entry = self.answers.read(name, prefix)
                 if entry.text is not None:
                     decoded: str | None = entry.decoded.get(kind)

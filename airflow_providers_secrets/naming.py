@@ -28,7 +28,7 @@ class Plan:
         keep it from this store.
     """
 
-    __slots__ = ("names", "prefixes", "reason", "refused")
+    __slots__ = ("names", "reason", "refused", "steps")
 
     def __init__(
         self,
@@ -39,7 +39,8 @@ class Plan:
         refused: bool = False,
     ) -> None:
         self.names = names
-        self.prefixes = prefixes
+        self.steps = tuple(zip(names, prefixes, strict=True))
+        """The names, each with its prefix."""
         self.reason = reason
         self.refused = refused
 
