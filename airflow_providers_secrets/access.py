@@ -170,6 +170,9 @@ class StoreAccess:
             if not self._clients:
                 # Making a client imports more of its SDK.
                 with unforked(), _collector_paused():
+                    for module in self._store.late_imports:
+                        with contextlib.suppress(ImportError):
+                            importlib.import_module(module)
                     self._clients.append(self._store.connect())
             return self._clients[-1]
 

@@ -240,7 +240,8 @@ class Answers:
                 return None
             self._is_opening = True
             try:
-                from airflow_providers_secrets import shared  # here, so that a backend's module stays cheap to import
+                with unforked():  # here, so that who shares nothing does not load it
+                    from airflow_providers_secrets import shared
 
                 ring = self._store.shared_cache_key or shared.airflows_keys()
                 if ring:

@@ -336,7 +336,8 @@ class SecretLookupMixin(Store):
         option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
         if option is None or self.options[option] == "next":
             return failure
-        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+        with unforked():
+            from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
         return AirflowSecretsBackendAccessDenied(str(failure))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -227,8 +228,6 @@ class FileCache(SharedCache):
 
     @contextlib.contextmanager
     def _locked(self, token: str, seconds: float) -> Iterator[None]:
-        import fcntl
-
         try:
             lock = os.open(
                 f"{self._directory}/lock-{int(token[:8], 16) % LOCKS:02x}",

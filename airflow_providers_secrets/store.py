@@ -78,6 +78,9 @@ class Store(ABC):
     """The store in words, for messages."""
     sdk: ClassVar[Sequence[str]]
     """The modules to import before connecting."""
+    late_imports: ClassVar[Sequence[str]] = ()
+    """What the SDK imports by itself at a first call, and is imported before it, so that no fork falls into that; where
+    a version of the SDK has no such module, none is needed."""
     extra: ClassVar[str]
     """The extra of this package that brings the SDK."""
     outcomes: ClassVar[Mapping[str, Outcome]]

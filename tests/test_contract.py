@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -663,6 +664,28 @@ def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
     )
     run = _run(code)
     assert run.stdout.strip().endswith("[] []"), run.stdout + run.stderr
+
+
+def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) -> None:
+    """Or the child of a fork in that moment would wait for the module for ever."""
+    rig.put(rig.path("variables", "found"), "x")
+    module, _, name = rig.class_path.rpartition(".")
+    options = {**rig.options(), "shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": "c" * 43 + "="}
+    code = (
+        "import sys, airflow.configuration\n"
+        f"from {module} import {name} as Backend\n"
+        "from airflow_providers_secrets import forks\n"
+        "class Watch:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        (held if forks._importing._is_owned() else free).append(name)\n"
+        "held, free = [], []\n"
+        f"backend = Backend(preload=['variables'], **{options!r})\n"
+        "sys.meta_path.insert(0, Watch)\n"
+        "print(backend.get_variable('found'), backend.get_conn_value('absent'))\n"
+        "print(len(held) > 5, free)\n"
+    )
+    run = _run(code)
+    assert run.stdout.splitlines()[-2:] == ["x None", "True []"], run.stdout + run.stderr
 
 
 @pytest.mark.measured

@@ -123,6 +123,7 @@ class AwsLookupMixin(SecretLookupMixin):
     ambient = ("AWS_",)
     service: ClassVar[str]
     """botocore's name of the service."""
+    late_imports = ("encodings.idna",)  # of socket, for a host's name
     own_options: ClassVar[tuple[Option, ...]] = AWS_OPTIONS
     outcomes = COMMON_OUTCOMES
     advice = COMMON_ADVICE

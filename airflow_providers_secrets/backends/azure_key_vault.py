@@ -47,6 +47,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     store = "Azure Key Vault"
     sdk = ("azure.identity", "requests")
+    late_imports = ("netrc", "encodings.utf_8_sig", "azure.core.rest._requests_basic", "msal_extensions")
     extra = "azure"
     ambient = ("AZURE_", "IDENTITY_", "MSI_")
     default_bases: ClassVar = {

@@ -44,6 +44,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     store = "HashiCorp Vault"
     sdk = ("requests",)
+    late_imports = ("netrc",)
     extra = "vault"
     ambient = ("VAULT_", "AWS_", "GOOGLE_")  # logins by aws_iam and gcp find their credentials there
     base_option = "{kind}_path"
