@@ -690,19 +690,24 @@ def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) ->
 
 @pytest.mark.measured
 def test_import_costs_little_cpu(rig: Rig) -> None:
+    """5 ms of a machine that looks into a dict in 0.08 µs; while it is slower than that, as much more."""
     module = rig.class_path.rpartition(".")[0]
     code = (
-        "import gc, time, airflow.configuration, airflow.secrets.base_secrets\n"
+        "import gc, time, timeit, airflow.configuration, airflow.secrets.base_secrets\n"
         "gc.collect()  # of Airflow's own heap, which may be due at any moment\n"
         "started = time.process_time()\n"
         f"import {module}\n"
-        "print((time.process_time() - started) * 1000)\n"
+        "cost = time.process_time() - started\n"
+        "known = {'x': 1}\n"
+        "look = min(timeit.repeat(lambda: known.get('x'), number=1000, repeat=20)) / 1000\n"
+        "print(cost * 1000, 5.0 * max(1.0, look / 8e-8))\n"
     )
     _run(code, PYTHONDONTWRITEBYTECODE="")  # writes the bytecode
-    costs: list[float] = []
-    while len(costs) < 20 and min(costs, default=6.0) > 5.0:  # the machine's noise only adds
-        costs.append(float(_run(code, PYTHONDONTWRITEBYTECODE="").stdout.splitlines()[-1]))
-    assert min(costs) <= 5.0, costs
+    costs: list[tuple[float, ...]] = []
+    while len(costs) < 20 and not any(cost <= most for cost, most in costs):  # the machine's noise only adds
+        run = _run(code, PYTHONDONTWRITEBYTECODE="")
+        costs.append(tuple(map(float, run.stdout.splitlines()[-1].split())))
+    assert any(cost <= most for cost, most in costs), costs
 
 
 def test_no_warning_at_import(rig: Rig) -> None:
