@@ -132,8 +132,6 @@ class SecretLookupMixin(Store):
     sep: str = "/"
     name_pattern: ClassVar[re.Pattern[str]]
     """What the store takes as a name, as a whole."""
-    connection_words: decoding.Words | None = None
-    """How the store's JSON objects may name a connection's fields; ``None`` for Airflow's names alone."""
 
     @classmethod
     def declared_options(cls) -> tuple[Option, ...]:
@@ -383,6 +381,11 @@ class SecretLookupMixin(Store):
                     f"{self.store} takes ({self.name_pattern.pattern})."
                 )
         return bases
+
+    @property
+    def connection_words(self) -> decoding.Words | None:
+        """How the store's JSON objects may name a connection's fields; ``None`` for Airflow's names alone."""
+        return None
 
     def normalised_bases(self, base: Any) -> Iterable[str]:
         """Give the bases that an option's value stands for."""

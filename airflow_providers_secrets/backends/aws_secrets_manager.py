@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._aws import COMMON_ADVICE, COMMON_OUTCOMES, AwsLookupMixin
-from airflow_providers_secrets.decoding import Words
 from airflow_providers_secrets.options import Option, mapping
 from airflow_providers_secrets.outcomes import Outcome
 from airflow_providers_secrets.store import Answer, Listed
 
 if TYPE_CHECKING:
+    from airflow_providers_secrets import decoding
     from airflow_providers_secrets.backends._aws import Client
 
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -93,12 +93,14 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
         Outcome.REVOKED: "It is scheduled for deletion: restore it, or turn it off by an exclude pattern.",
     }
 
-    def __init__(self, **backend_kwargs: Any) -> None:
-        """Check and keep the options, as :class:`~airflow_providers_secrets.lookup.SecretLookupMixin` does."""
-        super().__init__(**backend_kwargs)
+    @property
+    def connection_words(self) -> decoding.Words:
+        """How the secrets' JSON objects may name a connection's fields."""
+        from airflow_providers_secrets import decoding
+
         given: dict[str, list[str]] = self.options["extra_conn_words"]
         more = {"login" if field == "user" else field: words for field, words in given.items()}
-        self.connection_words = Words(
+        return decoding.Words(
             {field: (*words, *more.get(field, ())) for field, words in WORDS.items()}, ROTATION_FIELDS
         )
 
