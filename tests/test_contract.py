@@ -690,7 +690,10 @@ def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) ->
 
 @pytest.mark.measured
 def test_import_costs_little_cpu(rig: Rig) -> None:
-    """5 ms of a machine that looks into a dict in 0.08 µs; while it is slower than that, as much more."""
+    """5 ms of a machine that looks into a dict in 0.06 µs; while it is slower than that, as much more.
+
+    It takes 3.8 to 5.0 where a look takes 0.07.
+    """
     module = rig.class_path.rpartition(".")[0]
     code = (
         "import gc, time, timeit, airflow.configuration, airflow.secrets.base_secrets\n"
@@ -700,7 +703,7 @@ def test_import_costs_little_cpu(rig: Rig) -> None:
         "cost = time.process_time() - started\n"
         "known = {'x': 1}\n"
         "look = min(timeit.repeat(lambda: known.get('x'), number=1000, repeat=20)) / 1000\n"
-        "print(cost * 1000, 5.0 * max(1.0, look / 8e-8))\n"
+        "print(cost * 1000, 5.0 * max(1.0, look / 6e-8))\n"
     )
     _run(code, PYTHONDONTWRITEBYTECODE="")  # writes the bytecode
     costs: list[tuple[float, ...]] = []
