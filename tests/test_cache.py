@@ -18,6 +18,7 @@ import pytest
 from airflow_providers_secrets import cache
 from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
 from tests.rigs import Rig
+from tests.speed import slowness
 
 TTL, NEGATIVE_TTL, MAX_STALE = 60.0, 30.0, 900.0
 """The defaults, by the documentation."""
@@ -180,7 +181,7 @@ def test_a_hit_takes_two_microseconds(rig: Rig) -> None:
         medians: list[float] = []
         while len(medians) < 20 and min(medians, default=1.0) > 2e-6:  # the machine's noise only adds
             runs = timeit.repeat(lambda: lookup(secret_id), number=200, repeat=25)  # noqa: B023
-            medians.append(statistics.median(runs) / 200)
+            medians.append(statistics.median(runs) / 200 / slowness())
         assert min(medians) <= 2e-6, medians
 
 
