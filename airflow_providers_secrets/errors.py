@@ -6,6 +6,8 @@ either. No message, attribute or chained exception of theirs ever holds a secret
 
 from __future__ import annotations
 
+from typing import Final
+
 
 class SecretsError(Exception):
     """Base of all errors of this package."""
@@ -27,21 +29,25 @@ class LookupFailed(SecretsError):
     """A lookup ended without an answer: neither a value nor a proof that there is none.
 
     :param store: the store in words, for example ``AWS SSM Parameter Store``.
-    :param name: the name asked for, in the store's spelling.
+    :param name: the name asked for, in the store's spelling, as :func:`shown_id` cuts it.
     :param code: the store's or SDK's own code of the failure.
     :param advice: what the reader should do about it, as a full sentence.
+    :param act: what was asked of the store: give, list, write, delete or identify.
     """
 
-    def __init__(self, store: str, name: str, code: str, advice: str) -> None:
-        super().__init__(f"{store} could not give {shown(name)}: {code}. {advice}")
+    def __init__(self, store: str, name: str, code: str, advice: str, act: str = "give") -> None:
+        code = printable(code, MAX_CODE_LENGTH)
+        name = shown_id(name)
+        super().__init__(f"{store} could not {act} {quoted(name)}: {code}. {advice}")
         self.store = store
         self.name = name
         self.code = code
         self.advice = advice
+        self.act = act
 
-    def __reduce__(self) -> tuple[type[LookupFailed], tuple[str, str, str, str]]:
+    def __reduce__(self) -> tuple[type[LookupFailed], tuple[str, str, str, str, str]]:
         # Exceptions pickle by their args, which hold the message alone; task processes do pickle them.
-        return type(self), (self.store, self.name, self.code, self.advice)
+        return type(self), (self.store, self.name, self.code, self.advice, self.act)
 
 
 class SecretNotFound(LookupFailed, LookupError):
@@ -68,7 +74,32 @@ class StoreMisconfigured(LookupFailed, ConfigurationError):
     """The store or SDK says that the options are wrong: no credentials, no region, a bad signature."""
 
 
-def shown(text: object, limit: int = 128) -> str:
-    """Quote *text* for a message or log line: control characters escaped, cut at *limit* characters."""
-    quoted = repr(text)
+MAX_CODE_LENGTH: Final = 200
+"""The longest code shown in a message, in characters; some codes come from whoever answers."""
+
+
+def printable(text: str, limit: int) -> str:
+    """Cut *text* at *limit* characters and escape what is not printable, so that it forges no line of a log."""
+    cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+
+
+def shown_id(secret_id: str) -> str:
+    """Cut an id or name where it seems to hold a value: a connection string in the place of a secret's id.
+
+    Of one with ``://``, what precedes it is kept; of another one with ``@``, what precedes the login.
+    """
+    start, at, _ = secret_id.partition("@")
+    head, found, _ = start.partition("://")
+    if found:
+        return f"{head}://…"
+    return f"{start[: start.partition(':')[0].rfind('/') + 1]}…" if at else secret_id
+
+
+def quoted(text: object, limit: int = 128) -> str:
+    """Quote an id, a name or another short text for a message or log line.
+
+    It is cut at *limit* characters and as :func:`shown_id` says, and its control characters are escaped.
+    """
+    quoted = repr(shown_id(text) if isinstance(text, str) else text)
     return quoted if len(quoted) <= limit else f"{quoted[: limit - 1]}…"

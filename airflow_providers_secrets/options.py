@@ -18,12 +18,40 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from airflow_providers_secrets.errors import ConfigurationError, shown
+from airflow_providers_secrets.errors import ConfigurationError, quoted
 
 Coerce = Callable[[Any], Any]
 
-REMOVED_UPSTREAM: Final = frozenset({"full_url_mode", "are_secret_values_urlencoded"})
-"""Options that the official Amazon provider removed in 9.0.0 and that still stand in many configurations."""
+CONNECTION_FIELDS: Final = (
+    "conn_type",
+    "description",
+    "login",
+    "password",
+    "host",
+    "schema",
+    "port",
+    "extra",
+)
+"""The fields of a connection's JSON; Airflow's constructor fails on any other."""
+
+_REMOVED_FROM_AMAZON: Final = "the official provider removed it in 9.0.0"
+
+OTHER_RELEASES: Final[Mapping[str, Mapping[str, str]]] = {
+    "": {
+        "full_url_mode": _REMOVED_FROM_AMAZON,
+        "are_secret_values_urlencoded": _REMOVED_FROM_AMAZON,
+    },
+    "aws": {
+        "host": "the official provider no longer reads it; write 'endpoint_url'",
+        "profile": "the official provider no longer reads it; write 'profile_name'",
+        "s3_config_file": "the official provider no longer reads it; write 'profile_name'",
+        "s3_config_format": "the official provider no longer reads it; write 'profile_name'",
+    },
+}
+"""Options of other official releases, by the package below ``stores`` (empty: all of them), each with the reason why it
+is ignored. They still stand in many configurations, or already do."""
+
+_EMPTY: Final = ("", "{}", "[]")
 
 
 class Option:  # no NamedTuple: making one takes longer than importing a module
@@ -33,13 +61,15 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
     :param coerce: turns what was passed into the value used; raises ``ValueError("must be …")``.
     :param default: used when the option is absent or null.
     :param doc: one line of meaning, with its unit.
-    :param connection: whether it takes part in making the client, or in what an answer comes to. Backends of
+    :param identifies_client: whether it takes part in making the client, or in what an answer comes to. Backends of
         one class that agree on all such options share one client and one cache in a process.
     :param nullable: null is a value of its own here rather than a wish for the default.
     :param deprecated: what to use instead, where the option is accepted for old configurations only.
+    :param empty_is_unset: an empty text, object or list is no value but stands for null, as Helm and Terraform write it
+        and the official classes read it. Prefixes and separators may be empty.
     """
 
-    __slots__ = ("coerce", "connection", "default", "deprecated", "doc", "name", "nullable")
+    __slots__ = ("coerce", "default", "deprecated", "doc", "empty_is_unset", "identifies_client", "name", "nullable")
 
     def __init__(  # noqa: PLR0913  # one for each thing that there is to say of an option
         self,
@@ -48,17 +78,25 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
         default: Any = None,
         doc: str = "",
         *,
-        connection: bool = True,
+        identifies_client: bool = True,
         nullable: bool = False,
         deprecated: str | None = None,
+        empty_is_unset: bool = True,
     ) -> None:
         self.name = name
         self.coerce = coerce
         self.default = default
         self.doc = doc
-        self.connection = connection
+        self.identifies_client = identifies_client
         self.nullable = nullable
         self.deprecated = deprecated
+        self.empty_is_unset = empty_is_unset
+
+    def is_unset(self, value: Any) -> bool:
+        """Tell whether *value* asks for the default, or for null where that is a value of its own."""
+        if value is None or value == "null":
+            return True
+        return self.empty_is_unset and (value in _EMPTY if isinstance(value, str) else value in ({}, [], ()))
 
 
 def text(value: Any) -> str:
@@ -148,6 +186,17 @@ def mapping(value: Any) -> dict[str, Any]:
     return parsed
 
 
+def field_words(value: Any) -> dict[str, list[str]]:
+    """Accept an object of lists of words by a connection's field, also as JSON text."""
+    words = mapping(value)
+    for field, more in words.items():
+        if field != "user" and field not in CONNECTION_FIELDS:
+            raise ValueError(f"has the field {quoted(field, 48)}; known are user, {', '.join(CONNECTION_FIELDS)}")
+        if not isinstance(more, list) or not all(isinstance(word, str) for word in more):
+            raise ValueError(f"needs a list of words for the field {field!r}")
+    return words
+
+
 def one_of(*choices: str) -> Coerce:
     """Accept one of *choices*."""
 
@@ -171,23 +220,60 @@ def some_of(*choices: str) -> Coerce:
     return coerce
 
 
+def cache_locations(value: Any) -> tuple[str, ...]:
+    """Accept where a shared cache is, or a list of such places, also as JSON text or with commas between."""
+    given = value
+    if isinstance(value, str):
+        text = value.strip()
+        # The hosts of one URL have commas between them too.
+        given = _parsed(text) if text.startswith("[") else re.split(r",\s*(?=file(?:[:,]|$)|[a-z+]+://)", text)
+    if not isinstance(given, list | tuple) or not given:
+        raise ValueError(CACHE_LOCATION)
+    places = tuple(map(cache_location, given))
+    servers = [not place.startswith("file") for place in places]
+    if servers != sorted(servers):
+        raise ValueError("must name the host's directory before the fleet's Redis")
+    return places
+
+
+CACHE_LOCATION: Final = (
+    "must be 'file', 'file:///directory', or a URL that starts with redis://, rediss:// or unix://, with +cluster or "
+    "+sentinel behind redis or rediss (redis+sentinel://host,host/service), or a list of these"
+)
+
+
 def cache_location(value: Any) -> str:
-    """Accept where a shared cache is: ``file``, ``file:///directory``, ``redis://…`` or ``rediss://…``."""
-    fault = "must be 'file', 'file:///directory', or a URL that starts with redis:// or rediss://"
-    if not isinstance(value, str):
-        raise ValueError(fault)
+    """Accept where a shared cache is: ``file``, ``file:///directory`` or a URL of Redis."""
     if value == "file":
-        return value
+        return "file"
     try:
-        parts = urlsplit(value)
-        usable = bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(value if isinstance(value, str) else "")
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+        usable = all(host.hostname and host.port != 0 for host in hosts)
     except ValueError:
-        raise ValueError(fault) from None
-    if parts.scheme == "file":
-        usable = not parts.netloc and bool(parts.path.strip("/"))
-    if parts.scheme not in ("file", "redis", "rediss") or not usable:
-        raise ValueError(fault)
-    return value
+        raise ValueError(CACHE_LOCATION) from None
+    form = parts.scheme.removeprefix("rediss").removeprefix("redis")
+    if form == "+sentinel":
+        usable = usable and bool(parts.path.strip("/"))
+    elif parts.scheme in ("file", "unix"):
+        usable = not parts.netloc.rpartition("@")[2] and bool(parts.path.strip("/"))
+    elif form == parts.scheme or (form != "+cluster" and (form or len(hosts) > 1)):
+        usable = False
+    if not usable or (parts.scheme == "file" and parts.netloc):
+        raise ValueError(CACHE_LOCATION)
+    return str(value)
+
+
+def texts(value: Any) -> dict[str, str]:
+    """Accept a JSON object of strings, also as text."""
+    return {name: text(one) if not isinstance(one, bool) else str(one).lower() for name, one in mapping(value).items()}
+
+
+def key_prefix(value: Any) -> str:
+    """Accept what keys of Redis start with: at most 200 characters, none of them a space, a control or beyond ASCII."""
+    if isinstance(value, str) and re.fullmatch("[!-~]{1,200}", value):
+        return value
+    raise ValueError("must be 1 to 200 characters of ASCII without spaces")
 
 
 def fernet_keys(value: Any) -> tuple[str, ...]:
@@ -212,9 +298,10 @@ def _parsed(value: Any) -> Any:
         raise ValueError("is not valid JSON") from None
 
 
-def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any]) -> dict[str, Any]:
+def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], family: str = "") -> dict[str, Any]:
     """Coerce *passed* by the *declared* options of *backend*.
 
+    :param family: which of :data:`OTHER_RELEASES` are known here, beside those of all.
     :return: every declared option by its name, with its default where nothing was passed.
     :raises ConfigurationError: for an unknown option (naming the likely one), a value that cannot be
         coerced (naming the option, never the value), or a ``backend_kwargs`` that Airflow dropped.
@@ -223,23 +310,20 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any]) -
     options = {option.name: option for option in declared}
     values = {option.name: option.default for option in options.values()}
     for name, value in passed.items():
-        if name in REMOVED_UPSTREAM:
-            warnings.warn(
-                f"{backend}: option {name!r} was removed by the official provider and is ignored; delete it.",
-                DeprecationWarning,
-                stacklevel=4,
-            )
-            continue
         option = options.get(name)
         if option is None:
-            raise ConfigurationError(_unknown(backend, name, options))
+            reason = OTHER_RELEASES[""].get(name) or OTHER_RELEASES.get(family, {}).get(name)
+            if reason is None:
+                raise ConfigurationError(_unknown(backend, name, options))
+            warnings.warn(f"{backend}: option {name!r} is ignored: {reason}.", DeprecationWarning, stacklevel=4)
+            continue
         if option.deprecated:
             warnings.warn(
                 f"{backend}: option {name!r} is deprecated; use {option.deprecated}.",
                 DeprecationWarning,
                 stacklevel=4,
             )
-        if value is None or value == "null":
+        if option.is_unset(value):
             values[name] = None if option.nullable else option.default
             continue
         try:
@@ -249,12 +333,29 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any]) -
     return values
 
 
+def prefer(backend: str, values: dict[str, Any], kept: str, *ignored: str) -> None:
+    """Resolve a contradiction as the official class does: where *kept* is given, the *ignored* options are not.
+
+    :param values: what :func:`parse` returned. Ignored options become null there, or empty, and are warned about.
+    """
+    if not values[kept]:
+        return
+    for name in ignored:
+        if values[name]:
+            values[name] = type(values[name])() if isinstance(values[name], dict | list | tuple) else None
+            warnings.warn(
+                f"{backend}: option {name!r} is ignored, since {kept!r} is given; delete one of the two.",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
 def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:
     import difflib
 
     likely = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     cure = f"did you mean {likely[0]!r}?" if likely else f"known are {', '.join(sorted(options))}."
-    return f"{backend}: unknown option {shown(name)}; {cure}"
+    return f"{backend}: unknown option {quoted(name)}; {cure}"
 
 
 def _refuse_lost_kwargs(passed: Mapping[str, Any]) -> None:
@@ -300,6 +401,6 @@ def _configured(section: str, key: str) -> str | None:
 
 def fingerprint(owner: type, declared: Iterable[Option], values: Mapping[str, Any]) -> bytes:
     """Identify the client that these options make; a digest, so that no credential is kept in a key."""
-    connection = {option.name: values[option.name] for option in declared if option.connection}
+    connection = {option.name: values[option.name] for option in declared if option.identifies_client}
     identity = [owner.__module__, owner.__qualname__, connection]
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).digest()

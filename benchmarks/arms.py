@@ -273,8 +273,8 @@ def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
                     arm = compared[(position + number) % len(compared)]
                     home = Home(Path(directory, f"{number}-{position}"), arm, store.url, database)
                     figures = rounds[-1][arm.label] = run(arm, home, store)
-                    shown = ", ".join(f"{name} {figure:.1f}" for name, figure in figures.items())
-                    print(f"round {number + 1}, {arm.label}: {shown}", flush=True)
+                    quoted = ", ".join(f"{name} {figure:.1f}" for name, figure in figures.items())
+                    print(f"round {number + 1}, {arm.label}: {quoted}", flush=True)
     finally:
         store.stop()
     median = {

@@ -3,9 +3,9 @@
     python benchmarks/tasks.py --official PYTHON && python benchmarks/dag_parse.py --official PYTHON
     python benchmarks/fleet.py
 
-Simulated, lookup by lookup: 1,000 hosts run 1,000,000 tasks in 24 hours, at times drawn evenly; each looks up three of
-100 names, 70 of them absent, drawn evenly. One DAG processor parses 50 files every 30 s, with 15 lookups each. What a
-process without a shared cache asks for is taken from the two measurements beside this file; where processes share
+Simulated, lookup by lookup: 1,000 hosts run 1,000,000 tasks in 24 hours, at times drawn evenly; each looks up three
+of 100 names, 70 of them absent, drawn evenly. One DAG processor parses 50 files every 30 s, with 15 lookups each. What
+a process without a shared cache asks for is taken from the two measurements beside this file; where processes share
 answers, a lookup is a call if nobody in its reach has asked within the time to live. Prices and limits are AWS's of
 November 2026.
 """
@@ -30,8 +30,8 @@ SSM_LIMIT = 40.0  # calls a second, of an account and region
 class Reach:
     """Processes that share answers: each name is asked for again when its time is over."""
 
-    def __init__(self, drawn: random.Random) -> None:
-        self._drawn = drawn
+    def __init__(self, jittered: random.Random) -> None:
+        self._drawn = jittered
         self._until: dict[int, float] = {}
 
     def asks(self, name: int, now: float) -> bool:
@@ -43,17 +43,17 @@ class Reach:
 
 def shared(hosts: int, seed: int = 1) -> Counter[int]:
     """Give the calls of each second where the processes of each of *hosts* share answers."""
-    drawn, calls = random.Random(seed), Counter()
-    reaches = [Reach(drawn) for _ in range(hosts)]
-    server, processor = Reach(drawn), Reach(drawn)
+    jittered, calls = random.Random(seed), Counter()
+    reaches = [Reach(jittered) for _ in range(hosts)]
+    server, processor = Reach(jittered), Reach(jittered)
     if hosts == 1:  # one cache for the whole fleet, the API server and the DAG processor included
         server = processor = reaches[0]
-    tasks = [(drawn.uniform(0, DAY), True) for _ in range(TASKS)]
+    tasks = [(jittered.uniform(0, DAY), True) for _ in range(TASKS)]
     parses = [(DAY * number / PARSES, False) for number in range(PARSES)]
     for now, is_task in sorted(tasks + parses):
-        reach = reaches[drawn.randrange(hosts)] if is_task else processor
+        reach = reaches[jittered.randrange(hosts)] if is_task else processor
         for _ in range(LOOKUPS if is_task else PARSED_LOOKUPS):
-            name = drawn.randrange(NAMES)
+            name = jittered.randrange(NAMES)
             calls[int(now)] += reach.asks(name, now)
             if is_task and name < ABSENT:  # Airflow asks the API server's backend for what the task's has not
                 calls[int(now)] += server.asks(name, now)
@@ -62,10 +62,10 @@ def shared(hosts: int, seed: int = 1) -> Counter[int]:
 
 def preloaded() -> Counter[int]:
     """Give the calls of each second where one cache for the fleet holds listings."""
-    drawn, calls, now = random.Random(1), Counter(), 0.0
+    jittered, calls, now = random.Random(1), Counter(), 0.0
     while now < DAY:
         calls[int(now)] += PAGES
-        now += min(TTL, NEGATIVE_TTL) * drawn.uniform(*JITTER)
+        now += min(TTL, NEGATIVE_TTL) * jittered.uniform(*JITTER)
     return calls
 
 

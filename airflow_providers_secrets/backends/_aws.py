@@ -1,146 +1,84 @@
-"""What the two AWS backends share: the options of an AWS connection, and the meaning of AWS's codes."""
+"""What the two AWS backends share: the options of an AWS connection."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from airflow_providers_secrets.lookup import SecretLookupMixin
-from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
-from airflow_providers_secrets.outcomes import Outcome
-from airflow_providers_secrets.store import seconds_to_wait
+from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.options import Coerce, Option, flag, flag_or_path, mapping, one_of, strict_text, text
 
-Client = Any
-"""A botocore client; botocore is untyped."""
+OURS: Final = {"retries": "max_attempts", "connect_timeout": "connect_timeout", "read_timeout": "read_timeout"}
+"""What of botocore's Config is not passed on, each with the option of ours that stands for it. The rest is."""
+
+
+def _option(name: str, coerce: Coerce, default: Any = None, doc: str = "", *, deprecated: str | None = None) -> Option:
+    """Declare an option for which an empty string is as good as none, as it is officially."""
+    return Option(name, lambda value: default if value == "" else coerce(value), default, doc, deprecated=deprecated)
+
+
+def _config_kwargs(value: Any) -> dict[str, Any]:
+    """Accept the arguments of botocore's Config, and leave out those that would bound the lookup a second time."""
+    given = mapping(value)
+    for name in OURS.keys() & given.keys():
+        warn(
+            ("config_kwargs", name),
+            "Option 'config_kwargs' holds %r, which is ignored: set the backend's option %r.",
+            name,
+            OURS[name],
+        )
+    return {name: value for name, value in given.items() if name not in OURS}
+
 
 AWS_OPTIONS: Final = (
-    Option("region_name", strict_text, doc="AWS region; else the environment's or profile's."),
-    Option("profile_name", strict_text, doc="Profile of the shared AWS configuration files."),
-    Option("aws_access_key_id", strict_text, doc="Access key; else botocore's own chain of credentials."),
-    Option("aws_secret_access_key", strict_text, doc="Secret key to the access key."),
-    Option("aws_session_token", strict_text, doc="Session token of temporary credentials."),
-    Option("session_kwargs", mapping, {}, "Credentials in an object.", deprecated="the options inside it"),
-    Option("role_arn", strict_text, doc="Role to assume; its credentials are refreshed in time."),
-    Option(
+    _option("region_name", strict_text, doc="AWS region; else the environment's or profile's."),
+    _option("profile_name", strict_text, doc="Profile of the shared AWS configuration files."),
+    _option("aws_access_key_id", strict_text, doc="Access key; else botocore's own chain of credentials."),
+    _option("aws_secret_access_key", strict_text, doc="Secret key to the access key."),
+    _option("aws_session_token", strict_text, doc="Session token of temporary credentials."),
+    _option("session_kwargs", mapping, {}, "Credentials in an object.", deprecated="the options inside it"),
+    _option("role_arn", strict_text, doc="Role to assume; its credentials are refreshed in time."),
+    _option(
         "assume_role_method",
         one_of("assume_role", "assume_role_with_web_identity", "assume_role_with_saml"),
         "assume_role",
         "How the role is assumed.",
     ),
-    Option("assume_role_kwargs", mapping, {}, "Further arguments of the STS call (ExternalId, DurationSeconds …)."),
-    Option("assume_role_with_saml", mapping, doc="Not supported; see the documentation for the way around."),
-    Option("assume_role_with_web_identity_federation", one_of("file", "google"), doc="Where the token comes from."),
-    Option("assume_role_with_web_identity_token_file", strict_text, doc="Else AWS_WEB_IDENTITY_TOKEN_FILE."),
-    Option("assume_role_with_web_identity_federation_audience", strict_text, doc="Audience of Google's token."),
-    Option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
-    Option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
-    Option("verify", flag_or_path, doc="false, or the CA bundle to verify TLS with."),
-    Option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
-    Option("api_version", text, doc="The service's API version; else the latest."),
-    Option("config_kwargs", mapping, {}, "Arguments of botocore.config.Config, applied to every client."),
+    _option("assume_role_kwargs", mapping, {}, "Further arguments of the STS call (ExternalId, DurationSeconds …)."),
+    _option("assume_role_with_saml", mapping, doc="Not supported; see the documentation for the way around."),
+    _option("assume_role_with_web_identity_federation", one_of("file", "google"), doc="Where the token comes from."),
+    _option("assume_role_with_web_identity_token_file", strict_text, doc="Else AWS_WEB_IDENTITY_TOKEN_FILE."),
+    _option("assume_role_with_web_identity_federation_audience", strict_text, doc="Audience of Google's token."),
+    _option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
+    _option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
+    _option("verify", flag_or_path, doc="false, or the CA bundle to verify TLS with."),
+    _option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
+    _option("api_version", text, doc="The service's API version; else the latest."),
+    _option(
+        "config_kwargs",
+        _config_kwargs,
+        {},
+        "Arguments of botocore.config.Config for every client; its retries and time-outs are ignored.",
+    ),
+    _option("external_id", text, doc="ExternalId of the role's STS call.", deprecated="'assume_role_kwargs'"),
+    _option("aws_account_id", text, doc="Account of the role in 'aws_iam_role'.", deprecated="'role_arn'"),
+    _option("aws_iam_role", strict_text, doc="Name of the role to assume.", deprecated="'role_arn'"),
 )
-
-COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
-    # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
-    **dict.fromkeys(("AccessDenied", "AccessDeniedException", "NotAuthorized", "HTTP 403"), Outcome.DENIED),
-    **dict.fromkeys(
-        (
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "IncompleteSignature",
-            "InvalidClientTokenId",
-            "InvalidIdentityToken",
-            "InvalidParameterException",
-            "InvalidSignatureException",
-            "MissingAuthenticationToken",
-            "MissingAuthenticationTokenException",
-            "OptInRequired",
-            "RequestExpired",
-            "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
-            "ValidationException",
-            "ValidationError",
-            "HTTP 301",
-            "HTTP 302",
-            "HTTP 307",
-            "HTTP 308",
-            "HTTP 400",
-            # botocore.exceptions
-            "ConfigNotFound",
-            "ConfigParseError",
-            "InvalidConfigError",
-            "InvalidRegionError",
-            "NoCredentialsError",
-            "NoRegionError",
-            "ParamValidationError",
-            "PartialCredentialsError",
-            "ProfileNotFound",
-            "SSOError",
-            "TokenRetrievalError",
-            "UnknownServiceError",
-            "DataNotFoundError",
-            "ValueError",  # an endpoint_url that is no URL
-        ),
-        Outcome.MISCONFIGURED,
-    ),
-    # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
-    **dict.fromkeys(
-        (
-            "BandwidthLimitExceeded",
-            "EC2ThrottledException",
-            "LimitExceededException",
-            "PriorRequestNotComplete",
-            "ProvisionedThroughputExceededException",
-            "RequestLimitExceeded",
-            "RequestThrottled",
-            "RequestThrottledException",
-            "SlowDown",
-            "ThrottledException",
-            "Throttling",
-            "ThrottlingException",
-            "TooManyRequestsException",
-            "TransactionInProgressException",
-            "HTTP 429",
-        ),
-        Outcome.THROTTLED,
-    ),
-    "ResponseParserError": Outcome.INVALID,
-    # Everything else, a bare 404 of a proxy and 5xx included, is UNAVAILABLE.
-}
-
-COMMON_ADVICE: Final[Mapping[Outcome, str]] = {
-    Outcome.MISCONFIGURED: "Mend the backend's region, endpoint, profile, role, credentials or verify.",
-    Outcome.INVALID: "Write it anew: a URI or JSON object for a connection, text for everything else.",
-}
 
 
 class AwsLookupMixin(SecretLookupMixin):
-    """A backend on one AWS service, through botocore."""
+    """A backend on one AWS service."""
 
-    sdk = ("botocore.session",)
-    extra = "aws"
-    ambient = ("AWS_",)
-    service: ClassVar[str]
-    """botocore's name of the service."""
-    late_imports = ("encodings.idna",)  # of socket, for a host's name
     own_options: ClassVar[tuple[Option, ...]] = AWS_OPTIONS
-    outcomes = COMMON_OUTCOMES
-    advice = COMMON_ADVICE
-    telltale_loggers = ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers", "botocore.utils")
-    expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
-    @property
-    def max_attempts(self) -> int:
-        """How often the store is asked; once, where ``config_kwargs`` leaves the retries to botocore."""
-        return 1 if "retries" in self.options["config_kwargs"] else super().max_attempts
-
-    def option_fault(self) -> str | None:
+    def option_conflict(self) -> str | None:
         """Name half a pair of keys, or a way to a role that is incomplete."""
         given = self.options
         if bool(given["aws_access_key_id"]) != bool(given["aws_secret_access_key"]):
             return "options 'aws_access_key_id' and 'aws_secret_access_key' are needed both or neither"
-        if not given["role_arn"]:
+        if given["aws_iam_role"] and not (given["role_arn"] or given["aws_account_id"]):
+            return "option 'aws_iam_role' needs 'aws_account_id'; better give the whole ARN in 'role_arn'"
+        if not (given["role_arn"] or given["aws_iam_role"]):
             return None
         method = given["assume_role_method"]
         if method == "assume_role_with_saml":
@@ -154,29 +92,3 @@ class AwsLookupMixin(SecretLookupMixin):
         if federation == "google" and not given["assume_role_with_web_identity_federation_audience"]:
             return "option 'assume_role_with_web_identity_federation_audience' is needed for Google"
         return None
-
-    def connect(self) -> Client:
-        """Make the client. Credentials that botocore must fetch are fetched here or at the first call."""
-        from airflow_providers_secrets.backends._aws_session import make_client
-
-        # The official provider's session name, lower case, which trust policies may ask for.
-        session_name = f"airflow_{type(self).__name__.lower()}__connection"[:64]
-        return make_client(self.service, session_name, self.options)
-
-    def codes(self, error: Exception) -> Iterator[str]:
-        """Give AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""
-        response = getattr(error, "response", None)
-        if not isinstance(response, dict):
-            yield from super().codes(error)
-            return
-        code = str(response.get("Error", {}).get("Code"))
-        # An answer that is not AWS's own (a proxy's page) has its status for a code.
-        if re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,79}", code):
-            yield code
-        yield f"HTTP {response.get('ResponseMetadata', {}).get('HTTPStatusCode')}"
-
-    def retry_after(self, error: Exception) -> float | None:
-        """Give the answer's Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
-        response = getattr(error, "response", None)
-        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}) if isinstance(response, dict) else {}
-        return seconds_to_wait(str(headers.get("retry-after", "")))

@@ -1,4 +1,4 @@
-"""What Azure Key Vault's backend is told and answers: its options, what each credential needs, and the codes."""
+"""The options of Azure Key Vault's backend, and what each credential needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
-from airflow_providers_secrets.outcomes import Outcome
 
 CREDENTIALS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "default": (),
@@ -41,6 +40,9 @@ PROOFS: Final[Mapping[str, str]] = {
 }
 """The options that only one credential takes, and which."""
 
+COLLECTIONS: Final = ("certificates", "deletedsecrets", "keys", "secrets")
+"""What paths of a vault's REST API begin with; the SDK adds them itself."""
+
 _HOST: Final = r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])"
 # As text: compiling it would be a tenth of what importing a backend costs, and most processes that do look nothing up.
 _URL: Final = rf"(?i:https://{_HOST}(?::[0-9]+)?(?:/[0-9A-Za-z._~-]+)*/*)"
@@ -52,6 +54,9 @@ def vault_url(value: Any) -> str:
     if not re.fullmatch(_URL, url):
         raise ValueError("must be https://, a host and perhaps a port")
     _check_port(url)
+    path = urlsplit(url).path.strip("/").lower()
+    if path.partition("/")[0] in COLLECTIONS:
+        raise ValueError(f"ends in the path '/{path}', which is not part of a vault's address: leave it out")
     return url.rstrip("/")
 
 
@@ -69,7 +74,7 @@ def _check_port(url: str) -> None:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise ValueError("has a port that is none") from None
+        raise ValueError("has an invalid port") from None
 
 
 def tenant(value: Any) -> str:
@@ -86,22 +91,33 @@ def api_version(value: Any) -> str:
     return str(value)
 
 
-AZURE_OPTIONS: Final = (
-    Option("vault_url", vault_url, doc="Address of the vault: https://NAME.vault.azure.net."),
-    Option(
-        "credential", one_of(*CREDENTIALS), doc="Which credential of azure-identity; else what the options below say."
-    ),
-    Option("tenant_id", tenant, doc="Tenant of the application; with client_id and client_secret."),
-    Option("client_id", text, doc="The application; for workload_identity else AZURE_CLIENT_ID."),
-    Option("client_secret", text, doc="The application's secret."),
-    Option(
-        "client_certificate_path", strict_text, doc="File of the application's certificate and key, PEM or PKCS 12."
-    ),
-    Option("client_certificate_password", text, doc="Password of that file."),
-    Option("managed_identity_client_id", text, doc="Client id of a user-assigned managed identity."),
-    Option("workload_identity_tenant_id", tenant, doc="Tenant of the workload identity; else AZURE_TENANT_ID."),
-    Option("workload_identity_token_file", strict_text, doc="File of its token; else AZURE_FEDERATED_TOKEN_FILE."),
-    Option("authority", authority, doc="Where to log in; else AZURE_AUTHORITY_HOST, else login.microsoftonline.com."),
+def texts(value: Any) -> tuple[str, ...]:
+    """Accept a list of texts, also as JSON or with commas between."""
+    given = value
+    if isinstance(value, str):
+        given = [one.strip(' "') for one in value.strip().removeprefix("[").removesuffix("]").split(",")]
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+        raise ValueError("must be a list of strings")
+    return tuple(one for one in given if one)
+
+
+def certificate(value: Any) -> str | tuple[str, ...]:
+    """Accept the file of a certificate with its key, or the two files."""
+    if isinstance(value, list | tuple) and len(value) == len(("certificate", "key")):
+        return tuple(map(strict_text, value))
+    if not isinstance(value, str):
+        raise ValueError("must be a file, or a list of two: certificate and key")
+    return value
+
+
+def no_logging(value: Any) -> bool:
+    """Refuse what makes the SDK log values."""
+    if flag(value):
+        raise ValueError("would write secret values to the log: delete it")
+    return False
+
+
+PASSED_ON: Final = (
     Option("api_version", api_version, "7.4", "Version of Key Vault's REST API."),
     Option(
         "verify_challenge_resource",
@@ -110,66 +126,87 @@ AZURE_OPTIONS: Final = (
         doc="Give a token only to the host that it is for; false for a vault behind a name of its own.",
     ),
     Option("connection_verify", flag_or_path, True, "A CA bundle for vault and login; false: trust any vault."),  # noqa: FBT003
+    Option("connection_cert", certificate, doc="Certificate and key that a gateway of the vault asks for."),
     Option("proxies", mapping, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
-    Option("connection_timeout", text, doc="Ignored.", deprecated="'connect_timeout'"),
-    Option("retry_total", text, doc="Ignored.", deprecated="'max_attempts'"),
-    Option("logging_enable", flag, doc="Ignored.", deprecated="nothing: it would write values out"),
+    Option("user_agent", text, doc="Stands before this package's own in the header User-Agent."),
+    Option(
+        "additionally_allowed_tenants", texts, (), 'Tenants besides its own that the credential may ask; ["*"]: any.'
+    ),
 )
+"""The parameters of ``SecretClient``, azure-core and azure-identity that are passed on."""
 
-ABSENT: Final = "SecretNotFound"
-DISABLED: Final = "SecretDisabled"
-EXPIRED: Final = "token no longer accepted"
-MALFORMED: Final = "malformed answer"
-REFUSED: Final = "login refused"
-UNREADABLE: Final = "unusable credential"
-CHALLENGE: Final = "no usable challenge"
-
-OUTCOMES: Final[Mapping[str, Outcome]] = {
-    # https://learn.microsoft.com/azure/key-vault/general/rest-error-codes, and the answers of the service. The
-    # rest is UNAVAILABLE: 408, 5xx, and a 404 without the service's own code.
-    ABSENT: Outcome.NOT_FOUND,
-    DISABLED: Outcome.REVOKED,
-    "ObjectIsBeingDeleted": Outcome.REVOKED,
-    "ObjectIsDeletedButRecoverable": Outcome.REVOKED,
-    MALFORMED: Outcome.INVALID,
-    "HTTP 403": Outcome.DENIED,
-    "HTTP 429": Outcome.THROTTLED,
-    **dict.fromkeys(
-        (
-            REFUSED,
-            UNREADABLE,
-            CHALLENGE,
-            *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405)),
-            # requests.exceptions
-            "InvalidProxyURL",
-            "InvalidSchema",
-            "InvalidURL",
+OURS: Final = tuple(
+    Option(name, lambda value: value, doc="Ignored.", deprecated=instead, identifies_client=False)
+    for name, instead in {
+        "connection_timeout": "'connect_timeout'",
+        **dict.fromkeys(
+            ("retry_total", "retry_connect", "retry_read", "retry_status", "retry_mode", "retry_on_status_codes"),
+            "'max_attempts'",
         ),
-        Outcome.MISCONFIGURED,
-    ),
-}
+        **dict.fromkeys(("retry_backoff_factor", "retry_backoff_max"), "'timeout'"),
+        **dict.fromkeys(("permit_redirects", "redirect_max"), "the address that is redirected to in 'vault_url'"),
+    }.items()
+)
+"""Those that this package decides itself: time-outs, attempts, redirects. They are accepted and warned about."""
 
-ADVICE: Final[Mapping[Outcome, str]] = {
-    Outcome.DENIED: (
-        "Give the backend's identity the role 'Key Vault Secrets User' on the vault, or 'get' in its access policy, "
-        "and let this host through the vault's firewall."
+REFUSED: Final = (
+    Option(
+        "logging_enable",
+        no_logging,
+        doc="Refused where true: it would log values.",
+        deprecated="no logging",
+        identifies_client=False,
     ),
-    Outcome.REVOKED: "Enable it, or recover or purge it where it is deleted.",
-    Outcome.MISCONFIGURED: "Mend the backend's vault_url, api_version, connection_verify or credential.",
-}
+)
+"""Those that leak."""
+
+AZURE_OPTIONS: Final = (
+    Option("vault_url", vault_url, doc="Address of the vault: https://NAME.vault.azure.net."),
+    Option(
+        "credential",
+        one_of(*CREDENTIALS),
+        doc="Which credential of azure-identity; else what the options below say.",
+    ),
+    Option("tenant_id", tenant, doc="Tenant of the application; with client_id and client_secret."),
+    Option("client_id", text, doc="The application; for workload_identity else AZURE_CLIENT_ID."),
+    Option("client_secret", text, doc="The application's secret."),
+    Option(
+        "client_certificate_path",
+        strict_text,
+        doc="File of the application's certificate and key, PEM or PKCS 12.",
+    ),
+    Option("client_certificate_password", text, doc="Password of that file."),
+    Option("managed_identity_client_id", text, doc="Client id of a user-assigned managed identity."),
+    Option(
+        "workload_identity_tenant_id",
+        tenant,
+        doc="Tenant of the workload identity; else AZURE_TENANT_ID.",
+    ),
+    Option(
+        "workload_identity_token_file",
+        strict_text,
+        doc="File of its token; else AZURE_FEDERATED_TOKEN_FILE.",
+    ),
+    Option(
+        "authority",
+        authority,
+        doc="Where to log in; else AZURE_AUTHORITY_HOST, else login.microsoftonline.com.",
+    ),
+    *PASSED_ON,
+    *OURS,
+    *REFUSED,
+)
 
 
 def credential_name(options: Mapping[str, Any]) -> str:
-    """Give the name of the credential that the options stand for, by the official rule where they do not say it."""
+    """Return the name of the credential that the options stand for, by the official rule where they do not say it."""
     if options["credential"]:
         return str(options["credential"])
     return next((name for proof, name in PROOFS.items() if options[proof]), "default")
 
 
-def option_fault(options: Mapping[str, Any]) -> str | None:
+def option_conflict(options: Mapping[str, Any]) -> str | None:
     """Name the first option that is missing or contradicts another one, or ``None``."""
-    if not options["vault_url"]:
-        return "option 'vault_url' is needed: https://NAME.vault.azure.net"
     if options["client_secret"] and options["client_certificate_path"]:
         return "options 'client_secret' and 'client_certificate_path' contradict each other: give one"
     chosen = credential_name(options)

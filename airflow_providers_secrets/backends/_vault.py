@@ -1,35 +1,17 @@
-"""What HashiCorp Vault's backend is told and answers: its options, what each login needs, and Vault's codes."""
+"""The options of HashiCorp Vault's backend: what each accepts, what each login needs, which exclude each other."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
-from airflow_providers_secrets.outcomes import Outcome
 
 KUBERNETES_JWT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 """Where Kubernetes mounts a pod's service account token."""
-
-AUTH_MOUNTS: Final[Mapping[str, str]] = {
-    "agent": "",
-    "approle": "approle",
-    "aws_iam": "aws",
-    "azure": "azure",
-    "cert": "cert",
-    "gcp": "gcp",
-    "github": "github",
-    "jwt": "jwt",
-    "kubernetes": "kubernetes",
-    "ldap": "ldap",
-    "radius": "radius",
-    "token": "",
-    "userpass": "userpass",
-}
-"""The ways to log in, and where Vault mounts each by default. Those without a mount send no login."""
 
 NEEDED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "approle": (("role_id",),),
@@ -46,7 +28,7 @@ NEEDED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "token": (("token", "token_path"),),
     "userpass": (("username",), ("password",)),
 }
-"""The options that each way to log in needs; of those in one group, exactly one."""
+"""The ways to log in, and the options that each needs: of every group, one."""
 
 FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
     ("token", "token"): "VAULT_TOKEN",
@@ -54,8 +36,13 @@ FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
 }
 """The variable that stands in for an option, by way to log in and option."""
 
-EXCLUSIVE: Final = (("jwt_token", "jwt_token_path"), ("gcp_key_path", "gcp_keyfile_dict"), ("token", "token_path"))
-"""The options that contradict each other."""
+PRECEDENCE: Final[Mapping[tuple[str, str, str], str]] = {
+    ("token", "token", "token_path"): "token_path",
+    ("github", "token", "token_path"): "token",
+    ("jwt", "jwt_token", "jwt_token_path"): "jwt_token",
+    ("aws_iam", "key_id", "assume_role_kwargs"): "key_id",
+}
+"""Where two options of a way to log in say different things: which one counts, as in the official provider."""
 
 # What a client or proxy would take for other path segments than it was given: empty ones, "." and "..", and
 # percent-encoded dots, slashes, backslashes and percent signs, which some proxies decode a second time. Some
@@ -121,6 +108,10 @@ def _listed(value: Any) -> Any:
         raise ValueError("is not valid JSON") from None
 
 
+BY_USER_NAME: Final = frozenset(("ldap", "radius", "userpass"))
+"""The ways to log in whose request holds the user's name in its path."""
+
+
 def engine_version(value: Any) -> str:
     """Accept the version of the KV secrets engine."""
     return str(one_of("1", "2", "auto")(str(value)))
@@ -133,25 +124,32 @@ def server_url(value: Any) -> str:
     return str(value).rstrip("/")
 
 
-def _python_only(_: Any) -> None:
-    raise ValueError("takes a Python object, which backend_kwargs cannot hold: use 'verify', 'cert' and 'proxies'")
+def ignored(value: Any) -> Any:  # noqa: ARG001  # whatever it is
+    """Accept anything, and keep none of it."""
+    return None
 
 
 VAULT_OPTIONS: Final = (
     Option(
-        "use_team_secrets_path", flag, default=True, doc="In multi-team mode, a team's secrets are under {path}/{team}."
+        "use_team_secrets_path",
+        flag,
+        default=True,
+        doc="In multi-team mode, a team's secrets are under {path}/{team}.",
+        identifies_client=False,
     ),
     Option(
         "global_secrets_path",
         vault_path,
         doc="One more path for all three kinds.",
         deprecated="lists of paths in 'connections_path', 'variables_path' and 'config_path'",
+        identifies_client=False,
+        empty_is_unset=False,
     ),
     Option("url", server_url, doc="Address of Vault; else VAULT_ADDR, else http://localhost:8200."),
     Option("namespace", text, doc="Namespace (Vault Enterprise, HCP, OpenBao)."),
     Option("mount_point", mount_path, "secret", "Where the KV engine is; null: the ids start with it.", nullable=True),
     Option("kv_engine_version", engine_version, "2", '1, 2, or "auto" to ask the server once.'),
-    Option("auth_type", one_of(*AUTH_MOUNTS), "token", "How to log in."),
+    Option("auth_type", one_of(*NEEDED), "token", "How to log in."),
     Option("auth_mount_point", mount_path, doc="Where the auth method is, if not at its default."),
     Option("token", text, doc="token, github: the token; for token, else VAULT_TOKEN."),
     Option("token_path", strict_text, doc="token, github: a file with the token, read at each login."),
@@ -179,89 +177,65 @@ VAULT_OPTIONS: Final = (
     Option("verify", flag_or_path, doc="false, or the CA bundle; else VAULT_CACERT, VAULT_CAPATH, the system's."),
     Option("cert", certificate, doc="Client certificate: path, or [certificate, key]; else VAULT_CLIENT_CERT, …_KEY."),
     Option("proxies", mapping, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
-    Option("allow_redirects", flag, default=True, doc="Follow a standby's redirect, on the same host alone."),
+    Option("allow_redirects", flag, default=True, doc="Follow a standby's redirect, to the same host and path alone."),
     Option("request_header", flag, default=True, doc="Send X-Vault-Request, which an Agent may require."),
-    Option("strict_http", flag, default=False, doc="Accepted for hvac's sake; reading uses standard methods alone."),
-    Option("ignore_exceptions", flag, default=False, doc="Ignored.", deprecated="nothing: every answer is classified"),
-    Option("session", _python_only, doc="Refused: it cannot be written in a configuration."),
-    Option("adapter", _python_only, doc="Refused: it cannot be written in a configuration."),
+    Option("strict_http", flag, default=False, doc="List by GET with list=true instead of the method LIST."),
+    Option(
+        "cache_approle_token",
+        flag,
+        default=True,
+        doc="Accepted: every login is kept until it ends, by any method.",
+        identifies_client=False,
+    ),
+    Option(
+        "ignore_exceptions",
+        flag,
+        default=False,
+        doc="Ignored.",
+        deprecated="nothing: every answer is classified",
+        identifies_client=False,
+    ),
+    Option(
+        "session",
+        ignored,
+        doc="Ignored.",
+        deprecated="'verify', 'cert' and 'proxies': the session is the backend's own",
+        identifies_client=False,
+    ),
+    Option(
+        "adapter",
+        ignored,
+        doc="Ignored.",
+        deprecated="nothing: the adapter is the backend's own",
+        identifies_client=False,
+    ),
 )
 
-REFUSED: Final = "login refused"
-UNREADABLE: Final = "unusable credential"
-ABSENT: Final = "absent"
-MALFORMED: Final = "malformed answer"
 
-OUTCOMES: Final[Mapping[str, Outcome]] = {
-    # https://developer.hashicorp.com/vault/api-docs#http-status-codes, and what OpenBao was seen to answer. The
-    # rest is UNAVAILABLE: 412 (not yet replicated), 472 and 473 (secondary or standby node), 5xx, 503 when sealed.
-    ABSENT: Outcome.NOT_FOUND,
-    "deleted": Outcome.REVOKED,
-    "destroyed": Outcome.REVOKED,
-    MALFORMED: Outcome.INVALID,
-    "HTTP 403": Outcome.DENIED,
-    "HTTP 429": Outcome.THROTTLED,
-    **dict.fromkeys(
-        (
-            REFUSED,
-            UNREADABLE,
-            "no such mount",
-            "another kv_engine_version",
-            "redirect to another host",
-            *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405)),
-            # requests.exceptions
-            "InvalidHeader",
-            "InvalidProxyURL",
-            "InvalidSchema",
-            "InvalidURL",
-            "MissingSchema",
-            "TooManyRedirects",
-            "UnicodeEncodeError",  # a token that no header can hold
-            # OpenSSL's reasons
-            "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-            # botocore.exceptions, google.auth.exceptions, azure.core.exceptions
-            "NoCredentialsError",
-            "PartialCredentialsError",
-            "ProfileNotFound",
-            "ClientError",
-            "DefaultCredentialsError",
-            "MalformedError",
-            "OAuthError",
-            "RefreshError",
-            "ClientAuthenticationError",
-        ),
-        Outcome.MISCONFIGURED,
-    ),
-}
-
-ADVICE: Final[Mapping[Outcome, str]] = {
-    Outcome.DENIED: "Allow 'read' on its path (with data/ after the mount for KV 2) in a policy of the login's role.",
-    Outcome.REVOKED: "Undelete its version, write a new one, or delete its metadata if it shall be absent.",
-    Outcome.MISCONFIGURED: "Mend the backend's url, namespace, mounts, TLS options or login.",
-    Outcome.INVALID: (
-        "Write it anew: a connection as 'conn_uri' or by its fields, a variable or configuration value as 'value'."
-    ),
-}
+def overruled(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each option that another one overrules: first the one that counts, then the other."""
+    for (auth_type, one, other), winner in PRECEDENCE.items():
+        if auth_type == options["auth_type"] and options[one] and options[other]:
+            yield winner, other if winner == one else one
 
 
-def option_fault(options: Mapping[str, Any]) -> str | None:
+def option_conflict(options: Mapping[str, Any]) -> str | None:  # a rule a line
     """Name the first option that is missing or contradicts another one, or ``None``."""
     auth_type = options["auth_type"]
-    for one, other in EXCLUSIVE:
-        if options[one] and options[other]:
-            return f"options {one!r} and {other!r} contradict each other: give one"
     for group in NEEDED[auth_type]:
         if not any(options[name] or os.environ.get(FROM_ENVIRONMENT.get((auth_type, name), "")) for name in group):
             return f"option {' or '.join(map(repr, group))} is needed for auth_type {auth_type!r}"
+    if auth_type == "gcp" and options["gcp_key_path"] and options["gcp_keyfile_dict"]:
+        return "options 'gcp_key_path' and 'gcp_keyfile_dict' contradict each other: give one"
     if auth_type == "aws_iam" and bool(options["key_id"]) != bool(options["secret_id"]):
         return "options 'key_id' and 'secret_id' are needed both or neither"
     # A managed identity of Azure is chosen by its client id alone.
     if auth_type == "azure" and options["secret_id"] and not options["key_id"]:
         return "option 'key_id' is needed with 'secret_id'"
-    if auth_type == "aws_iam" and options["key_id"] and options["assume_role_kwargs"]:
-        return "options 'key_id' and 'assume_role_kwargs' contradict each other: the role is assumed by the environment"
     if auth_type == "azure" and options["secret_id"] and not options["azure_tenant_id"]:
         return "option 'azure_tenant_id' is needed with 'secret_id'"
-    if options["username"] in (".", ".."):
-        return "option 'username' is not a user's name"
+    if auth_type == "cert" and options["verify"] is False:
+        return "option 'verify' is false, with which auth_type 'cert' sends no certificate: name the CA bundle"
+    if auth_type in BY_USER_NAME and not {"", ".", ".."}.isdisjoint(options["username"].split("/")):
+        return "option 'username' is not a user's name: it would be another path of Vault's"
     return None

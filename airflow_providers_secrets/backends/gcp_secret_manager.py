@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.backends._gcp import ADVICE, GOOGLE_OPTIONS, OUTCOMES, option_fault
-from airflow_providers_secrets.lookup import SecretLookupMixin
-from airflow_providers_secrets.store import Answer, Listed
-
-if TYPE_CHECKING:
-    from airflow_providers_secrets.backends._gcp_client import GoogleClient
+from airflow_providers_secrets.backends._gcp import GOOGLE_OPTIONS, option_conflict
+from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 
 
 class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
@@ -24,20 +20,17 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     is refused: no secret can have such a name.
 
     A process logs in once, at its first lookup, and finds its project then; the token is renewed by the lookup that
-    finds it about to end. A forked child of a process that had gRPC loaded speaks REST.
+    finds it about to end. REST is spoken, or gRPC where ``transport`` says so and no fork stands in its way.
 
     Needs ``secretmanager.versions.access`` on the secrets. See `AccessSecretVersion
     <https://cloud.google.com/secret-manager/docs/reference/rpc/google.cloud.secretmanager.v1>`_.
 
-    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.lookup.SecretLookupMixin`.
+    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.backends.mixin.SecretLookupMixin`.
     """
 
     store = "Google Secret Manager"
-    # What the transport needs beyond is loaded when the client is made.
-    sdk = ("google.auth",)
-    extra = "google"
-    ambient = ("GOOGLE_", "GCE_", "CLOUDSDK_", "GCLOUD_")
-    default_bases: ClassVar = {
+    store_class = "google.secret_manager:SecretManager"
+    default_prefixes: ClassVar = {
         "connections": "airflow-connections",
         "variables": "airflow-variables",
         "config": "airflow-config",
@@ -45,30 +38,11 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     default_sep = "-"
     own_options = GOOGLE_OPTIONS
     name_pattern = re.compile(r"[A-Za-z0-9_-]{1,255}")
-    outcomes = OUTCOMES
-    advice = ADVICE
-    expired_login = frozenset({"UNAUTHENTICATED"})
-    telltale_loggers = ("google.auth", "grpc", "requests", "urllib3.connectionpool")
 
-    def normalised_bases(self, base: Any) -> Iterable[str]:
-        """Give the prefix as it is: of this store's, nothing is stripped."""
-        yield base
+    def prefixes_of(self, given: Any) -> Iterable[str]:
+        """Yield the prefix as it is: of this store's, nothing is stripped."""
+        yield given
 
-    def option_fault(self) -> str | None:
+    def option_conflict(self) -> str | None:
         """Name options that contradict each other."""
-        return option_fault(self.options)
-
-    def connect(self) -> GoogleClient:
-        """Make the client: find the credentials and the project."""
-        from airflow_providers_secrets.backends._gcp_client import GoogleClient
-
-        return GoogleClient(self.options)
-
-    def fetch(self, client: GoogleClient, name: str) -> Answer:
-        """Read one secret's version."""
-        return client.read(name)
-
-    def listing(self, client: GoogleClient, prefix: str) -> Iterator[Listed]:
-        """Give the names that start with *prefix*, page by page. Needs ``secretmanager.secrets.list``."""
-        for name in client.names(prefix):
-            yield Listed(name)
+        return option_conflict(self.options)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.backends._vault import (
-    ADVICE,
-    OUTCOMES,
-    PATH,
-    VAULT_OPTIONS,
-    option_fault,
-    paths,
-)
-from airflow_providers_secrets.lookup import SecretLookupMixin
-from airflow_providers_secrets.naming import Kind, multi_team, team_name_fault
-from airflow_providers_secrets.store import Answer, Listed
-
-if TYPE_CHECKING:
-    from airflow_providers_secrets.backends._vault_client import VaultClient
+from airflow_providers_secrets.backends._vault import PATH, VAULT_OPTIONS, option_conflict, overruled, paths
+from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.plan import Kind, LookupPlan, multi_team, team_name_refusal
+from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 NOT_MOUNTS: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
 """What Vault keeps for itself, and no KV engine is mounted at."""
@@ -35,58 +27,67 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     mode a team's secrets are ``{path}/{team}/{id}`` and nothing else is asked.
 
     A process logs in once, at its first lookup; the login is renewed by the lookup that finds two thirds of its
-    life over, and made anew when it ends. A refusal that one new login does not mend is remembered for 30 s, in
-    which no other login is tried for one. Needs ``read`` on the paths, and ``list`` for ``preload``. See `KV secrets
+    life over, and made anew when it ends. After a refusal that one new login does not change, no other login is tried
+    for one within 30 s. Needs ``read`` on the paths, and ``list`` for ``preload``. See `KV secrets
     engine <https://developer.hashicorp.com/vault/docs/secrets/kv>`_.
 
-    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.lookup.SecretLookupMixin`.
+    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.backends.mixin.SecretLookupMixin`.
     """
 
     store = "HashiCorp Vault"
-    sdk = ("requests",)
-    late_imports = ("netrc",)
-    extra = "vault"
-    ambient = ("VAULT_", "AWS_", "GOOGLE_")  # logins by aws_iam and gcp find their credentials there
-    base_option = "{kind}_path"
-    default_bases: ClassVar = {"connections": "connections", "variables": "variables", "config": "config"}
-    coerce_base = staticmethod(paths)
+    store_class = "vault.store:Vault"
+    prefix_option = "{kind}_path"
+    default_prefixes: ClassVar = {"connections": "connections", "variables": "variables", "config": "config"}
+    coerce_prefix = staticmethod(paths)
     own_options = VAULT_OPTIONS
     name_pattern = PATH
-    outcomes = OUTCOMES
-    advice = ADVICE
-    # Logging in by aws_iam.
-    telltale_loggers = ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers", "botocore.utils")
 
     # Names.
 
-    def _bases(self, option: str) -> tuple[str, ...] | None:
-        bases = super()._bases(option)
+    def _prefixes(self, option: str) -> tuple[str, ...] | None:
+        prefixes = super()._prefixes(option)
         everywhere: str | None = self.options["global_secrets_path"]
-        return bases if everywhere is None else (*(bases or ()), everywhere)
+        return prefixes if everywhere is None else (*(prefixes or ()), everywhere)
 
-    def normalised_bases(self, base: Any) -> Iterable[str]:
-        """Give the bases that an option's value stands for."""
-        return base if isinstance(base, tuple) else (base,)
+    def prefixes_of(self, given: Any) -> Iterable[str]:
+        """Yield the prefixes that an option's value stands for."""
+        return given if isinstance(given, tuple) else (given,)
 
-    def option_fault(self) -> str | None:
+    def option_conflict(self) -> str | None:
         """Name a login that lacks something, or options that contradict each other."""
         if self.options["preload"] and self.options["mount_point"] is None:
             return "option 'preload' needs a 'mount_point': with null, each id names its own"
-        return option_fault(self.options)
+        for used, unused in overruled(self.options):
+            warn(("overruled", unused), "%s: option %r is ignored, since %r is set.", type(self).__name__, unused, used)
+        return option_conflict(self.options)
 
-    def team_fault(self, secret_id: str, team_name: str | None) -> str | None:
+    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
+        """Say which names a lookup asks the store for, or why none.
+
+        In multi-team mode, a name belongs to the longest of the backend's paths that it is under: were ``shared`` a
+        path inside another one, a team of that name would else reach what is everybody's.
+        """
+        plan = super().plan(kind, secret_id, team_name)
+        if not (plan.names and self._by_team()):
+            return plan
+        every = {prefix for rule in self._rules.values() for prefix in rule.prefixes or ()}
+        for asked, name in zip(dict.fromkeys(self._rules[kind].prefixes or ()), plan.names, strict=True):
+            path = name[len(self._split(name)[0]) + 1 :]
+            if any(_inside(path, other) and _inside(other, asked) for other in every):
+                reason = "it is inside another of the backend's paths, where it could be a team's or everybody's secret"
+                return LookupPlan(reason=reason, refused=True)
+        return plan
+
+    def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
         """Say why *secret_id* cannot be told from some team's secret, or ``None``.
 
         A team is a segment of the path here, so an id may hold what it likes within it. What nobody's id may
-        hold is a slash, behind which it would name a team; and paths inside each other would share names.
+        hold is a slash, behind which it would name a team.
         """
         if not self._by_team():
             return None
-        bases = {base for rule in self._rules.values() for base in rule.bases or ()}
-        if any(_inside(one, other) for one in bases for other in bases):
-            return "the backend has a path inside another one, so that teams would share names"
         if team_name:
-            return team_name_fault(team_name)
+            return team_name_refusal(team_name)
         if "/" in self._split(secret_id)[1]:
             return "it contains '/', behind which it could name a team's secret in multi-team mode"
         return None
@@ -94,78 +95,75 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     def _by_team(self) -> bool:
         return self.options["use_team_secrets_path"] and multi_team()
 
-    def names(self, bases: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
-        """Give the candidate names, path by path; for a team its own ones alone."""
+    def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
+        """Yield the candidate names, path by path; for a team its own ones alone."""
         mount, within = self._split(secret_id)
         if not within or mount in NOT_MOUNTS:
             return
         team = (team_name,) if team_name and self._by_team() else ()
-        for base in dict.fromkeys(bases):
-            yield "/".join(part for part in (mount, base, *team, within) if part)
+        for prefix in dict.fromkeys(prefixes):
+            yield "/".join(part for part in (mount, prefix, *team, within) if part)
 
-    def prefix(self, base: str) -> str:
-        """Give what the names of all ids under one base start with."""
-        return "/".join(part for part in (self.options["mount_point"], base) if part) + "/"
+    def prefix(self, prefix: str) -> str:
+        """Return what the names of all ids under one path start with."""
+        return "/".join(part for part in (self.options["mount_point"], prefix) if part) + "/"
 
-    def name(self, base: str, secret_id: str) -> str:
-        """Give the secret's name as Vault's command spells it, without the ``data/`` of the KV 2 API."""
-        return next(self.names((base,), secret_id, None), base or secret_id)
+    def name(self, prefix: str, secret_id: str) -> str:
+        """Return the secret's name as Vault's command spells it, without the ``data/`` of the KV 2 API."""
+        return next(self.names((prefix,), secret_id, None), prefix or secret_id)
 
     def _split(self, secret_id: str) -> tuple[str, str]:
-        """Give the mount and what is under it. Without ``mount_point``, the id's first segment says it."""
+        """Return the mount and what is under it. Without ``mount_point``, the id's first segment says it."""
         mount: str | None = self.options["mount_point"]
         if mount is not None:
             return mount, secret_id
         first, _, rest = secret_id.partition("/")
         return first, rest
 
-    # The store.
+    # Values.
 
-    def connect(self) -> VaultClient:
-        """Make the client; it logs in at its first read."""
-        from airflow_providers_secrets.backends._vault_client import VaultClient
+    def decode(self, kind: Kind, stored: str) -> str:
+        """Return what Airflow parses, from the JSON text of a secret's data.
 
-        return VaultClient(self.options)
+        A connection is its ``conn_uri`` or else its fields; a variable or configuration value is its ``value``, or the
+        JSON text of what is no text.
 
-    def fetch(self, client: VaultClient, name: str) -> Answer:
-        """Read the latest version of one secret, as the JSON text of its data."""
-        mount = self.options["mount_point"] or name.partition("/")[0]
-        return Answer(json.dumps(client.read(mount, name[len(mount) + 1 :]), ensure_ascii=False))
-
-    def listing(self, client: VaultClient, prefix: str) -> Iterator[Listed]:
-        """Give the names of all secrets under *prefix*, folder by folder.
-
-        Needs the capability ``list`` on the path (KV 2: under ``metadata/``).
+        :raises Unusable: naming the reason, not the value.
         """
-        mount = self.options["mount_point"]
-        folders = [prefix[len(mount) + 1 :]]
-        while folders:
-            folder = folders.pop()
-            for key in client.names_in(mount, folder):
-                if key.endswith("/"):
-                    folders.append(folder + key)
-                else:
-                    yield Listed(f"{mount}/{folder}{key}")
+        from airflow_providers_secrets.lookup.decoding import Unusable
 
-    def decode(self, kind: Kind, name: str, stored: str) -> str:
-        """Give what Airflow parses, from the JSON text of a secret's data.
-
-        :raises InvalidSecret: naming the fault, not the value.
-        """
         data: dict[str, Any] = json.loads(stored)
-        field = "conn_uri" if kind == "connections" else "value"
-        value = data.pop(field, None)
-        if value in (None, ""):
-            if not data:
-                raise self.invalid(name, "it is empty")
-            if kind != "connections":
-                raise self.invalid(name, f"its {field!r} is {'missing' if value is None else 'empty'}")
-            value = json.dumps(data)
-        elif not isinstance(value, str):
-            raise self.invalid(name, f"its {field!r} is not text")
-        return super().decode(kind, name, value)
+        if not data:
+            raise Unusable("it is empty")
+        if kind != "connections":
+            value = data.get("value")
+            if value is None:
+                raise Unusable("its 'value' is missing")
+            return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        uri = data.pop("conn_uri", None)
+        if not (uri is None or isinstance(uri, str)):
+            raise Unusable("its 'conn_uri' is not text")
+        fields = {name: value for name, value in data.items() if value is not None}
+        if not (uri or fields):
+            raise Unusable("it is empty")
+        return super().decode(kind, uri or json.dumps(fields, ensure_ascii=False))
+
+    def encode(self, kind: Kind, text: str) -> str:
+        """Return what is merged into a secret's data so that :meth:`decode` returns *text*.
+
+        A connection in JSON is written by its fields, any other as ``conn_uri``. Null removes what of a connection is
+        there and no longer belongs to it; other keys stay.
+        """
+        if kind != "connections":
+            return json.dumps({"value": text}, ensure_ascii=False)
+        written: dict[str, Any] = {"conn_uri": text}
+        if text.lstrip().startswith("{"):
+            with contextlib.suppress(ValueError, RecursionError):
+                written = json.loads(text)
+        gone = dict.fromkeys(name for name in (*CONNECTION_FIELDS, "conn_uri") if name not in written)
+        return json.dumps({**written, **gone}, ensure_ascii=False)
 
 
-def _inside(one: str, other: str) -> bool:
-    """Tell whether the path *one* is below *other*."""
-    return one != other and (not other or one.startswith(f"{other}/"))
+def _inside(path: str, other: str) -> bool:
+    """Tell whether *path* is below *other*."""
+    return path != other and (not other or path.startswith(f"{other}/"))

@@ -1,24 +1,42 @@
 """The operator's command ``airflow-secrets``.
 
-One module for each subcommand, which gives ``NAME``, ``HELP``, ``add_arguments`` and ``run``. None of them
-imports Airflow or an SDK before it runs.
+One module for each subcommand: ``NAME``, ``HELP``, ``EXAMPLE``, ``add_arguments`` and ``run``. Importing them imports
+neither Airflow nor an SDK; a subcommand does that when it runs and needs it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn, Protocol
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.cli import check, demo, uri
-from airflow_providers_secrets.cli.exits import USAGE
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.cli import cache, check, copy, delete, demo, explain, get, listing, policy, put, uri
+from airflow_providers_secrets.cli.exits import CLOSED_PIPE, EPILOG, INTERRUPTED, NO_ANSWER, NOT_OK, USAGE
+from airflow_providers_secrets.errors import ConfigurationError, SecretNotFound, SecretsError
 
-COMMANDS: Final = (check, demo, uri)
 
-EPILOG: Final = "Exit codes: 0 found or healthy, 1 absent or unhealthy, 2 usage or options, 3 denied or unavailable."
+class Command(Protocol):
+    """One subcommand's module."""
+
+    __doc__: str | None
+    NAME: str
+    HELP: str
+    EXAMPLE: str
+    """What a user would type, for the help."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
+        """Declare the arguments."""
+
+    def run(self, args: argparse.Namespace, /) -> int:
+        """Do it, and return the exit code."""
+
+
+COMMANDS: Final[tuple[Command, ...]] = (check, explain, listing, get, put, delete, copy, policy, cache, uri, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,29 +45,78 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments without the program's name; ``None`` for those of the process.
     :return: the exit code, see :mod:`.exits`. Wrong arguments raise ``SystemExit(2)``, as argparse does.
     """
-    parser = _parser()
+    parser = make_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         # Names only: what stands in the wrong place may be a password.
         names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
         parser.error(f"unknown arguments ({', '.join(names) or 'values'}); see airflow-secrets {args.command} --help")
-    try:
-        code: int = args.run(args)
-    except ConfigurationError as error:
-        print(f"airflow-secrets {args.command}: {error}", file=sys.stderr)
-        return USAGE
+    return run(args.command, args.run, args)
+
+
+def run(name: str, command: object, args: argparse.Namespace) -> int:
+    """Run one subcommand so that every end of it is an exit code and at most one line of words."""
+    from airflow_providers_secrets.cli.output import quiet
+
+    assert callable(command)
+    verbose = getattr(args, "verbose", False)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a test's stream, or one that is closed
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with quiet(verbose=verbose):
+        try:
+            code: int = command(args)
+            sys.stdout.flush()
+            return code
+        except SecretNotFound as error:
+            return _ended(name, str(error), NOT_OK)
+        except ConfigurationError as error:
+            return _ended(name, str(error), USAGE)
+        except SecretsError as error:
+            return _ended(name, str(error), NO_ANSWER)
+        except KeyboardInterrupt:
+            return _ended(name, "interrupted.", INTERRUPTED)
+        except BrokenPipeError:
+            # Python would write what is left at its end, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return CLOSED_PIPE
+        except Exception as error:
+            if verbose:
+                raise
+            # Its own words may hold anything.
+            return _ended(name, f"unexpected {type(error).__name__}; add --verbose to see where.", NO_ANSWER)
+
+
+def _ended(name: str, text: str, code: int) -> int:
+    line = " ".join(text.split())
+    print(f"airflow-secrets {name}: {line}", file=sys.stderr)
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="airflow-secrets", description="Secrets backends of Apache Airflow.", epilog=EPILOG, allow_abbrev=False
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong without any value, which may be a password."""
+        super().error(re.sub(r"ignored explicit argument .*", "it takes no value", message, flags=re.DOTALL))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all subcommands."""
+    parser = _Parser(
+        prog="airflow-secrets",
+        description="See, check and change the secrets that Apache Airflow reads from a secrets backend.",
+        epilog=EPILOG,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         subparser = subparsers.add_parser(
-            command.NAME, help=command.HELP, description=command.__doc__, epilog=EPILOG, allow_abbrev=False
+            command.NAME,
+            help=command.HELP,
+            description=command.__doc__,
+            epilog=f"example:\n  {command.EXAMPLE}\n\n{EPILOG}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)

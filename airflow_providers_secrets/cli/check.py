@@ -1,110 +1,490 @@
-"""Ask the configured store, as this host's Airflow would, and say what came of it. Prints no value.
+"""Check the configured store as this host's Airflow would use it. Prints no value.
 
-Without arguments each kind is asked for an id that nobody has, which shows that the store can be reached, logged
-in to and read.
+Each finding is marked: fine, a fault with its one cure, or a thing to consider (!), which makes nothing unhealthy.
+Of a chain, every member is checked.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from airflow_providers_secrets import __version__
+from airflow_providers_secrets.cli.arguments import add_backend, add_output
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
-from airflow_providers_secrets.errors import ConfigurationError, LookupFailed
 
 if TYPE_CHECKING:
-    from airflow_providers_secrets.lookup import SecretLookupMixin
-    from airflow_providers_secrets.naming import Kind
+    from airflow_providers_secrets.backends._members import Member
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.cli.configuration import Configured
+    from airflow_providers_secrets.lookup.plan import Kind
 
 NAME: Final = "check"
-HELP: Final = "ask the configured store and say what came of it"
+HELP: Final = "check the configured store: configuration, identity, rights, latency"
+EXAMPLE: Final = "airflow-secrets check --connection smtp_default"
 
 PROBE: Final = "airflow-secrets-check"
-"""The id that is asked for where none is given."""
+"""The id that is asked for under each prefix; nobody has it."""
+
+DISTRIBUTIONS: Final = {
+    "aws": ("boto3", "botocore"),
+    "vault": ("hvac", "requests"),
+    "google": ("google-cloud-secret-manager", "google-auth", "grpcio"),
+    "azure": ("azure-keyvault-secrets", "azure-identity"),
+    "redis": ("redis",),
+}
+"""The distributions of each extra whose versions matter."""
+
+SLOW_PATTERN: Final = 0.05
+"""Seconds of a lookup pattern on one id that are worth a word."""
+LONGEST_PATTERN: Final = 3.0
+MAX_SKEW: Final = 60.0
+"""Seconds that this host's clock may differ from the store's; signatures are refused from some minutes on."""
+
+GOOGLE: Final = "https://secretmanager.googleapis.com"
+
+
+FINE: Final = True
+FAULT: Final = False
+ADVICE: Final = None
+"""How a finding is marked; advice makes nothing unhealthy."""
+
+
+class Finding(NamedTuple):
+    """One thing found.
+
+    :param ok: whether it is fine; ``None`` for a thing to consider.
+    :param failed: whether the store gave no answer.
+    """
+
+    ok: bool | None
+    what: str
+    cure: str | None = None
+    failed: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``airflow-secrets check``."""
     parser.add_argument("--connection", metavar="ID", action="append", default=[], help="look this one up; repeatable")
     parser.add_argument("--variable", metavar="KEY", action="append", default=[], help="look this one up; repeatable")
-
-
-class Result(NamedTuple):
-    """How one lookup ended.
-
-    :param code: its exit code.
-    """
-
-    kind: str
-    secret_id: str
-    came_to: str
-    milliseconds: float
-    code: int
+    parser.add_argument("--listing", action="store_true", help="also check that the store may be listed")
+    add_backend(parser)
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look the ids up and print how each lookup ended, and what this process's lookups came to.
+    """Check everything, and print each finding as it is made.
 
-    :return: ``OK``; ``NOT_OK`` where a given id is absent; ``NO_ANSWER`` where the store gave none.
-    :raises ConfigurationError: where Airflow's configuration names none of this package's backends, or the
-        options cannot be used.
+    :return: ``OK``; ``NOT_OK`` with a fault; ``NO_ANSWER`` where the store gave no answer.
     """
-    backend = _configured()
-    asked: list[tuple[Kind, str]] = [
+    from airflow_providers_secrets.cli import configuration, output
+
+    configured = configuration.configured(args)
+    in_words = args.output in ("table", "plain")
+    chain = configuration.members_of(configured)
+    report: dict[str, Any]
+    if chain:
+        report, findings = _check_chain(configured, args, in_words=in_words)
+    else:
+        report, findings = _check_store(configured, args, in_words=in_words)
+    faults = sum(finding.ok is False for finding in findings)
+    verdict = f"unhealthy: {faults} fault{'s' if faults > 1 else ''}" if faults else "healthy"
+    if in_words:
+        print(verdict)
+    else:
+        report["verdict"] = "unhealthy" if faults else "healthy"
+        output.show_record(report, args.output)
+    if any(finding.failed for finding in findings):
+        return NO_ANSWER
+    return NOT_OK if faults else OK
+
+
+def _check_store(
+    configured: Configured, args: argparse.Namespace, *, in_words: bool
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Check one of this package's backends; return the report and what was found."""
+    from airflow_providers_secrets.cli import configuration
+
+    backend = configuration.ours(configured)
+    report: dict[str, Any] = {
+        "backend": configured.class_path,
+        "store": backend.store,
+        "configured_by": configured.origin,
+        "options": _options(configured),
+        "versions": versions(backend),
+    }
+    if in_words:
+        _show_configuration(report)
+    findings = _told(_findings(configured, backend, args), in_words=in_words)
+    return {**report, "findings": _records(findings)}, findings
+
+
+def _check_chain(
+    chain: Configured, args: argparse.Namespace, *, in_words: bool
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Check every member of a chain, then look the ids up through all of them."""
+    from airflow_providers_secrets.cli import configuration
+
+    members = configuration.members_of(chain)
+    if in_words:
+        print(f"chain of {len(members)}: {chain.class_path}\nconfigured by {chain.origin}")
+    findings = _told((Finding(ADVICE, text) for text in chain.warnings), in_words=in_words)
+    reports: list[dict[str, Any]] = []
+    of_members = argparse.Namespace(**{**vars(args), "connection": [], "variable": []})
+    for member in members:
+        if in_words:
+            print(f"\n{member.title}{', optional' if member.optional else ''}")
+        if member.is_ours:
+            one = configuration.member_of(chain, member.position)
+            report, found = _check_store(one, of_members, in_words=in_words)
+        else:
+            found = _told(_foreign(member), in_words=in_words)
+            report = {"findings": _records(found)}
+        reports.append({"position": member.position, "name": member.name, "optional": member.optional, **report})
+        findings += found
+    if in_words:
+        print()
+    found = _told((_looked_up_in(members, kind, secret_id) for kind, secret_id in _asked_for(args)), in_words=in_words)
+    report = {"backend": chain.class_path, "configured_by": chain.origin, "members": reports}
+    return {**report, "findings": _records(found)}, findings + found
+
+
+def _foreign(member: Member) -> Iterator[Finding]:
+    kinds = [kind for kind in member.lookups if member.patterns[kind] is not None]
+    yield Finding(FINE, f"asked for {', '.join(kinds) or 'nothing'}")
+    if hasattr(member.backend, "unreadable"):
+        if unreadable := member.backend.unreadable():
+            yield Finding(ADVICE, unreadable)
+    elif member.name != "env":
+        yield Finding(ADVICE, "of another package: what else there is to check, that package knows")
+
+
+def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Finding:
+    from airflow_providers_secrets.errors import quoted
+    from airflow_providers_secrets.lookup import operations
+
+    subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
+    explained = operations.explain_chain(members, kind, secret_id)
+    if failed := explained.failed:
+        return Finding(FAULT, f"{subject}: {failed.title}: {failed.message}", failed=True)
+    if explained.winner:
+        return Finding(FINE, f"{subject}: {explained.winner} answers")
+    return Finding(FAULT, f"{subject}: no member has it", "See who is asked for it: airflow-secrets explain.")
+
+
+def _told(findings: Iterable[Finding], *, in_words: bool) -> list[Finding]:
+    """Print each finding as it is made, and return all."""
+    from airflow_providers_secrets.cli.output import show_finding
+
+    told = []
+    for finding in findings:
+        told.append(finding)
+        if in_words:
+            show_finding(*finding[:3])
+    return told
+
+
+def _records(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [{"ok": finding.ok, "finding": finding.what, "cure": finding.cure} for finding in findings]
+
+
+def _options(configured: Configured) -> list[dict[str, str]]:
+    from airflow_providers_secrets.cli.configuration import shown_value
+
+    return [
+        {
+            "option": option.name,
+            "value": shown_value(option.name, configured.backend.options[option.name]),
+            "source": configured.origins.get(option.name, "default"),
+        }
+        for option in type(configured.backend).declared_options()
+        if option.name in configured.origins or configured.backend.options[option.name] not in (None, {}, ())
+    ]
+
+
+def versions(backend: SecretLookupMixin) -> dict[str, str]:
+    """Return the versions of whatever takes part in a lookup."""
+    import importlib.metadata
+    import platform
+
+    from airflow_providers_secrets.lookup.access import store_of
+
+    extras = dict.fromkeys(store_of(backend.config).imports().values())
+    if any(not where.startswith("file") for where in backend.config.shared_cache):
+        extras["redis"] = None
+    found = {"airflow-providers-secrets": __version__, "python": platform.python_version()}
+    for name in ("apache-airflow", *(name for extra in extras for name in DISTRIBUTIONS.get(extra, ()))):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _show_configuration(report: dict[str, Any]) -> None:
+    from airflow_providers_secrets.cli.output import show_rows
+
+    print(f"{report['store']}: {report['backend']}")
+    print(f"configured by {report['configured_by']}")
+    print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
+    given = [option for option in report["options"] if option["source"] != "default"]
+    if given:
+        show_rows(given, ("option", "value", "source"), "table")
+    defaults = [
+        f"{option['option']} {option['value']}" for option in report["options"] if option["source"] == "default"
+    ]
+    print(f"defaults: {', '.join(defaults)}\n")
+
+
+def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse.Namespace) -> Iterator[Finding]:
+    from airflow_providers_secrets.errors import MissingDependencyError
+    from airflow_providers_secrets.lookup.access import loaded_store
+
+    for text in configured.warnings:
+        yield Finding(ADVICE, text)
+    try:
+        loaded_store(backend.config)
+    except MissingDependencyError as error:
+        what, _, cure = str(error).partition(". ")
+        yield Finding(FAULT, what, cure)
+        return
+    yield from _identity(backend)
+    yield from _prefixes(backend)
+    yield from _clock(backend)
+    yield from _listing(backend, always=args.listing)
+    yield from _patterns(backend)
+    yield from _caches(backend)
+    for kind, secret_id in _asked_for(args):
+        yield _looked_up(configured.fresh(), kind, secret_id)
+
+
+def _asked_for(args: argparse.Namespace) -> list[tuple[Kind, str]]:
+    return [
         *(("connections", secret_id) for secret_id in args.connection),
         *(("variables", secret_id) for secret_id in args.variable),
     ]
-    probing = not asked
-    if probing:
-        asked = [(kind, PROBE) for kind in ("connections", "variables") if backend.plan(kind, PROBE).names]
-    results = [_looked_up(backend, kind, secret_id, probing=probing) for kind, secret_id in asked]
-    _print(backend, results)
-    return max((result.code for result in results), default=OK)
 
 
-def _configured() -> SecretLookupMixin:
-    from airflow.configuration import ensure_secrets_loaded
+def _identity(backend: SecretLookupMixin) -> Iterator[Finding]:
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.errors import SecretsError
+    from airflow_providers_secrets.lookup import operations
 
-    from airflow_providers_secrets.lookup import SecretLookupMixin
-
-    for backend in ensure_secrets_loaded():
-        if isinstance(backend, SecretLookupMixin):
-            return backend
-    raise ConfigurationError("Airflow's configuration names no backend of this package in [secrets] backend.")
-
-
-def _looked_up(backend: SecretLookupMixin, kind: Kind, secret_id: str, *, probing: bool) -> Result:
-    look_up = backend.get_conn_value if kind == "connections" else backend.get_variable
-    plan = backend.plan(kind, secret_id)
-    started = time.perf_counter()
-    code = OK
+    started = time.monotonic()
     try:
-        found = look_up(secret_id) is not None
-    except LookupFailed as error:
-        came_to, code = str(error), NO_ANSWER
+        with Progress("asking who this is"):
+            identity = operations.identify(backend)
+    except SecretsError as error:
+        # Rights to secrets do not need the right to ask who one is; what cannot be reached shows at the reads.
+        yield Finding(ADVICE, f"identity: not to be had ({_reason(error)})")
+        return
+    if identity is None:
+        return
+    details = "".join(f", {name} {value}" for name, value in identity.details.items())
+    yield Finding(FINE, f"identity: {identity.who}{details} ({_milliseconds(started)}, login included)")
+
+
+def _prefixes(backend: SecretLookupMixin) -> Iterator[Finding]:
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.errors import SecretsError
+    from airflow_providers_secrets.lookup.answers import answers_of
+    from airflow_providers_secrets.lookup.plan import KINDS
+
+    access = answers_of(backend.config).access
+    for kind in KINDS:
+        prefixes = backend.rule(kind).prefixes
+        if prefixes is None:
+            yield Finding(FINE, f"{kind}: off, never looked up here")
+            continue
+        for name in dict.fromkeys(backend.names(prefixes, PROBE, None)):
+            started = time.monotonic()
+            try:
+                with Progress(f"reading {kind}"):
+                    access.ask(name, backend.config.timeout)
+            except SecretsError as error:
+                yield _failure(f"{kind}: {error}", error)
+            else:
+                yield Finding(FINE, f"{kind}: may read {name.removesuffix(PROBE)}… ({_milliseconds(started)})")
+
+
+def _listing(backend: SecretLookupMixin, *, always: bool) -> Iterator[Finding]:
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.errors import SecretsError
+    from airflow_providers_secrets.lookup import operations
+
+    kinds: tuple[Kind, ...] = backend.options["preload"]
+    if always:
+        kinds = ("connections", "variables")
+    for kind in kinds:
+        if backend.rule(kind).prefixes is None:
+            continue
+        started = time.monotonic()
+        try:
+            with Progress(f"listing {kind}"):
+                first = next(operations.listed_ids(backend, kind), None)
+        except SecretsError as error:
+            yield _failure(f"{kind}: {error}", error)
+        else:
+            holds = "" if first else "; nothing there"
+            yield Finding(FINE, f"{kind}: may list{holds} ({_milliseconds(started)})")
+
+
+def _clock(backend: SecretLookupMixin) -> Iterator[Finding]:
+    skew = clock_skew(backend)
+    if skew is None:
+        return
+    if abs(skew) <= MAX_SKEW:
+        yield Finding(FINE, f"clock: within {max(1.0, abs(skew)):.0f} s of the store's")
     else:
-        came_to = "found" if found else plan.reason or "absent"
-        if not found and not probing:
-            code = NOT_OK
-    return Result(kind, secret_id, came_to, (time.perf_counter() - started) * 1000, code)
+        way = "behind" if skew > 0 else "ahead of"
+        yield Finding(
+            FAULT,
+            f"clock: this host's is {abs(skew):.0f} s {way} the store's",
+            "Let a time service set this host's clock (chrony, systemd-timesyncd): signatures and tokens depend on it.",
+        )
 
 
-def _print(backend: SecretLookupMixin, results: list[Result]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def clock_skew(backend: SecretLookupMixin) -> float | None:
+    """Return the seconds by which the store's clock is ahead, by an answer's Date; ``None`` where it has none."""
+    import email.utils
+    import http.client
+    from urllib.parse import urlsplit
 
-    from airflow_providers_secrets.answers import counts_of_this_process
+    from airflow_providers_secrets.lookup.answers import answers_of
 
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for column in ("kind", "id", "came to", "ms"):
-        table.add_column(column, justify="right" if column == "ms" else "left", overflow="fold")
-    for result in results:
-        table.add_row(result.kind, result.secret_id, result.came_to, f"{result.milliseconds:.1f}")
-    console.print(backend.store, markup=False)
-    console.print(table, markup=False)
-    for module, counts in counts_of_this_process().items():
-        counted = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-        console.print(f"{module}: {counted}", markup=False)
+    clients = answers_of(backend.config).access.clients
+    endpoint = next((client.service.meta.endpoint_url for client in clients if hasattr(client, "service")), None)
+    options = backend.options
+    url = endpoint or options.get("url") or options.get("vault_url") or options.get("endpoint")
+    if url is None and backend.config.slug == "gcp_secret_manager":
+        url = GOOGLE
+    parts = urlsplit(url or "")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=options["connect_timeout"])
+    try:
+        before = time.time()
+        connection.request("HEAD", "/")
+        header = connection.getresponse().getheader("Date")
+        local = (before + time.time()) / 2
+        return email.utils.parsedate_to_datetime(header).timestamp() - local if header else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None  # the reads have said whatever there is to say
+    finally:
+        connection.close()
+
+
+def _patterns(backend: SecretLookupMixin) -> Iterator[Finding]:
+    from airflow_providers_secrets.lookup.plan import KINDS
+
+    for kind in KINDS:
+        rule = backend.rule(kind)
+        for option, pattern in ((f"{kind}_lookup_pattern", rule.pattern), (f"{kind}_exclude_pattern", rule.exclude)):
+            if pattern is None:
+                continue
+            seconds = pattern_seconds(pattern.pattern)
+            if seconds > SLOW_PATTERN:
+                took = "never ended" if seconds == float("inf") else f"took {seconds:.2f} s"
+                yield Finding(
+                    FAULT,
+                    f"{option} {pattern.pattern!r} {took} on an id of 512 characters",
+                    "Avoid one repetition inside another, as in (a+)+; the pattern is tried at every lookup.",
+                )
+
+
+def pattern_seconds(pattern: str) -> float:
+    """Return how long a pattern takes at worst on some long ids; infinity where it has no end.
+
+    It runs in a process of its own, which can be ended.
+    """
+    import subprocess
+
+    code = (
+        "import re, sys, time\n"
+        "pattern = re.compile(sys.stdin.read(), re.I)\n"
+        "started = time.perf_counter()\n"
+        "for id in ('a' * 511 + '!', 'a_' * 255 + '!', '1' * 511 + '!', 'ab-' * 170 + '!', 'prod_' * 102 + '!'):\n"
+        "    pattern.match(id)\n"
+        "print(time.perf_counter() - started)\n"
+    )
+    try:
+        ran = subprocess.run(  # noqa: S603  # our own code
+            [sys.executable, "-I", "-c", code],
+            input=pattern,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_PATTERN,
+            check=False,
+        )
+        return float(ran.stdout or 0)
+    except subprocess.TimeoutExpired:
+        return float("inf")
+
+
+def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
+    from airflow_providers_secrets.errors import SecretsError
+    from airflow_providers_secrets.lookup.answers import answers_of
+
+    given = backend.options
+    if not given["cache_ttl"]:
+        yield Finding(
+            None, "cache: off (cache_ttl 0), so every lookup asks the store", "Set cache_ttl, 60 for example."
+        )
+    if not given["shared_cache"]:
+        yield Finding(
+            None,
+            "cache: in each process alone. Tasks and DAG parses are processes of their own, so each asks the store "
+            "again, and an outage hits every task",
+            'Set shared_cache, "file" for example: a last known value then serves all of a host\'s processes.',
+        )
+        return
+    try:
+        answers = answers_of(backend.config)
+        answers.cached(PROBE)
+        shared = answers.shared_cache()
+    except SecretsError as error:
+        what, _, cure = str(error).rpartition(". ")
+        yield Finding(FAULT, f"cache: {what or cure}", cure if what else None)
+    else:
+        yield Finding(
+            FINE,
+            f"cache: shared in {shared.where if shared else 'nothing yet, for want of a key'}, "
+            f"{given['cache_ttl']:g} s, last known values for {given['max_stale']:g} s more",
+        )
+
+
+def _looked_up(backend: SecretLookupMixin, kind: Kind, secret_id: str) -> Finding:
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.errors import LookupFailed, quoted
+    from airflow_providers_secrets.lookup import operations
+
+    subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
+    plan = backend.plan(kind, secret_id)
+    started = time.monotonic()
+    try:
+        with Progress(f"looking up {secret_id}"):
+            found = operations.read(backend, kind, secret_id) is not None
+    except LookupFailed as error:
+        return _failure(f"{subject}: {error}", error)
+    if found:
+        return Finding(FINE, f"{subject}: found ({_milliseconds(started)})")
+    if plan.reason:
+        return Finding(FAULT, f"{subject}: not looked up: {plan.reason}", "Ask for another id, or change the option.")
+    return Finding(FAULT, f"{subject}: absent as {', '.join(plan.names)}", "Create it: airflow-secrets put.")
+
+
+def _failure(text: str, error: Exception) -> Finding:
+    cure = getattr(error, "advice", None)
+    return Finding(FAULT, text.removesuffix(f" {cure}"), cure, failed=True)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "code", error))
+
+
+def _milliseconds(started: float) -> str:
+    return f"{(time.monotonic() - started) * 1000:.0f} ms"

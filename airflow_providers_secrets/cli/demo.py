@@ -1,41 +1,38 @@
-"""Watch real Airflow read connections, variables and a configuration value from both AWS stores.
+"""Watch real Airflow read secrets from an embedded store, then the cache, an outage and a clear error.
 
-Everything is local and thrown away afterwards: an embedded AWS on 127.0.0.1, an Airflow home with its
-database, and made-up secrets. Your own Airflow and AWS set-up takes no part. Needs the extra "demo".
+Everything is local and thrown away afterwards: a store on 127.0.0.1, an Airflow home with its database, and made-up
+secrets. Your own Airflow and cloud set-up takes no part. The AWS stores need the extra "demo", Vault "demo-vault".
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import dataclasses
 import importlib
-import itertools
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.access import load_sdk
+from airflow_providers_secrets.cli.arguments import add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
-from airflow_providers_secrets.cli.throwaway import throwaway_airflow
 
 if TYPE_CHECKING:
-    import argparse
-
-    from airflow_providers_secrets.lookup import SecretLookupMixin
-    from airflow_providers_secrets.naming import Kind
+    from airflow_providers_secrets.cli.embedded import Embedded
+    from airflow_providers_secrets.lookup.plan import Kind
 
 NAME: Final = "demo"
-HELP: Final = "see Airflow read secrets from an embedded AWS"
+HELP: Final = "see Airflow read secrets from an embedded store"
+EXAMPLE: Final = "airflow-secrets demo --store hashicorp_vault"
 
+EXPECTED_SECONDS: Final = 60
+"""How long it takes on a machine with two cores."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a program by default, sent by Ctrl-C, by ``kill``, and by a terminal that closes."""
 STEP_TIMEOUT: Final = 180.0
@@ -44,9 +41,6 @@ GRACE: Final = 5.0
 """Seconds between asking Airflow to end and ending it."""
 HEARTBEAT: Final = 0.2
 """Seconds within which a signal is acted upon."""
-
-REGION: Final = "eu-west-1"
-KEYS: Final = {"aws_access_key_id": "AKIADEMO", "aws_secret_access_key": "demo"}
 
 URI: Final = "postgres://reader:s%40fe%2Fpassw0rd@db.example.com:5432/sales?sslmode=require"
 JSON: Final = json.dumps(
@@ -60,7 +54,7 @@ JSON: Final = json.dumps(
         "extra": {"sslmode": "require"},
     }
 )
-"""The same connection: Airflow must give :data:`URI` for both."""
+"""The same connection: Airflow must return :data:`URI` for both."""
 GREETING: Final = "hello from the store"
 ELSEWHERE: Final = "hello from the environment"
 
@@ -70,26 +64,48 @@ NOWHERE: Final = "nowhere"
 """Where Airflow may find something."""
 
 
-def add_arguments(_: argparse.ArgumentParser) -> None:
-    """Declare nothing: the demo takes no arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets demo``."""
+    parser.add_argument(
+        "--store",
+        choices=("aws_ssm", "aws_secrets_manager", "hashicorp_vault"),
+        default="aws_ssm",
+        help="which store to embed (aws_ssm)",
+    )
+    add_output(parser)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
     :return: 0; 1 if anything differs from what was seeded; 128 + its number after a signal. In every case
         all processes have ended and all files are removed.
-    :raises MissingDependencyError: where moto is not installed.
+    :raises MissingDependencyError: where the embedded store is not installed.
     """
-    load_sdk(("moto.server", "botocore.session"), "demo")
+    from airflow_providers_secrets.cli import embedded
+    from airflow_providers_secrets.cli.throwaway import throwaway_airflow
+
+    embedded.require(args.store)
+    started = time.monotonic()
+    _say(f"This takes about {EXPECTED_SECONDS} s; Ctrl-C ends it and cleans up.")
     stop = _Stop()
     try:
-        with stop.on_signals(), throwaway_airflow() as home:
-            rows = _looked_up(_Airflow(home, stop))
+        with stop.on_signals(), throwaway_airflow() as home, contextlib.ExitStack() as servers:
+            with _step("starting an embedded store and seeding it"):
+                store = servers.enter_context(embedded.running(args.store, home))
+                database = f"sqlite:///{home}/demo.db"
+                for kind, secret_id, text in (
+                    ("connections", "demo_uri", URI),
+                    ("connections", "demo_json", JSON),
+                    ("variables", "demo_var", GREETING),
+                    ("config", "demo_database", database),
+                ):
+                    store.put(kind, secret_id, text)
+            rows = [*_by_airflow(_Airflow(home, stop), store, database), *_by_this_process(store, stop)]
     except _Stopped:
         _say(f"Stopped by {stop.name}; everything is cleaned up.")
         return 128 + stop.number
-    return _report(rows)
+    return _report(args, rows, time.monotonic() - started)
 
 
 # What is shown.
@@ -114,178 +130,121 @@ def _step(title: str) -> Iterator[None]:
 class Row:
     """One lookup of the table.
 
-    :param store: the store in words.
     :param asked: what asked for it.
-    :param name: the name that the store was asked for.
-    :param found: where it was found.
-    :param expected: where it had to be found.
-    :param seconds: how long it took.
-    :param run: the run of Airflow that asked.
+    :param found: where it was found, or what came instead.
+    :param right: whether that is what had to come.
+    :param lookup: seconds of the lookup itself.
+    :param process: seconds of the whole Airflow process around it; ``None`` where there was none.
+    :param problem: what to read where it is not right.
     """
 
-    store: str
     asked: str
-    name: str
     found: str
-    expected: str
-    seconds: float
-    run: _Run
+    right: bool
+    lookup: float | None
+    process: float | None = None
+    problem: str = ""
 
 
-def _report(rows: list[Row]) -> int:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def _report(args: argparse.Namespace, rows: list[Row], took: float) -> int:
+    wrong = [row for row in rows if not row.right]
+    if args.output in ("json", "yaml"):
+        from airflow_providers_secrets.cli.output import show_record
 
-    console = Console(markup=False, highlight=False)
-    for store, group in itertools.groupby(rows, lambda row: row.store):
-        table = Table(title=store, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-        for title in ("asked", "name in the store", "found in"):
-            table.add_column(title, overflow="fold")
-        table.add_column("took", justify="right", no_wrap=True)
-        for row in group:
-            table.add_row(row.asked, row.name, row.found, _duration(row.seconds))
-        console.print(table)
-    wrong = [row for row in rows if row.found != row.expected]
+        record = [
+            {
+                "asked": r.asked,
+                "found": r.found,
+                "right": r.right,
+                "lookup_ms": _ms(r.lookup),
+                "process_ms": _ms(r.process),
+            }
+            for r in rows
+        ]
+        show_record({"store": args.store, "lookups": record}, args.output)
+    else:
+        _table(rows)
     for row in wrong:
-        print(f"{row.store}, {row.asked}: found in {row.found}, not in {row.expected}. Airflow said:\n{row.run.tail()}")
-    print("A command took as long as its whole Airflow process; in the DAG, the lookup alone is timed.")
-    print(f"{len(rows) - len(wrong)} of {len(rows)} lookups gave what was seeded.")
+        _say(f"{row.asked}: {row.found}. {row.problem}")
+    _say(f"{len(rows) - len(wrong)} of {len(rows)} lookups gave what was seeded, in {took:.0f} s.")
     return NOT_OK if wrong else OK
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _table(rows: list[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for title in ("asked", "found in"):
+        table.add_column(title, overflow="fold")
+    for title in ("lookup", "whole process"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        style = "red" if not row.right else "green" if row.found == STORE else "yellow"
+        table.add_row(row.asked, Text(row.found, style=style), _duration(row.lookup), _duration(row.process))
+    Console(markup=False, highlight=False).print(table)
+    print("The difference between the last two columns is Airflow's own start-up.")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds * 1000 >= 1 else f"{seconds * 1e6:.0f} µs"
 
 
 # What is looked up.
 
 
-@dataclass(frozen=True)
-class DemoStore:
-    """One of the embedded AWS's stores.
-
-    :param class_path: the backend's class.
-    :param service: botocore's name of the service.
-    :param path: how the store spells a secret. Written out, so that the demo proves the backend's spelling.
-    """
-
-    class_path: str
-    service: str
-    path: str
-
-    def put(self, client: Any, kind: Kind, secret_id: str, text: str) -> None:
-        """Write one secret."""
-        name = self.path.format(kind=kind, id=secret_id)
-        if self.service == "ssm":
-            client.put_parameter(Name=name, Value=text, Type="SecureString")
-        else:
-            client.create_secret(Name=name, SecretString=text)
-
-    def backend(self, options: Mapping[str, Any]) -> SecretLookupMixin:
-        """Make the backend as Airflow does."""
-        module, _, name = self.class_path.rpartition(".")
-        backend: SecretLookupMixin = getattr(importlib.import_module(module), name)(**options)
-        return backend
-
-
-STORES: Final = (
-    DemoStore(
-        "airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend",
-        "ssm",
-        "/airflow/{kind}/{id}",
-    ),
-    DemoStore(
-        "airflow_providers_secrets.backends.aws_secrets_manager.SecretsManagerBackend",
-        "secretsmanager",
-        "airflow/{kind}/{id}",
-    ),
-)
-
-
-def _looked_up(airflow: _Airflow) -> list[Row]:
-    database = f"sqlite:///{airflow.home}/demo.db"
+def _by_airflow(airflow: _Airflow, store: Embedded, database: str) -> Iterator[Row]:
     dags = airflow.home / "dags"
     dags.mkdir()
-    shutil.copy(Path(__file__).with_name("_demo_dag.py"), dags / "demo.py")
-    rows: list[Row] = []
-    with contextlib.ExitStack() as servers:
-        with _step("starting an embedded AWS and seeding both stores"):
-            url = servers.enter_context(_embedded_aws())
-            for store in STORES:
-                _seed(store, url, database)
-        for number, store in enumerate(STORES):
-            options = {"region_name": REGION, "endpoint_url": url}
-            settings = {
-                "AIRFLOW__SECRETS__BACKEND": store.class_path,
-                "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(options),
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_SECRET": "demo_database",
-            }
-            _say("")
-            for setting in settings.items():
-                _say("=".join(setting))
-            airflow.settings = settings
-            if number == 0:
-                airflow.run("db", "migrate")
-            rows += _rows(store.backend(options), airflow, database)
-    return rows
-
-
-@contextlib.contextmanager
-def _embedded_aws() -> Iterator[str]:
-    """Give the URL of moto's server, in this process, on 127.0.0.1 and a free port."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
-def _seed(store: DemoStore, url: str, database: str) -> None:
-    from botocore.config import Config
-    from botocore.session import Session
-
-    direct = Config(proxies={})
-    client = Session().create_client(store.service, region_name=REGION, endpoint_url=url, config=direct, **KEYS)
-    store.put(client, "connections", "demo_uri", URI)
-    store.put(client, "connections", "demo_json", JSON)
-    store.put(client, "variables", "demo_var", GREETING)
-    store.put(client, "config", "demo_database", database)
-
-
-def _rows(backend: SecretLookupMixin, airflow: _Airflow, database: str) -> Iterator[Row]:
+    (dags / "demo.py").write_text(
+        Path(__file__).with_name("_demo_dag.py").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    airflow.settings = {
+        "AIRFLOW__SECRETS__BACKEND": store.class_path,
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(store.options),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_SECRET": "demo_database",
+    }
+    airflow.credentials = store.credentials
+    for setting in airflow.settings.items():
+        _say("=".join(setting))
+    airflow.run("db", "migrate")
+    airflow.lookups()
     seeded = {"demo_uri": URI, "demo_json": URI, "demo_var": GREETING, "demo_database": database}
 
-    def row(asked: str, kind: Kind, secret_id: str, answer: str | None, run: _Run) -> Row:
-        (name,) = backend.plan(kind, secret_id).names
+    def row(asked: str, secret_id: str, answer: str | None, run: _Run, seconds: float | None) -> Row:
         found = NOWHERE
         if answer == ELSEWHERE:
             found = ENVIRONMENT
         elif answer and answer == seeded.get(secret_id):
             found = STORE
-        return Row(backend.store, asked, name, found, STORE if secret_id in seeded else ENVIRONMENT, run.seconds, run)
+        expected = STORE if secret_id in seeded else ENVIRONMENT
+        return Row(asked, found, found == expected, seconds, run.seconds, f"Airflow said:\n{run.tail()}")
 
     for conn_id in ("demo_uri", "demo_json"):
         run = airflow.run("connections", "get", conn_id, "--output", "json")
-        yield row(f"connections get {conn_id}", "connections", conn_id, run.connection_uri, run)
-
+        took = airflow.lookups().get(("connections", conn_id))
+        yield row(f"airflow connections get {conn_id}", conn_id, run.connection_uri, run, took)
     run = airflow.run("variables", "get", "demo_var")
-    yield row("variables get demo_var", "variables", "demo_var", run.last_line, run)
-
+    took = airflow.lookups().get(("variables", "demo_var"))
+    yield row("airflow variables get demo_var", "demo_var", run.last_line, run, took)
     run = airflow.run("config", "get-value", "database", "sql_alchemy_conn")
-    yield row("config sql_alchemy_conn", "config", "demo_database", run.last_line, run)
-
+    took = airflow.lookups().get(("config", "demo_database"))
+    yield row("airflow config: sql_alchemy_conn", "demo_database", run.last_line, run, took)
     run = airflow.run("dags", "test", "demo")
-    answers = airflow.answers_of_dag()
+    answers, lookups = airflow.answers_of_dag(), airflow.lookups()
     for kind, secret_id in DAG_LOOKUPS:
-        answer, seconds = answers.get(secret_id, (None, run.seconds))
-        in_dag = row(f"DAG: {kind[:-1]} {secret_id}", kind, secret_id, answer, run)
-        yield dataclasses.replace(in_dag, seconds=seconds)
+        answer, _ = answers.get(secret_id, (None, 0.0))
+        yield row(f"DAG: {kind[:-1]} {secret_id}", secret_id, answer, run, lookups.get((kind, secret_id)))
 
 
 DAG_LOOKUPS: Final[tuple[tuple[Kind, str], ...]] = (
@@ -294,6 +253,42 @@ DAG_LOOKUPS: Final[tuple[tuple[Kind, str], ...]] = (
     ("variables", "demo_env"),
 )
 """What the DAG asks for."""
+
+
+def _by_this_process(store: Embedded, stop: _Stop) -> Iterator[Row]:
+    """Look up in this process: from the store, from memory, and while the store is down."""
+    from airflow_providers_secrets.errors import StoreUnavailable
+
+    stop.check()
+    os.environ.update(store.credentials, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+    with _step("starting Airflow in this process"), contextlib.redirect_stdout(sys.stderr):
+        module, _, name = store.class_path.rpartition(".")
+        backend = getattr(importlib.import_module(module), name)(
+            **store.options, cache_ttl=0.5, timeout=2, connect_timeout=1, max_attempts=1
+        )
+
+    def timed(look_up: Callable[[str], str | None], secret_id: str) -> tuple[str | None, float]:
+        started = time.perf_counter()
+        answer = look_up(secret_id)
+        return answer, time.perf_counter() - started
+
+    answer, took = timed(backend.get_variable, "demo_var")
+    yield Row("a first lookup: SDK, login, request", STORE, answer == GREETING, took)
+    answer, took = timed(backend.get_variable, "demo_var")
+    yield Row("the same again", "memory", answer == GREETING, took)
+    stop.check()
+    with _step("stopping the store"):
+        store.stop()
+        time.sleep(0.6)  # until the value has expired
+    answer, took = timed(backend.get_variable, "demo_var")
+    yield Row("the same, expired, while the store is down", "last known value", answer == GREETING, took)
+    started = time.perf_counter()
+    try:
+        backend.get_variable("demo_other")
+        said = "no error"
+    except StoreUnavailable as error:
+        said = str(error)
+    yield Row("another one while the store is down", said, "could not give" in said, time.perf_counter() - started)
 
 
 # Airflow, in processes of its own.
@@ -335,6 +330,7 @@ class _Airflow:
     def __init__(self, home: Path, stop: _Stop) -> None:
         self.home = home
         self.settings: Mapping[str, str] = {}
+        self.credentials: Mapping[str, str] = {}
         self._stop = stop
 
     def run(self, *arguments: str) -> _Run:
@@ -346,7 +342,7 @@ class _Airflow:
         environment = {
             **os.environ,
             **self.settings,
-            **{name.upper(): value for name, value in KEYS.items()},
+            **self.credentials,
             "AIRFLOW_VAR_DEMO_VAR": ELSEWHERE,  # the store is asked first
             "AIRFLOW_VAR_DEMO_ENV": ELSEWHERE,  # and then the environment
             "NO_PROXY": "127.0.0.1",
@@ -355,7 +351,7 @@ class _Airflow:
         started = time.monotonic()
         with _step(f"airflow {' '.join(arguments)}"):
             process = subprocess.Popen(  # noqa: S603  # our own arguments
-                [sys.executable, "-m", "airflow", *arguments],
+                [sys.executable, "-m", "airflow_providers_secrets.cli._demo_airflow", *arguments],
                 env=environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -381,6 +377,17 @@ class _Airflow:
             ended = process.communicate()
         self._stop.check()
         return ended
+
+    def lookups(self) -> dict[tuple[str, str], float]:
+        """Return the seconds that each lookup of the last run took, by kind and id; the longest of several."""
+        path = self.home / "lookups.jsonl"
+        took: dict[tuple[str, str], float] = {}
+        with contextlib.suppress(OSError):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                kind, secret_id, seconds = json.loads(line)
+                took[kind, secret_id] = max(seconds, took.get((kind, secret_id), 0.0))
+            path.unlink()
+        return took
 
     def answers_of_dag(self) -> dict[str, tuple[str, float]]:
         """Give what the DAG got, and the seconds that each lookup took; nothing, if it did not get that far."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 OK: Final = 0
-"""Found, or healthy."""
+"""Found, healthy, or done."""
 NOT_OK: Final = 1
-"""Absent, or unhealthy."""
+"""Absent, unhealthy, or something is left to do."""
 USAGE: Final = 2
 """Wrong arguments, or a wrong configuration."""
 NO_ANSWER: Final = 3
-"""The store denies access, or cannot be reached."""
+"""Denied, unavailable, or unusable: there is no answer."""
+INTERRUPTED: Final = 130
+"""Ended by Ctrl-C."""
+CLOSED_PIPE: Final = 141
+"""Whoever read the output has stopped reading (``| head``)."""
+EPILOG: Final = (
+    "exit codes: 0 found or healthy, 1 absent or unhealthy, 2 usage or configuration, 3 denied or unavailable, "
+    "130 interrupted"
+)

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-FOREIGN: Final = ("AIRFLOW", "AWS_")
+FOREIGN: Final = ("AIRFLOW", "AWS_", "VAULT_")
 """Prefixes of the environment variables that are the user's own set-up."""
 
 
 @contextlib.contextmanager
 def throwaway_airflow() -> Iterator[Path]:
-    """Give a new ``AIRFLOW_HOME``, and until the end an environment with nothing of the user's Airflow or AWS.
+    """Give a new ``AIRFLOW_HOME``, and until the end an environment with nothing of the user's Airflow or cloud.
 
     Airflow must not have been imported yet: it reads its configuration once in a process.
     """

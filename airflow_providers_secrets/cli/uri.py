@@ -1,31 +1,28 @@
-"""Make the URI (or JSON) of an Airflow connection from its fields, as a store is to hold it.
+"""Turn a connection's fields into its URI or JSON, and a URI or JSON back into fields. Needs no Airflow.
 
-It prints the whole connection, password included: that is its purpose. Nothing else of it is printed, logged
-or kept.
+It prints the whole connection, password included: that is its purpose. Nothing else of it is printed, logged or kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import getpass
-import io
 import json
-import sys
 from typing import Any, Final
 
-from airflow_providers_secrets import decoding
 from airflow_providers_secrets.cli.exits import OK
-from airflow_providers_secrets.cli.throwaway import throwaway_airflow
-from airflow_providers_secrets.errors import ConfigurationError
 
 NAME: Final = "uri"
-HELP: Final = "make a connection's URI or JSON from its fields"
+HELP: Final = "make a connection's URI or JSON from fields, and back"
+EXAMPLE: Final = "airflow-secrets uri --conn-type postgres --host db.example.com --login reader --ask-password"
+
+FIELDS: Final = ("conn_type", "description", "host", "login", "port", "schema", "extra")
+"""The fields that arguments give; the password comes otherwise."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``airflow-secrets uri``."""
-    parser.add_argument("--conn-type", required=True, help="connection type: postgres, aws, http …")
+def add_fields(parser: argparse.ArgumentParser) -> None:
+    """Declare the fields of a connection."""
+    parser.add_argument("--conn-type", help="connection type: postgres, aws, http …")
+    parser.add_argument("--description")
     parser.add_argument("--host")
     parser.add_argument("--login")
     parser.add_argument("--port", type=_port, help="0 to 65535")
@@ -36,22 +33,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     password = parser.add_mutually_exclusive_group()
     password.add_argument("--ask-password", action="store_true", help="prompt for the password")
     password.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets uri``."""
+    add_fields(parser)
+    parser.add_argument("--parse", action="store_true", help="read a URI or JSON from standard input, print its fields")
     parser.add_argument("--json", action="store_true", help="print the JSON form instead of the URI")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the connection's text, and nothing else, to standard output.
+    """Print the connection's text, or its fields, and nothing else.
 
     :raises ConfigurationError: naming the field that cannot be used.
     """
+    from airflow_providers_secrets.cli.output import show_record, standard_input
+    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
+    from airflow_providers_secrets.lookup.decoding import Unusable
+
+    reason: str
+    try:
+        if args.parse:
+            if any_field(args):
+                raise ConfigurationError("--parse reads a connection; leave it or the fields out.")
+            fields = fields_of(standard_input())
+            if args.json:
+                print(json_of(fields))
+            else:
+                show_record(fields, "yaml")
+            return OK
+        if not args.conn_type:
+            raise ConfigurationError("--conn-type is needed: postgres, aws, http …")
+        fields = fields_from(args)
+        print(json_of(fields) if args.json else uri_of(fields))
+        return OK
+    except Unusable as error:
+        reason = str(error)
+    cure = "" if args.parse or args.json else "; --json prints it"
+    raise ConfigurationError(f"{reason}{cure}.")
+
+
+def any_field(args: argparse.Namespace) -> bool:
+    """Tell whether any field is given."""
+    return args.ask_password or args.password_stdin or any(getattr(args, name) is not None for name in FIELDS)
+
+
+def fields_from(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields that are given, the password included, as Airflow will read them.
+
+    :raises ConfigurationError: for an extra that is no JSON object, or two that want standard input.
+    :raises Unusable: where Airflow could not use them.
+    """
+    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
+
     if args.password_stdin and args.extra == "-":
         raise ConfigurationError("--password-stdin and --extra - both want standard input; use --ask-password.")
-    # The Airflow name of a type has underscores; a URI's scheme cannot (RFC 3986, section 3.1).
-    given = {"conn_type": args.conn_type, "host": args.host, "login": args.login, "schema": args.schema}
-    fields: dict[str, Any] = {**given, "password": _password(args), "port": args.port, "extra": _extra(args.extra)}
-    fields = {name: value for name, value in fields.items() if value is not None}
-    print(json.dumps(fields, ensure_ascii=False) if args.json else _uri(fields))
-    return OK
+    fields = {name: getattr(args, name) for name in FIELDS}
+    fields |= {"password": _password(args), "extra": _extra(args.extra)}
+    return fields_of(json_of(fields))
 
 
 def _port(text: str) -> int:
@@ -62,46 +103,23 @@ def _port(text: str) -> int:
 
 
 def _password(args: argparse.Namespace) -> str | None:
+    from airflow_providers_secrets.cli.output import ask_secret, standard_input
+
     if args.ask_password:
-        return getpass.getpass("Password: ")
-    if args.password_stdin:
-        return sys.stdin.read().removesuffix("\n").removesuffix("\r")
-    return None
+        return ask_secret("Password: ")
+    return standard_input() if args.password_stdin else None
 
 
 def _extra(text: str | None) -> dict[str, Any] | None:
+    from airflow_providers_secrets.cli.output import standard_input
+    from airflow_providers_secrets.errors import ConfigurationError
+
     if text is None:
         return None
     try:
-        extra = json.loads(sys.stdin.read() if text == "-" else text)
+        extra = json.loads(standard_input() if text == "-" else text)
     except ValueError:
         extra = None
     if not isinstance(extra, dict):
         raise ConfigurationError('--extra is not a JSON object; write it as {"region_name": "eu-west-1"}.')
     return extra
-
-
-def _uri(fields: dict[str, Any]) -> str:
-    """Encode by Airflow's own ``Connection``, and make sure that Airflow reads the same fields back."""
-    fields = {**fields, "conn_type": fields["conn_type"].replace("_", "-")}
-    extra = json.dumps(fields["extra"]) if fields.get("extra") else None
-    # Airflow logs to standard output, here about its masking only; the URI's is the one line of it.
-    with throwaway_airflow(), contextlib.redirect_stdout(io.StringIO()):
-        from airflow.models.connection import Connection
-
-        uri: str = Connection(**{**fields, "extra": extra}).get_uri()
-        back = Connection(uri=uri)
-        lost = [
-            name
-            for name in fields
-            if name != "conn_type" and (back.extra_dejson if name == "extra" else getattr(back, name)) != fields[name]
-        ]
-    if lost:
-        raise ConfigurationError(f"Airflow cannot carry this {' and '.join(lost)} in a URI; use --json.")
-    try:
-        decoding.connection(uri)
-    except decoding.Fault as fault:
-        reason = str(fault)
-    else:
-        return uri
-    raise ConfigurationError(f"no usable URI comes of these fields: {reason}; use --json.")

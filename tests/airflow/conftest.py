@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.process import Airflow
-from tests.conftest import _running
-from tests.rigs.aws import AwsRig, SecretsManagerRig, SsmRig
+from tests.support.airflow_process import Airflow
 
 
 @pytest.fixture
 def airflow(tmp_path: Path) -> Airflow:
     return Airflow(tmp_path)
-
-
-@pytest.fixture(params=(SsmRig, SecretsManagerRig), ids=lambda rig: rig.name)
-def aws(request: pytest.FixtureRequest) -> AwsRig:
-    rig = _running(request.param)
-    assert isinstance(rig, AwsRig)
-    return rig
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.process import Airflow
 from tests.rigs.azure import CLIENT, CLIENT_SECRET, TENANT, AzureRig, is_login
+from tests.support.airflow_process import Airflow
 
 ASTRONOMER = (
     '{"connections_prefix": "airflow-connections", "variables_prefix": "airflow-variables", '
@@ -37,6 +37,7 @@ def in_azure(airflow: Airflow, azure: AzureRig) -> Airflow:
     return airflow
 
 
+@pytest.mark.long
 def test_s3_astronomer_in_a_dag(in_azure: Airflow, azure: AzureRig, database: Path) -> None:
     azure.put("airflow-variables-my-variable", "astronomer")
     azure.put("airflow-connections-my-connection", "postgres://u:p%40ss@h:5432/db?sslmode=require")
@@ -57,6 +58,7 @@ def test_s3_astronomer_in_a_dag(in_azure: Airflow, azure: AzureRig, database: Pa
     assert all(request.headers["Host"].endswith(".vault.azure.net") for request in azure.proxy.requests)
 
 
+@pytest.mark.long
 def test_s3_astronomer_without_prefixes(in_azure: Airflow, azure: AzureRig) -> None:
     azure.put("myvariable", "astronomer")
     in_azure.environment["AIRFLOW__SECRETS__BACKEND_KWARGS"] = WITHOUT_PREFIXES
@@ -64,6 +66,7 @@ def test_s3_astronomer_without_prefixes(in_azure: Airflow, azure: AzureRig) -> N
     assert azure.calls == ["myvariable"]
 
 
+@pytest.mark.long
 def test_s5_updated_secret_is_updated_and_is_not_in_the_list(
     in_azure: Airflow, azure: AzureRig, database: Path
 ) -> None:
@@ -95,6 +98,7 @@ def test_database_url_from_the_vault_takes_one_login(in_azure: Airflow, azure: A
     assert set(azure.calls) == {"airflow-config-boot"}
 
 
+@pytest.mark.long
 def test_failed_lookups_leave_no_credential_and_no_value(in_azure: Airflow, azure: AzureRig, database: Path) -> None:
     """At DEBUG, with a log-in that is refused and an answer that is none."""
     in_azure.use_database(database)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
 
 import pytest
 
-from tests.airflow.process import Airflow
 from tests.rigs.aws import AwsRig, SsmRig
+from tests.support.airflow_process import Airflow
 
 DATABASE = "sqlite:////tmp/from-the-store.db"
 
@@ -20,6 +21,7 @@ def booted(airflow: Airflow, aws: AwsRig) -> Airflow:
     return airflow
 
 
+@pytest.mark.long
 def test_version(airflow: Airflow, aws: AwsRig) -> None:
     airflow.use(aws)
     with aws.counted() as calls:
@@ -29,12 +31,14 @@ def test_version(airflow: Airflow, aws: AwsRig) -> None:
     assert calls == []
 
 
+@pytest.mark.long
 def test_import_of_airflow(booted: Airflow) -> None:
     run = booted.python("import airflow; print('imported')")
     assert run.last_line == "imported"
     assert "Traceback" not in run.everything
 
 
+@pytest.mark.long
 def test_our_module_imported_first(booted: Airflow, aws: AwsRig) -> None:
     module, _, name = aws.class_path.rpartition(".")
     run = booted.python(
@@ -44,6 +48,7 @@ def test_our_module_imported_first(booted: Airflow, aws: AwsRig) -> None:
     assert "Traceback" not in run.everything
 
 
+@pytest.mark.each_rig_in_ci
 def test_secret_option_at_boot_by_one_client(booted: Airflow, aws: AwsRig) -> None:
     """Airflow builds many backends while it starts: they share one client and so one connection."""
     connections = aws.proxy.connections
@@ -60,6 +65,7 @@ def test_secret_option_at_boot_by_one_client(booted: Airflow, aws: AwsRig) -> No
     assert aws.proxy.connections - connections == 1
 
 
+@pytest.mark.each_rig_in_ci
 def test_secret_option_that_is_absent_is_warned_about(booted: Airflow, aws: AwsRig) -> None:
     aws.remove(aws.path("config", "boot"))
     run = booted.run("config", "get-value", "database", "sql_alchemy_conn")
@@ -67,19 +73,24 @@ def test_secret_option_that_is_absent_is_warned_about(booted: Airflow, aws: AwsR
     assert "has no configuration value 'boot': Airflow falls back to the option's default." in run.everything
 
 
+def in_ci(*values: str) -> Any:
+    """One case of several, each of which takes a start of Airflow."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize(
     ("backend_kwargs", "said"),
     [
-        ('{"profile_name": "S3cr3t"', "[secrets] backend_kwargs is not valid JSON (line 1, column 26)"),
-        ("{'profile_name': 'S3cr3t'}", "[secrets] backend_kwargs is not valid JSON (line 1, column 2)"),
-        ('["S3cr3t"]', "[secrets] backend_kwargs is JSON but not an object"),
+        in_ci('{"profile_name": "S3cr3t"', "[secrets] backend_kwargs is not valid JSON (line 1, column 26)"),
+        in_ci("{'profile_name': 'S3cr3t'}", "[secrets] backend_kwargs is not valid JSON (line 1, column 2)"),
+        in_ci('["S3cr3t"]', "[secrets] backend_kwargs is JSON but not an object"),
         ('{"connection_prefix": "S3cr3t"}', "unknown option 'connection_prefix'; did you mean 'connections_prefix'?"),
-        (
+        in_ci(
             '{"connections_lookup_pattern": "S3cr3t("}',
             "option 'connections_lookup_pattern' is not a regular expression",
         ),
-        ('{"variables_prefix": ["S3cr3t"]}', "option 'variables_prefix' must be a string or null"),
-        (
+        in_ci('{"variables_prefix": ["S3cr3t"]}', "option 'variables_prefix' must be a string or null"),
+        in_ci(
             '{"aws_access_key_id": "S3cr3t"}',
             "'aws_access_key_id' and 'aws_secret_access_key' are needed both or neither",
         ),

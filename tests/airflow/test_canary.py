@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.process import Airflow
-from tests.proxy import Reply, Request
 from tests.rigs.aws import AwsRig, aws_error
+from tests.support.airflow_process import Airflow
+from tests.support.proxy import Reply, Request
 
 CANARY = "S3cr3t"
 
@@ -74,6 +74,7 @@ def reply(aws: AwsRig, request: Request) -> Reply | None:
     return replies.get(secret_id)
 
 
+@pytest.mark.long
 def test_failed_lookups_leave_no_value(airflow: Airflow, failing: AwsRig, database: Path) -> None:
     airflow.use_database(database)
     airflow.use(failing, {"max_attempts": 1, "cache_ttl": 0}, AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG")

@@ -1,7 +1,7 @@
 """Google Secret Manager's part of a published guide, followed to the letter with only the class path changed.
 
 Google is played at its real names, behind HTTPS proxies that the environment names, and the metadata server where
-the environment says: https://www.astronomer.io/docs/learn/secrets-management. The transport is the one addition, for REST.
+the environment says: https://www.astronomer.io/docs/learn/secrets-management. The transport is the one addition, for gRPC.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.airflow.process import Airflow
-from tests.proxy import Reply, Request
 from tests.rigs.google import (
     PROJECT,
     Accounts,
@@ -26,6 +24,8 @@ from tests.rigs.google import (
     service_account_key,
 )
 from tests.rigs.identities import Internet
+from tests.support.airflow_process import Airflow
+from tests.support.proxy import Reply, Request
 
 PREFIXES = {"connections_prefix": "airflow-connections", "variables_prefix": "airflow-variables"}
 HOST = "secretmanager.googleapis.com"
@@ -63,7 +63,7 @@ def in_google(airflow: Airflow, google: GoogleRestRig, accounts: Accounts, tmp_p
 
 def use(airflow: Airflow, google: GoogleRestRig, **options: Any) -> None:
     """Configure the guide's prefixes and *options*."""
-    transport = {} if isinstance(google, GoogleGrpcRig) else {"transport": "rest"}
+    transport = {"transport": "grpc"} if isinstance(google, GoogleGrpcRig) else {}
     airflow.environment["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps({**PREFIXES, **options, **transport})
 
 
@@ -84,12 +84,14 @@ def look_up_in_a_dag(airflow: Airflow, google: GoogleRestRig, database: Path) ->
     assert run.printed("CONNECTION") == [repr(("postgres", "u", 4, "h", 5432, "db", {"sslmode": "require"}))]
 
 
+@pytest.mark.long
 def test_s3_astronomer_by_a_key(in_google: Airflow, google: GoogleRestRig, accounts: Accounts, database: Path) -> None:
     look_up_in_a_dag(in_google, google, database)
     # The key signs for itself.
     assert {request.headers["Host"] for request in accounts.requests} <= {HOST}
 
 
+@pytest.mark.long
 def test_s3_astronomer_by_a_key_as_an_object(in_google: Airflow, google: GoogleRestRig) -> None:
     google.put("airflow-variables-key", "astronomer")
     use(in_google, google, gcp_keyfile_dict=service_account_key())
@@ -97,6 +99,7 @@ def test_s3_astronomer_by_a_key_as_an_object(in_google: Airflow, google: GoogleR
     assert google.calls == ["airflow-variables-key"]
 
 
+@pytest.mark.long
 def test_s3_astronomer_by_workload_identity(
     in_google: Airflow, google: GoogleRestRig, accounts: Accounts, database: Path
 ) -> None:
@@ -114,6 +117,7 @@ def _lower(request: Request) -> dict[str, str]:
     return {name.lower(): value for name, value in request.headers.items()}
 
 
+@pytest.mark.each_rig_in_ci
 def test_database_url_from_the_store_takes_one_call(in_google: Airflow, google: GoogleRestRig) -> None:
     """Airflow builds many backends while it starts: they share one client."""
     google.put("airflow-config-boot", "sqlite:////tmp/from-google.db")
@@ -147,6 +151,7 @@ def answer(request: Request) -> Reply | None:
     return FAULTS.get(secret_id)
 
 
+@pytest.mark.long
 def test_failed_lookups_leave_no_credential_and_no_value(
     in_google: Airflow, google: GoogleRestRig, accounts: Accounts, database: Path
 ) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import botocore.session
 import pytest
 
-from tests.airflow.process import Airflow, Ended
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_client, moto
+from tests.support.airflow_process import Airflow, Ended
 
 ROLE = "arn:aws:iam::123456789098:role/role-name"
 
@@ -108,6 +108,7 @@ def connection(airflow: Airflow, conn_id: str) -> Ended:
     return airflow.run("connections", "get", conn_id, "--output", "json")
 
 
+@pytest.mark.long
 def test_s2_ssm_with_a_profile(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     for conn_id, (text, *_) in CONNECTIONS.items():
         ssm.put(f"/airflow/connections/{conn_id}", text)
@@ -137,6 +138,7 @@ def test_s2_ssm_with_a_profile(airflow: Airflow, ssm: SsmRig, database: Path) ->
     assert keys_used(ssm, before) == {"AKIAOFPROFILE"}
 
 
+@pytest.mark.long
 def test_s2_ssm_with_a_role(airflow: Airflow, ssm: SsmRig, in_the_roles_account: Any) -> None:
     in_the_roles_account(ssm)
     ssm.put("/airflow/connections/of_the_role", CONNECTIONS["spark_uri"][0])
@@ -152,6 +154,7 @@ def test_s2_ssm_with_a_role(airflow: Airflow, ssm: SsmRig, in_the_roles_account:
     assert CREDENTIALS["aws_access_key_id"] not in keys_used(ssm, before)
 
 
+@pytest.mark.long
 def test_s2_null_prefix_sends_no_request(airflow: Airflow, ssm: SsmRig) -> None:
     ssm.put("/airflow/connections/smtp_default", CONNECTIONS["smtp_default"][0])
     ssm.put("/airflow/variables/switched_off", "never read")
@@ -166,6 +169,7 @@ def test_s2_null_prefix_sends_no_request(airflow: Airflow, ssm: SsmRig) -> None:
     assert calls == ["/airflow/connections/smtp_default"]
 
 
+@pytest.mark.each_rig_in_ci
 def test_s3_both_aws_stores_by_environment_variables_alone(
     airflow: Airflow, aws: AwsRig, database: Path, in_the_roles_account: Any
 ) -> None:
@@ -184,13 +188,14 @@ def test_s3_both_aws_stores_by_environment_variables_alone(
         """,
     )
     assert airflow.run("variables", "get", "my_variable").last_line == "astronomer"
-    shown = connection(airflow, "my_connection").fields
-    assert shown["password"] == "p@ss"
+    quoted = connection(airflow, "my_connection").fields
+    assert quoted["password"] == "p@ss"
     run = airflow.run("dags", "test", "s3")
     assert run.printed("VARIABLE") == ["astronomer"], run.everything
     assert run.printed("CONNECTION") == [repr(("postgres", "u", 4, "h", 5432, "db", {"sslmode": "require"}))]
 
 
+@pytest.mark.long
 def test_s4_mwaa_with_secrets_manager(airflow: Airflow, secrets_manager: SecretsManagerRig) -> None:
     """The URI is made in a shell, from its fields; ids beyond the patterns cost no request."""
     extra = {"role_arn": "arn:aws:iam::123456789098:role/x", "region_name": "us-east-1"}
@@ -239,6 +244,7 @@ def test_s4_mwaa_with_secrets_manager(airflow: Airflow, secrets_manager: Secrets
     assert calls == ["airflow/connections/test_connection", *(f"airflow/variables/{key}" for key in typed)]
 
 
+@pytest.mark.long
 def test_s4_variables_in_a_dag(airflow: Airflow, secrets_manager: SecretsManagerRig, database: Path) -> None:
     secrets_manager.put("airflow/variables/test_number", "14")
     secrets_manager.put("airflow/variables/test_json", '{"a": [1, "b"]}')

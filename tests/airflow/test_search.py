@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.process import VERSION, Airflow
 from tests.rigs.aws import AwsRig, SsmRig
-
-COMMANDS = """
-from airflow.cli.cli_parser import get_parser
-for arguments in {commands!r}:
-    parsed = get_parser().parse_args(arguments)
-    parsed.func(parsed)
-"""
-"""Several of ``airflow``'s commands, in one process to save time."""
+from tests.support.airflow_process import COMMANDS, VERSION, Airflow
 
 PLACES = ("store", "environment", "metastore")
 PRINT_ALL = """
@@ -56,6 +48,7 @@ def asked(aws: AwsRig, calls: list[str], place: str) -> int:
     return calls.count(aws.path("variables", f"from_{place}"))
 
 
+@pytest.mark.each_rig_in_ci
 def test_server_asks_the_store_then_the_environment_then_the_metastore(everywhere: Airflow, aws: AwsRig) -> None:
     everywhere.use(aws)
     commands = [
@@ -72,6 +65,7 @@ def test_server_asks_the_store_then_the_environment_then_the_metastore(everywher
     assert [asked(aws, calls, place) for place in PLACES] == [1, 1, 1]
 
 
+@pytest.mark.each_rig_in_ci
 def test_task_asks_the_store_then_the_environment_then_the_execution_api(everywhere: Airflow, aws: AwsRig) -> None:
     """A miss costs a second lookup from Airflow 3.0 on: the API server asks its own backend again. (Both are one
     process in this command, so that a cache would hide it.)"""
@@ -84,6 +78,7 @@ def test_task_asks_the_store_then_the_environment_then_the_execution_api(everywh
     assert [asked(aws, calls, place) for place in PLACES] == [1, 1, 2 if VERSION >= (3, 0) else 1]
 
 
+@pytest.mark.long
 def test_without_a_backend_nothing_changes(everywhere: Airflow, aws: AwsRig) -> None:
     """Scenario S1."""
     with aws.counted() as calls:
@@ -123,6 +118,7 @@ def test_single_options_as_raw_strings(airflow: Airflow, ssm: SsmRig) -> None:
         assert run.printed("OPTIONS") == ["['/airflow/variables', 1, True, 10.0]"]
 
 
+@pytest.mark.long
 def test_unknown_single_option_stops_airflow_where_it_is_read(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm)
     run = airflow.run("version", AIRFLOW__SECRETS__BACKEND_KWARG__CONNECTION_PREFIX="S3cr3t")
@@ -133,6 +129,7 @@ def test_unknown_single_option_stops_airflow_where_it_is_read(airflow: Airflow, 
         assert run.code == 0
 
 
+@pytest.mark.long
 def test_worker_settings_override_in_tasks_alone(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     """``[workers] secrets_backend*`` came with Airflow 3.0; before, ``[secrets]`` holds for tasks too."""
     for whose in ("worker", "server"):

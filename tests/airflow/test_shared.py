@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import pytest
 
-from tests.airflow.process import Airflow
-from tests.airflow.test_search import COMMANDS
 from tests.rigs.aws import SsmRig
+from tests.support.airflow_process import AIRFLOWS_KEY as KEY
+from tests.support.airflow_process import COMMANDS, Airflow
 
-KEY = base64.urlsafe_b64encode(b"airflows own key of thirty-two b").decode()
 GET = COMMANDS.format(commands=[["variables", "get", "shared"]])
 
 
@@ -29,6 +27,7 @@ def test_commands_share_by_airflows_own_key(sharing: Airflow, ssm: SsmRig) -> No
     assert calls == [ssm.path("variables", "shared")]
 
 
+@pytest.mark.long
 def test_the_key_that_is_in_the_store_itself_is_read_past_the_cache(sharing: Airflow, ssm: SsmRig) -> None:
     ssm.put(ssm.path("config", "key"), KEY)
     with ssm.counted() as calls:
@@ -38,6 +37,7 @@ def test_the_key_that_is_in_the_store_itself_is_read_past_the_cache(sharing: Air
     assert calls.count(ssm.path("config", "key")) == 2
 
 
+@pytest.mark.long
 def test_a_missing_key_is_told_and_the_next_source_asked(sharing: Airflow) -> None:
     run = sharing.python(
         "from airflow.models import Variable; print(Variable.get('shared'))",  # a command would suppress the log

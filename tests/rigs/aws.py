@@ -12,8 +12,8 @@ from moto.server import ThreadedMotoServer
 
 from airflow_providers_secrets.backends.aws_secrets_manager import SecretsManagerBackend
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
-from tests.proxy import Proxy, Reply, Request
-from tests.rigs import PAGE, Rig
+from tests.rigs import PAGE, Answer, Rig, answer_to
+from tests.support.proxy import Proxy, Reply, Request
 
 CREDENTIALS = {"aws_access_key_id": "AKIATESTING", "aws_secret_access_key": "test-secret-key"}
 REGION = "eu-west-1"
@@ -41,18 +41,29 @@ def aws_error(code: str, status: int = 400, **headers: str) -> Reply:
     return Reply(status, body.encode(), {"Content-Type": "application/x-amz-json-1.1", **headers})
 
 
+def undecodable(reply: Reply) -> Reply:
+    """The same answer with a byte in its value that no text in UTF-8 has."""
+    return Reply(reply.status, reply.body.replace(b"S3cr3t", b"S3cr3t\xff"), reply.headers)
+
+
 class AwsRig(Rig):
     service: ClassVar[str]
     service_id: ClassVar[str]
     """The service's part of ``AWS_ENDPOINT_URL_<SERVICE>``."""
-    default_bases: ClassVar[dict[str, str]]
+    default_prefixes: ClassVar[dict[str, str]]
     name_field: ClassVar[str]
+    listed_in: ClassVar[str]
+    listed_text: ClassVar[str]
+    listed: ClassVar[dict[str, str]] = {}
+    ambient = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     extra = "aws"
     sdk = "botocore"
 
     def __init__(self) -> None:
         self.proxy = Proxy(moto().get_host_and_port())
         self.client = aws_client(self.service)
+        self.elsewhere = Proxy()
+        self.elsewhere.reply = lambda _: Reply(200, b"{}")  # type: ignore[method-assign]
 
     def options(self) -> dict[str, Any]:
         return {"endpoint_url": self.proxy.url, "region_name": REGION, **CREDENTIALS}
@@ -62,7 +73,8 @@ class AwsRig(Rig):
         return [PAGE if self.is_page(request) else self.asked(request) for request in self.proxy.requests]
 
     def asked(self, request: Request) -> str:
-        name: str = json.loads(request.body)[self.name_field]
+        body = json.loads(request.body)
+        name: str = body.get(self.name_field) or body.get("Name") or ""  # of what is no read, which has other fields
         return name
 
     @staticmethod
@@ -92,18 +104,31 @@ class AwsRig(Rig):
             "hang": Reply(hang=True),
             "drip": lambda request: found(request, drip=0.1),
             "wrong-name": lambda request: found(request, name="another/name"),
+            "redirect": Reply(307, headers={"Location": f"{self.elsewhere.url}/stolen"}),
+            "undecodable": lambda request: undecodable(found(request)),
+            "throttled-for-an-hour": aws_error("ThrottlingException", **{"Retry-After": "3600"}),
+            "endless": Reply(200, b" " * 65536, {"Content-Type": "application/x-amz-json-1.1"}, endless=True),
         }
-        chosen = faults[fault]
+        return self.answering(faults[fault], listings=listings)
 
+    def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def reply(request: Request) -> Reply | None:
-            if listings and not self.is_page(request):
-                return None
-            return chosen(request) if callable(chosen) else chosen
+            return None if listings and not self.is_page(request) else answer_to(request, answer)
 
         return self.proxy.fault(reply)
 
+    @property
+    def requests(self) -> list[Request]:
+        return self.proxy.requests
+
+    def page(self, names: list[str], more: str | None) -> Reply:
+        listed = [{**self.listed, self.listed_text: "listed", "Name": name} for name in names]
+        page = {self.listed_in: listed, **({"NextToken": more} if more else {})}
+        return Reply(200, json.dumps(page).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
     def stop(self) -> None:
         self.proxy.stop()
+        self.elsewhere.stop()
 
 
 class SsmRig(AwsRig):
@@ -113,6 +138,7 @@ class SsmRig(AwsRig):
     service = "ssm"
     service_id = "SSM"
     name_field = "Name"
+    listed_in, listed_text, listed = "Parameters", "Value", {"Type": "SecureString"}
 
     def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
         base = f"/airflow/{kind}" if base is None else base.rstrip("/")
@@ -136,6 +162,7 @@ class SecretsManagerRig(AwsRig):
     service = "secretsmanager"
     service_id = "SECRETS_MANAGER"
     name_field = "SecretId"
+    listed_in, listed_text = "SecretValues", "SecretString"
 
     def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
         base = f"airflow/{kind}" if base is None else base.rstrip("/")

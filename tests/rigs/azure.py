@@ -24,15 +24,20 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import trustme
 
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
-from tests.proxy import Proxy, Reply, Request
-from tests.rigs import PAGE, Rig, needs
+from tests.rigs import PAGE, Answer, Rig, answer_to
 from tests.rigs.identities import Internet
-from tests.rigs.tls import TlsFront
+from tests.support import needs
+from tests.support.proxy import Proxy, Reply, Request
+from tests.support.tls import TlsFront
 
 TENANT = "8a5ea0f4-0000-4000-8000-000000000001"
 CLIENT = "8a5ea0f4-0000-4000-8000-00000000000c"
+PRINCIPAL = "8a5ea0f4-0000-4000-8000-0000000000a1"
 CLIENT_SECRET = "client-secret-of-the-tests"
 RESOURCE = "https://vault.azure.net"
+WRITTEN = 1_790_000_000
+"""When every version was written, by the clock of the vault."""
+JSON = {"Content-Type": "application/json"}
 LOWKEY_VAULT = "SECRETS_TEST_LOWKEY_VAULT"
 """The variable that says where a `lowkey-vault` listens, a Key Vault by others: host:port."""
 API_VERSIONS = ("7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6", "2025-07-01", "2026-04-01")
@@ -48,6 +53,11 @@ def azure_error(status: int, code: str, message: str, inner: str | None = None, 
     if inner:
         error["innererror"] = {"code": inner}
     return json_reply(status, {"error": error}, **headers)
+
+
+def _segment(part: dict[str, Any]) -> str:
+    """Spell a part of a JSON Web Token (RFC 7519)."""
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
 
 
 def is_login(request: Request) -> bool:
@@ -98,7 +108,8 @@ class Entra(Server):
 
     def issued(self, resource: str) -> dict[str, Any]:
         """Give a token for *resource*."""
-        token = f"T0k3n-{next(self._numbers)}"
+        claims = {"aud": resource, "appid": CLIENT, "oid": PRINCIPAL, "tid": TENANT}
+        token = ".".join((_segment({"alg": "none"}), _segment(claims), f"T0k3n-{next(self._numbers)}"))
         self.tokens[token] = (resource, time.monotonic() + self.life)
         return {"token_type": "Bearer", "access_token": token, "expires_in": self.life, "ext_expires_in": self.life}
 
@@ -238,11 +249,11 @@ class Vault(Server):
                 return absent(name)
             if method == "DELETE":
                 self.deleted[name.lower()] = self.secrets.pop(name.lower())
-                return json_reply(200, {**shown(secret, base), "recoveryId": f"{base}/deletedsecrets/{name}"})
+                return json_reply(200, {**quoted(secret, base), "recoveryId": f"{base}/deletedsecrets/{name}"})
             if not secret["attributes"]["enabled"]:
                 words = "Operation get is not allowed on a disabled secret."
                 return azure_error(403, "Forbidden", words, "SecretDisabled")
-            return json_reply(200, {**shown(secret, base), "value": secret["value"]})
+            return json_reply(200, {**quoted(secret, base), "value": secret["value"]})
 
     def _set(self, name: str, given: dict[str, Any], base: str) -> Reply:
         if name.lower() in self.deleted:
@@ -254,16 +265,24 @@ class Vault(Server):
             "name": known,
             "version": f"{next(self._versions):032x}",
             "value": given["value"],
-            "attributes": {"enabled": True, "recoveryLevel": "Recoverable", **given.get("attributes", {})},
+            "attributes": {
+                "enabled": True,
+                "created": WRITTEN,
+                "updated": WRITTEN,
+                "recoveryLevel": "Recoverable",
+                **given.get("attributes", {}),
+            },
+            # A new version has nothing of the one before.
+            "described": {name: given[name] for name in ("contentType", "tags") if given.get(name) is not None},
         }
-        return json_reply(200, shown(self.secrets[name.lower()], base))
+        return json_reply(200, quoted(self.secrets[name.lower()], base))
 
     def _page(self, query: dict[str, str], base: str) -> Reply:
         size = int(query.get("maxresults", "25"))
         if not 1 <= size <= 25:
             return azure_error(400, "BadParameter", "maxresults is out of range")
         keys = sorted(key for key in self.secrets if key > query.get("$skiptoken", ""))[:size]
-        items = [shown(self.secrets[key], base, version=False) for key in keys]
+        items = [quoted(self.secrets[key], base, version=False) for key in keys]
         link = None
         if len(keys) == size:  # a full last page is followed by an empty one, as the service may
             version = query.get("api-version", "")
@@ -271,10 +290,14 @@ class Vault(Server):
         return json_reply(200, {"value": items, "nextLink": link})
 
 
-def shown(secret: dict[str, Any], base: str, *, version: bool = True) -> dict[str, Any]:
+def quoted(secret: dict[str, Any], base: str, *, version: bool = True) -> dict[str, Any]:
     """Give a secret's identifier and attributes."""
     identifier = f"{base}/secrets/{secret['name']}"
-    return {"id": f"{identifier}/{secret['version']}" if version else identifier, "attributes": secret["attributes"]}
+    return {
+        "id": f"{identifier}/{secret['version']}" if version else identifier,
+        "attributes": secret["attributes"],
+        **secret["described"],
+    }
 
 
 def absent(name: str) -> Reply:
@@ -319,11 +342,12 @@ class AzureRig(Rig):
     name = "azure-loopback"
     backend_class = AzureKeyVaultBackend
     class_path = "airflow_providers_secrets.backends.azure_key_vault.AzureKeyVaultBackend"
+    ambient = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "IDENTITY_ENDPOINT", "AZURE_FEDERATED_TOKEN_FILE")
     extra = "azure"
-    sdk = "azure.identity"
+    sdk = "azure.keyvault.secrets"
 
     def __init__(self) -> None:
-        needs.module("azure.identity", self.extra)
+        needs.module("azure.keyvault.secrets", self.extra)
         self.directory = Path(tempfile.mkdtemp(prefix="azure-"))
         self.authority = trustme.CA()
         self.bundle = self.directory / "authority.pem"
@@ -334,6 +358,10 @@ class AzureRig(Rig):
         self.proxy = self.vault()
         self.tls = TlsFront(certificate, self.entra.port, self.proxy.port)
         self.entra.tls_port, self.proxy.tls_port = self.tls.ports
+        self.elsewhere = Proxy()
+        self.elsewhere.reply = lambda _: json_reply(  # type: ignore[method-assign]
+            200, {"value": "S3cr3t-elsewhere", "id": f"{self.proxy.url}/secrets/airflow-variables-found/1"}
+        )
         self.cloud = Cloud(self.proxy, self.entra, certificate, self.bundle)
 
     def vault(self) -> Vault:
@@ -382,7 +410,9 @@ class AzureRig(Rig):
     @property
     def calls(self) -> list[str]:
         asked = [urlsplit(request.path).path for request in self.proxy.requests if not is_login(request)]
-        return [PAGE if path == "/secrets" else path.removeprefix("/secrets/") for path in asked]
+        return [
+            PAGE if path.rstrip("/") == "/secrets" else path.removeprefix("/secrets/").rstrip("/") for path in asked
+        ]
 
     def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def found(**how: Any) -> Reply:
@@ -400,16 +430,34 @@ class AzureRig(Rig):
             "hang": Reply(hang=True),
             "drip": found(drip=0.1),
             "wrong-name": found(name="another-name"),
+            "redirect": Reply(307, headers={"Location": f"{self.elsewhere.url}/secrets/airflow-variables-found"}),
+            "undecodable": Reply(
+                200, b'{"value": "S3cr3t-\xff", "id": "https://v/secrets/airflow-variables-found/1"}', JSON
+            ),
+            "throttled-for-an-hour": azure_error(429, "Throttled", "S3cr3t", **{"Retry-After": "3600"}),
+            "endless": Reply(200, b" " * 65536, JSON, endless=True),
         }
 
+        return self.answering(faults[fault], listings=listings)
+
+    def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def reply(request: Request) -> Reply | None:
-            spared = is_login(request) or (listings and urlsplit(request.path).path != "/secrets")
-            return None if spared else faults[fault]
+            spared = is_login(request) or (listings and urlsplit(request.path).path.rstrip("/") != "/secrets")
+            return None if spared else answer_to(request, answer)
 
         return self.proxy.fault(reply)
 
+    @property
+    def requests(self) -> list[Request]:
+        return [*self.proxy.requests, *self.entra.requests]
+
+    def page(self, names: list[str], more: str | None) -> Reply:
+        listed = [{"id": f"{self.proxy.url}/secrets/{name}", "attributes": {"enabled": True}} for name in names]
+        link = f"{self.proxy.url}/secrets?api-version=7.4&$skiptoken={more}"
+        return json_reply(200, {"value": listed, "nextLink": link if more else None})
+
     def stop(self) -> None:
-        for server in (self.tls, self.cloud, self.proxy, self.metadata, self.entra):
+        for server in (self.tls, self.cloud, self.elsewhere, self.proxy, self.metadata, self.entra):
             server.stop()
 
 
@@ -431,7 +479,7 @@ class LowkeyVault(Vault):
     def answer(self, request: Request) -> Reply:
         if reply := self.challenge(request):
             return reply
-        path = urlsplit(request.path).path
+        path = urlsplit(request.path).path.rstrip("/")
         if path.removeprefix("/secrets/") in self.secrets:
             return self.do(request.method, path)
         reply = self.ask(request.method, request.path, request.body)

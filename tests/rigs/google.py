@@ -27,9 +27,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
-from tests.proxy import Proxy, Reply, Request
-from tests.rigs import FROM_THE_STORE, PAGE, Rig, needs
-from tests.tcp import TcpProxy
+from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to
+from tests.support import needs
+from tests.support.proxy import Proxy, Reply, Request
+from tests.support.tcp import TcpProxy
 
 PROJECT = "test-project"
 TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"
@@ -38,6 +39,8 @@ SERVICE_ACCOUNT = f"airflow@{PROJECT}.iam.gserviceaccount.com"
 WIRE_FAULTS = frozenset({"proxy-404", "truncated", "reset", "drip"})
 """What is injected between gRPC's client and server, rather than behind the server."""
 
+CREATED = "2026-03-04T05:06:07.000008Z"
+"""When every secret was created."""
 
 LOCALGCP = "SECRETS_TEST_LOCALGCP"
 """The variable that says where a `localgcp` listens, an implementation of the gRPC API by others: host:port."""
@@ -80,8 +83,17 @@ def google_error(status: int, code: str, message: str = "S3cr3t-message", **erro
     return Reply(status, body, {"Content-Type": "application/json; charset=UTF-8"})
 
 
-def google_answer(data: Any, status: int = 200, **how: Any) -> Reply:
-    return Reply(status, json.dumps(data).encode(), {"Content-Type": "application/json; charset=UTF-8"}, **how)
+def throttled_for(seconds: str) -> Reply:
+    """Throttling that names its end."""
+    told = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds}s"}]
+    return google_error(429, "RESOURCE_EXHAUSTED", details=told)
+
+
+def google_answer(data: Any, status: int = 200, *, undecodable: bool = False, **how: Any) -> Reply:
+    """An answer as Google's APIs spell it, or with *undecodable* one with a byte too many for UTF-8."""
+    body = json.dumps({**data, "etag": "S3cr3t"} if undecodable else data).encode()
+    body = body.replace(b"S3cr3t", b"S3cr3t\xff") if undecodable else body
+    return Reply(status, body, {"Content-Type": "application/json; charset=UTF-8"}, **how)
 
 
 def header(request: Request, name: str) -> str:
@@ -94,6 +106,7 @@ class SecretManager(Proxy):
 
     :ivar secrets: the versions of each secret, by its resource name with the project's id.
     :ivar aliases: the versions' numbers by their aliases.
+    :ivar created: what each secret was created with, of those that were created by the API.
     """
 
     AUDIENCE = "https://secretmanager.googleapis.com/"
@@ -102,6 +115,7 @@ class SecretManager(Proxy):
         super().__init__()
         self.secrets: dict[str, list[Version]] = {}
         self.aliases: dict[str, int] = {}
+        self.created: dict[str, dict[str, Any]] = {}
         self.tokens: set[str] = set()
         self.page_size = 1000
 
@@ -116,10 +130,19 @@ class SecretManager(Proxy):
             return google_error(401, "UNAUTHENTICATED")
         url = urlsplit(request.path)
         path = unquote(url.path).removeprefix("/v1/")
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if path.endswith(":access"):
             reply = self._access(*path.removesuffix(":access").rsplit("/versions/", 1))
+        elif path.endswith(":addVersion"):
+            reply = self._add(path.removesuffix(":addVersion"), json.loads(request.body))
+        elif path.endswith("/versions"):
+            reply = self._versions(path.removesuffix("/versions"))
+        elif request.method == "POST":
+            reply = self._create(path, query["secretId"], json.loads(request.body))
+        elif request.method == "DELETE":
+            reply = self._delete(path)
         else:
-            reply = self._list(path, {name: values[0] for name, values in parse_qs(url.query).items()})
+            reply = self._list(path, query)
         reply.headers[FROM_THE_STORE] = "yes"
         return reply
 
@@ -146,14 +169,43 @@ class SecretManager(Proxy):
             return google_error(400, "FAILED_PRECONDITION", f"Secret Version is in {found.state} state.")
         return google_answer(access_answer(f"{secret}/versions/{number}", found))
 
+    def _add(self, secret: str, body: dict[str, Any]) -> Reply:
+        if secret not in self.secrets:
+            return google_error(404, "NOT_FOUND", f"Secret [{secret}] not found.")
+        data = base64.b64decode(body["payload"]["data"])
+        if int(body["payload"]["dataCrc32c"]) != google_crc32c.value(data):
+            return google_error(400, "INVALID_ARGUMENT")
+        self.put(secret, Version(data))
+        return google_answer({"name": _answered(f"{secret}/versions/{len(self.secrets[secret])}"), "state": "ENABLED"})
+
+    def _versions(self, secret: str) -> Reply:
+        if secret not in self.secrets:
+            return google_error(404, "NOT_FOUND", f"Secret [{secret}] not found.")
+        numbers = range(len(self.secrets[secret]), 0, -1)
+        return google_answer({"versions": [{"name": _answered(f"{secret}/versions/{number}")} for number in numbers]})
+
+    def _create(self, path: str, secret_id: str, body: dict[str, Any]) -> Reply:
+        name = f"{path}/{secret_id}"
+        if name in self.secrets:
+            return google_error(409, "ALREADY_EXISTS", f"Secret [{name}] already exists.")
+        if ("replication" in body) == ("/locations/" in path):
+            return google_error(400, "INVALID_ARGUMENT", "replication: for global secrets, and for these alone")
+        self.put(name)
+        self.created[name] = body
+        return google_answer({"name": _answered(name), **body})
+
+    def _delete(self, secret: str) -> Reply:
+        if self.secrets.pop(secret, None) is None:
+            return google_error(404, "NOT_FOUND", f"Secret [{secret}] not found.")
+        return google_answer({})
+
     def _list(self, path: str, query: dict[str, str]) -> Reply:
-        parent, wanted = path.removesuffix("secrets"), query.get("filter", "name:").removeprefix("name:")
+        wanted = query.get("filter", "name:").removeprefix("name:")
         names = sorted(name for name in self.secrets if name.rpartition("/")[0] == path and wanted in name)
-        start, size = int(query.get("pageToken", "0")), min(int(query.get("pageSize", "25000")), self.page_size)
-        assert parent
-        page = {"secrets": [{"name": _answered(name)} for name in names[start : start + size]]}
+        start, size = int(query.get("pageToken") or 0), min(int(query.get("pageSize", "25000")), self.page_size)
+        listed = [{"name": _answered(name), "createTime": CREATED} for name in names[start : start + size]]
         more = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
-        return google_answer({**page, **more})
+        return google_answer({"secrets": listed, **more})
 
 
 def access_answer(name: str, version: Version) -> dict[str, Any]:
@@ -258,6 +310,8 @@ class Accounts(Proxy):
         return google_answer({"access_token": self.token(), "expires_in": self.life, "token_type": "Bearer"})
 
     def _metadata(self, path: str) -> Reply:
+        # Older google-auth asks for the token by the account's address.
+        path = path.replace(f"/service-accounts/{SERVICE_ACCOUNT}/", "/service-accounts/default/")
         account = "/computeMetadata/v1/instance/service-accounts/default/"
         texts = {
             "/": "",
@@ -279,12 +333,14 @@ def _is_for_api(request: Request) -> bool:
 
 
 def is_page(request: Request) -> bool:
-    return urlsplit(request.path).path.endswith("/secrets")
+    return request.method == "GET" and urlsplit(request.path).path.endswith("/secrets")
 
 
 def asked(request: Request) -> str:
-    """The name of the secret that is read."""
-    return unquote(urlsplit(request.path).path).split("/secrets/")[1].split("/")[0]
+    """The name of the secret that is read or written."""
+    url = urlsplit(request.path)
+    created = parse_qs(url.query).get("secretId")
+    return created[0] if created else unquote(url.path).split("/secrets/")[1].split("/")[0].split(":")[0]
 
 
 class GoogleRestRig(Rig):
@@ -293,12 +349,17 @@ class GoogleRestRig(Rig):
     name = "google-rest"
     backend_class = CloudSecretManagerBackend
     class_path = "airflow_providers_secrets.backends.gcp_secret_manager.CloudSecretManagerBackend"
+    ambient = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "GCE_METADATA_HOST")
     extra = "google"
-    sdk = "requests"
+    sdk = "google.cloud.secretmanager_v1"
 
     def __init__(self) -> None:
-        needs.module("google.auth", self.extra)
+        needs.module("google.cloud.secretmanager_v1", self.extra)
         self.server = SecretManager()
+        self.elsewhere = Proxy()
+        self.elsewhere.reply = lambda _: google_answer(  # type: ignore[method-assign]
+            access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t-elsewhere"))
+        )
 
     @property
     def url(self) -> str:
@@ -338,10 +399,32 @@ class GoogleRestRig(Rig):
             "hang": Reply(hang=True),
             "drip": google_answer(found, drip=0.1),
             "wrong-name": google_answer(found),
+            "redirect": Reply(307, headers={"Location": f"{self.elsewhere.url}/v1/stolen"}),
+            "undecodable": google_answer(found, undecodable=True),
+            "throttled-for-an-hour": throttled_for("3600"),
+            "endless": self.endless(),
         }
-        return self.server.fault(lambda request: faults[fault] if is_page(request) or not listings else None)
+        return self.answering(faults[fault], listings=listings)
+
+    def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+        return self.server.fault(
+            lambda request: answer_to(request, answer) if is_page(request) or not listings else None
+        )
+
+    @property
+    def requests(self) -> list[Request]:
+        return self.server.requests
+
+    def page(self, names: list[str], more: str | None) -> Reply:
+        listed = [{"name": _answered(self.resource(name)), "createTime": CREATED} for name in names]
+        return google_answer({"secrets": listed, **({"nextPageToken": more} if more else {})})
+
+    def endless(self) -> Reply:
+        """An answer longer than any that is read."""
+        return Reply(200, b" " * 65536, {"Content-Type": "application/json"}, endless=True)
 
     def stop(self) -> None:
+        self.elsewhere.stop()
         self.server.stop()
 
 
@@ -349,12 +432,10 @@ class GoogleGrpcRig(GoogleRestRig):
     """gRPC, by the key of a service account."""
 
     name = "google-grpc"
-    sdk = "grpc"
+    missing_faults = frozenset({"redirect"})
 
     def __init__(self) -> None:
         super().__init__()
-        needs.module("grpc", self.extra)
-        needs.test_module("google.cloud.secretmanager_v1")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.rigs.google_grpc", str(self.server.port), *self.upstream()],
             cwd=Path(__file__).parents[2],
@@ -377,6 +458,10 @@ class GoogleGrpcRig(GoogleRestRig):
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "transport": "grpc"}
+
+    def endless(self) -> Reply:
+        # A message says how long it is: one that is too long is refused before it is read.
+        return google_answer(access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t" * 4_000_000)))
 
     @contextlib.contextmanager
     def fault(self, fault: str, *, listings: bool = False) -> Iterator[None]:

@@ -83,18 +83,44 @@ class Api:
         answer = self._answer(context, f"/v1/{request.parent}/secrets?{query}", sdk.ListSecretsResponse)
         return answer if answer is not None else self._asked_upstream(context, "ListSecrets", octets)
 
+    def list_versions(self, octets: bytes, context: grpc.ServicerContext) -> bytes:
+        request = sdk.ListSecretVersionsRequest.deserialize(octets)
+        answer = self._answer(context, f"/v1/{request.parent}/versions", sdk.ListSecretVersionsResponse)
+        return answer if answer is not None else self._asked_upstream(context, "ListSecretVersions", octets)
+
+    def create(self, octets: bytes, context: grpc.ServicerContext) -> bytes:
+        request = sdk.CreateSecretRequest.deserialize(octets)
+        secret = sdk.Secret.to_dict(request.secret, preserving_proto_field_name=False)
+        body = {"replication": secret["replication"]} if "replication" in request.secret else {}
+        path = f"/v1/{request.parent}/secrets?{urlencode({'secretId': request.secret_id})}"
+        answer = self._answer(context, path, sdk.Secret, "POST", json.dumps(body))
+        return answer if answer is not None else self._asked_upstream(context, "CreateSecret", octets)
+
+    def add(self, octets: bytes, context: grpc.ServicerContext) -> bytes:
+        request = sdk.AddSecretVersionRequest.deserialize(octets)
+        body = json.dumps({"payload": json.loads(sdk.SecretPayload.to_json(request.payload))})
+        answer = self._answer(context, f"/v1/{request.parent}:addVersion", sdk.SecretVersion, "POST", body)
+        return answer if answer is not None else self._asked_upstream(context, "AddSecretVersion", octets)
+
+    def delete(self, octets: bytes, context: grpc.ServicerContext) -> bytes:
+        request = sdk.DeleteSecretRequest.deserialize(octets)
+        answer = self._answer(context, f"/v1/{request.name}", None, "DELETE")
+        return answer if answer is not None else self._asked_upstream(context, "DeleteSecret", octets)
+
     def _asked_upstream(self, context: grpc.ServicerContext, method: str, octets: bytes) -> bytes:
         assert self._upstream
         return self._upstream.answer(context, method, octets)
 
-    def _answer(self, context: grpc.ServicerContext, path: str, kind: Any) -> bytes | None:
+    def _answer(
+        self, context: grpc.ServicerContext, path: str, kind: Any, method: str = "GET", body: str | None = None
+    ) -> bytes | None:
         """Give the REST API's answer; ``None`` where it is a store's own and another one is to be asked."""
         headers = {key: value for key, value in context.invocation_metadata() if key in FORWARDED}
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            body = answer.read()
+            octets = answer.read()
         except (http.client.HTTPException, OSError):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the rig gave no answer")
         finally:
@@ -102,24 +128,27 @@ class Api:
         if self._upstream and answer.getheader(FROM_THE_STORE):
             return None
         try:
-            parsed = json.loads(body)
+            parsed = json.loads(octets)
         except ValueError:
             return NOT_PROTOBUF
         if answer.status == 200:
-            return kind.serialize(kind.from_json(body))
+            return kind.serialize(kind.from_json(octets)) if kind else b""
         error = parsed["error"]
-        if details := error.get("details"):
-            context.set_trailing_metadata((("grpc-status-details-bin", _status(details)),))
+        if error.get("details"):
+            context.set_trailing_metadata((("grpc-status-details-bin", _status(error)),))
         context.abort(grpc.StatusCode[error["status"]], error["message"])
         raise AssertionError
 
 
-def _status(details: list[dict[str, Any]]) -> bytes:
+def _status(error: dict[str, Any]) -> bytes:
     from google.protobuf import json_format
     from google.rpc import error_details_pb2, status_pb2
 
     assert error_details_pb2  # json_format knows the types that are loaded
-    return json_format.ParseDict({"details": details}, status_pb2.Status()).SerializeToString()
+    if isinstance(error["details"], str):
+        return error["details"].encode()
+    status = status_pb2.Status(code=grpc.StatusCode[error["status"]].value[0], message=error["message"])
+    return json_format.ParseDict({"details": error["details"]}, status).SerializeToString()
 
 
 def main() -> None:
@@ -129,6 +158,10 @@ def main() -> None:
     methods = {
         "AccessSecretVersion": grpc.unary_unary_rpc_method_handler(api.access),
         "ListSecrets": grpc.unary_unary_rpc_method_handler(api.list),
+        "ListSecretVersions": grpc.unary_unary_rpc_method_handler(api.list_versions),
+        "CreateSecret": grpc.unary_unary_rpc_method_handler(api.create),
+        "AddSecretVersion": grpc.unary_unary_rpc_method_handler(api.add),
+        "DeleteSecret": grpc.unary_unary_rpc_method_handler(api.delete),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,13 @@ class OpenBao:
         self, method: str, path: str, body: Any = None, token: str | None = ROOT_TOKEN, namespace: str | None = None
     ) -> Any:
         """Ask the server past any proxy. Gives the JSON object of the answer, ``None`` for a 404."""
+        status, text = self._asked(method, path, body, token, namespace)
+        if status == 404:
+            return None
+        assert status < 300, f"{method} {path}: {status} {text}"
+        return json.loads(text) if text.strip() else {}
+
+    def _asked(self, method: str, path: str, body: Any, token: str | None, namespace: str | None) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         headers = {"X-Vault-Token": token} if token else {}
         if namespace:
@@ -96,11 +105,7 @@ class OpenBao:
         with contextlib.closing(connection):
             connection.request(method, f"/v1/{path}", None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
-            text = answer.read().decode()
-        if answer.status == 404:
-            return None
-        assert answer.status < 300, f"{method} {path}: {answer.status} {text}"
-        return json.loads(text) if text.strip() else {}
+            return answer.status, answer.read().decode()
 
     def enable(self, auth_type: str, mount: str | None = None, **config: Any) -> None:
         """Mount an auth method, once."""
@@ -110,14 +115,26 @@ class OpenBao:
             if config:
                 self.api("POST", f"auth/{mount}/config", config)
 
-    def engine(self, mount: str, version: int) -> None:
-        """Mount a KV engine, once."""
-        if f"{mount}/" not in self.api("GET", "sys/mounts"):
-            self.api("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": str(version)}})
+    def engine(self, mount: str, version: int, namespace: str | None = None) -> None:
+        """Mount a KV engine, once; it can be written to afterwards."""
+        if f"{mount}/" in self.api("GET", "sys/mounts", namespace=namespace):
+            return
+        settings = {"type": "kv", "options": {"version": str(version)}}
+        self.api("POST", f"sys/mounts/{mount}", settings, namespace=namespace)
+        # Version 2 sets itself up beside the answer, and refuses all but its configuration until then.
+        path, body = f"{mount}/{'data/' if version == 2 else ''}set-up", {"data": {"x": 1}}
+        until = time.monotonic() + 30
+        while self.status("POST", path, body, namespace) >= 400:
+            assert time.monotonic() < until, f"{mount} is not ready"
 
-    def policy(self, name: str, *paths: str) -> None:
-        """Write a policy that may read and list *paths* and nothing else."""
-        rules = "".join(f'path "{path}" {{ capabilities = ["read", "list"] }}\n' for path in paths)
+    def status(self, method: str, path: str, body: Any = None, namespace: str | None = None) -> int:
+        """Ask the server past any proxy. Gives the status of the answer."""
+        return self._asked(method, path, body, ROOT_TOKEN, namespace)[0]
+
+    def policy(self, name: str, *paths: str, capabilities: Sequence[str] = ("read", "list")) -> None:
+        """Write a policy that may do *capabilities* on *paths* and nothing else."""
+        allowed = json.dumps(list(capabilities))
+        rules = "".join(f'path "{path}" {{ capabilities = {allowed} }}\n' for path in paths)
         self.api("POST", f"sys/policies/acl/{name}", {"policy": rules})
 
     def stop(self) -> None:

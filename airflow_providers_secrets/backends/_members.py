@@ -1,0 +1,233 @@
+"""The members of a chain: what each one is asked for, and what its answers and failures count as."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable
+from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPlan
+from airflow_providers_secrets.options import CONNECTION_FIELDS
+
+LookUp = Callable[[str, "str | None"], Any]
+"""Returns the value of an id for a team, or ``None`` where there is none."""
+
+ALL_IDS: Final = re.compile("")
+"""The pattern of a member that is asked for every id."""
+
+
+AIRFLOWS_DENIAL: Final = "AirflowSecretsBackendAccessDenied"
+
+
+class Member:
+    """One backend of a chain.
+
+    :param position: its place in the order, from 1.
+    :param name: the name that the configuration gives it.
+    :param backend: the backend itself.
+    :param lookups: how it is asked for each kind that it looks up at all.
+    :param patterns: for each kind, which ids it is asked for; ``None``: for none.
+    :param optional: whether the next member is asked where this one fails.
+    """
+
+    __slots__ = ("backend", "lookups", "name", "optional", "patterns", "position", "title")
+
+    def __init__(  # noqa: PLR0913  # one for each thing that there is to say of a member
+        self,
+        position: int,
+        name: str,
+        backend: Any,
+        lookups: Mapping[Kind, LookUp],
+        patterns: Mapping[Kind, re.Pattern[str] | None],
+        *,
+        optional: bool,
+    ) -> None:
+        self.position = position
+        self.name = name
+        self.backend = backend
+        self.lookups = lookups
+        self.patterns = patterns
+        self.optional = optional
+        self.title = f"member {position} ({name})"
+
+    def __repr__(self) -> str:
+        return f"<{self.title}>"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its backend is one of this package's stores, which warns of its failures by itself."""
+        return isinstance(self.backend, SecretLookupMixin)
+
+    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
+        """Return the names that it would be asked for, or why it is skipped. Asks nothing.
+
+        Members of other packages choose names by themselves: what stands for these here is the id.
+        """
+        pattern = self.patterns[kind]
+        if pattern is None:
+            return LookupPlan(reason=f"its {kind!r} is null, so it is never asked for {kind}")
+        if kind not in self.lookups:
+            return LookupPlan(reason=f"this backend does not look up {kind}")
+        if pattern is not ALL_IDS and not matches(pattern, secret_id):
+            return LookupPlan(reason=f"the id does not match its pattern {kind!r}")
+        if isinstance(self.backend, SecretLookupMixin):
+            return self.backend.plan(kind, secret_id, team_name)
+        if not isinstance(secret_id, str):
+            return LookupPlan(reason="it is not a string", refused=True)
+        return LookupPlan((secret_id,), (None,))
+
+    def failure(self, kind: Kind, secret_id: str, error: Exception) -> Exception:
+        """Return the error that leaves the chain for *error*: this package's own, or Airflow's denial, which is final.
+
+        What another package raises may hold anything, so nothing of it is kept but its class.
+        """
+        if isinstance(error, SecretsError) or _is_airflows_denial(error):
+            return error
+        cure = f"Fix what that backend reports, or set 'optional' of member {self.position} to true to pass it over."
+        if isinstance(error, NotImplementedError):
+            cure = f"Set {kind!r} of member {self.position} to null."
+        return StoreUnavailable(f"Chain {self.title}", secret_id, type(error).__name__, cure)
+
+
+def matches(pattern: re.Pattern[str], secret_id: object) -> bool:
+    """Tell whether *secret_id* is of those that *pattern* names. It is tried on no id that every store refuses."""
+    return isinstance(secret_id, str) and len(secret_id) <= MAX_ID_LENGTH and pattern.match(secret_id) is not None
+
+
+def own_lookups(backend: SecretLookupMixin) -> dict[Kind, LookUp]:
+    """Return how a backend of this package is asked."""
+    lookups: dict[Kind, LookUp] = {
+        "connections": backend.get_conn_value,
+        "variables": backend.get_variable,
+        "config": lambda key, _: backend.get_config(key),
+    }
+    if type(backend).get_config is SecretLookupMixin.get_config:
+        # get_config would warn of an absence that the next member may end.
+        lookups["config"] = lambda key, _: backend._lookup("config", key, None)  # noqa: SLF001  # same package
+    return lookups
+
+
+def foreign_lookups(backend: Any, title: str) -> dict[Kind, LookUp]:
+    """Return how a backend of another package is asked, by what Airflow itself would call of it.
+
+    A kind is left out where the class only inherits Airflow's base method, which serves nothing.
+    """
+    lookups: dict[Kind, LookUp] = {}
+    if _overrides(backend, "get_connection") or (
+        _overrides(backend, "get_conn_uri") and not _overrides(backend, "get_conn_value")  # Airflow 2
+    ):
+        connection_of = _airflows_call(backend.get_connection, "conn_id")
+        lookups["connections"] = lambda conn_id, team_name: connection_text(connection_of(conn_id, team_name))
+    elif _overrides(backend, "get_conn_value"):
+        value_of = _airflows_call(backend.get_conn_value, "conn_id")
+        lookups["connections"] = lambda conn_id, team_name: checked_connection(
+            f"Chain {title}", conn_id, value_of(conn_id, team_name)
+        )
+    if _overrides(backend, "get_variable"):
+        lookups["variables"] = _airflows_call(backend.get_variable, "key")
+    if _overrides(backend, "get_config"):
+        lookups["config"] = lambda key, _: backend.get_config(key)
+    return lookups
+
+
+def connection_text(connection: Any) -> str | None:
+    """Return a connection object as the JSON text from which Airflow makes its equal.
+
+    So a task gets the class of connection that tasks get, whichever a member makes. The id is left out, since the
+    caller knows it, and Airflow spells the type as it does for any text (``-`` becomes ``_``).
+    """
+    if not connection:
+        return None
+    fields = {name: getattr(connection, name, None) for name in CONNECTION_FIELDS}
+    return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def checked_connection(store: str, conn_id: str, text: str | None) -> str | None:
+    """Return the text of a connection that Airflow reads; an empty one is none, as for Airflow.
+
+    :raises InvalidSecret: where Airflow would misread or swallow it.
+    """
+    if not text:
+        return None
+    with no_fork():
+        from airflow_providers_secrets.lookup import decoding
+    try:
+        return decoding.connection(text)
+    except decoding.Unusable as error:
+        reason = str(error)
+    raise InvalidSecret(store, conn_id, reason, "Rewrite it in a form that Airflow reads.")
+
+
+class EnvironmentVariables:
+    """The member ``env``: Airflow's own environment variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``.
+
+    Airflow's class is imported with the first lookup: its module needs Airflow's configuration, which may just be
+    constructing the chain.
+    """
+
+    def __init__(self) -> None:
+        self._airflows: Any = None
+
+    def lookups(self) -> dict[Kind, LookUp]:
+        """Return how it is asked. Configuration values have no such variables."""
+        return {"connections": self._connection, "variables": self._variable}
+
+    def _connection(self, conn_id: str, team_name: str | None) -> str | None:
+        if not isinstance(conn_id, str):
+            return None
+        text = self._backend().get_conn_value(conn_id, **_team(team_name))
+        return checked_connection("Environment", f"AIRFLOW_CONN_{conn_id.upper()}", text)
+
+    def _variable(self, key: str, team_name: str | None) -> str | None:
+        if not isinstance(key, str):
+            return None
+        value: str | None = self._backend().get_variable(key, **_team(team_name))
+        return value
+
+    def _backend(self) -> Any:
+        if self._airflows is None:
+            with no_fork():
+                from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+
+            self._airflows = EnvironmentVariablesBackend()
+        return self._airflows
+
+
+def _team(team_name: str | None) -> dict[str, str]:
+    return {"team_name": team_name} if team_name else {}  # Airflow before 3.2 has no teams
+
+
+def _overrides(backend: Any, method: str) -> bool:
+    """Tell whether *backend* has a *method* of its own, from whichever of Airflow's packages its base class is."""
+    owner = next((kind for kind in type(backend).__mro__ if method in kind.__dict__), None)
+    return owner is not None and not (
+        owner.__name__ == "BaseSecretsBackend" and owner.__module__.startswith("airflow.")
+    )
+
+
+def _airflows_call(method: Callable[..., Any], parameter: str) -> LookUp:
+    """Return a call of *method* as Airflow makes it: by keyword, with a team where the method takes one."""
+    try:
+        parameters = inspect.signature(method).parameters.values()
+        takes_team = any(one.name == "team_name" or one.kind is one.VAR_KEYWORD for one in parameters)
+    except (TypeError, ValueError):  # not written in Python
+        takes_team = False
+
+    def call(secret_id: str, team_name: str | None) -> Any:
+        if not isinstance(secret_id, str):
+            return None
+        if takes_team:
+            return method(**{parameter: secret_id}, team_name=team_name)
+        return method(**{parameter: secret_id})
+
+    return call
+
+
+def _is_airflows_denial(error: Exception) -> bool:
+    """Tell by its name, since Airflow's module of errors costs much to import, and older ones have no such class."""
+    return any(kind.__name__ == AIRFLOWS_DENIAL for kind in type(error).__mro__)

@@ -1,0 +1,453 @@
+"""What every backend is: options and names. The way of a lookup is in :mod:`airflow_providers_secrets.lookup`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow_providers_secrets import options
+from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.lookup.config import StoreConfig
+from airflow_providers_secrets.lookup.forks import no_fork, prepare_before_fork
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.plan import (
+    KINDS,
+    MAX_ID_LENGTH,
+    MISPLACED,
+    TEAM_SEP,
+    Kind,
+    KindRule,
+    LookupPlan,
+    id_refusal,
+    team_refusal,
+)
+from airflow_providers_secrets.options import Option
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup import decoding
+
+FAILURE_POLICIES: Final = ("on_denied", "on_revoked", "on_unavailable", "on_invalid")
+"""The options that say whether a failure lets Airflow ask its next source."""
+
+SCOPE_OPTION: Final = "shared_cache_scope"
+"""The option that takes part in the shared cache's identity, beside the store's own."""
+KIND_WORDS: Final[Mapping[Kind, str]] = {
+    "connections": "connections",
+    "variables": "variables",
+    "config": "configuration values",
+}
+"""What the kinds are called in the meaning of an option."""
+
+_on_failure = options.one_of("next", "fail")
+
+COMMON_OPTIONS: Final = (
+    *(
+        option
+        for kind in KINDS
+        for option in (
+            Option(
+                f"{kind}_lookup_pattern",
+                options.pattern,
+                doc=f"Look up only {KIND_WORDS[kind]} whose id matches from its start, ignoring case.",
+                identifies_client=False,
+            ),
+            Option(
+                f"{kind}_exclude_pattern",
+                options.pattern,
+                doc=f"Never look up {KIND_WORDS[kind]} whose id matches from its start, ignoring case.",
+                identifies_client=False,
+            ),
+        )
+    ),
+    Option("cache_ttl", options.seconds, 60.0, "Seconds for which a value is not asked for again; 0: no cache."),
+    Option(
+        "cache_negative_ttl",
+        options.seconds,
+        30.0,
+        "The same for what is absent, denied, revoked or invalid; 0 is off.",
+    ),
+    Option(
+        "max_stale",
+        options.seconds,
+        900.0,
+        "Seconds for which an expired value may stand in while the store gives no answer.",
+    ),
+    Option("cache_size", options.count, 1000, "Maximum number of answers that a process caches."),
+    Option(
+        "shared_cache",
+        options.cache_locations,
+        (),
+        'Where processes share answers: "file", "file:///directory", "redis://…", or a list, the nearest first.',
+    ),
+    Option(
+        "shared_cache_key",
+        options.fernet_keys,
+        doc="The shared cache's Fernet key, or several with commas between; Airflow's own where null.",
+    ),
+    Option(
+        SCOPE_OPTION,
+        options.text,
+        doc="A text that tells apart who shares: entries of one scope never answer in another. Where an identity "
+        "cannot be told by options or environment (EKS Pod Identity), name it here.",
+    ),
+    Option(
+        "shared_cache_max_bytes",
+        options.count,
+        16 * 1024 * 1024,
+        "The most that a shared directory takes, in bytes; the oldest answers go first.",
+    ),
+    Option(
+        "shared_cache_credentials",
+        options.texts,
+        doc='Who logs in to the shared Redis, as a JSON object: {"username": …, "password_file": …}.',
+    ),
+    Option(
+        "shared_cache_prefix",
+        options.key_prefix,
+        "airflow-secrets:",
+        "What the shared Redis's keys start with.",
+    ),
+    Option(
+        "preload",
+        options.some_of(*KINDS),
+        (),
+        'Kinds to read in bulk on first use: ["connections", "variables"].',
+        identifies_client=False,
+    ),
+    Option(
+        "extra_conn_words",
+        options.field_words,
+        {},
+        'More words for the fields of a connection in JSON: {"password": ["passphrase"]}.',
+    ),
+    Option(
+        "unknown_fields",
+        options.one_of("drop", "extra", "refuse"),
+        "refuse",
+        'What happens to other fields of a connection in JSON: "drop" them, move them into "extra", or "refuse" it.',
+    ),
+    Option("timeout", options.positive_seconds, 10.0, "Seconds for a whole lookup, attempts and pauses included."),
+    Option("connect_timeout", options.positive_seconds, 2.0, "Seconds to open a connection to the store."),
+    Option("read_timeout", options.positive_seconds, 5.0, "Seconds to wait for the next part of an answer."),
+    Option("max_attempts", options.count, 3, "How often the store is asked at most in one lookup."),
+    Option("on_denied", _on_failure, "next", "When the store refuses access.", identifies_client=False),
+    Option(
+        "on_revoked", _on_failure, "next", "When the value was deleted, disabled or destroyed.", identifies_client=False
+    ),
+    Option("on_unavailable", _on_failure, "next", "When the store gives no answer.", identifies_client=False),
+    Option("on_invalid", _on_failure, "next", "When the stored value cannot be used.", identifies_client=False),
+)
+"""The options that every backend has."""
+
+DENIAL_SINCE: Final = (1, 2, 2)
+"""The first Task SDK with ``AirflowSecretsBackendAccessDenied`` (Airflow 3.2.2)."""
+
+
+class SecretLookupMixin:
+    """A secrets backend's options and names; a subclass names its defaults and its store.
+
+    Constructing one does no I/O and imports no SDK. Instances are cheap and hold no client: every instance of
+    a class with the same connection options shares one client, one login and one cache in a process. Any number
+    of threads may use an instance; a forked child starts with a client and a cache of its own. A value is at
+    most ``cache_ttl`` seconds old, and at most ``max_stale`` more while the store gives no answer.
+
+    A subclass says:
+    """
+
+    store: ClassVar[str]
+    """The store in words, for messages."""
+    store_class: ClassVar[str]
+    """The class that speaks to it, as ``module:Class`` below ``airflow_providers_secrets.stores``. Imported late."""
+    own_options: ClassVar[tuple[Option, ...]] = ()
+    """The options of this store, beyond the prefixes and the common ones; one of a common one's name replaces that."""
+    default_prefixes: ClassVar[Mapping[Kind, str]]
+    """The official default prefix of each kind."""
+    prefix_option: ClassVar[str] = "{kind}_prefix"
+    """The name of the option that holds it."""
+    default_sep: ClassVar[str | None] = None
+    """The default of the option ``sep``; ``None`` where the separator is fixed."""
+    sep: str = "/"
+    name_pattern: ClassVar[re.Pattern[str]]
+    """What the store takes as a name, as a whole."""
+    field_words: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """The words for a connection's fields in JSON, by field; a field that is not here goes by Airflow's name alone."""
+    dropped_fields: ClassVar[Sequence[str]] = ()
+    """Fields of such JSON that the store writes for itself, whatever the option ``unknown_fields`` says."""
+
+    @classmethod
+    def declared_options(cls) -> tuple[Option, ...]:
+        """All options of this backend."""
+        prefixes = tuple(
+            Option(
+                cls.prefix_option.format(kind=kind),
+                cls.coerce_prefix,
+                cls.default_prefixes[kind],
+                f"Where {KIND_WORDS[kind]} are; null turns their lookup off.",
+                identifies_client=False,
+                nullable=True,
+                empty_is_unset=False,
+            )
+            for kind in KINDS
+        )
+        sep = (
+            (
+                Option(
+                    "sep",
+                    options.strict_text,
+                    cls.default_sep,
+                    "Between prefix and id.",
+                    identifies_client=False,
+                    empty_is_unset=False,
+                ),
+            )
+            if cls.default_sep is not None
+            else ()
+        )
+        own = {option.name for option in cls.own_options}
+        return (*prefixes, *sep, *cls.own_options, *(option for option in COMMON_OPTIONS if option.name not in own))
+
+    @staticmethod
+    def coerce_prefix(value: Any) -> Any:
+        """Accept what stands for the prefixes of a kind."""
+        return options.strict_text(value)
+
+    def __init__(self, **backend_kwargs: Any) -> None:
+        """Check and keep the options.
+
+        :param backend_kwargs: the options of :meth:`declared_options`.
+        :raises ConfigurationError: for an option that is unknown or has an unusable value.
+        """
+        super().__init__()
+        declared = self.declared_options()
+        self.options: dict[str, Any] = options.parse(
+            type(self).__name__, declared, backend_kwargs, re.split("[.:]", self.store_class)[0]
+        )
+        if self.default_sep is not None:
+            self.sep = self.options["sep"]
+        self._rules: dict[Kind, KindRule] = {
+            kind: KindRule(
+                self._prefixes(self.prefix_option.format(kind=kind)),
+                self.options[f"{kind}_lookup_pattern"],
+                self.options[f"{kind}_exclude_pattern"],
+            )
+            for kind in KINDS
+        }
+        self.check_options()
+        self._config = StoreConfig(
+            self.store,
+            type(self).__module__.rpartition(".")[2],
+            self.store_class,
+            {option.name: self.options[option.name] for option in declared if option.identifies_client},
+            options.fingerprint(type(self), declared, self.options),
+            options.fingerprint(
+                type(self),
+                (*self.own_options, *(option for option in COMMON_OPTIONS if option.name == SCOPE_OPTION)),
+                self.options,
+            ),
+        )
+        self.plans: dict[tuple[Kind, str, str | None], LookupPlan] = {}
+        """The plans made so far, at most :data:`~airflow_providers_secrets.lookup.plan.MAX_CACHED_PLANS`."""
+        prepare_before_fork(self._config)
+
+    def __repr__(self) -> str:
+        rules: dict[Kind, KindRule] = getattr(self, "_rules", {})  # none yet where the constructor failed
+        prefixes = {self.prefix_option.format(kind=kind): rule.prefixes for kind, rule in rules.items()}
+        return f"<{type(self).__name__} {prefixes}>"
+
+    @property
+    def config(self) -> StoreConfig:
+        """What the process's one store of these options is found by."""
+        return self._config
+
+    # What Airflow calls.
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        """Return the connection as URI or JSON text, or ``None`` where the store proves that it has none.
+
+        :param conn_id: the connection's id.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises LookupFailed: when there is no answer; Airflow then asks its next source.
+        """
+        return self._lookup("connections", conn_id, team_name)
+
+    def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+        """Return the variable's text, or ``None`` where the store proves that it has none.
+
+        :param key: the variable's key.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises LookupFailed: when there is no answer; Airflow then asks its next source.
+        """
+        return self._lookup("variables", key, team_name)
+
+    def get_config(self, key: str) -> str | None:
+        """Return the text of a configuration option, or ``None`` where the store proves that it has none.
+
+        :param key: what the ``<option>_secret`` setting says.
+        :raises LookupFailed: when there is no answer; Airflow then stops with the message.
+        """
+        value = self._lookup("config", key, None)
+        if value is None:
+            warn(
+                ("absent", "config", key),
+                "%s has no configuration value %s: Airflow falls back to the option's default.",
+                self.store,
+                quoted(key),
+            )
+        return value
+
+    # The way of a lookup.
+
+    def rule(self, kind: Kind) -> KindRule:
+        """Return which ids of *kind* are looked up, and under which prefixes."""
+        return self._rules[kind]
+
+    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
+        """Say which names a lookup asks the store for, or why none. Asks nothing itself."""
+        rule = self._rules[kind]
+        if rule.prefixes is None:
+            return LookupPlan(reason=f"lookups of {kind} are off: {self.prefix_option.format(kind=kind)} is null")
+        if isinstance(secret_id, str):
+            if len(secret_id) > MAX_ID_LENGTH:  # before any pattern is tried on it
+                return LookupPlan(reason=f"it is longer than {MAX_ID_LENGTH} characters", refused=True)
+            if rule.pattern and not rule.pattern.match(secret_id):
+                return LookupPlan(reason=f"it does not match {kind}_lookup_pattern")
+            if rule.exclude and rule.exclude.match(secret_id):
+                return LookupPlan(reason=f"it matches {kind}_exclude_pattern")
+        # Airflow's configuration is nobody's own: it belongs to no team, and no team's secret is under its prefix.
+        if fault := id_refusal(secret_id) or (self.team_refusal(secret_id, team_name) if kind != "config" else None):
+            return LookupPlan(reason=fault, refused=True)
+        names = tuple(self.names(rule.prefixes, secret_id, team_name))
+        for name in names:
+            if not self.name_pattern.fullmatch(name):
+                reason = MISPLACED if "@" in secret_id else f"{self.store} does not allow this name"
+                return LookupPlan(reason=reason, refused=True)
+        preloaded = [self.prefix(prefix) for prefix in rule.prefixes] if kind in self.options["preload"] else []
+        return LookupPlan(names, tuple(next(filter(name.startswith, preloaded), None) for name in names))
+
+    def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
+        return (_resolve or _loaded())(self, kind, secret_id, team_name)
+
+    # What a store may see differently.
+
+    def check_options(self) -> None:
+        """Refuse options that contradict each other or that this Airflow cannot carry out.
+
+        :raises ConfigurationError: naming the option.
+        """
+        if fault := self.option_conflict():
+            raise ConfigurationError(f"{type(self).__name__}: {fault}.")
+        for option, needed in (
+            ("shared_cache", "cache_ttl"),
+            ("preload", "cache_ttl"),
+            ("preload", "cache_negative_ttl"),
+        ):
+            if self.options[option] and not self.options[needed]:
+                raise ConfigurationError(
+                    f"{type(self).__name__}: option {option!r} keeps answers, and {needed!r} is 0, which keeps none. "
+                    "Change one of them."
+                )
+        failing = [name for name in FAILURE_POLICIES if self.options[name] == "fail"]
+        if failing and _task_sdk_version() < DENIAL_SINCE:
+            raise ConfigurationError(
+                f"{type(self).__name__}: option {failing[0]!r} is 'fail', which needs Airflow 3.2.2 or later: "
+                "older ones ask their next source whatever a backend says. Set it to 'next' or upgrade."
+            )
+
+    def option_conflict(self) -> str | None:
+        """Name the first of the store's own options that is missing or contradicts another one, or give ``None``."""
+        return None
+
+    def _prefixes(self, option: str) -> tuple[str, ...] | None:
+        given = self.options[option]
+        if given is None:
+            return None
+        prefixes = tuple(self.prefixes_of(given))
+        for one in prefixes:
+            if not self.name_pattern.fullmatch(self.name(one, "x")):
+                raise ConfigurationError(
+                    f"{type(self).__name__}: option {option!r} holds {quoted(one)}, with which {self.store} does not "
+                    f"allow any name ({self.name_pattern.pattern})."
+                )
+        return prefixes
+
+    @property
+    def field_aliases(self) -> decoding.FieldAliases:
+        """How the store's JSON objects may name a connection's fields, and what happens to other ones."""
+        from airflow_providers_secrets.lookup import decoding
+
+        return decoding.FieldAliases(
+            self.field_words, self.options["extra_conn_words"], self.dropped_fields, self.options["unknown_fields"]
+        )
+
+    def prefixes_of(self, given: Any) -> Iterable[str]:
+        """Yield the prefixes that an option's value stands for."""
+        yield given.rstrip(self.sep)
+
+    def normalised(self, secret_id: str) -> str:
+        """Return *secret_id* as the store's names will spell it."""
+        return secret_id
+
+    def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
+        """Say why *secret_id* cannot be told from some team's secret, or ``None``."""
+        return team_refusal(self.normalised(secret_id), team_name)
+
+    def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
+        """Return the candidate names, the team's own first."""
+        if team_name:
+            for prefix in prefixes:
+                yield self.name(prefix, f"{team_name}{TEAM_SEP}{secret_id}")
+        for prefix in prefixes:
+            yield self.name(prefix, secret_id)
+
+    def prefix(self, prefix: str) -> str:
+        """Return what the store's names of all ids under one prefix start with, the separator included."""
+        return self.name(prefix, "")
+
+    def name(self, prefix: str, secret_id: str) -> str:
+        """Return the store's name of an id under one prefix."""
+        return f"{prefix}{self.sep}{secret_id}"
+
+    def id_of(self, prefix: str, name: str) -> str | None:
+        """Return the id that *name* is looked up by under one prefix, or ``None`` where it is not under it."""
+        start = self.prefix(prefix)
+        return name[len(start) :] if name.startswith(start) and len(name) > len(start) else None
+
+    def decode(self, kind: Kind, stored: str) -> str:
+        """Return what Airflow parses.
+
+        :raises Unusable: naming the reason, not the value.
+        """
+        if kind != "connections":
+            return stored
+        from airflow_providers_secrets.lookup import decoding
+
+        return decoding.connection(stored, self.field_aliases)
+
+    def encode(self, kind: Kind, text: str) -> str:  # noqa: ARG002  # a store may keep kinds apart
+        """Return what is to be stored so that :meth:`decode` returns *text*; its inverse."""
+        return text
+
+
+Resolve = Callable[[SecretLookupMixin, Kind, str, "str | None"], "str | None"]
+
+_resolve: Resolve | None = None
+
+
+def _loaded() -> Resolve:
+    """Import what a lookup needs beyond its names: Airflow imports and constructs backends that it never asks."""
+    global _resolve  # noqa: PLW0603
+    with no_fork():
+        from airflow_providers_secrets.lookup import resolve
+
+        _resolve = resolve.resolve
+    return _resolve
+
+
+def _task_sdk_version() -> tuple[int, ...]:
+    try:
+        version = importlib.metadata.version("apache-airflow-task-sdk")
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

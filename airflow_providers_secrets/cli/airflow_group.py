@@ -1,0 +1,64 @@
+"""The same subcommands under Airflow's own command: ``airflow secrets-store …`` (Airflow 3.2 and later)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, Final
+
+GROUP: Final = "secrets-store"
+"""The group's name; the bare ``secrets`` is left to Airflow."""
+
+
+class _Recorder:
+    """Takes what a subcommand declares of its arguments, for Airflow's parser."""
+
+    def __init__(self) -> None:
+        self.declared: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+
+    def add_argument(self, *flags: str, **how: Any) -> None:
+        self.declared.append((flags, how))
+
+    def add_mutually_exclusive_group(self, **_: Any) -> _Recorder:
+        return self
+
+
+def get_cli_commands() -> list[Any]:
+    """Return the group as Airflow's command takes it."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
+
+    from airflow_providers_secrets.cli import COMMANDS
+
+    make_arg: Any = Arg  # it is untyped
+    subcommands = []
+    for command in COMMANDS:
+        recorder = _Recorder()
+        command.add_arguments(recorder)  # type: ignore[arg-type]  # it records, and nothing else
+        subcommands.append(
+            ActionCommand(
+                name=command.NAME,
+                help=command.HELP,
+                func=_Run(command.NAME),
+                args=tuple(make_arg(flags=flags, **how) for flags, how in recorder.declared),
+                description=command.__doc__,
+                epilog=f"example: {command.EXAMPLE.replace('airflow-secrets', f'airflow {GROUP}', 1)}",
+            )
+        )
+    return [
+        GroupCommand(
+            name=GROUP, help="See, check and change secrets in the secrets backend's store", subcommands=subcommands
+        )
+    ]
+
+
+class _Run:
+    """Runs one subcommand as :func:`airflow_providers_secrets.cli.main` does."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = self._name = name
+
+    def __call__(self, args: argparse.Namespace) -> None:
+        from airflow_providers_secrets.cli import COMMANDS, run
+
+        (command,) = (command for command in COMMANDS if self._name == command.NAME)
+        sys.exit(run(self._name, command.run, args))

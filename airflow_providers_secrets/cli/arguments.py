@@ -1,0 +1,55 @@
+"""The arguments that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup.plan import Kind
+
+KIND_WORDS: Final[dict[str, Kind]] = {"conn": "connections", "var": "variables", "config": "config"}
+"""The kinds by the words that the command takes."""
+
+FORMATS: Final = ("table", "json", "yaml", "plain")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--output`` and ``--verbose``."""
+    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="format of the output (table)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show log lines, warnings and tracebacks")
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Declare which backend is meant: the configured one, the workers', or one to try."""
+    parser.add_argument("--worker", action="store_true", help="the backend of [workers], as tasks have it")
+    parser.add_argument(
+        "--backend", metavar="CLASS", help="try this one instead: a short name (aws_ssm) or a class path"
+    )
+    parser.add_argument("--member", metavar="N", type=int, help="of a chain, the member at this place, from 1")
+    parser.add_argument(
+        "--kwargs",
+        metavar="JSON",
+        help="backend_kwargs to use instead of the configured ones; @FILE reads a file, - standard input",
+    )
+
+
+def add_kind(parser: argparse.ArgumentParser, *words: str) -> None:
+    """Declare the kind as the first argument."""
+    parser.add_argument("kind", choices=words or tuple(KIND_WORDS), help="what it is")
+
+
+def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
+    """Declare an id, and the team that asks for it."""
+    parser.add_argument("id", metavar="ID", help="connection id, variable key, or key of a configuration value")
+    if team:
+        parser.add_argument("--team", metavar="T", help="as the team's own lookups ask (multi-team mode)")
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """Accept a regular expression for ids, matched from the start and ignoring case, as the lookup patterns are."""
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"not a regular expression: {error}") from None

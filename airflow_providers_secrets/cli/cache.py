@@ -1,0 +1,75 @@
+"""Show or clear the shared cache: entries, ages and sizes; no values. Names are known where --id gives them.
+
+A running process keeps what it has read in its own memory for up to cache_ttl seconds more, whatever is cleared here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_output
+from airflow_providers_secrets.cli.exits import NOT_OK, OK
+
+NAME: Final = "cache"
+HELP: Final = "show or clear the shared cache"
+EXAMPLE: Final = "airflow-secrets cache clear --id conn:smtp_default"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets cache``."""
+    parser.add_argument("act", choices=("show", "clear"), help="what to do")
+    parser.add_argument("--id", metavar="KIND:ID", help="one secret alone, as conn:smtp_default or var:KEY")
+    add_backend(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show or clear the shared cache.
+
+    :return: ``OK``, ``NOT_OK`` where there is nothing.
+    """
+    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.lookup.answers import answers_of
+
+    backend = configuration.ours(configuration.configured(args))
+    answers = answers_of(backend.config)
+    shared = answers.shared_cache()
+    if shared is None:
+        raise ConfigurationError("there is no shared cache: option 'shared_cache' is off, or cache_ttl is 0.")
+    names: tuple[str, ...] = ()
+    if args.id:
+        word, _, secret_id = args.id.partition(":")
+        if word not in KIND_WORDS or not secret_id:
+            raise ConfigurationError("--id takes conn:ID, var:KEY or config:KEY.")
+        names = backend.plan(KIND_WORDS[word], secret_id).names
+    if args.act == "clear":
+        number = sum(shared.remove(name) for name in names) if args.id else shared.clear()
+        if args.output in ("json", "yaml"):
+            output.show_record(
+                {"removed": number, "kept_in_processes_for_s": backend.options["cache_ttl"]}, args.output
+            )
+        else:
+            print(f"{number} entries removed")
+            output.say(
+                f"Running processes keep a value in their own memory for up to {backend.options['cache_ttl']:g} s more."
+            )
+        return OK if number else NOT_OK
+    if args.id:
+        rows: list[dict[str, Any]] = [{"name": name, "state": answers.cached(name)[1]} for name in names]
+        output.show_rows(rows, ("name", "state"), args.output)
+        return OK if any(row["state"] != "not cached" for row in rows) else NOT_OK
+    entries = sorted((entry.age, entry.size) for entry in shared.entries())
+    ages = [age for age, _ in entries]
+    summary = {
+        "where": shared.where,
+        "entries": len(entries),
+        "bytes": sum(size for _, size in entries),
+        "newest_s": round(ages[0]) if ages else None,
+        "oldest_s": round(ages[-1]) if ages else None,
+        "fresh": sum(age < backend.options["cache_ttl"] for age in ages),
+        "kept_for_s": shared.lifetime,
+    }
+    output.show_rows([summary], tuple(summary), args.output)
+    return OK if entries else NOT_OK

@@ -1,0 +1,393 @@
+"""Which backend the command speaks through: the one that Airflow's configuration names, or one to try.
+
+The configuration is read by Airflow itself, so that airflow.cfg, the environment, ``…_CMD`` and single
+``…BACKEND_KWARG__NAME`` variables count as they do in Airflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from airflow_providers_secrets.cli.output import Progress, collected_warnings, standard_input
+from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.provider_info import get_provider_info
+
+if TYPE_CHECKING:
+    import argparse
+
+    from airflow_providers_secrets.backends._members import Member
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+SINGLE_SINCE: Final = (3, 2)
+"""The first Airflow that reads ``AIRFLOW__SECRETS__BACKEND_KWARG__NAME``."""
+WORKERS_SINCE: Final = (3, 0)
+"""The first Airflow with ``[workers] secrets_backend``."""
+
+HIDDEN: Final = re.compile(
+    r"secret|token|passw|credential|keyfile|jwt|assertion|certificate_data|shared_cache_key|aws_access_key_id",
+    re.IGNORECASE,
+)
+"""Names of options whose values are not shown."""
+SHOWN: Final = re.compile(
+    r".*_(prefix|path|pattern|file|method|audience|enabled|ttl)|secret_id_path|auth_type|use_.*", re.IGNORECASE
+)
+"""Names of options whose values are shown all the same."""
+
+
+class Section(NamedTuple):
+    """Where Airflow's configuration names a backend."""
+
+    section: str
+    key: str
+    kwargs_key: str
+
+    @property
+    def single_prefix(self) -> str:
+        """What the variables begin with that set one option each."""
+        return f"AIRFLOW__{self.section}__{self.kwargs_key.removesuffix('s')}__".upper()
+
+
+SERVER: Final = Section("secrets", "backend", "backend_kwargs")
+WORKERS: Final = Section("workers", "secrets_backend", "secrets_backend_kwargs")
+
+
+class Configured(NamedTuple):
+    """A backend, and where its configuration comes from.
+
+    :param origin: where the class is named.
+    :param kwargs: what its constructor was given.
+    :param origins: where each of them comes from.
+    :param warnings: what was warned about when it was made.
+    """
+
+    backend: Any
+    class_path: str
+    origin: str
+    kwargs: Mapping[str, Any]
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def fresh(self, **options: Any) -> Any:
+        """Return the same backend without any cache and preloading, with *options* besides.
+
+        A failure is this package's own error, whatever ``on_denied`` and the like make of it in Airflow.
+        """
+        if not is_ours(self.backend):
+            return self.backend
+        from airflow_providers_secrets.backends.mixin import FAILURE_POLICIES
+
+        none = {"cache_ttl": 0, "shared_cache": None, "preload": None, **dict.fromkeys(FAILURE_POLICIES, "next")}
+        known = {option.name for option in type(self.backend).declared_options()}
+        changes = {name: value for name, value in {**none, **options}.items() if name in known}
+        with collected_warnings():
+            return type(self.backend)(**{**self.kwargs, **changes})
+
+
+def is_ours(backend: object) -> bool:
+    """Tell whether *backend* is one of this package's, and speaks to one store."""
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+    return isinstance(backend, SecretLookupMixin)
+
+
+def ours(configured: Configured, flag: str = "--member") -> SecretLookupMixin:
+    """Return the backend of *configured*.
+
+    :param flag: the argument that names a member of a chain.
+    :raises ConfigurationError: where it is not one of this package's.
+    """
+    if members := members_of(configured):
+        known = ", ".join(f"{member.position} {member.name}" for member in members)
+        raise ConfigurationError(f"{configured.class_path} has several stores; name one with {flag} N: {known}.")
+    if not is_ours(configured.backend):
+        raise ConfigurationError(
+            f"{configured.class_path} is not a backend of this package that speaks to one store; "
+            f"name one with --backend: {', '.join(short_names())}."
+        )
+    backend: SecretLookupMixin = configured.backend
+    return backend
+
+
+def members_of(configured: Configured) -> tuple[Member, ...]:
+    """Return the members of a chain in their order; none where it is no chain."""
+    members: tuple[Member, ...] = getattr(configured.backend, "members", ())
+    return members
+
+
+def short_names() -> dict[str, str]:
+    """Return the class paths of this package's backends by the names of their modules."""
+    return {path.split(".")[-2]: path for path in get_provider_info()["secrets-backends"]}
+
+
+def class_path_of(name: str) -> str:
+    """Return the class path that *name* stands for.
+
+    :raises ConfigurationError: for a short name that nothing has, naming the likely one.
+    """
+    known = short_names()
+    if "." in name:
+        return name
+    if name not in known:
+        likely = difflib.get_close_matches(name, known, n=1)
+        cure = f"did you mean {likely[0]}?" if likely else f"known are {', '.join(known)}, and any class path."
+        raise ConfigurationError(f"unknown backend {quoted(name)}; {cure}")
+    return known[name]
+
+
+def kwargs_from(text: str) -> dict[str, Any]:
+    """Read the value of ``--kwargs``: a JSON object, ``@FILE`` or ``-``.
+
+    :raises ConfigurationError: where it is none; nothing of it is shown.
+    """
+    if text == "-":
+        text = standard_input()
+    elif text.startswith("@"):
+        text = read_file(text[1:])
+    reason = "not a JSON object"
+    try:
+        kwargs = json.loads(text)
+    except ValueError as error:
+        kwargs = None
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"not valid JSON (line {error.lineno}, column {error.colno})"
+    if not isinstance(kwargs, dict):
+        raise ConfigurationError(f'--kwargs is {reason}; write it as {{"option": value, …}}.')
+    return kwargs
+
+
+def read_file(path: str) -> str:
+    """Return the text of a file.
+
+    :raises ConfigurationError: where it cannot be read.
+    """
+    reason: str | None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror
+    except ValueError:
+        reason = "it is not UTF-8 text"
+    raise ConfigurationError(f"{path} cannot be read: {reason}.")
+
+
+def configured(args: argparse.Namespace) -> Configured:
+    """Return the backend that the arguments of :func:`.arguments.add_backend` name.
+
+    :raises ConfigurationError: where there is none, or where Airflow or the backend refuses the configuration.
+    """
+    found = _whole(args)
+    return member_of(found, args.member) if args.member is not None else found
+
+
+def member_of(chain: Configured, position: int, flag: str = "--member") -> Configured:
+    """Return one member of a chain, as if it were configured by itself.
+
+    :param flag: the argument that names it.
+    :raises ConfigurationError: where there is none at *position*.
+    """
+    members = members_of(chain)
+    if not members:
+        raise ConfigurationError(f"{flag} is for chains, and {chain.class_path} is none.")
+    if position not in range(1, len(members) + 1):
+        raise ConfigurationError(f"{flag} takes 1 to {len(members)}.")
+    entries = chain.kwargs["backends"]
+    kwargs = (json.loads(entries) if isinstance(entries, str) else entries)[position - 1].get("kwargs") or {}
+    kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    member = members[position - 1]
+    kind = type(member.backend)
+    # The members env and file are no backends by themselves.
+    path = f"{kind.__module__}.{kind.__qualname__}" if hasattr(kind, "get_conn_value") else member.name
+    source = f"{chain.origins.get('backends', chain.origin)}, {member.title}"
+    return Configured(member.backend, path, source, kwargs, dict.fromkeys(kwargs, source))
+
+
+def _whole(args: argparse.Namespace) -> Configured:
+    given = kwargs_from(args.kwargs) if args.kwargs is not None else None
+    if args.backend:
+        if args.worker:
+            raise ConfigurationError("--worker reads [workers], and --backend reads nothing; leave one of them out.")
+        return tried(args.backend, given or {})
+    load_airflow()
+    from airflow.configuration import conf
+
+    version = _airflow_version()
+    section = SERVER
+    if args.worker and version >= WORKERS_SINCE and conf.get(*WORKERS[:2], fallback=None):
+        section = WORKERS
+    path = conf.get(*section[:2], fallback=None)
+    if not path:
+        raise ConfigurationError(
+            "Airflow's configuration names no [secrets] backend; set AIRFLOW__SECRETS__BACKEND, "
+            "or try one with --backend."
+        )
+    if given is not None:
+        return make(path, given, _origin(section.section, section.key), dict.fromkeys(given, "--kwargs"))
+    kwargs, origins = _configured_kwargs(section, single=version >= SINGLE_SINCE)
+    return make(path, kwargs, _origin(section.section, section.key), origins)
+
+
+def tried(name: str, kwargs: Mapping[str, Any]) -> Configured:
+    """Return the backend *name* with *kwargs*, with which Airflow itself is told to run in this process.
+
+    :raises ConfigurationError: where there is none, or it refuses them.
+    """
+    path = class_path_of(name)
+    if "airflow" not in sys.modules:
+        # Whatever is configured is left out: it may be what keeps Airflow from starting.
+        for variable in [variable for variable in os.environ if variable.startswith(SERVER.single_prefix)]:
+            del os.environ[variable]
+        os.environ["AIRFLOW__SECRETS__BACKEND"] = os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = ""
+        os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = ""
+        load_airflow()
+    return make(path, kwargs, "--backend", dict.fromkeys(kwargs, "--kwargs"))
+
+
+def load_airflow() -> None:
+    """Import Airflow's configuration, which builds the configured backend.
+
+    :raises ConfigurationError: in one line, where Airflow does not start.
+    """
+    if "airflow.configuration" in sys.modules and hasattr(sys.modules["airflow.configuration"], "secrets_backend_list"):
+        return
+    failure: Exception
+    try:
+        # Its log lines go to standard output, which belongs to the command.
+        with Progress("starting Airflow"), contextlib.redirect_stdout(io.StringIO()):
+            importlib.import_module("airflow.configuration")
+        return
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a configuration brings about
+        failure = error
+    except SystemExit as error:
+        failure = RuntimeError(str(error))
+    path = os.environ.get("AIRFLOW__SECRETS__BACKEND", "")
+    if path in str(failure) and path:
+        raise ConfigurationError(_not_loaded(path)) from None
+    raise ConfigurationError(
+        f"Airflow does not start with its configuration: {type(failure).__name__}: {failure}"
+    ) from None
+
+
+def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str, str]) -> Configured:
+    """Build the backend at *path*.
+
+    :raises ConfigurationError: in one line, where that fails.
+    """
+    load_airflow()
+    module, _, name = path.rpartition(".")
+    failure: Exception
+    try:
+        backend_class = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(_not_loaded(path, error)) from None
+    if not isinstance(backend_class, type) or not hasattr(backend_class, "get_conn_value"):
+        raise ConfigurationError(f"{path} is not a secrets backend's class.")
+    try:
+        with collected_warnings() as said:
+            backend = backend_class(**kwargs)
+        return Configured(backend, path, origin, kwargs, origins, tuple(said))
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001  # another package's class
+        failure = error
+    raise ConfigurationError(f"{path} does not take these options: {type(failure).__name__}.")
+
+
+def _not_loaded(path: str, error: Exception | None = None) -> str:
+    known = list(short_names().values())
+    likely = difflib.get_close_matches(path, known, n=1, cutoff=0.8)
+    if likely and likely[0] != path:
+        cure = f"did you mean {likely[0]}?"
+    else:
+        missing = f" ({error.name} is missing)" if isinstance(error, ImportError) and error.name else ""
+        cure = f"Check the class path and that its package is installed{missing}."
+    return f"the backend {quoted(path)} cannot be imported; {cure}"
+
+
+def _airflow_version() -> tuple[int, ...]:
+    import airflow
+
+    return tuple(int(part) for part in re.findall(r"\d+", airflow.__version__)[:2])
+
+
+def _configured_kwargs(section: Section, *, single: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the options as Airflow would pass them, and where each comes from.
+
+    :raises ConfigurationError: where they are no JSON object: Airflow would then pass none.
+    """
+    from airflow.configuration import conf
+
+    text = conf.get(section.section, section.kwargs_key, fallback=None)
+    origin = _origin(section.section, section.kwargs_key)
+    kwargs: Any = {}
+    if text and not text.isspace():
+        try:
+            kwargs = json.loads(text)
+        except ValueError as error:
+            at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise ConfigurationError(
+                f"[{section.section}] {section.kwargs_key} is not valid JSON{at}, so Airflow passes none of it. "
+                f"Write one JSON object with double quotes in {origin}."
+            ) from None
+        if not isinstance(kwargs, dict):
+            raise ConfigurationError(
+                f"[{section.section}] {section.kwargs_key} is JSON but not an object, so Airflow passes none of it. "
+                f"Write one JSON object in {origin}."
+            )
+    origins = dict.fromkeys(kwargs, origin)
+    if single:
+        for variable, value in os.environ.items():
+            name = variable.removeprefix(section.single_prefix).lower()
+            if variable.startswith(section.single_prefix) and name:
+                kwargs[name] = value
+                origins[name] = variable
+    return kwargs, origins
+
+
+def _origin(section: str, key: str) -> str:
+    """Say where Airflow finds an option."""
+    import airflow.configuration as airflow_configuration
+
+    variable = f"AIRFLOW__{section}__{key}".upper()
+    for name in (variable, f"{variable}_CMD", f"{variable}_SECRET"):
+        if name in os.environ:
+            return name
+    file = str(airflow_configuration.AIRFLOW_CONFIG)
+    for name in (key, f"{key}_cmd", f"{key}_secret"):
+        if airflow_configuration.conf.has_option(section, name):
+            return f"{file}, [{section}] {name}"
+    return "Airflow's default"
+
+
+def shown_value(name: str, value: Any) -> str:
+    """Return an option's value for the screen, without what may be a credential."""
+    if value is None:
+        return "null"
+    if HIDDEN.search(name) and not SHOWN.fullmatch(name):
+        return "***"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: …" for key in value) + "}"
+    if isinstance(value, re.Pattern):
+        return str(value.pattern)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(_masked(str(one)) for one in value)
+    return _masked(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _masked(text: str) -> str:
+    """Return *text* without what a URL in it says to log in with."""
+    text = re.sub(r"(?<=://)[^\s?#]*@", "***@", text)
+    return re.sub(r"(?<=[?&])([a-z_]*password)=[^&\s]*", r"\1=***", text)

@@ -1,0 +1,459 @@
+"""Copy connections and variables between the metastore, the environment, a file and any backend's store.
+
+Without --apply nothing is written: the table says what would be created, what is the same, what differs and what
+cannot be copied. With it, what is absent is created, and read back through the very backend; what differs is left
+alone without --overwrite. A copy that was interrupted is run again: what is there already is the same, and --resume
+skips what the journal says was verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_output, pattern
+from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.cli.configuration import Configured
+    from airflow_providers_secrets.cli.endpoints import Origin, Target
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.lookup.plan import Kind
+
+NAME: Final = "copy"
+HELP: Final = "copy secrets between metastore, environment, file and stores"
+EXAMPLE: Final = "airflow-secrets copy --from metastore --to aws_ssm --to-kwargs @ssm.json --apply"
+
+COLUMNS: Final = ("kind", "id", "state", "reason")
+
+CREATE, SAME, DIFFERENT, INVALID, FAILED = "create", "same", "different", "invalid", "failed"
+CREATED, OVERWRITTEN = "created", "overwritten"
+STATES: Final = (CREATE, CREATED, SAME, DIFFERENT, OVERWRITTEN, INVALID, FAILED)
+
+FROM_MEMBER, TO_MEMBER = "--from-member", "--to-member"
+
+PAUSES: Final = (0.0, 0.3, 1.0, 3.0)
+"""Seconds before each reading back: some stores show a write a moment later."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is or was to be done about one id.
+
+    :param state: one of :data:`STATES`.
+    :param reason: why, where it is invalid or failed.
+    """
+
+    kind: Kind
+    secret_id: str
+    state: str
+    reason: str | None = None
+
+    @property
+    def row(self) -> dict[str, str | None]:
+        """The item for the table."""
+        word = next(word for word, kind in KIND_WORDS.items() if kind == self.kind)
+        return {"kind": word, "id": self.secret_id, "state": self.state, "reason": self.reason}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets copy``."""
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="SOURCE",
+        required=True,
+        help="metastore, env, file:PATH, configured, or a backend: a short name or any class path",
+    )
+    parser.add_argument("--from-kwargs", metavar="JSON", help="the source's backend_kwargs; @FILE reads a file")
+    parser.add_argument(FROM_MEMBER, metavar="N", type=int, help="of a chain as source, the member at this place")
+    parser.add_argument(
+        "--to",
+        dest="target",
+        metavar="TARGET",
+        default="configured",
+        help="configured (the default), metastore, or a backend",
+    )
+    parser.add_argument("--to-kwargs", metavar="JSON", help="the target's backend_kwargs; @FILE reads a file")
+    parser.add_argument(TO_MEMBER, metavar="N", type=int, help="of a chain as target, the member at this place")
+    parser.add_argument("--kind", choices=("conn", "var", "all"), default="all", help="connections, variables, or both")
+    parser.add_argument("--match", metavar="REGEX", type=pattern, help="only ids that match from their start")
+    parser.add_argument(
+        "--names", metavar="FILE", help="the ids, one a line (conn:ID, var:KEY), for a class that cannot list"
+    )
+    parser.add_argument("--apply", action="store_true", help="write; without it nothing is written")
+    parser.add_argument("--overwrite", action="store_true", help="also write what differs in the target")
+    parser.add_argument("--as-uri", action="store_true", help="write connections as URI instead of JSON")
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="the store's settings of a write"
+    )
+    parser.add_argument("--parallel", metavar="N", type=_parallel, default=4, help="how many at once (4, at most 32)")
+    parser.add_argument("--rate", metavar="N", type=float, help="at most so many writes in a second")
+    parser.add_argument("--journal", metavar="FILE", help="where names and states are written down")
+    parser.add_argument("--resume", action="store_true", help="skip what the journal says was verified")
+    parser.add_argument("--changes", action="store_true", help="leave what is the same out of the output")
+    add_output(parser)
+
+
+def _parallel(text: str) -> int:
+    number = int(text)
+    if number not in range(1, 33):
+        raise ValueError
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, and with --apply copy.
+
+    :return: ``OK`` where everything is or was copied, or a dry run found nothing in the way; ``NOT_OK`` where
+        something differs or is invalid; ``NO_ANSWER`` where a store gave no answer.
+    """
+    from airflow_providers_secrets.cli import output
+    from airflow_providers_secrets.errors import ConfigurationError
+
+    kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KIND_WORDS[args.kind],)
+    if args.overwrite and not args.apply:
+        raise ConfigurationError("--overwrite writes, and without --apply nothing is written; add --apply.")
+    for flag, member, end in ((FROM_MEMBER, args.from_member, args.source), (TO_MEMBER, args.to_member, args.target)):
+        if member is not None and (end in ("metastore", "env", "environment") or end.startswith("file:")):
+            raise ConfigurationError(f"{flag} is for chains, and {end} is none.")
+    target = _target(args)
+    origin = _origin(args, target, kinds)
+    found = [
+        (kind, secret_id)
+        for kind in kinds
+        for secret_id in dict.fromkeys(_listed(origin, kind))
+        if args.match is None or args.match.match(secret_id)
+    ]
+    journal = Journal(_journal_path(args), resume=args.resume) if args.apply else None
+    copying = Copying(origin, target, apply=args.apply, overwrite=args.overwrite, rate=args.rate or target.rate)
+    done: dict[str, int] = dict.fromkeys(STATES, 0)
+
+    def items() -> Iterator[dict[str, Any]]:
+        with output.Progress("copying" if args.apply else "comparing", len(found)) as progress:
+            for item in copying.run(found, args.parallel if target.parallel else 1, journal, progress):
+                done[item.state] += 1
+                if not (args.changes and item.state == SAME):
+                    yield item.row
+
+    try:
+        output.show_rows(items(), COLUMNS, args.output)
+    finally:
+        if journal:
+            journal.close()
+    counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
+    output.say(f"{origin.title} → {target.title}: {counted}{'' if args.apply else ' (dry run; --apply writes)'}")
+    if journal:
+        output.say(f"journal: {journal.path}")
+    if done[FAILED]:
+        return NO_ANSWER
+    return NOT_OK if done[DIFFERENT] or done[INVALID] else OK
+
+
+def _listed(origin: Origin, kind: Kind) -> Iterable[str]:
+    from airflow_providers_secrets.cli.output import Progress
+
+    with Progress(f"listing {kind}") as progress:
+        for secret_id in origin.ids(kind):
+            progress.step()
+            yield secret_id
+
+
+# Endpoints.
+
+
+def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Configured:
+    from airflow_providers_secrets.cli import configuration
+    from airflow_providers_secrets.errors import ConfigurationError
+
+    if name == "configured":
+        namespace = argparse.Namespace(backend=None, worker=False, member=None, kwargs=kwargs)
+        found = configuration.configured(namespace)
+    else:
+        configuration.load_airflow()
+        found = configuration.tried(name, configuration.kwargs_from(kwargs) if kwargs is not None else {})
+    if member is not None:
+        found = configuration.member_of(found, member, flag)
+        if not hasattr(found.backend, "get_conn_value"):
+            raise ConfigurationError(
+                f"member {member} ({found.class_path}) is no store; copy from it by --from env or --from file:PATH."
+            )
+    return found
+
+
+def _target(args: argparse.Namespace) -> Target:
+    from airflow_providers_secrets.cli import configuration
+    from airflow_providers_secrets.cli.endpoints import ToBackend, ToMetastore
+    from airflow_providers_secrets.cli.put import settings_of
+    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.lookup import operations
+
+    if args.target == "metastore":
+        configuration.load_airflow()
+        return ToMetastore()
+    if args.target in ("env", "environment") or args.target.startswith("file:"):
+        raise ConfigurationError("--to takes configured, metastore or a backend: values are not written to files.")
+    target = ToBackend(
+        _backend(args.target, args.to_kwargs, args.to_member, TO_MEMBER), settings_of(args.set), as_uri=args.as_uri
+    )
+    if args.apply and not operations.store_capabilities(target.backend)["write"]:
+        raise ConfigurationError(f"{target.title} cannot be written to.")
+    return target
+
+
+def _origin(args: argparse.Namespace, target: Target, kinds: tuple[Kind, ...]) -> Origin:
+    from airflow_providers_secrets.cli import configuration, endpoints
+    from airflow_providers_secrets.lookup.sources import Environment, Metastore
+
+    if args.source.startswith("file:"):
+        return endpoints.FromFile(args.source.removeprefix("file:"), kinds)
+    if args.source in ("env", "environment"):
+        return endpoints.FromSource(Environment())
+    if args.source == "metastore":
+        configuration.load_airflow()
+        return endpoints.FromSource(Metastore())
+    configured = _backend(args.source, args.from_kwargs, args.from_member, FROM_MEMBER)
+    names: dict[Kind, list[str]] | None = None
+    if args.names:
+        names = endpoints.names_from(args.names, kinds)
+    elif not configuration.is_ours(configured.backend):
+        names = _names_elsewhere(target, kinds)
+    return endpoints.FromBackend(configured, names)
+
+
+def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list[str]]:
+    """Return the ids to ask a class for that cannot list: the target's own, the environment's and the metastore's."""
+    from airflow_providers_secrets.cli.endpoints import ToBackend, gathered
+    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup.sources import Environment, Metastore
+
+    origins: list[tuple[str, Callable[[Kind], Iterable[str]]]] = []
+    if isinstance(target, ToBackend):
+        backend = target.backend
+        origins.append((target.title, lambda kind: (one.secret_id for one in operations.listed_ids(backend, kind))))
+    origins += [(source.title, source.ids) for source in (Environment(), Metastore())]
+    names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
+    for kind, secret_id in gathered(origins, kinds):
+        names[kind].append(secret_id)
+    return names
+
+
+# The copying itself.
+
+
+class Copying:
+    """Compares and writes, id by id, in a bounded number of threads.
+
+    :param rate: the most writes in a second, or ``None``: a store that throttles sets the pace by itself.
+    """
+
+    def __init__(self, origin: Origin, target: Target, *, apply: bool, overwrite: bool, rate: float | None) -> None:
+        self._origin = origin
+        self._target = target
+        self._apply = apply
+        self._overwrite = overwrite
+        self._pause = 1 / rate if rate else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def run(
+        self, found: list[tuple[Kind, str]], parallel: int, journal: Journal | None, progress: Progress
+    ) -> Iterator[Item]:
+        """Yield what is or was done about each id, in the order given.
+
+        After an interrupt no further write begins, and those under way end.
+        """
+        collisions = self._collisions(found)
+        pool = concurrent.futures.ThreadPoolExecutor(parallel, thread_name_prefix="copy")
+        try:
+            futures = []
+            for kind, secret_id in found:
+                if journal and (kind, secret_id) in journal.verified:
+                    futures.append(_done(Item(kind, secret_id, SAME, "by the journal")))
+                elif reason := collisions.get((kind, secret_id)):
+                    futures.append(_done(Item(kind, secret_id, INVALID, reason)))
+                else:
+                    futures.append(pool.submit(self._one, kind, secret_id, journal))
+            for future in futures:
+                item = future.result()
+                progress.step(item.state)
+                yield item
+        finally:
+            self._stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _collisions(self, found: list[tuple[Kind, str]]) -> dict[tuple[Kind, str], str]:
+        """Find ids that would be one secret in the target: neither may silently replace the other."""
+        from airflow_providers_secrets.cli.endpoints import Blocked
+
+        by_name: dict[str, list[tuple[Kind, str]]] = {}
+        for kind, secret_id in found:
+            try:
+                by_name.setdefault(f"{self._scope(kind)}{self._target.name(kind, secret_id)}", []).append(
+                    (kind, secret_id)
+                )
+            except Blocked:
+                continue
+        return {
+            one: f"the target cannot tell it from {', '.join(repr(other[1]) for other in ones if other != one)}"
+            for ones in by_name.values()
+            if len(ones) > 1
+            for one in ones
+        }
+
+    def _scope(self, kind: Kind) -> str:
+        return f"{kind}:" if self._target.title == "metastore" else ""
+
+    def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item:
+        from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
+        from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError
+        from airflow_providers_secrets.lookup.decoding import Unusable
+
+        if self._stopped.is_set():
+            return Item(kind, secret_id, FAILED, "interrupted before it began")
+        try:
+            item = self._copied(kind, secret_id)
+        except (Blocked, Unusable, InvalidSecret, SecretRevoked) as error:
+            item = Item(kind, secret_id, INVALID, reason_of(error))
+        except SecretsError as error:
+            item = Item(kind, secret_id, FAILED, reason_of(error))
+        except Exception as error:  # noqa: BLE001  # one id must not end the others
+            item = Item(kind, secret_id, FAILED, f"unexpected {type(error).__name__}")
+        if journal:
+            journal.note(item)
+        return item
+
+    def _copied(self, kind: Kind, secret_id: str) -> Item:
+        from airflow_providers_secrets.cli.endpoints import Blocked, same
+        from airflow_providers_secrets.errors import InvalidSecret
+        from airflow_providers_secrets.lookup.connection_text import fields_of
+        from airflow_providers_secrets.lookup.decoding import Unusable
+
+        self._target.name(kind, secret_id)
+        text = self._origin.text(kind, secret_id)
+        if text is None:
+            raise Blocked("the source does not hold it")
+        if kind == "connections":
+            fields_of(text)
+        self._target.check(kind, text)
+        try:
+            there = self._target.text(kind, secret_id)
+        except (InvalidSecret, Unusable) as error:
+            # It is there, and nobody can use it.
+            if not self._overwrite:
+                return Item(kind, secret_id, DIFFERENT, f"the target's cannot be used: {getattr(error, 'code', error)}")
+            there = ""
+        if there and same(kind, text, there):
+            return Item(kind, secret_id, SAME)
+        if not self._apply:
+            return Item(kind, secret_id, CREATE if there is None else DIFFERENT)
+        if there is not None and not self._overwrite:
+            return Item(kind, secret_id, DIFFERENT)
+        return self._written(kind, secret_id, text, created=there is None)
+
+    def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
+        from airflow_providers_secrets.cli.endpoints import same
+        from airflow_providers_secrets.lookup.operations import AlreadyExists
+
+        self._wait_for_turn()
+        # It exists by somebody else's write, or by an attempt of ours whose answer was lost: reading back tells.
+        with contextlib.suppress(AlreadyExists):
+            self._target.write(kind, secret_id, text, only_if_absent=created)
+        there: str | None = None
+        for pause in PAUSES:
+            time.sleep(pause)
+            there = self._target.text(kind, secret_id)
+            if there is not None and same(kind, text, there):
+                return Item(kind, secret_id, CREATED if created else OVERWRITTEN)
+        what = "nothing" if there is None else "something else"
+        return Item(kind, secret_id, FAILED, f"reading back gave {what}")
+
+    def _wait_for_turn(self) -> None:
+        if not self._pause:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._pause
+        self._stopped.wait(turn - now)
+
+
+def _done(item: Item) -> concurrent.futures.Future[Item]:
+    future: concurrent.futures.Future[Item] = concurrent.futures.Future()
+    future.set_result(item)
+    return future
+
+
+# The journal.
+
+
+class Journal:
+    """A file of one JSON object a line: kind, id, state. Never a value.
+
+    A line that a kill cut off is left out when it is read again.
+
+    :param resume: go on with the file; otherwise it starts anew.
+    :raises ConfigurationError: where it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        from airflow_providers_secrets.errors import ConfigurationError
+
+        self.path = path
+        self.verified: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if resume and path.exists():
+                self._read(path.read_text(encoding="utf-8", errors="replace"))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
+            self._file = os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8")
+            if resume:
+                self._file.write("\n")  # ends a line that was cut off
+        except OSError as error:
+            raise ConfigurationError(
+                f"the journal {path} cannot be written: {error.strerror}; name another by --journal."
+            ) from None
+
+    def _read(self, text: str) -> None:
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                key = (entry["kind"], entry["id"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if entry.get("state") in (CREATED, OVERWRITTEN, SAME):
+                self.verified.add(key)
+            else:
+                self.verified.discard(key)
+
+    def note(self, item: Item) -> None:
+        """Write one item down, at once."""
+        line = json.dumps({"kind": item.kind, "id": item.secret_id, "state": item.state}, ensure_ascii=False)
+        with self._lock:
+            self._file.write(f"{line}\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _journal_path(args: argparse.Namespace) -> Path:
+    if args.journal:
+        return Path(args.journal)
+    members = [args.from_member, args.to_member]
+    what = json.dumps([args.source, args.from_kwargs, args.target, args.to_kwargs, *(members if any(members) else ())])
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "airflow-secrets" / f"copy-{hashlib.sha256(what.encode()).hexdigest()[:12]}.jsonl"

@@ -1,0 +1,364 @@
+"""What ``copy`` reads from and writes to: the metastore, the environment, a file, or a backend's store."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, quoted
+from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
+from airflow_providers_secrets.lookup.decoding import Unusable
+from airflow_providers_secrets.lookup.plan import Kind
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.cli.configuration import Configured
+    from airflow_providers_secrets.lookup.sources import Source
+
+PATIENCE: Final = {"timeout": 60, "max_attempts": 10}
+"""Options of a backend under a copy: a store that throttles is waited for."""
+
+LARGEST: Final = {
+    "aws_ssm": 4096,
+    "aws_secrets_manager": 65536,
+    "hashicorp_vault": 1024 * 1024,
+    "gcp_secret_manager": 65536,
+    "azure_key_vault": 25_000,
+}
+"""The most bytes of a value, by the backend's module. (SSM takes 8192 in the advanced tier.)"""
+
+LONGEST_CONN_ID: Final = 250
+"""The characters of the metastore's column."""
+
+LARGEST_ADVANCED: Final = 8192
+
+WRITES_PER_SECOND: Final = {"gcp_secret_manager": 9.0}
+"""Documented quotas of writes (Google: 600 a minute and project). Elsewhere throttling sets the pace."""
+
+
+class Blocked(Exception):
+    """Why an id cannot be copied, as a clause without any value."""
+
+
+class Origin(ABC):
+    """Where secrets come from."""
+
+    title: str
+
+    @abstractmethod
+    def ids(self, kind: Kind) -> Iterable[str]:
+        """Yield the ids."""
+
+    @abstractmethod
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Return a value as Airflow would parse it.
+
+        :raises Unusable: where nobody can use it.
+        :raises SecretsError: where it is not to be had.
+        """
+
+
+class FromSource(Origin):
+    """The metastore or the environment."""
+
+    def __init__(self, source: Source) -> None:
+        self.title = source.title
+        self._source = source
+
+    def ids(self, kind: Kind) -> Iterable[str]:
+        """Yield the ids that the source holds."""
+        return self._source.ids(kind)
+
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Return a value of the source."""
+        return self._source.text(kind, secret_id)
+
+
+class FromFile(Origin):
+    """A file as ``airflow connections export`` or ``variables export`` writes it: JSON, YAML, or ``ID=VALUE`` lines.
+
+    One object with the keys ``connections`` and ``variables`` holds both kinds; any other holds the one kind asked for.
+    """
+
+    def __init__(self, path: str, kinds: Iterable[Kind]) -> None:
+        self.title = f"file {path}"
+        kinds = tuple(kinds)
+        parsed = _parsed_file(path)
+        if set(parsed) <= {"connections", "variables"} and all(isinstance(v, dict) for v in parsed.values()) and parsed:
+            self._entries: dict[str, Mapping[str, Any]] = parsed
+        elif len(kinds) == 1:
+            self._entries = {kinds[0]: parsed}
+        else:
+            raise ConfigurationError(f"{path} holds one kind of secrets; say which with --kind conn or --kind var.")
+
+    def ids(self, kind: Kind) -> Iterable[str]:
+        """Yield the ids in the file's order."""
+        return list(self._entries.get(kind, ()))
+
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Return a value of the file."""
+        value = self._entries.get(kind, {}).get(secret_id)
+        if kind == "connections" and isinstance(value, Mapping):
+            known = {
+                name: one
+                for name, one in value.items()
+                if name not in ("conn_id", "id", "is_encrypted", "is_extra_encrypted")
+            }
+            return json.dumps({("login" if name == "user" else name): one for name, one in known.items()})
+        if (
+            kind == "variables"
+            and isinstance(value, Mapping)
+            and set(value) <= {"value", "description"}
+            and "value" in value
+        ):
+            value = value["value"]  # as the export writes a variable with a description
+        if value is None or isinstance(value, str):
+            return value
+        return json.dumps(value, ensure_ascii=False)
+
+
+def _parsed_file(path: str) -> dict[str, Any]:
+    from airflow_providers_secrets.cli.configuration import read_file
+
+    text = read_file(path)
+    fault = "is not valid JSON or YAML"
+    parsed: Any = None
+    if path.endswith((".env", ".txt")):
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        if any("=" not in line for line in lines):
+            raise ConfigurationError(f"{path}: write each line as ID=VALUE.")
+        return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    try:
+        if path.endswith((".yaml", ".yml")):
+            import yaml
+
+            parsed = yaml.safe_load(text)
+        else:
+            parsed = json.loads(text)
+    except Exception as error:  # noqa: BLE001  # its message quotes the file, which holds secrets
+        if isinstance(error, json.JSONDecodeError):
+            fault = f"is not valid JSON (line {error.lineno}, column {error.colno})"
+    if not isinstance(parsed, dict):
+        raise ConfigurationError(f"{path} {fault if parsed is None else 'holds no object of ids and values'}.")
+    return {str(name): value for name, value in parsed.items()}
+
+
+class FromBackend(Origin):
+    """A backend's store: one of this package's lists its own ids; for any other class, *names* are asked.
+
+    :param names: the ids to ask for, by kind, where the class cannot list.
+    """
+
+    def __init__(self, configured: Configured, names: Mapping[Kind, Iterable[str]] | None) -> None:
+        from airflow_providers_secrets.cli.configuration import is_ours
+
+        self._backend = configured.fresh(**PATIENCE)
+        self._ours = is_ours(self._backend)
+        self._names = names
+        self.title = self._backend.store if self._ours else configured.class_path
+
+    def ids(self, kind: Kind) -> Iterable[str]:
+        """Yield the ids that are to be asked for."""
+        if self._names is not None:
+            return list(self._names.get(kind, ()))
+        from airflow_providers_secrets.lookup import operations
+
+        if self._backend.rule(kind).prefixes is None:
+            return ()
+        return (one.secret_id for one in operations.listed_ids(self._backend, kind) if one.refused is None)
+
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Look one id up."""
+        failure: str
+        try:
+            if kind == "connections":
+                return cast("str | None", self._backend.get_conn_value(secret_id))
+            return cast("str | None", self._backend.get_variable(secret_id))
+        except SecretsError:
+            raise
+        except Exception as error:  # noqa: BLE001  # another package's class
+            failure = type(error).__name__
+        raise SecretsError(f"{self.title} gave no answer for {quoted(secret_id)}: {failure}.")
+
+
+class Target(ABC):
+    """Where secrets go."""
+
+    title: str
+    parallel = True
+    """Whether several threads may write at once."""
+    rate: float | None = None
+    """The most writes in a second, where the store has a quota."""
+
+    @abstractmethod
+    def name(self, kind: Kind, secret_id: str) -> str:
+        """Return the name under which an id will be; two ids of one name collide.
+
+        :raises Blocked: where it cannot be written.
+        """
+
+    @abstractmethod
+    def check(self, kind: Kind, text: str) -> None:
+        """See that a value can be held.
+
+        :raises Blocked: where it cannot.
+        """
+
+    @abstractmethod
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Return what it holds now, past every cache.
+
+        :raises Unusable: where it holds something that Airflow could not use.
+        """
+
+    @abstractmethod
+    def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> None:
+        """Write one secret as a whole."""
+
+
+class ToBackend(Target):
+    """The store of one of this package's backends.
+
+    :param settings: the store's own settings of a write.
+    """
+
+    def __init__(self, configured: Configured, settings: Mapping[str, str], *, as_uri: bool) -> None:
+        from airflow_providers_secrets.cli.configuration import ours
+
+        ours(configured, "--to-member")
+        self.backend = configured.fresh(**PATIENCE)
+        self.title = self.backend.store
+        slug = self.backend.config.slug
+        self.rate = WRITES_PER_SECOND.get(slug)
+        self._largest = LARGEST.get(slug)
+        if slug == "aws_ssm" and settings.get("tier", "Standard") != "Standard":
+            self._largest = LARGEST_ADVANCED
+        self._settings = settings
+        self._as_uri = as_uri
+
+    def name(self, kind: Kind, secret_id: str) -> str:
+        """Return the first name that a lookup asks for."""
+        plan = self.backend.plan(kind, secret_id)
+        if not plan.names:
+            raise Blocked(str(plan.reason))
+        return str(plan.names[0])
+
+    def check(self, kind: Kind, text: str) -> None:
+        """See that the store's limits and Airflow's parser take the text."""
+        if not text.strip():
+            raise Blocked("it is blank, which not every store can hold")
+        stored = self.backend.encode(kind, self._form(kind, text))
+        self.backend.decode(kind, stored)
+        size = len(stored.encode())
+        if self._largest and size > self._largest:
+            raise Blocked(f"it has {size} bytes; the store holds {self._largest}")
+
+    def _form(self, kind: Kind, text: str) -> str:
+        from airflow_providers_secrets.lookup.connection_text import uri_of
+
+        if kind != "connections":
+            return text
+        fields = fields_of(text)
+        return uri_of(fields) if self._as_uri else json_of(fields)
+
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Read through the very backend."""
+        from airflow_providers_secrets.lookup import operations
+
+        return operations.read(self.backend, kind, secret_id)
+
+    def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> None:
+        """Write by the store's own means."""
+        from airflow_providers_secrets.lookup import operations
+
+        form = self._form(kind, text)
+        operations.write(self.backend, kind, secret_id, form, only_if_absent=only_if_absent, settings=self._settings)
+
+
+class ToMetastore(Target):
+    """Airflow's database."""
+
+    parallel = False
+
+    def __init__(self) -> None:
+        from airflow_providers_secrets.lookup.sources import Metastore
+
+        self._metastore = Metastore()
+        self.title = self._metastore.title
+
+    def name(self, kind: Kind, secret_id: str) -> str:
+        """Return the id itself."""
+        if (kind == "connections" and len(secret_id) > LONGEST_CONN_ID) or not secret_id.isprintable():
+            raise Blocked("the metastore does not allow this id")
+        return secret_id
+
+    def check(self, kind: Kind, text: str) -> None:
+        """See that Airflow's constructor will take the connection."""
+        if kind == "connections" and "conn_type" not in fields_of(text):
+            raise Blocked("it has no connection type, which the metastore needs")
+
+    def text(self, kind: Kind, secret_id: str) -> str | None:
+        """Read the row."""
+        return self._metastore.text(kind, secret_id)
+
+    def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> None:
+        """Write the row in a transaction of its own."""
+        self._metastore.write(kind, secret_id, text, only_if_absent=only_if_absent)
+
+
+def same(kind: Kind, one: str, other: str) -> bool:
+    """Tell whether two texts are one secret: for connections, whether Airflow reads the same fields.
+
+    :raises Unusable: where one of them cannot be read.
+    """
+    if kind == "connections":
+        return fields_of(one) == fields_of(other)
+    return one == other
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something failed, without values, for a table's cell."""
+    if isinstance(error, LookupFailed):
+        return f"{error.code}. {error.advice}"
+    if isinstance(error, (SecretsError, Blocked, Unusable)):
+        return str(error)
+    return type(error).__name__
+
+
+def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
+    """Read a file of ids, one a line; ``conn:ID`` and ``var:KEY`` say the kind, and without one each kind has the id.
+
+    :raises ConfigurationError: where it cannot be read.
+    """
+    from airflow_providers_secrets.cli.arguments import KIND_WORDS
+    from airflow_providers_secrets.cli.configuration import read_file
+
+    names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
+    for line in read_file(path).splitlines():
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        word, found, rest = entry.partition(":")
+        kind = KIND_WORDS.get(word) if found else None
+        for one in names if kind is None else (kind,):
+            if one in names:
+                names[one].append(rest if kind else entry)
+    return names
+
+
+def gathered(origins: Iterable[tuple[str, Any]], kinds: Iterable[Kind]) -> Iterator[tuple[Kind, str]]:
+    """Yield each id that any of *origins* knows, once.
+
+    :param origins: titles and callables of a kind; one that cannot be read is left out.
+    """
+    for kind in kinds:
+        seen: set[str] = set()
+        for _, ids in origins:
+            try:
+                for secret_id in ids(kind):
+                    if secret_id not in seen:
+                        seen.add(secret_id)
+                        yield kind, secret_id
+            except SecretsError:
+                continue

@@ -1,0 +1,133 @@
+"""Explain one lookup: which names are asked for, what the store says, which source Airflow takes. No value is shown.
+
+Of a chain, each member's part: which one answers, which are skipped and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup.operations import ChainExplanation, Explanation, MemberAnswer
+
+NAME: Final = "explain"
+HELP: Final = "explain one lookup: names, answers, who wins, who is shadowed"
+EXAMPLE: Final = "airflow-secrets explain conn smtp_default"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets explain``."""
+    add_kind(parser)
+    add_id(parser)
+    parser.add_argument("--no-metastore", action="store_true", help="leave Airflow's database out")
+    add_backend(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain one lookup.
+
+    :return: ``OK`` where some source has the id, ``NOT_OK`` where none has, ``NO_ANSWER`` where the store gave none.
+    """
+    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
+
+    configured = configuration.configured(args)
+    members = configuration.members_of(configured)
+    kind = KIND_WORDS[args.kind]
+    others: list[Source] = []
+    if args.kind != "config":
+        others = [Environment(), *(() if args.no_metastore else (Metastore(),))]
+    with output.Progress(f"looking {args.id} up"):
+        explained: Explanation | ChainExplanation
+        if members:
+            explained = operations.explain_chain(members, kind, args.id, args.team, others)
+        else:
+            explained = operations.explain(configuration.ours(configured), kind, args.id, args.team, others)
+    if args.output in ("json", "yaml"):
+        output.show_record(dataclasses.asdict(explained), args.output)
+    else:
+        _show(explained)
+    if _without_answer(explained):
+        return NO_ANSWER
+    return OK if explained.winner else NOT_OK
+
+
+def _without_answer(explained: Explanation | ChainExplanation) -> bool:
+    return bool(explained.failed or getattr(explained, "unusable", None))
+
+
+def _show(explained: Explanation | ChainExplanation) -> None:
+    from airflow_providers_secrets.cli.output import show_finding as show
+    from airflow_providers_secrets.lookup.operations import ChainExplanation
+
+    kind = explained.kind.removesuffix("s")
+    team = f" for the team {explained.team}" if explained.team else ""
+    asked = f"{kind} {explained.secret_id}{team}, asked of"
+    if isinstance(explained, ChainExplanation):
+        print(f"{asked} a chain of {len(explained.members)}")
+        for member in explained.members:
+            _show_member(member)
+    else:
+        print(f"{asked} {explained.store}")
+        _show_way(explained)
+    for other in explained.elsewhere:
+        if other.holds is None:
+            show(None, f"{other.source}: not to be asked", other.problem)
+        else:
+            show(True if other.holds else None, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
+    if explained.winner:
+        shadowed = f", which shadows {' and '.join(explained.shadowed)}" if explained.shadowed else ""
+        print(f"Airflow takes it from: {explained.winner}{shadowed}.")
+    elif _without_answer(explained):
+        print("Airflow has no answer: it stops here or finds no further source that holds the id.")
+    else:
+        print("Airflow finds it nowhere.")
+
+
+def _show_member(member: MemberAnswer) -> None:
+    from airflow_providers_secrets.cli.check import ADVICE, FAULT, FINE
+    from airflow_providers_secrets.cli.output import show_finding as show
+    from airflow_providers_secrets.lookup import operations
+
+    reason = f": {member.reason}" if member.reason else ""
+    print(f"{member.title}: {member.role}{reason}")
+    if member.way:
+        _show_way(member.way)
+    elif member.message:
+        show(FAULT, f"{member.outcome}: {member.message}")
+    elif member.outcome != operations.NOT_ASKED:
+        show(FINE if member.outcome == "found" else ADVICE, member.outcome)
+
+
+def _show_way(explained: Explanation) -> None:
+    from airflow_providers_secrets.cli.check import FAULT, FINE
+    from airflow_providers_secrets.cli.output import show_finding as show
+
+    show(explained.enabled, f"{explained.kind} are {'looked up' if explained.enabled else 'not looked up'} here")
+    if explained.enabled and (explained.pattern or explained.exclude_pattern):
+        patterns = (("lookup", explained.pattern), ("exclude", explained.exclude_pattern))
+        show(
+            explained.reason is None,
+            "patterns: " + ", ".join(f"{name} {pattern}" for name, pattern in patterns if pattern),
+        )
+    if explained.reason:
+        show(FAULT, f"the store is not asked: {explained.reason}")
+    for answer in explained.names:
+        took = f" ({answer.milliseconds:.0f} ms)" if answer.milliseconds is not None else ""
+        shared = f", shared cache: {answer.shared}" if answer.shared else ""
+        code = f", {answer.code}" if answer.code else ""
+        ok = {"found": True, "not found": None, "not asked": None}.get(answer.outcome, False)
+        cure = answer.message.rpartition(f"{answer.code}. ")[2] if answer.message and answer.code else answer.message
+        show(ok, f"{answer.name}: {answer.outcome}{code}{took}{shared}", cure)
+    if explained.unusable:
+        show(FAULT, f"Airflow could not use it: {explained.unusable}", "Rewrite it: airflow-secrets put.")
+    elif explained.form:
+        fields = f" with {', '.join(explained.fields)}" if explained.fields else ""
+        show(FINE, f"it reads as {explained.form}{fields}")

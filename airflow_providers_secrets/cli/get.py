@@ -1,0 +1,97 @@
+"""Show what Airflow would be given for an id; values are hidden unless asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.exits import NOT_OK, OK
+
+NAME: Final = "get"
+HELP: Final = "show a connection, variable or configuration value, masked"
+EXAMPLE: Final = "airflow-secrets get conn smtp_default --field host"
+
+MASK: Final = "***"
+OPEN: Final = ("conn_type", "host", "port", "schema")
+"""The fields of a connection that are no secret."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets get``."""
+    add_kind(parser)
+    add_id(parser)
+    parser.add_argument("--show-value", action="store_true", help="show values, passwords included")
+    parser.add_argument(
+        "--field",
+        metavar="FIELD",
+        help="print one field of a connection alone, as it is: password, host, extra …, or extra.KEY",
+    )
+    add_backend(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look the id up, past every cache.
+
+    :return: ``OK``, ``NOT_OK`` where it is absent or has no such field.
+    """
+    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.errors import ConfigurationError, quoted
+    from airflow_providers_secrets.lookup import operations
+
+    configured = configuration.configured(args)
+    backend = configured.fresh()
+    kind = KIND_WORDS[args.kind]
+    if args.field and kind != "connections":
+        raise ConfigurationError("--field is for connections; a variable is shown whole with --show-value.")
+    with output.Progress(f"reading {args.id}"):
+        text = operations.read(backend, kind, args.id, args.team)
+    if text is None:
+        title = getattr(backend, "store", configured.class_path)
+        reason = configuration.is_ours(backend) and backend.plan(kind, args.id, args.team).reason
+        why = f" is not asked for {quoted(args.id)}: {reason}." if reason else f" does not hold {quoted(args.id)}."
+        output.say(f"airflow-secrets get: {title}{why}")
+        return NOT_OK
+    if kind == "connections":
+        return _show_connection(args, text)
+    value = text if args.show_value else MASK
+    if args.output in ("json", "yaml"):
+        output.show_record({"id": args.id, "value": value}, args.output)
+    else:
+        print(value)
+    return OK
+
+
+def _show_connection(args: argparse.Namespace, text: str) -> int:
+    from airflow_providers_secrets.cli import output
+    from airflow_providers_secrets.lookup.connection_text import fields_of
+
+    fields = fields_of(text)
+    if args.field:
+        name, _, key = args.field.partition(".")
+        value = fields.get(name)
+        if key:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            output.say(f"airflow-secrets get: the connection has no {args.field}.")
+            return NOT_OK
+        print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        return OK
+    shown = fields if args.show_value else {name: _masked(name, value) for name, value in fields.items()}
+    if args.output in ("json", "yaml"):
+        output.show_record({"id": args.id, **shown}, args.output)
+        return OK
+    rows = [
+        {"field": name, "value": json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}
+        for name, value in shown.items()
+    ]
+    output.show_rows(rows, ("field", "value"), args.output, args.id)
+    return OK
+
+
+def _masked(name: str, value: Any) -> Any:
+    if name in OPEN:
+        return value
+    return dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK

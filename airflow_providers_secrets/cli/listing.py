@@ -1,0 +1,91 @@
+"""List the ids that the store holds under the backend's prefixes, with version and age where the store has them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_kind, add_output, pattern
+from airflow_providers_secrets.cli.exits import NOT_OK, OK
+
+if TYPE_CHECKING:
+    import re
+
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.lookup.operations import ListedId
+    from airflow_providers_secrets.lookup.plan import Kind
+
+NAME: Final = "list"
+HELP: Final = "list the ids that the store holds, or what they shadow"
+EXAMPLE: Final = "airflow-secrets list conn --shadowed"
+
+COLUMNS: Final = ("id", "name", "version", "changed", "not looked up")
+SHADOWED: Final = ("id", "name", "shadows")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets list``."""
+    add_kind(parser)
+    parser.add_argument("--match", metavar="REGEX", type=pattern, help="only ids that match from their start")
+    parser.add_argument(
+        "--shadowed", action="store_true", help="only ids that the environment or the metastore holds as well"
+    )
+    parser.add_argument("--no-metastore", action="store_true", help="compare with the environment alone")
+    add_backend(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the ids as the store's pages arrive.
+
+    :return: ``OK``, ``NOT_OK`` where there is none.
+    """
+    from airflow_providers_secrets.cli import configuration, output
+
+    backend = configuration.ours(configuration.configured(args))
+    kind = KIND_WORDS[args.kind]
+    with output.Progress(f"listing {kind}") as progress:
+        ids = _ids(backend, kind, args.match, progress)
+        if args.shadowed:
+            rows = _shadowed(backend, kind, ids, metastore=not args.no_metastore)
+            number = output.show_rows(rows, SHADOWED, args.output)
+        else:
+            number = output.show_rows(map(_row, ids), COLUMNS, args.output)
+    if args.output == "table":
+        what = f"{kind} shadow another source" if args.shadowed else kind
+        output.say(f"{number} {what} in {backend.store}")
+    return OK if number else NOT_OK
+
+
+def _ids(
+    backend: SecretLookupMixin, kind: Kind, match: re.Pattern[str] | None, progress: Progress
+) -> Iterator[ListedId]:
+    from airflow_providers_secrets.lookup import operations
+
+    for one in operations.listed_ids(backend, kind):
+        progress.step()
+        if match is None or match.match(one.secret_id):
+            yield one
+
+
+def _row(one: ListedId) -> dict[str, Any]:
+    return {
+        "id": one.secret_id,
+        "name": one.name,
+        "version": one.version,
+        "changed": one.changed,
+        "not looked up": one.refused,
+    }
+
+
+def _shadowed(
+    backend: SecretLookupMixin, kind: Kind, ids: Iterator[ListedId], *, metastore: bool
+) -> Iterator[dict[str, Any]]:
+    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
+
+    others: list[Source] = [Environment(), *((Metastore(),) if metastore else ())]
+    for found in operations.shadowing(backend, kind, ids, others):
+        yield {"id": found.listed.secret_id, "name": found.listed.name, "shadows": list(found.sources)}

@@ -1,0 +1,296 @@
+"""What the command shows: tables, JSON, YAML, plain text, progress; and what it keeps quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import getpass
+import itertools
+import json
+import logging
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_providers_secrets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FIRST_ROWS: Final = 200
+"""The rows that a table's widths are measured by; further ones follow as they come."""
+
+UNFOLDED: Final = 2000
+"""The width of a table that goes to no terminal, in characters."""
+
+PROGRESS_AFTER: Final = 1.0
+"""Seconds after which progress is shown, on a terminal."""
+
+MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}
+"""How a finding is shown: fine, a fault, or a thing to consider."""
+
+
+@contextlib.contextmanager
+def quiet(*, verbose: bool) -> Iterator[None]:
+    """Keep log lines and warnings of Airflow, SDKs and this package out of the output, unless *verbose*.
+
+    What the user must know is said by the command itself, once.
+    """
+    if verbose:
+        yield
+        return
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Airflow adds filters of its own.
+        warnings.showwarning = lambda *_, **__: None
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+class _Collecting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (text := record.getMessage()) not in self.said:
+            self.said.append(text)
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Give the list of what this package warns about meanwhile, each once; nothing of it is shown."""
+    handler = _Collecting()
+    logger = logging.getLogger("airflow_providers_secrets")
+    disabled, propagate = logging.root.manager.disable, logger.propagate
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=DeprecationWarning, message=".*: option '")
+        logging.disable(logging.NOTSET)
+        logger.addHandler(handler)
+        logger.propagate = False
+        try:
+            yield handler.said
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+            logging.disable(disabled)
+            for warning in caught:
+                if (text := str(warning.message)) not in handler.said:
+                    handler.said.append(text)
+
+
+def console(*, errors: bool = False) -> Console:
+    """Return a console that takes every text as it is."""
+    from rich.console import Console
+
+    stream = sys.stderr if errors else sys.stdout
+    # Into a file or pipe, nothing is folded or cut.
+    width = None if stream.isatty() else UNFOLDED
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Tell something beside the output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: str, title: str = "") -> int:
+    """Print *rows* as they come, and return their number.
+
+    :param output: one of :data:`.arguments.FORMATS`; plain has a tab between columns and no heading.
+    """
+    if output == "table":
+        return _table_rows(rows, columns, title)
+    shows = {"json": _json_rows, "yaml": _yaml_rows, "plain": _plain_rows}
+    return shows[output](rows, columns)
+
+
+def _json_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    number = 0
+    for number, row in enumerate(rows, 1):
+        text = json.dumps({column: _plain(row.get(column)) for column in columns}, ensure_ascii=False)
+        print("[" if number == 1 else ",", text, sep="\n", end="")
+    print("\n]" if number else "[]")
+    return number
+
+
+def _yaml_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    import yaml
+
+    number = 0
+    for row in rows:
+        number += 1  # returned
+        print(yaml.safe_dump([{c: _plain(row.get(c)) for c in columns}], sort_keys=False, allow_unicode=True), end="")
+    if not number:
+        print("[]")
+    return number
+
+
+def _plain_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    number = 0
+    for row in rows:
+        number += 1  # returned
+        print("\t".join(_cell(row.get(column)) for column in columns))
+    return number
+
+
+def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title: str) -> int:
+    from rich import box
+    from rich.table import Table
+
+    source = iter(rows)
+    shown = 0
+    widths = [len(column) for column in columns]
+    while batch := [[_cell(row.get(c)) for c in columns] for row in itertools.islice(source, FIRST_ROWS)]:
+        widths = [max(width, *(len(row[i]) for row in batch)) for i, width in enumerate(widths)]
+        table = Table(
+            title=title if not shown else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_header=not shown,
+            show_edge=False,
+        )
+        for column, width in zip(columns, widths, strict=True):
+            table.add_column(column, overflow="fold", min_width=min(width, 12) if sys.stdout.isatty() else width)
+        for row in batch:
+            table.add_row(*row)
+        console().print(table, soft_wrap=False)
+        shown += len(batch)
+    return shown
+
+
+def show_record(record: Mapping[str, Any], output: str) -> None:
+    """Print one object as JSON or YAML; the other formats are the caller's own."""
+    plain = _plain(record)
+    if output == "json":
+        print(json.dumps(plain, indent=2, ensure_ascii=False))
+    else:
+        import yaml
+
+        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as JSON and YAML take it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.timezone.utc).isoformat(timespec="seconds")
+    if isinstance(value, float):
+        return round(value, 1)
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _cell(value: Any) -> str:
+    from airflow_providers_secrets.errors import printable
+
+    plain = _plain(value)
+    if plain is None:
+        return ""
+    if isinstance(plain, bool):
+        return "yes" if plain else "no"
+    return printable(", ".join(map(str, plain)) if isinstance(plain, list) else str(plain), 2000)
+
+
+def show_finding(ok: bool | None, what: str, cure: str | None = None) -> None:  # noqa: FBT001
+    """Print one line with its mark, and the cure under it."""
+    from rich.text import Text
+
+    from airflow_providers_secrets.errors import printable
+
+    mark, style = MARKS[ok]
+    line = Text(f"{mark} ", style=style).append(printable(what, 4000), style="default")
+    console().print(line)
+    if cure:
+        console().print(Text(f"    {printable(cure, 2000)}", style="dim"))
+
+
+class Progress:
+    """One line about work under way, on a terminal and after a second of it.
+
+    :param title: what is being done.
+    :param total: how many steps there will be, where that is known.
+    """
+
+    def __init__(self, title: str, total: int | None = None) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._notes: dict[str, int] = {}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def step(self, note: str | None = None) -> None:
+        """Count one step, and one *note* more."""
+        self._done += 1
+        if note:
+            self._notes[note] = self._notes.get(note, 0) + 1
+
+    def __enter__(self) -> Progress:  # noqa: PYI034  # typing.Self is of Python 3.11
+        if sys.stderr.isatty():
+            self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+
+    def _show(self) -> None:
+        started = time.monotonic()
+        if self._ended.wait(PROGRESS_AFTER):
+            return
+        while True:
+            print(f"\r\x1b[K{self._line(time.monotonic() - started)}", end="", file=sys.stderr, flush=True)
+            if self._ended.wait(0.2):
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+                return
+
+    def _line(self, seconds: float) -> str:
+        so_far = f" {self._done}" if self._done else ""
+        if self._total:
+            so_far = f" {self._done}/{self._total} ({100 * self._done // self._total} %)"
+        notes = "".join(f", {number} {note}" for note, number in self._notes.items())
+        return f"{self._title}{so_far}{notes} · {seconds:.0f} s"
+
+
+# Questions.
+
+
+def ask_secret(prompt: str) -> str:
+    """Ask for a secret on the terminal.
+
+    :raises ConfigurationError: where there is none.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError("There is no terminal to ask for it on; send it on standard input (--stdin).")
+    return getpass.getpass(prompt)
+
+
+def confirmed(question: str) -> bool:
+    """Ask a yes-or-no question on the terminal; only "y" and "yes" are a yes.
+
+    :raises ConfigurationError: where there is none.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError("There is no terminal to ask on; add --yes to go ahead without being asked.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def standard_input() -> str:
+    """Return what comes on standard input, without the newline at its end."""
+    return sys.stdin.read().removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,374 @@
+"""The least rights that a backend's configuration needs, for each store, in the vendor's form and as Terraform.
+
+Pure functions of the backend's options and names. Each form holds placeholders in angle brackets, or ``*``, where the
+configuration does not say enough.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.lookup.plan import KINDS, Kind
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+ACTS: Final = ("list", "write", "delete")
+"""What a policy may allow besides reading."""
+
+KV_2: Final = 2
+"""The version of Vault's KV engine whose paths have ``data/`` and ``metadata/``."""
+
+ROLE: Final = "airflow-secrets"
+"""The name of whatever the policies create."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy in the vendor's own form.
+
+    :param form: what :attr:`text` is: ``json``, ``hcl``, ``sh``.
+    :param text: the policy.
+    :param commands: shell commands that put it in force.
+    :param terraform: the same as Terraform.
+    :param notes: what it cannot say, and what to fill in.
+    """
+
+    form: str
+    text: str
+    commands: str
+    terraform: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a policy is to allow, and what the configuration does not say.
+
+    :param acts: some of :data:`ACTS`, besides reading.
+    """
+
+    acts: Collection[str] = ()
+    account: str = "*"
+    region: str | None = None
+    partition: str = "aws"
+    kms_key: str | None = None
+    project_number: str = "<project-number>"
+    principal: str = "<principal>"
+    vault_id: str = "<key-vault-resource-id>"
+
+
+@dataclass
+class _Scope:
+    """What the names of a backend begin with.
+
+    :param listed: those whose kind is preloaded, or that are to be listed.
+    """
+
+    starts: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+
+
+def policy_for(backend: SecretLookupMixin, wanted: Wanted) -> Policy:
+    """Return the least policy for *backend*.
+
+    :raises ConfigurationError: where no kind is looked up, or the backend is unknown here.
+    """
+    make = _MAKERS.get(backend.config.slug)
+    if make is None:
+        raise ConfigurationError(f"No policy is known for {backend.store}.")
+    scope = _scope(backend, wanted)
+    if not scope.starts:
+        raise ConfigurationError("Every kind is off, so the backend needs no rights.")
+    return make(backend, wanted, scope)
+
+
+def _scope(backend: SecretLookupMixin, wanted: Wanted) -> _Scope:
+    scope = _Scope()
+    kinds: Mapping[Kind, tuple[str, ...]] = {kind: backend.rule(kind).prefixes or () for kind in KINDS}
+    for kind, prefixes in kinds.items():
+        for prefix in prefixes:
+            start = backend.prefix(prefix)
+            if start not in scope.starts:
+                scope.starts.append(start)
+            listed = ("list" in wanted.acts and kind != "config") or kind in backend.options["preload"]
+            if listed and start not in scope.listed:
+                scope.listed.append(start)
+    return scope
+
+
+# AWS.
+
+
+def _statement(sid: str, actions: list[str], resources: list[str], condition: Any = None) -> dict[str, Any]:
+    statement: dict[str, Any] = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def _aws(backend: SecretLookupMixin, wanted: Wanted, statements: list[dict[str, Any]], notes: list[str]) -> Policy:
+    text = json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
+    commands = f"aws iam create-policy --policy-name {ROLE} --policy-document file://policy.json"
+    terraform = f'resource "aws_iam_policy" "airflow_secrets" {{\n  name   = "{ROLE}"\n  policy = <<-EOT\n'
+    terraform += "".join(f"    {line}\n" for line in text.splitlines()) + "  EOT\n}\n"
+    if role := backend.options["role_arn"]:
+        notes.append(f"This is the policy of {role}; whoever assumes it needs sts:AssumeRole on it and its trust.")
+    if wanted.account == "*":
+        notes.append("Name the account with --account to narrow the ARNs further.")
+    if _region(backend, wanted) == "*":
+        notes.append("Name the region with --region to narrow the ARNs further.")
+    return Policy("json", text, commands, terraform, tuple(notes))
+
+
+def _region(backend: SecretLookupMixin, wanted: Wanted) -> str:
+    return str(wanted.region or backend.options["region_name"] or "*")
+
+
+def _kms(wanted: Wanted, service: str, region: str, condition: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Return the key's own statement; AWS's default keys need none, which let the account's principals use them."""
+    if not wanted.kms_key:
+        return []
+    actions = ["kms:Decrypt", *(("kms:GenerateDataKey",) if "write" in wanted.acts else ())]
+    if service == "ssm" and "write" in wanted.acts:
+        actions.append("kms:Encrypt")
+    via = {"kms:ViaService": f"{service}.{region}.amazonaws.com"}
+    return [_statement("UseKey", actions, [wanted.kms_key], {"StringLike": {**via, **condition}})]
+
+
+def _ssm(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+    region = _region(backend, wanted)
+    arn = f"arn:{wanted.partition}:ssm:{region}:{wanted.account}:parameter"
+    under = [f"{arn}{start}*" for start in scope.starts]
+    statements = [_statement("ReadSecrets", ["ssm:GetParameter"], under)]
+    notes = []
+    if scope.listed:
+        # The path itself is the resource of a listing.
+        paths = [f"{arn}{start.rpartition('/')[0]}" for start in scope.listed]
+        statements.append(_statement("ListSecrets", ["ssm:GetParametersByPath"], paths))
+        notes.append("A listing decrypts what it lists: ssm:GetParametersByPath on a path reads everything under it.")
+    if "write" in wanted.acts:
+        statements.append(_statement("WriteSecrets", ["ssm:PutParameter"], under))
+        statements.append(_statement("KeepSettings", ["ssm:DescribeParameters"], ["*"]))
+        notes.append(
+            "A write keeps a parameter's type, key and tier, which ssm:DescribeParameters shows: AWS scopes it to *."
+        )
+    if "delete" in wanted.acts:
+        statements.append(_statement("DeleteSecrets", ["ssm:DeleteParameter"], under))
+    statements += _kms(wanted, "ssm", region, {"kms:EncryptionContext:PARAMETER_ARN": under})
+    return _aws(backend, wanted, statements, notes)
+
+
+def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+    region = _region(backend, wanted)
+    arn = f"arn:{wanted.partition}:secretsmanager:{region}:{wanted.account}:secret:"
+    # Secrets Manager adds a hyphen and six characters to every name.
+    under = [f"{arn}{start}*-??????" for start in scope.starts]
+    statements = [_statement("ReadSecrets", ["secretsmanager:GetSecretValue"], under)]
+    notes = []
+    if scope.listed:
+        actions = ["secretsmanager:BatchGetSecretValue", "secretsmanager:ListSecrets"]
+        statements.append(_statement("ListSecrets", actions, ["*"]))
+        notes.append(
+            "Listing shows the names and descriptions of all secrets of the account: AWS scopes it to * alone."
+        )
+    if "write" in wanted.acts:
+        # CreateSecret is judged by the name alone, before the six characters are known.
+        creating = [f"{arn}{start}*" for start in scope.starts]
+        statements.append(_statement("CreateSecrets", ["secretsmanager:CreateSecret"], creating))
+        actions = ["secretsmanager:PutSecretValue", "secretsmanager:UpdateSecret", "secretsmanager:DescribeSecret"]
+        statements.append(_statement("WriteSecrets", actions, under))
+    if "delete" in wanted.acts:
+        statements.append(_statement("DeleteSecrets", ["secretsmanager:DeleteSecret"], under))
+    statements += _kms(wanted, "secretsmanager", region, {"kms:EncryptionContext:SecretARN": under})
+    return _aws(backend, wanted, statements, notes)
+
+
+# Vault.
+
+
+def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+    options = backend.options
+    mount: str | None = options["mount_point"]
+    version = 1 if str(options["kv_engine_version"]) == "1" else 2
+    rules: dict[str, list[str]] = {}
+
+    def allow(path: str, *capabilities: str) -> None:
+        rules.setdefault(path, []).extend(c for c in capabilities if c not in rules.get(path, ()))
+
+    for start in scope.starts:
+        if mount is None:
+            raise ConfigurationError(
+                "With mount_point null each id names its own mount, so no policy follows from the options."
+            )
+        within = start.removeprefix(f"{mount}/").removesuffix("/")
+        below = f"{within}/*" if within else "*"
+        data = f"{mount}/data/{below}" if version == KV_2 else f"{mount}/{below}"
+        metadata = f"{mount}/metadata/{below}" if version == KV_2 else data
+        allow(data, "read")
+        if start in scope.listed:
+            allow(metadata, "list")
+            allow(metadata.removesuffix("*"), "list")
+        if "write" in wanted.acts:
+            allow(data, "create", "update")
+        if "delete" in wanted.acts:
+            allow(data, "delete")
+    hcl = "\n".join(
+        f'path "{path}" {{\n  capabilities = [{", ".join(json.dumps(one) for one in capabilities)}]\n}}\n'
+        for path, capabilities in rules.items()
+    )
+    namespace = options.get("namespace")
+    before = f"export VAULT_NAMESPACE={namespace}\n" if namespace else ""
+    auth = str(options["auth_type"])
+    at = options.get("auth_mount_point") or auth
+    commands = f"{before}vault policy write {ROLE} policy.hcl\n{_vault_login(auth, at)}"
+    terraform = (
+        f'resource "vault_policy" "airflow_secrets" {{\n  name   = "{ROLE}"\n  policy = <<-EOT\n'
+        + "".join(f"    {line}\n" if line else "\n" for line in hcl.splitlines())
+        + "  EOT\n}\n"
+    )
+    if auth == "approle":
+        terraform += (
+            '\nresource "vault_approle_auth_backend_role" "airflow_secrets" {\n'
+            f'  backend        = "{at}"\n  role_name      = "{ROLE}"\n'
+            "  token_policies = [vault_policy.airflow_secrets.name]\n"
+            "  token_ttl      = 3600\n  token_max_ttl  = 14400\n}\n"
+        )
+    notes = ["OpenBao takes the same policy; its command is bao."]
+    if str(options["kv_engine_version"]) == "auto":
+        notes.append("It is for KV version 2; for version 1 set kv_engine_version to 1, and print it again.")
+    if scope.listed:
+        notes.append("A listing shows names, and no values.")
+    return Policy("hcl", hcl, commands, terraform, tuple(notes))
+
+
+def _vault_login(auth: str, at: str) -> str:
+    if auth == "approle":
+        return (
+            f"vault write auth/{at}/role/{ROLE} token_policies={ROLE} token_ttl=1h token_max_ttl=4h\n"
+            f"vault read -field=role_id auth/{at}/role/{ROLE}/role-id\n"
+            f"vault write -f -field=secret_id auth/{at}/role/{ROLE}/secret-id"
+        )
+    if auth == "token":
+        return f"vault token create -policy={ROLE} -period=24h"
+    if auth in ("kubernetes", "jwt", "azure", "gcp", "aws_iam"):
+        mount = "aws" if auth == at == "aws_iam" else at
+        return f"vault write auth/{mount}/role/<role> token_policies={ROLE} token_ttl=1h"
+    return f"# Attach the policy {ROLE} to whoever logs in by {auth} at auth/{at}."
+
+
+# Google.
+
+
+CUSTOM_ROLES: Final = {
+    "list": ("airflowSecretsLister", "secretmanager.secrets.list"),
+    "create": ("airflowSecretsCreator", "secretmanager.secrets.create"),
+    "delete": ("airflowSecretsDeleter", "secretmanager.secrets.delete"),
+}
+"""Roles of one permission each, where Google's own roles hold more than is needed."""
+
+
+def _google(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+    project = backend.options.get("project_id") or "<project-id>"
+    location = backend.options.get("location")
+    inside = f"projects/{wanted.project_number}/" + (f"locations/{location}/" if location else "") + "secrets/"
+    expression = " || ".join(f'resource.name.startsWith("{inside}{start}")' for start in scope.starts)
+    condition = {"title": ROLE, "expression": expression}
+    notes = ["resource.name holds the project's number, not its id: gcloud projects describe shows it."]
+    scoped = ["roles/secretmanager.secretAccessor"]
+    unscoped: list[str] = []
+    custom: list[str] = []
+    if "write" in wanted.acts:
+        scoped.append("roles/secretmanager.secretVersionAdder")
+        custom.append("create")
+        notes.append("Creating a secret is judged on the project: no condition on a prefix can hold there.")
+    if "delete" in wanted.acts:
+        custom.append("delete")
+    if scope.listed:
+        custom.append("list")
+        notes.append("Listing is judged on the project: it shows the names of all its secrets.")
+    for act in custom:
+        (scoped if act == "delete" else unscoped).append(f"projects/{project}/roles/{CUSTOM_ROLES[act][0]}")
+    bindings: list[dict[str, Any]] = [
+        *({"role": role, "members": [wanted.principal], "condition": condition} for role in scoped),
+        *({"role": role, "members": [wanted.principal]} for role in unscoped),
+    ]
+    commands = [
+        f"gcloud iam roles create {CUSTOM_ROLES[act][0]} --project={project} --permissions={CUSTOM_ROLES[act][1]}"
+        for act in custom
+    ]
+    blocks = [
+        f'resource "google_project_iam_custom_role" "{CUSTOM_ROLES[act][0]}" {{\n  project     = "{project}"\n'
+        f'  role_id     = "{CUSTOM_ROLES[act][0]}"\n  title       = "{CUSTOM_ROLES[act][0]}"\n'
+        f'  permissions = ["{CUSTOM_ROLES[act][1]}"]\n}}\n'
+        for act in custom
+    ]
+    for one in bindings:
+        role = str(one["role"])
+        given = f"expression={expression},title={ROLE}" if "condition" in one else "None"
+        commands.append(
+            f"gcloud projects add-iam-policy-binding {project} --member='{wanted.principal}' "
+            f"--role={role} --condition='{given}'"
+        )
+        name = re.sub(r"\W", "_", re.split(r"[./]", role)[-1]).lower()
+        block = f'resource "google_project_iam_member" "airflow_{name}" {{\n  project = "{project}"\n'
+        block += f'  role    = "{role}"\n  member  = "{wanted.principal}"\n'
+        if "condition" in one:
+            block += f'  condition {{\n    title      = "{ROLE}"\n    expression = {json.dumps(expression)}\n  }}\n'
+        blocks.append(f"{block}}}\n")
+    text = json.dumps({"bindings": bindings, "version": 3}, indent=2)
+    return Policy("json", text, "\n".join(commands), "\n".join(blocks), tuple(notes))
+
+
+# Azure.
+
+AZURE_ROLES: Final = {
+    "read": ("Key Vault Secrets User", "4633458b-17de-408a-b874-0445c86b69e6"),
+    "write": ("Key Vault Secrets Officer", "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"),
+}
+"""Azure's built-in roles and their ids: "Azure built-in roles for Security" in Microsoft's documentation."""
+
+
+def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+    # "Secrets User" holds readMetadata besides getSecret, and with it listing.
+    role, role_id = AZURE_ROLES["write" if {"write", "delete"} & set(wanted.acts) else "read"]
+    definition = f"/providers/Microsoft.Authorization/roleDefinitions/{role_id}"
+    text = json.dumps(
+        {
+            "properties": {
+                "roleDefinitionId": definition,
+                "principalId": wanted.principal,
+                "scope": wanted.vault_id,
+            }
+        },
+        indent=2,
+    )
+    commands = (
+        f'az role assignment create --role "{role}" --assignee-object-id {wanted.principal} --scope {wanted.vault_id}'
+    )
+    terraform = (
+        'resource "azurerm_role_assignment" "airflow_secrets" {\n'
+        f'  scope                = "{wanted.vault_id}"\n  role_definition_name = "{role}"\n'
+        f'  principal_id         = "{wanted.principal}"\n}}\n'
+    )
+    whole = (
+        "Azure scopes a role to a vault or to one secret, never to a prefix: everything in this vault can be read. "
+        "Keep Airflow's secrets in a vault of their own."
+    )
+    single = (
+        f"For single secrets, assign it on {wanted.vault_id}/secrets/NAME instead ({', '.join(scope.starts)}…); "
+        "such a principal cannot list."
+    )
+    return Policy("json", text, commands, terraform, (whole, single))
+
+
+_MAKERS: Final[dict[str, Callable[[Any, Wanted, _Scope], Policy]]] = {
+    "aws_ssm": _ssm,
+    "aws_secrets_manager": _secrets_manager,
+    "hashicorp_vault": _vault,
+    "gcp_secret_manager": _google,
+    "azure_key_vault": _azure,
+}

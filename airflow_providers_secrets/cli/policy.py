@@ -1,0 +1,83 @@
+"""Print the least rights that this very configuration needs, in the store's own form or as Terraform. Asks no store.
+
+It allows reading under the prefixes, and listing only where preload needs it; --allow adds what an operator needs.
+Of a chain, one policy for each member.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+from airflow_providers_secrets.cli.arguments import add_backend, add_output
+from airflow_providers_secrets.cli.exits import OK
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.cli.policies import Policy
+
+NAME: Final = "policy"
+HELP: Final = "print the least policy for this configuration"
+EXAMPLE: Final = "airflow-secrets policy --account 123456789012 --terraform"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets policy``."""
+    parser.add_argument(
+        "--allow",
+        choices=("list", "write", "delete"),
+        action="append",
+        default=[],
+        help="allow this as well; repeatable",
+    )
+    parser.add_argument("--terraform", action="store_true", help="print Terraform")
+    parser.add_argument("--commands", action="store_true", help="print the shell commands that put it in force")
+    parser.add_argument("--account", metavar="ID", help="AWS: the account (*)")
+    parser.add_argument("--region", metavar="NAME", help="AWS: the region, where the options do not say it")
+    parser.add_argument("--partition", metavar="NAME", help="AWS: aws, aws-cn, aws-us-gov")
+    parser.add_argument("--kms-key", metavar="ARN", help="AWS: the customer's key that encrypts the secrets")
+    parser.add_argument("--project-number", metavar="N", help="Google: the project's number")
+    parser.add_argument("--principal", metavar="WHO", help="Google: the member; Azure: the principal's object id")
+    parser.add_argument("--vault-id", metavar="ID", help="Azure: the vault's resource id")
+    add_backend(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the policy; what it cannot say goes to standard error."""
+    from airflow_providers_secrets.cli import configuration, output, policies
+
+    configured = configuration.configured(args)
+    named = ("account", "region", "partition", "kms_key", "project_number", "principal", "vault_id")
+    given = {name: value for name in named if (value := getattr(args, name))}
+    wanted = policies.Wanted(acts=tuple(args.allow), **given)
+    members = configuration.members_of(configured)
+    if not members:
+        policy = policies.policy_for(configuration.ours(configured), wanted)
+        if args.output in ("json", "yaml"):
+            output.show_record(dataclasses.asdict(policy), args.output)
+        else:
+            _show(policy, args)
+        return OK
+    found = {member.title: policies.policy_for(member.backend, wanted) for member in members if member.is_ours}
+    if args.output in ("json", "yaml"):
+        output.show_record({title: dataclasses.asdict(policy) for title, policy in found.items()}, args.output)
+        return OK
+    for member in members:
+        if member.is_ours:
+            print(f"# {member.title}")
+            _show(found[member.title], args)
+        else:
+            output.say(f"# {member.title}: no policy; it is none of this package's stores")
+    return OK
+
+
+def _show(policy: Policy, args: argparse.Namespace) -> None:
+    from airflow_providers_secrets.cli.output import say
+
+    shown = [policy.terraform] if args.terraform else [] if args.commands else [policy.text]
+    if args.commands:
+        shown.append(policy.commands)
+    print("\n".join(one.rstrip("\n") for one in shown))
+    for note in policy.notes:
+        say(f"# {note}")

@@ -1,0 +1,135 @@
+"""Write a connection or variable by the store's own means. It is checked first as Airflow would parse it.
+
+The value comes from standard input (--stdin), from a prompt, or, of a connection, from fields; a password never from an
+argument, which other users of the host and the shell's history would see.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.exits import NOT_OK, OK
+
+NAME: Final = "put"
+HELP: Final = "write a connection or variable"
+EXAMPLE: Final = "airflow-secrets put conn db --conn-type postgres --host db.example.com --login reader --ask-password"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``airflow-secrets put``."""
+    from airflow_providers_secrets.cli import uri
+
+    add_kind(parser, "conn", "var")
+    add_id(parser)
+    parser.add_argument("--stdin", action="store_true", help="read the whole value from standard input")
+    uri.add_fields(parser)
+    parser.add_argument("--as-uri", action="store_true", help="write a connection as URI instead of JSON")
+    parser.add_argument("--if-not-exists", action="store_true", help="leave one that exists as it is, and end with 1")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, and write nothing")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="the store's own settings of a write (key_id=…, tier=…); repeatable",
+    )
+    add_backend(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write one secret.
+
+    :return: ``OK``, ``NOT_OK`` where it exists and is to be left.
+    """
+    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.errors import quoted
+    from airflow_providers_secrets.lookup import operations
+
+    configured = configuration.configured(args)
+    backend = configuration.ours(configured)
+    kind = KIND_WORDS[args.kind]
+    settings = settings_of(args.set)
+    name = operations.target_name(backend, kind, args.id, args.team)
+    text = _value(args)
+    done: dict[str, Any] = {"id": args.id, "name": name, "version": None}
+    if args.dry_run:
+        with output.Progress(f"reading {name}"):
+            exists = operations.read(configured.fresh(), kind, args.id, args.team) is not None
+        done["state"] = ("exists" if args.if_not_exists else "would replace") if exists else "would create"
+        code = NOT_OK if exists and args.if_not_exists else OK
+    else:
+        code = OK
+        try:
+            with output.Progress(f"writing {name}"):
+                written = operations.write(
+                    backend,
+                    kind,
+                    args.id,
+                    text,
+                    team=args.team,
+                    only_if_absent=args.if_not_exists,
+                    settings=settings,
+                )
+            done |= {"state": "created" if written.created else "replaced", "version": written.version}
+        except operations.AlreadyExists:
+            done["state"], code = "exists", NOT_OK
+    if args.output in ("json", "yaml"):
+        output.show_record(done, args.output)
+    else:
+        version = f", version {done['version']}" if done["version"] else ""
+        print(f"{backend.store}: {quoted(name)} {done['state']}{version}")
+    return code
+
+
+def settings_of(given: list[str]) -> dict[str, str]:
+    """Return the settings of ``--set NAME=VALUE``.
+
+    :raises ConfigurationError: for one without ``=``.
+    """
+    from airflow_providers_secrets.errors import ConfigurationError
+
+    settings = {}
+    for one in given:
+        name, found, value = one.partition("=")
+        if not found or not name:
+            raise ConfigurationError("--set takes NAME=VALUE.")
+        settings[name] = value
+    return settings
+
+
+def _value(args: argparse.Namespace) -> str:
+    """Return the text to write, as Airflow will parse it.
+
+    :raises ConfigurationError: where there is none, or Airflow could not parse it.
+    """
+    from airflow_providers_secrets.cli import output, uri
+    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
+    from airflow_providers_secrets.lookup.decoding import Unusable
+
+    fields_given = uri.any_field(args)
+    if args.kind == "var":
+        if fields_given:
+            raise ConfigurationError("a variable has no fields; send its value on standard input (--stdin).")
+        text = output.standard_input() if args.stdin else output.ask_secret("Value: ")
+        if not text.strip():
+            raise ConfigurationError("the value is blank, which not every store can hold.")
+        return text
+    if args.stdin and fields_given:
+        raise ConfigurationError("--stdin reads the whole connection; leave it or the fields out.")
+    reason: str
+    try:
+        if fields_given:
+            fields = uri.fields_from(args)
+        else:
+            text = output.standard_input() if args.stdin else output.ask_secret("Connection (URI or JSON): ")
+            fields = fields_of(text)
+            if not args.as_uri:
+                return text if text.lstrip().startswith("{") else json_of(fields)
+        return uri_of(fields) if args.as_uri else json_of(fields)
+    except Unusable as error:
+        reason = str(error)
+    raise ConfigurationError(f"Airflow could not use this connection: {reason}.")

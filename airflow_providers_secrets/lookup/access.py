@@ -1,0 +1,323 @@
+"""The one way to a store: one client, one login, bounded time, one retry layer."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+from tenacity.stop import stop_when_event_set
+
+from airflow_providers_secrets.errors import LookupFailed, MissingDependencyError, SecretNotFound, SecretsError
+from airflow_providers_secrets.lookup.config import StoreConfig
+from airflow_providers_secrets.lookup.deadline import DeadlineCall
+from airflow_providers_secrets.lookup.forks import collector_paused, no_fork
+from airflow_providers_secrets.lookup.outcomes import ERRORS, RETRIED, advice
+from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Lists, Outcome, Store, seconds_left
+
+Result = TypeVar("Result")
+
+MAX_VALUE_LENGTH: Final = 1024 * 1024
+"""The longest text taken from a store, in characters; every store's own limit is far below."""
+
+MAX_LISTING_LENGTH: Final = 8 * 1024 * 1024
+"""The most that one listing holds, names and texts, in characters."""
+
+MAX_OVERDUE: Final = 8
+"""How many calls may hang beyond their deadline before further ones are refused at once."""
+
+OVERDUE_PROBE: Final = 60.0
+"""Seconds after which one more call is made all the same, to find out whether the store still hangs."""
+
+clock = time.monotonic
+
+BACKOFF: Final[Mapping[Outcome, tuple[float, float]]] = {
+    Outcome.UNAVAILABLE: (0.1, 2.0),
+    Outcome.THROTTLED: (1.0, 5.0),
+}
+"""Bounds in seconds of the first and of the longest pause before another attempt, with full jitter
+(AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+
+LATE_IMPORTS: Final = ("_strptime", "encodings.idna")
+"""What the standard library imports by itself for a date and for a host's name, whichever SDK asks for it."""
+
+_stores: dict[bytes, Store] = {}
+"""Every store of this process by fingerprint. A forked child inherits them: they hold neither sockets nor locks."""
+
+_loaded: set[bytes] = set()
+"""The fingerprints of those whose SDKs and data files are loaded."""
+
+
+def store_of(config: StoreConfig) -> Store:
+    """Return the process's one store of *config*, without its SDK."""
+    store = _stores.get(config.fingerprint)
+    if store is None:
+        with no_fork():
+            store = _stores.setdefault(config.fingerprint, config.make_store())
+    return store
+
+
+def loaded_store(config: StoreConfig) -> Store:
+    """Return the process's one store of *config*, whose SDK and data files are loaded.
+
+    Imports run in the calling thread: in another one they would wait for what the caller is importing itself.
+
+    :raises MissingDependencyError: naming the extra, where an SDK is not installed.
+    """
+    store = store_of(config)
+    if config.fingerprint not in _loaded:
+        with no_fork(), collector_paused():
+            load_modules(store.imports())
+            for module in (*LATE_IMPORTS, *store.late_imports):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
+            store.preload()
+        _loaded.add(config.fingerprint)
+    return store
+
+
+def load_modules(extras: Mapping[str, str]) -> None:
+    """Import modules, each with the extra that brings it.
+
+    :raises MissingDependencyError: naming the extra.
+    """
+    for module, extra in extras.items():
+        # Also where it is known: another thread may be importing it, and is waited for.
+        missing: str | None = None
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            missing = error.name or module
+        if missing is not None:
+            raise MissingDependencyError(
+                f"{missing} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
+            )
+
+
+class StoreAccess:
+    """Calls one store, from any number of threads.
+
+    Nothing is made before the first call. A call runs in a thread of its own, since no SDK's time-outs bound a
+    server that sends a byte now and then: the caller leaves it behind at the deadline. That also keeps an exception
+    that Airflow raises from a signal (``AirflowTaskTimeout``) out of the SDK's locks.
+
+    :param config: which store, and how it is reached.
+    """
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+        self._connecting = threading.Lock()
+        self._clients: list[Any] = []
+        self._overdue: set[DeadlineCall[Any]] = set()
+        self._last_overdue = 0.0
+        self._muted = False
+
+    @property
+    def clients(self) -> list[Any]:
+        """The clients made so far and still in use, one at most as a rule."""
+        return self._clients
+
+    def ask(self, name: str, within: float) -> str | None:
+        """Return the store's text of *name*, or ``None`` where it proves that there is none.
+
+        :param within: seconds after which the call is left behind.
+        :raises LookupFailed: for everything else.
+        :raises MissingDependencyError: where the SDK is not installed.
+        """
+        try:
+            return self.call(name, within, lambda store, client: self._fetched(store, client, name))
+        except SecretNotFound:
+            return None
+
+    def ask_for_all(self, prefix: str, within: float) -> dict[str, str | None]:
+        """Return everything whose name starts with *prefix*: the texts, or ``None`` where only the name is known.
+
+        :param within: seconds after which the call is left behind.
+        :raises LookupFailed: where the listing is not to be had, or larger than :data:`MAX_LISTING_LENGTH`.
+        :raises MissingDependencyError: where the SDK is not installed.
+        """
+        try:
+            return self.call(prefix, within, lambda store, client: self._listed(store, client, prefix))
+        except SecretNotFound:
+            return {}
+
+    def call(self, name: str, within: float, exchange: Callable[[Store, Any], Result], act: str = "give") -> Result:
+        """Return what *exchange* returns of store and client, retried while that may help.
+
+        :param name: what to call the subject in an error.
+        :param within: seconds after which the call is left behind.
+        :param act: the verb of an error's message: give, list, write, delete or identify.
+        :raises LookupFailed: where there is no result in time.
+        :raises MissingDependencyError: where the SDK is not installed.
+        """
+        store = loaded_store(self._config)
+        self._mute(store)
+        if len(self._overdue) >= MAX_OVERDUE and clock() - self._last_overdue < OVERDUE_PROBE:
+            raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang", act=act)
+        call = DeadlineCall(
+            lambda given_up: self._exchanged(store, name, exchange, given_up, act),
+            within,
+            self._leave_behind,
+            self._overdue.discard,
+        )
+        if not call.finished():
+            raise self.failure(name, Outcome.UNAVAILABLE, f"no answer within {within:.3g} s", act=act)
+        # The error is raised from here, so that no frame of the SDK hangs on the traceback: their local
+        # variables hold requests and answers.
+        if call.error is not None:
+            raise call.error
+        result: Result | None = call.result
+        if result is None:
+            raise self.failure(name, Outcome.UNAVAILABLE, "the lookup's thread was ended", act=act)
+        return result
+
+    def _leave_behind(self, call: DeadlineCall[Any]) -> None:
+        self._overdue.add(call)
+        self._last_overdue = clock()
+        if self._connecting.locked():
+            # Perhaps by this very call: whoever comes next makes a client of its own.
+            self._connecting = threading.Lock()
+
+    def _exchanged(
+        self,
+        store: Store,
+        name: str,
+        exchange: Callable[[Store, Any], Result],
+        given_up: threading.Event,
+        act: str,
+    ) -> Result:
+        """Exchange with the store until the answer is final; pauses and attempts end when *given_up* is set.
+
+        :raises SecretsError: any failure, as this package's own error and unchained.
+        """
+        _in_lookup.set(True)
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: self._outcome(store, error) in RETRIED),
+            wait=lambda state: self._pause(store, state),
+            stop=stop_when_event_set(given_up)
+            | stop_after_attempt(self._config.max_attempts)
+            | stop_before_delay(seconds_left()),
+            sleep=sleep_using_event(given_up),
+            reraise=True,
+        )
+        try:
+            answer: Result = retrying(self._attempt, store, exchange)
+            return answer
+        except SecretsError as error:
+            failure: SecretsError = error
+        except Exception as error:  # noqa: BLE001  # every failure is classified
+            codes = tuple(store.codes(error)) or (type(error).__name__,)
+            failure = self.failure(name, self._outcome(store, error), *codes, act=act)
+        raise failure
+
+    def _attempt(self, store: Store, exchange: Callable[[Store, Any], Result]) -> Result:
+        """Make one exchange, and one more on a new client where the login had expired."""
+        client = self._client(store)
+        try:
+            return exchange(store, client)
+        except Exception as error:
+            if store.expired_login.isdisjoint(store.codes(error)):
+                raise
+            with contextlib.suppress(ValueError):
+                self._clients.remove(client)
+        # Outside the handler: the old error's frames hold the request.
+        return exchange(store, self._client(store))
+
+    def _client(self, store: Store) -> Any:
+        """Return the client, made by the first thread that needs one; the others wait, until their own deadlines."""
+        if clients := self._clients:
+            return clients[-1]
+        connecting = self._connecting
+        if not connecting.acquire(timeout=min(seconds_left(), threading.TIMEOUT_MAX)):
+            raise TimeoutError
+        try:
+            if not self._clients:
+                self._clients.append(store.connect())
+            return self._clients[-1]
+        finally:
+            connecting.release()
+
+    def _fetched(self, store: Store, client: Any, name: str) -> str:
+        answer = store.fetch(client, name)
+        if answer.name is not None and answer.name != name:
+            raise self.failure(name, Outcome.INVALID, "the answer is for another name", MALFORMED)
+        if len(answer.text) > MAX_VALUE_LENGTH:
+            raise self.failure(name, Outcome.INVALID, f"its value is longer than {MAX_VALUE_LENGTH} characters")
+        return answer.text
+
+    def _listed(self, store: Store, client: Any, prefix: str) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        length = 0
+        assert isinstance(store, Lists)
+        for listed in store.listing(client, prefix):
+            if not seconds_left():  # nobody waits any more
+                raise TimeoutError
+            name, text = listed.name, listed.text
+            length += len(name) + len(text or "")
+            if length > MAX_LISTING_LENGTH:
+                raise self.failure(prefix, Outcome.INVALID, f"all of it is longer than {MAX_LISTING_LENGTH} characters")
+            # What is too long to be answered is left to a read of its own, which says so.
+            found[name] = text if text is None or len(text) <= MAX_VALUE_LENGTH else None
+        return found
+
+    def _outcome(self, store: Store, error: BaseException) -> Outcome | None:
+        """Classify *error* by its most specific code that a table knows."""
+        if isinstance(error, SecretsError) or not isinstance(error, Exception):
+            return None
+        known = (store.outcomes.get(code) or COMMON_OUTCOMES.get(code) for code in store.codes(error))
+        # What no table knows is a failure all the same, and never an absence.
+        return next((outcome for outcome in known if outcome), Outcome.UNAVAILABLE)
+
+    def _pause(self, store: Store, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, Exception):
+            return 0.0
+        first, longest = BACKOFF[self._outcome(store, error) or Outcome.UNAVAILABLE]
+        pause = wait_random_exponential(multiplier=first, max=longest)(state)
+        return max(pause, store.retry_after(error) or 0.0)
+
+    def failure(self, name: str, outcome: Outcome | None, *codes: str, act: str = "give") -> LookupFailed:
+        """Make the error of a call about *name*; the first of *codes* is shown, the first known one has the advice."""
+        outcome = outcome or Outcome.UNAVAILABLE
+        own = store_of(self._config).advice
+        return ERRORS[outcome](self._config.title, name, codes[0], advice(codes, outcome, own), act)
+
+    def _mute(self, store: Store) -> None:
+        if not self._muted:
+            mute(store.muted_loggers)
+            self._muted = True
+
+
+_in_lookup = contextvars.ContextVar("_in_lookup", default=False)
+
+
+def mute(loggers: Iterable[str]) -> None:
+    """Keep SDKs' loggers from giving secret values away, for our calls alone."""
+    for name in loggers:
+        logging.getLogger(name).addFilter(_silent_in_lookups)
+
+
+def _silent_in_lookups(record: logging.LogRecord) -> bool:
+    """Drop what an SDK logs below WARNING in our calls; its calls for anybody else log as ever.
+
+    What is logged above goes without its traceback: error trackers send the local variables of frames, which hold
+    requests and answers.
+    """
+    if not _in_lookup.get():
+        return True
+    record.exc_info = record.exc_text = None
+    return record.levelno >= logging.WARNING

@@ -1,0 +1,365 @@
+"""What can be answered for a store's names, in this order: memory, the shared cache, a listing, the store.
+
+Airflow builds a backend many times over in a process and forks freely. So whatever is expensive or holds a
+socket, a thread or a lock is reached from here, from one :class:`Answers` for each :class:`.StoreConfig`, found by its
+fingerprint and made anew in every forked child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.lookup import cache
+from airflow_providers_secrets.lookup.access import StoreAccess, store_of
+from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache, jittered
+from airflow_providers_secrets.lookup.config import StoreConfig
+from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.metrics import Counts
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.outcomes import ERRORS
+from airflow_providers_secrets.stores.base import Outcome
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup.shared_cache import SharedCache, SharedEntry
+
+OUTAGE: Final = "\0outage"
+"""The name under which processes tell each other that the store gave no answer; no store has such a name."""
+
+LISTING: Final = "\0listing\0"
+"""Stands before the prefix whose listing an entry holds; no store has such a name."""
+
+MAX_LISTING_BYTES: Final = cache.MAX_BYTES // 2
+"""The most that a listing takes of a process's cache."""
+
+SECRET_PARTS: Final = ("SECRET_ACCESS_KEY", "SESSION_TOKEN")
+"""How variables end that change with each set of temporary credentials; the id beside them tells who asks."""
+
+SHORTEST: Final = 0.01
+"""The fewest seconds that a call gets when the deadline is near."""
+
+REOPENING_PAUSE: Final = 60.0
+"""Seconds until the shared cache's place is tried again, where it could not be used."""
+
+Ask = Callable[[str, float], str | None]
+
+_FAILURES: Final = {error.__name__: outcome for outcome, error in ERRORS.items()}
+
+
+class Answers:
+    """Answers for one store in one process. Any number of threads may use it.
+
+    :param config: which store, and how long what it said counts.
+    """
+
+    def __init__(self, config: StoreConfig) -> None:
+        self.config = config
+        self.access = StoreAccess(config)
+        """The way to the store itself, past every cache."""
+        self.counts = Counts(config.slug)
+        """How this process's lookups ended."""
+        self._lifetimes: Lifetimes = config.lifetimes
+        self._cache = ProcessCache(self._lifetimes, self._broken)
+        self._shared: SharedCache | None = None
+        self._asker = b""
+        self._opening = threading.RLock()
+        self._is_opening = False
+        self._opening_again_at = 0.0
+
+    def read(self, name: str, prefix: str | None = None) -> Entry:
+        """Return what the store says of *name*, or said within the time to live.
+
+        :param prefix: *name* begins with it, and may be answered from a listing of all names that do.
+        :raises LookupFailed: where there is neither a text nor a proof that there is none, at the latest after
+            ``timeout`` seconds.
+        :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
+        :raises MissingDependencyError: where an SDK is not installed.
+        """
+        entry = self._cache.fresh(name)
+        if entry is None:
+            return self._refresh(name, prefix)
+        if entry.text is None:
+            self.counts.negative_hits += 1
+        else:
+            self.counts.hits += 1
+        return entry
+
+    def _refresh(self, name: str, prefix: str | None) -> Entry:
+        deadline = time.monotonic() + self.config.timeout
+        try:
+            if not self._lifetimes.ttl:
+                return Entry(self._timed_call(self.access.ask, name, deadline), 0.0)
+            shared = self._opened()
+            if prefix is not None and (entry := self._from_listing(name, prefix, shared, deadline)):
+                return entry
+            return self._fresh_or_stale(name, self.access.ask, shared, deadline)
+        finally:
+            self.counts.tell()
+
+    def _timed_call(self, ask: Ask, name: str, deadline: float) -> str | None:
+        """Call the store, and count the call."""
+        started = time.monotonic()
+        failure: LookupFailed | None = None
+        try:
+            return ask(name, max(SHORTEST, deadline - started))
+        except LookupFailed as error:
+            failure = error
+            raise
+        finally:
+            self.counts.called(time.monotonic() - started, failure)
+
+    def _from_listing(self, name: str, prefix: str, shared: SharedCache | None, deadline: float) -> Entry | None:
+        """Answer *name* from the listing of *prefix*, or give ``None`` where only a read of its own will."""
+
+        def ask_for_all(_: str, within: float) -> str:
+            text = json.dumps(self.access.ask_for_all(prefix, within), ensure_ascii=False)
+            if sys.getsizeof(text) > MAX_LISTING_BYTES:
+                code = f"all of it takes more than {MAX_LISTING_BYTES} bytes"
+                raise self.access.failure(prefix, Outcome.INVALID, code)
+            return text
+
+        halfway = deadline - self.config.timeout / 2  # the rest is for the read in its place
+        try:
+            listing = self._fresh_or_stale(LISTING + prefix, ask_for_all, shared, halfway)
+        except LookupFailed as error:
+            warn(("listing", self.config.title, prefix), "Falling back to single reads: %s", error)
+            return None
+        assert listing.text is not None
+        names = listing.decoded.get(LISTING)
+        if names is None:
+            names = listing.decoded[LISTING] = json.loads(listing.text)
+        text = names.get(name)
+        if text is None and (name in names or cache.clock() >= listing.fresh_until):
+            return None
+        return self._cache.keep(name, Entry(text, listing.fresh_until))
+
+    def _fresh_or_stale(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+        """Return the entry of *name* from memory, else by one flight; an expired value where the store gives none."""
+        failure: LookupFailed
+        try:
+            return self._cache.fresh(name) or self._cache.single_flight(
+                name, lambda: self._share_or_ask(name, ask, shared, deadline), deadline - time.monotonic()
+            )
+        except TimeoutError:
+            failure = self.access.failure(name, Outcome.UNAVAILABLE, f"no answer within {self.config.timeout:g} s")
+        except StoreUnavailable as error:
+            failure = error
+        stale = self._cache.stale(name)
+        if stale is None:
+            raise failure.with_traceback(None) from None
+        self.counts.stale += 1
+        warn(("stale", self.config.title), "Serving the last known value: %s", failure)
+        return stale
+
+    def _share_or_ask(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+        """Look where other processes may have left it, and ask the store for what they have not."""
+        if shared is None:
+            return self._ask_store(name, ask, None, deadline)
+
+        def counts(said: SharedEntry) -> bool:
+            return said.age < self._lifetime(name, said.text) * cache.JITTER[0]
+
+        if entry := self._adopt(name, shared.get(name, counts)):
+            return entry
+        # Half of the time is for another process's call, the other half for one of our own.
+        with shared.flight(name, max(0.0, (deadline - time.monotonic()) / 2), counts):
+            return self._adopt(name, shared.get(name, counts)) or self._ask_store(name, ask, shared, deadline)
+
+    def _adopt(self, name: str, said: SharedEntry | None) -> Entry | None:
+        """Take over what another process wrote, and give it if it still counts.
+
+        :raises LookupFailed: what the store told the other process.
+        """
+        if said is None:
+            return None
+        lifetime = self._lifetime(name, said.text)
+        entry = Entry(said.text, cache.clock() + jittered(lifetime) - said.age)
+        counts = cache.clock() < entry.fresh_until
+        self.counts.shared_hits += counts
+        if said.failure is None:
+            self._cache.keep(name, entry)  # if only to stand in while the store gives no answer
+            return entry if counts else None
+        self._cache.forget(name)
+        if not counts:
+            return None
+        error, code = said.failure
+        raise self.access.failure(name, _FAILURES.get(error), code)
+
+    def _ask_store(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+        if refusal := self._cache.refusal(name) or self._outage(name, shared):
+            raise refusal
+        try:
+            text = self._timed_call(ask, name, deadline)
+        except LookupFailed as error:
+            self._cache.note_failure(name, error)
+            if shared and self._is_still_of_who_asks(shared):
+                self._tell_failure(name, error, shared)
+            raise
+        self._cache.answered(name)
+        if shared and self._is_still_of_who_asks(shared):
+            shared.put(name, text)
+            if self._outage_so_far(shared)[0]:
+                shared.put(OUTAGE, "0")
+        return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text))))
+
+    def _lifetime(self, name: str, text: str | None) -> float:
+        return self._lifetimes.listing if name.startswith(LISTING) else self._lifetimes.of(text)
+
+    # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
+
+    def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
+        if not isinstance(error, StoreUnavailable):
+            shared.put(name, None, (type(error).__name__, error.code))
+            return
+        failures, age = self._outage_so_far(shared)
+        shared.put(OUTAGE, str(failures + 1 if age <= Breaker.WITHIN else 1))
+
+    def _outage(self, name: str, shared: SharedCache | None) -> LookupFailed | None:
+        """Return the error that stands for a call while processes have found the store to be down."""
+        if shared is None:
+            return None
+        failures, age = self._outage_so_far(shared)
+        return self._broken(name) if failures >= Breaker.FAILURES and age < Breaker.PAUSE else None
+
+    def _outage_so_far(self, shared: SharedCache) -> tuple[int, float]:
+        """Return how many calls in a row had no answer, and the seconds since the last one."""
+        said = shared.get(OUTAGE)
+        return (int(said.text), said.age) if said and said.text else (0, 0.0)
+
+    def _broken(self, name: str) -> LookupFailed:
+        code = f"{Breaker.FAILURES} lookups in a row had no answer; one is tried about every {Breaker.PAUSE:g} s"
+        return self.access.failure(name, Outcome.UNAVAILABLE, code)
+
+    # The shared cache.
+
+    def _opened(self) -> SharedCache | None:
+        """Open the shared cache where there is to be one and its key is known."""
+        if not self.config.shared_cache:
+            return None
+        asker = store_of(self.config).asker()
+        if self._shared and asker != self._asker:
+            self._shared = None  # a file changed hands: what was told before was told to somebody else
+        if self._shared or cache.clock() < self._opening_again_at:
+            return self._shared
+        with self._opening:
+            if self._is_opening:  # Airflow's key is itself kept in a store, and this very lookup is to find it
+                return None
+            self._is_opening = True
+            try:
+                with no_fork():  # here, so that who shares nothing does not load it
+                    from airflow_providers_secrets.lookup import shared_cache
+
+                    shared_cache.load_client(self.config)
+                keys = self.config.shared_cache_key or shared_cache.airflow_keys()
+                if keys:
+                    lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
+                    self._asker = asker
+                    self._shared = shared_cache.opened(self.config, keys, self._identity(), lifetime)
+                    if self._shared is None:
+                        self._opening_again_at = cache.clock() + REOPENING_PAUSE
+            finally:
+                self._is_opening = False
+        return self._shared
+
+    def _identity(self) -> bytes:
+        """Identify the store and who asks it, so that nobody is answered what another was told."""
+        prefixes = tuple(store_of(self.config).env_prefixes)
+        environment = [
+            (name, value)
+            for name, value in sorted(_environment().items())
+            if name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
+        ]
+        told = json.dumps(environment).encode() + self._asker
+        return hashlib.sha256(self.config.identity + told).digest()
+
+    def _is_still_of_who_asks(self, shared: SharedCache) -> bool:
+        """Tell whether an answer belongs into *shared*: the login may be somebody else's since."""
+        return shared is self._shared and store_of(self.config).asker() == self._asker
+
+    def cached(self, name: str) -> tuple[str, str | None]:
+        """Say in words what this process's cache and the shared cache hold of *name*; ``None``: no shared cache.
+
+        :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
+        """
+        entry = self._cache.fresh(name) or self._cache.stale(name)
+        shared = self.shared_cache()
+        return _in_words(entry), _shared_in_words(shared.get(name), self._lifetimes) if shared else None
+
+    def shared_cache(self) -> SharedCache | None:
+        """Return the shared cache; ``None`` where there is none, or no key for it yet.
+
+        :raises ConfigurationError: where it cannot be used and the user must fix it.
+        """
+        return self._opened() if self._lifetimes.ttl else None
+
+    def forget_values(self) -> list[object]:
+        """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""
+        self._cache.clear()
+        return [*self.access.clients, self._shared]
+
+
+def _in_words(entry: Entry | None) -> str:
+    if entry is None:
+        return "not cached"
+    expired = "" if cache.clock() < entry.fresh_until else ", expired"
+    return f"{'absent' if entry.text is None else 'present'}{expired}"
+
+
+def _shared_in_words(said: SharedEntry | None, lifetimes: Lifetimes) -> str:
+    if said is None:
+        return "not cached"
+    what = said.failure[1] if said.failure else "present" if said.text is not None else "absent"
+    return f"{what}, {said.age:.0f} s old{'' if said.age < lifetimes.of(said.text) else ', expired'}"
+
+
+def _environment() -> dict[str, str]:
+    """Return a copy of the environment, which other threads may be changing."""
+    for _ in range(100):
+        with contextlib.suppress(KeyError, RuntimeError):
+            return dict(os.environ)
+    return {}
+
+
+_answers: dict[bytes, Answers] = {}
+_inherited: list[object] = []
+
+
+def answers_of(config: StoreConfig) -> Answers:
+    """Return the process's one :class:`Answers` for *config*."""
+    answers = _answers.get(config.fingerprint)
+    if answers is None:
+        answers = _answers.setdefault(config.fingerprint, Answers(config))
+    return answers
+
+
+def counts_of_this_process() -> dict[str, dict[str, int]]:
+    """Return the counts of every store that this process has asked for anything, by the backend's module."""
+    found: dict[str, Counter[str]] = {}
+    for answers in list(_answers.values()):
+        found.setdefault(answers.config.slug, Counter()).update(answers.counts.so_far())
+    return {slug: dict(counts) for slug, counts in found.items()}
+
+
+def reset_after_fork() -> None:
+    """Forget every client, login, answer, lock and thread of this process; the next lookup starts from nothing.
+
+    Runs by itself in a forked child, which drops its parent's values with that.
+    """
+    global _answers  # noqa: PLW0603
+    for answers in _answers.values():
+        # What the parent connected is kept alive unused: its destructors could close connections that the parent
+        # still uses, or wait for threads that do not exist here.
+        _inherited.extend(answers.forget_values())
+    _answers = {}
+
+
+os.register_at_fork(after_in_child=reset_after_fork)

@@ -1,0 +1,278 @@
+"""What the process remembers of a store: values, proven absences, failures, and how long each counts.
+
+Nothing here knows of a store, a network or Airflow. Time is :data:`clock`'s.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from cachetools import FIFOCache
+
+from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+
+clock = time.monotonic
+"""Seconds that no change of the host's clock moves."""
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""The most that the values of one cache take in memory; the oldest go first."""
+
+JITTER: Final = (0.8, 1.0)
+"""By what a time to live is multiplied, jittered for each entry, so that processes started together do not ask
+together ever after."""
+
+FIRST_FORGOTTEN: Final = 2.0
+"""Seconds for which a name is not asked for again after the store gave no answer; doubled by each further time."""
+
+LAST_FORGOTTEN: Final = 60.0
+"""The most seconds of :data:`FIRST_FORGOTTEN`, doubled."""
+
+
+class Entry:
+    """What a store said of one name.
+
+    :param text: the secret's text; ``None`` where the store proved that there is none.
+    :param fresh_until: when it stops to count, by :data:`clock`.
+    """
+
+    __slots__ = ("decoded", "fresh_until", "text")
+
+    def __init__(self, text: str | None, fresh_until: float) -> None:
+        self.text = text
+        self.fresh_until = fresh_until
+        self.decoded: dict[str, Any] = {}
+        """The decoded text by kind, so that a hit does not decode again."""
+
+    def __repr__(self) -> str:
+        return f"Entry({'absent' if self.text is None else 'present'})"
+
+
+def jittered(seconds: float) -> float:
+    """Return *seconds*, less what :data:`JITTER` takes off."""
+    return seconds * random.uniform(*JITTER)  # noqa: S311  # spreads load, hides nothing
+
+
+class Lifetimes:  # no NamedTuple: making one takes longer than importing a module
+    """How long answers count, in seconds, and how many are kept.
+
+    :param ttl: of a value. Zero turns everything here off: each lookup asks the store.
+    :param negative_ttl: of an absence, a denial, a revoked or unusable secret.
+    :param max_stale: how long an expired value may stand in while the store gives no answer.
+    :param size: entries kept at most.
+    """
+
+    __slots__ = ("max_stale", "negative_ttl", "size", "ttl")
+
+    def __init__(self, ttl: float, negative_ttl: float, max_stale: float, size: int) -> None:
+        self.ttl = ttl
+        self.negative_ttl = negative_ttl
+        self.max_stale = max_stale
+        self.size = size
+
+    def of(self, text: str | None) -> float:
+        """Return the seconds for which an answer counts."""
+        return self.negative_ttl if text is None else self.ttl
+
+    @property
+    def listing(self) -> float:
+        """The seconds for which a listing counts, which gives values and proves absences."""
+        return min(self.ttl, self.negative_ttl)
+
+
+class Breaker:
+    """Notices that a store is down, and lets one caller at a time find out whether it still is.
+
+    Not locked: its owner is.
+    """
+
+    FAILURES: Final = 5
+    """How many calls in a row must have had no answer."""
+    WITHIN: Final = 30.0
+    """Seconds after which a failure does not count as following another. (Of calls that each hang for ten, five
+    would not fall within thirty.)"""
+    PAUSE: Final = 15.0
+    """Seconds between two attempts while the store counts as down, before :attr:`PAUSE_JITTER`."""
+    PAUSE_JITTER: Final = (0.8, 1.2)
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._last = 0.0
+        self._probe_at: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store counts as down."""
+        return self._probe_at is not None
+
+    def lets_through(self) -> bool:
+        """Tell whether the store may be asked now; a caller let through an open breaker is its probe."""
+        if self._probe_at is None:
+            return True
+        if clock() < self._probe_at:
+            return False
+        # Whatever becomes of this probe, the next caller waits for its result or as long again.
+        self._open()
+        return True
+
+    def failed(self) -> None:
+        """Note that the store gave no answer."""
+        before, self._last = self._last, clock()
+        self._failures = self._failures + 1 if self._last - before <= self.WITHIN else 1
+        if self.is_open or self._failures >= self.FAILURES:
+            self._open()
+
+    def answered(self) -> bool:
+        """Note that the store answered, whatever it said, and tell whether it had counted as down."""
+        was_open, self._probe_at = self.is_open, None
+        self._failures = 0
+        return was_open
+
+    def _open(self) -> None:
+        self._probe_at = clock() + self.PAUSE * random.uniform(*self.PAUSE_JITTER)  # noqa: S311
+
+
+class _Failure:
+    __slots__ = ("error", "pause", "until")
+
+    def __init__(self, error: LookupFailed, until: float, pause: float) -> None:
+        self.error = error
+        self.until = until
+        self.pause = pause
+
+
+class _Flight:
+    """One caller asks; whoever wants the same name meanwhile waits for the outcome."""
+
+    __slots__ = ("done", "owner", "result")
+
+    def __init__(self) -> None:
+        self.owner = threading.get_ident()
+        self.done = threading.Event()
+        self.result: Entry | LookupFailed | None = None
+
+
+class ProcessCache:
+    """Entries, failures and flights of one store in one process. Any number of threads may use it.
+
+    Does not outlive a fork: its owner makes a new one in the child.
+
+    :param lifetimes: how long answers count.
+    :param refused: makes the error for a name that the open breaker refuses.
+    """
+
+    def __init__(self, lifetimes: Lifetimes, refused: Callable[[str], LookupFailed]) -> None:
+        self._lifetimes = lifetimes
+        self._refused = refused
+        # First in, first out is by age here, and reading moves nothing, so that a hit needs no lock. An entry
+        # counts for its share of the room at least, which bounds their number as well.
+        share = max(1, MAX_BYTES // lifetimes.size)
+        self._entries: FIFOCache[str, Entry] = FIFOCache(
+            share * lifetimes.size, lambda entry: max(share, sys.getsizeof(entry.text))
+        )
+        self._failures: FIFOCache[str, _Failure] = FIFOCache(lifetimes.size)
+        self._flights: dict[str, _Flight] = {}
+        self._breaker = Breaker()
+        self._lock = threading.RLock()  # a signal's handler may look something up, too
+
+    def fresh(self, name: str) -> Entry | None:
+        """Return the entry of *name* if it still counts."""
+        try:
+            entry = self._entries[name]  # its get() would look twice
+        except KeyError:
+            return None
+        return entry if clock() < entry.fresh_until else None
+
+    def stale(self, name: str) -> Entry | None:
+        """Return the expired value of *name* that may stand in while the store gives no answer."""
+        entry = self._entries.get(name)
+        if entry is None or entry.text is None:
+            return None
+        return entry if clock() < entry.fresh_until + self._lifetimes.max_stale else None
+
+    def single_flight(self, name: str, find: Callable[[], Entry], timeout: float) -> Entry:
+        """Call *find* for a name that is not fresh: in one thread, whose result all others wait for.
+
+        :param timeout: seconds to wait for another thread's result.
+        :raises LookupFailed: what *find* raised, in the waiting threads as well.
+        :raises TimeoutError: when the other thread has no result in time.
+        """
+        flight = _Flight()
+        deadline = time.monotonic() + timeout
+        try:
+            # A thread that left its flight by an exception from a signal has no result: one that waited follows.
+            while (other := self._flights.setdefault(name, flight)) is not flight:
+                if other.owner == flight.owner:  # a signal's handler, in the midst of the flight: it cannot wait
+                    return find()
+                if not other.done.wait(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                if isinstance(other.result, Entry):
+                    return other.result
+                if other.result is not None:
+                    raise copy.copy(other.result)
+            try:
+                # Another flight may have landed between this caller's look and its own take-off.
+                flight.result = self.fresh(name) or find()
+            except LookupFailed as error:
+                flight.result = copy.copy(error)
+                raise
+            return flight.result
+        finally:
+            if self._flights.get(name) is flight:
+                del self._flights[name]
+            flight.done.set()
+
+    def refusal(self, name: str) -> LookupFailed | None:
+        """Return the error that stands for asking the store again so soon, or ``None`` where it may be asked."""
+        with self._lock:
+            failure = self._failures.get(name)
+            if failure is not None and clock() < failure.until:
+                return copy.copy(failure.error)
+            return None if self._breaker.lets_through() else self._refused(name)
+
+    def keep(self, name: str, entry: Entry) -> Entry:
+        """Note what was said of *name*, by the store or by another process's cache."""
+        with self._lock:
+            self._entries[name] = entry
+        return entry
+
+    def forget(self, name: str) -> None:
+        """Let nothing said of *name* before count any more."""
+        with self._lock:
+            self._entries.pop(name, None)
+
+    def clear(self) -> None:
+        """Drop everything. Takes no lock: a forked child calls it, whose parent may have held it."""
+        self._entries.clear()
+        self._failures.clear()
+
+    def answered(self, name: str) -> None:
+        """Note that the store itself has just answered for *name*."""
+        with self._lock:
+            self._failures.pop(name, None)
+            self._close_breaker()
+
+    def note_failure(self, name: str, error: LookupFailed) -> None:
+        """Note that a lookup of *name* ended in *error*."""
+        with self._lock:
+            if isinstance(error, StoreUnavailable):
+                before = self._failures.get(name)
+                pause = min(2 * before.pause, LAST_FORGOTTEN) if before and before.pause else FIRST_FORGOTTEN
+                self._failures[name] = _Failure(copy.copy(error), clock() + pause, pause)
+                self._breaker.failed()
+                return
+            # The store has spoken: what it gave before must not come back.
+            self._entries.pop(name, None)
+            self._close_breaker()
+            if ttl := self._lifetimes.negative_ttl:
+                self._failures[name] = _Failure(copy.copy(error), clock() + jittered(ttl), 0.0)
+
+    def _close_breaker(self) -> None:
+        if self._breaker.answered():
+            for name in [name for name, failure in self._failures.items() if failure.pause]:
+                del self._failures[name]

@@ -1,0 +1,131 @@
+"""A connection's fields, and its two texts: the URI and the JSON object. Needs no Airflow.
+
+The rules are those of ``Connection.get_uri`` and ``Connection.from_uri`` (2.11 and 3.x): "Managing Connections" in
+Airflow's documentation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from airflow_providers_secrets.lookup.decoding import Unusable, connection
+from airflow_providers_secrets.options import CONNECTION_FIELDS
+
+EXTRA_KEY: Final = "__extra__"
+"""The query's key under which Airflow keeps an ``extra`` that a query cannot hold."""
+
+
+def fields_of(text: str) -> dict[str, Any]:
+    """Return the fields of a connection that are given, from its URI or JSON; ``extra`` as an object where it is one.
+
+    :param text: what :func:`~airflow_providers_secrets.lookup.decoding.connection` has let pass or would.
+    :raises Unusable: naming what is wrong with *text*, without any of it.
+    """
+    checked = connection(text)
+    fields = json.loads(checked) if checked.lstrip().startswith("{") else _fields_of_uri(checked)
+    given = {name: fields[name] for name in CONNECTION_FIELDS if fields.get(name) not in (None, "")}
+    if "port" in given:
+        given["port"] = int(given["port"])
+    if "conn_type" in given:
+        given["conn_type"] = normal_type(given["conn_type"])
+    if "extra" in given and not (given := {**given, "extra": _object_or_text(given["extra"])})["extra"]:
+        del given["extra"]
+    return given
+
+
+def normal_type(conn_type: str) -> str:
+    """Return a connection type as Airflow names it: ``-`` is ``_``, and ``postgresql`` is ``postgres``."""
+    return "postgres" if conn_type == "postgresql" else conn_type.replace("-", "_")
+
+
+def _object_or_text(extra: Any) -> Any:
+    if isinstance(extra, str):
+        try:
+            parsed = json.loads(extra)
+        except (ValueError, RecursionError):
+            return extra
+        return parsed if isinstance(parsed, dict) else extra
+    return extra
+
+
+def _fields_of_uri(uri: str) -> dict[str, Any]:
+    conn_type, _, rest = uri.partition("://")
+    protocol, nested, after = rest.partition("://")
+    parts = urlsplit(f"//{after if nested else rest}")
+    host = unquote(parts.hostname or "")  # in small letters, as Airflow reads it
+    if "/" in host:
+        host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
+    fields: dict[str, Any] = {
+        "conn_type": conn_type.lower(),
+        "host": f"{protocol}://{host}" if nested else host,
+        "login": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "port": parts.port,
+        "schema": unquote(parts.path[1:]),
+    }
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if query:
+        fields["extra"] = query[EXTRA_KEY] if EXTRA_KEY in query else {k: _parsed(v) for k, v in query.items()}
+    return fields
+
+
+def _parsed(value: str) -> Any:
+    """Return what a value of the query is to Airflow 3, which parses JSON there; Airflow 2 keeps the text."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def json_of(fields: Mapping[str, Any]) -> str:
+    """Return the JSON object of *fields*, in the order of Airflow's own names, without what is not given."""
+    given = {name: fields[name] for name in CONNECTION_FIELDS if fields.get(name) not in (None, "", {})}
+    return json.dumps(given, ensure_ascii=False)
+
+
+def uri_of(fields: Mapping[str, Any]) -> str:
+    """Return the URI of *fields*.
+
+    :raises Unusable: where a URI cannot carry them: ``description``, and what Airflow would not read back.
+    """
+    given = {name: value for name, value in fields.items() if value not in (None, "", {})}
+    if "description" in given:
+        raise Unusable("a URI has no place for the description: use JSON")
+    if "conn_type" not in given:
+        raise Unusable("a URI needs a connection type")
+    protocol, nested, host = str(given.get("host", "")).rpartition("://")
+    uri = f"{given['conn_type'].lower().replace('_', '-')}://" + (f"{protocol}://" if nested else "")
+    login, password = given.get("login"), given.get("password")
+    authority = quote(login, safe="") if login else ""
+    authority += f":{quote(password, safe='')}" if password else ""
+    uri += f"{authority}@" if authority else ""
+    uri += quote(host, safe="")
+    if "port" in given:
+        uri += f":{given['port']}" if host or authority else f"@:{given['port']}"
+    if "schema" in given:
+        uri += f"/{quote(given['schema'], safe='')}"
+    if extra := given.get("extra"):
+        uri += ("?" if "schema" in given else "/?") + _query(extra)
+    expected = {**given, "conn_type": normal_type(given["conn_type"].lower())}
+    try:
+        back = fields_of(uri)
+    except Unusable:
+        back = {}
+    if lost := [name for name in expected if back.get(name) != _comparable(name, expected[name])]:
+        raise Unusable(f"a URI cannot carry this {' and '.join(lost)}: use JSON")
+    return uri
+
+
+def _comparable(name: str, value: Any) -> Any:
+    return _object_or_text(value) if name == "extra" else value
+
+
+def _query(extra: Any) -> str:
+    """Return *extra* as a query; whole, under one key, where some Airflow would not read its values back."""
+    entries = _object_or_text(extra)
+    if isinstance(entries, dict) and all(isinstance(v, str) and _parsed(v) is v for v in entries.values()):
+        return urlencode(entries)
+    return urlencode({EXTRA_KEY: extra if isinstance(extra, str) else json.dumps(extra)})

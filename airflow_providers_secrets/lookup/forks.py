@@ -1,0 +1,229 @@
+"""What happens around a fork: the parent loads what children will need, and no child finds a lock held.
+
+Airflow parses every DAG file and runs every task in a fork of a long-lived process that looks little up itself. So a
+process that has built a backend imports, just before its first fork, whatever a lookup needs: each child inherits that,
+instead of importing it again and again.
+
+The child of a fork has the forking thread alone, and every lock as it was. So it would wait for ever
+
+- for a module that another thread was importing, once it imports it too; and
+- in its first TLS context, where a thread that had spoken TLS was just ending: the last thing it does, behind
+  Python's back, is to free what OpenSSL kept for it, behind one of OpenSSL's global locks.
+
+Airflow forks right after lookups, and every lookup has a thread of its own. So a fork waits for both: some
+milliseconds, as a rule.
+
+An exception that is raised in an at-fork hook is printed and lost (``os.register_at_fork``). A signal's handler may
+raise one at any moment, ``AirflowTaskTimeout`` for example; so handlers wait until the fork is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup.config import StoreConfig
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT: Final = 1.0
+"""Seconds that a fork waits at most for what other threads do, and an import at most for a fork."""
+
+ONE_TASK_MODULES: Final = frozenset({"airflow.sdk.execution_time.execute_workload"})
+"""The main modules of processes that run one task in one child, and end: the pods of a KubernetesExecutor. What such a
+process loads, no second child inherits, so it leaves that to the one that may not even need it."""
+
+ONE_TASK_COMMAND: Final = ["tasks", "run"]
+"""The same, as Airflow 2's command line has it."""
+
+_gate = threading.Condition()
+_busy: dict[int, int] = {}
+"""How often each thread is inside :func:`no_fork`."""
+_forking: int | None = None
+"""The thread that forks."""
+_ending: deque[int] = deque(maxlen=64)
+_collector_pauses = 0
+_unprepared: dict[bytes, StoreConfig] = {}
+_prepared: set[bytes] = set()
+_redelivered: list[Any] = []
+
+
+@contextlib.contextmanager
+def no_fork() -> Iterator[None]:
+    """Let no fork of another thread happen meanwhile, unless this takes longer than :data:`LONGEST_WAIT`.
+
+    For imports and data files alone: never around a network, a login or another lock. Threads do not wait for each
+    other here, so that two that import each other's modules cannot wait for ever.
+    """
+    me = threading.get_ident()
+    with _gate:
+        if _forking not in (None, me):
+            _gate.wait_for(lambda: _forking is None, LONGEST_WAIT)
+        _busy[me] = _busy.get(me, 0) + 1
+    try:
+        yield
+    finally:
+        with _gate:
+            _busy[me] -= 1
+            if not _busy[me]:
+                del _busy[me]
+                _gate.notify_all()
+
+
+def holds_forks() -> bool:
+    """Tell whether the calling thread is inside :func:`no_fork`."""
+    return threading.get_ident() in _busy
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Allocate much without setting off collections of Airflow's whole heap, which costs more than the work."""
+    global _collector_pauses  # noqa: PLW0603
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    _collector_pauses += 1
+    try:
+        yield
+    finally:
+        _collector_pauses -= 1
+        gc.enable()
+
+
+def thread_ending() -> None:
+    """Note that the calling thread is about to end."""
+    _ending.append(threading.get_native_id())
+
+
+def let_threads_end() -> None:
+    """Wait until the threads that were about to end have ended; where the system does not tell, not at all."""
+    latest = time.monotonic() + LONGEST_WAIT
+    while _ending:
+        thread = f"/proc/self/task/{_ending.popleft()}"
+        while os.path.exists(thread) and time.monotonic() < latest:  # noqa: PTH110  # pathlib would be imported for it
+            time.sleep(0.0002)
+
+
+def prepare_before_fork(config: StoreConfig) -> None:
+    """Have what lookups of *config* need loaded just before this process's next fork; until then it is noted only."""
+    if config.fingerprint not in _prepared:
+        _unprepared[config.fingerprint] = config
+
+
+def _prepare() -> None:
+    """Load what children will need: modules and data files, no socket, thread, login or network."""
+    # Its own import is the first thing that children inherit.
+    from airflow_providers_secrets.lookup.resolve import prepare
+
+    while _unprepared:
+        fingerprint, config = _unprepared.popitem()
+        _prepared.add(fingerprint)
+        try:
+            prepare(config)
+        except Exception as error:  # noqa: BLE001  # the lookup that needs it will say it better
+            log.debug("%s: not loaded before a fork (%s).", config.title, type(error).__name__)
+    if gc.get_freeze_count():
+        # The process had frozen its heap for its children (Airflow's DAG processor does): what came since would be
+        # walked by each collection of each child.
+        gc.freeze()
+
+
+def _forks_for_one_task() -> bool:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return getattr(spec, "name", None) in ONE_TASK_MODULES or sys.argv[1:3] == ONE_TASK_COMMAND
+
+
+# The hooks.
+
+
+def _before() -> None:
+    global _forking  # noqa: PLW0603
+    with _signals_deferred():
+        if _unprepared and not _forks_for_one_task():
+            _prepare()
+        me = threading.get_ident()
+        with _gate:
+            _forking = me
+            _gate.wait_for(lambda: not _busy.keys() - {me}, LONGEST_WAIT)
+        let_threads_end()
+
+
+def _after_in_parent() -> None:
+    global _forking  # noqa: PLW0603
+    with _gate:
+        _forking = None
+        _gate.notify_all()
+
+
+def _after_in_child() -> None:
+    global _gate, _forking, _collector_pauses  # noqa: PLW0603
+    _gate = threading.Condition()
+    _forking = None
+    _busy.clear()
+    _ending.clear()
+    _redelivered.clear()
+    if _collector_pauses:
+        # The thread that paused it does not exist here.
+        _collector_pauses = 0
+        gc.enable()
+
+
+@contextlib.contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Run no handler of a signal meanwhile; let the signals that came be raised once more after the fork.
+
+    Handlers run in the main thread alone, so any other thread's fork is left as it is.
+    """
+    for number in _redelivered:
+        number.value = 0  # of a fork before: signal 0 is none
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: handler for number in range(1, signal.NSIG) if callable(handler := _python_handler(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            _redeliver(came)
+
+
+def _python_handler(number: int) -> Any:
+    try:
+        return signal.getsignal(number)
+    except ValueError:  # no signal of this system
+        return None
+
+
+def _redeliver(numbers: list[int]) -> None:
+    """Have the signals *numbers* raised by the last hook in the parent, which is no Python code.
+
+    A handler runs before the next bytecode: in a hook that is written in Python, it would run inside that hook.
+    """
+    import ctypes
+
+    raise_signal = ctypes.CDLL(None)["raise"]
+    for number in numbers:
+        argument = ctypes.c_int(number)
+        _redelivered.append(argument)
+        # Hooks cannot be taken back, so this one is left to raise signal 0, which is none, in later forks.
+        os.register_at_fork(after_in_parent=functools.partial(raise_signal, argument))
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -1,0 +1,83 @@
+"""How a process's lookups ended, counted here and told to Airflow's metrics.
+
+Counting is an addition to an integer: two threads may, rarely, count as one. Telling is done where a call to
+the store or to the shared cache has just taken far longer, never by a hit.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter, deque
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "secrets_backend"
+"""The first part of each metric's name; the second is the backend's module, the third what is counted."""
+
+SET_UP_BY: Final = tuple(f"airflow.{part}_shared.observability.metrics.stats" for part in ("", "sdk."))
+"""Where a component of Airflow 3.2 or later keeps its metrics, and where a task does. Before, both are in
+``airflow.stats``, which imports one of these on later ones."""
+
+
+class Counts:
+    """How often what happened since the process started, for one store.
+
+    :param module: the backend's module, which names the metrics.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.hits = 0
+        """Values answered from memory."""
+        self.negative_hits = 0
+        """Absences answered from memory."""
+        self.shared_hits = 0
+        """Answers that another process had left in the shared cache."""
+        self.stale = 0
+        """Expired values that stood in while the store gave no answer."""
+        self.calls = 0
+        """Calls to the store: reads and listings; attempts and log-ins are not counted apart."""
+        self.errors: Counter[str] = Counter()
+        """Failed calls, by the class of error."""
+        self._module = module
+        self._told: dict[str, int] = {}
+        self._taken: deque[float] = deque(maxlen=1000)
+
+    def so_far(self) -> dict[str, int]:
+        """Return every count by the last part of its metric's name."""
+        named = ("hits", "negative_hits", "shared_hits", "stale", "calls")
+        counts = {name: int(getattr(self, name)) for name in named}
+        return counts | {f"errors.{error}": count for error, count in self.errors.items()}
+
+    def called(self, seconds: float, error: Exception | None = None) -> None:
+        """Count a call to the store."""
+        self.calls += 1
+        self._taken.append(seconds)
+        if error is not None:
+            self.errors[type(error).__name__] += 1
+
+    def tell(self) -> None:
+        """Tell Airflow's metrics what happened since the last time."""
+        stats = _stats()
+        if not stats:
+            return
+        before, self._told = self._told, self.so_far()
+        try:
+            for name, count in self._told.items():
+                if more := count - before.get(name, 0):
+                    stats.incr(f"{PREFIX}.{self._module}.{name}", more)
+            for seconds in self._taken:
+                stats.timing(f"{PREFIX}.{self._module}.call", seconds * 1000)
+            self._taken.clear()
+        except Exception:  # whatever a metrics library raises, it is no reason to fail a lookup
+            log.debug("Airflow's metrics took no count.", exc_info=True)
+
+
+def _stats() -> Any:
+    """Return Airflow's metrics where this process has set them up; nothing is imported for them."""
+    for name in SET_UP_BY:
+        module = sys.modules.get(name)
+        if module is not None and getattr(module, "_factory", None) is not None:
+            return module
+    return getattr(sys.modules.get("airflow.stats"), "Stats", None)

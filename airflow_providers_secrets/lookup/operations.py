@@ -1,0 +1,589 @@
+"""What an operator does with a store: list, read, write, delete, ask who one is, and see how one lookup goes.
+
+Each returns data and prints nothing. What is returned holds no value of a secret, except where it says so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretNotFound, SecretsError, quoted
+from airflow_providers_secrets.lookup.access import store_of
+from airflow_providers_secrets.lookup.answers import Answers, answers_of
+from airflow_providers_secrets.lookup.connection_text import fields_of
+from airflow_providers_secrets.lookup.decoding import Unusable
+from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
+from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
+from airflow_providers_secrets.stores.base import (
+    EXISTS,
+    Deletes,
+    Identifies,
+    Identity,
+    ListedSecret,
+    Lists,
+    Outcome,
+    Store,
+    StoreError,
+    Writes,
+    Written,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from airflow_providers_secrets.backends._members import Member
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.lookup.sources import Source
+
+BATCH_SECONDS: Final = 0.2
+"""Seconds for which one step of a listing gathers names; a page that takes longer ends the step."""
+
+
+class AlreadyExists(LookupFailed, FileExistsError):
+    """A write was to create a name that exists."""
+
+
+@dataclass(frozen=True)
+class ListedId:
+    """One id that a store holds under a prefix.
+
+    :param secret_id: the id as lookups ask for it, spelled as the store spells it; a team's own one begins with
+        ``team--``.
+    :param name: the store's name.
+    :param version: the current version in the store's spelling, where the listing says it.
+    :param changed: when that version was written, where the listing says it.
+    :param refused: why no lookup asks for it, or ``None``.
+    """
+
+    kind: Kind
+    secret_id: str
+    name: str
+    version: str | None = None
+    changed: dt.datetime | None = None
+    refused: str | None = None
+
+
+def store_capabilities(backend: SecretLookupMixin) -> dict[str, bool]:
+    """Say which of list, write, delete and identify the backend's store has."""
+    store = store_of(backend.config)
+    protocols = {"list": Lists, "write": Writes, "delete": Deletes, "identify": Identifies}
+    return {act: isinstance(store, protocol) for act, protocol in protocols.items()}
+
+
+def listed_ids(backend: SecretLookupMixin, kind: Kind) -> Iterator[ListedId]:
+    """Yield every id of *kind* that the store holds under the backend's prefixes, as its pages arrive.
+
+    Each step has the backend's ``timeout``; the whole has none. Where a page fails and another attempt may help, the
+    listing starts anew and yields what it has not yielded yet.
+
+    :raises ConfigurationError: where the kind is off or the store cannot list.
+    :raises LookupFailed: where a page is not to be had.
+    """
+    prefixes = backend.rule(kind).prefixes
+    if prefixes is None:
+        raise ConfigurationError(f"Lookups of {kind} are off: {backend.prefix_option.format(kind=kind)} is null.")
+    if not isinstance(store_of(backend.config), Lists):
+        raise ConfigurationError(f"{backend.store} cannot list.")
+    seen: set[str] = set()
+    for prefix in dict.fromkeys(prefixes):
+        for secret in stream(answers_of(backend.config), backend.prefix(prefix)):
+            secret_id = backend.id_of(prefix, secret.name)
+            if secret_id is None or secret.name in seen:
+                continue
+            seen.add(secret.name)
+            yield ListedId(
+                kind, secret_id, secret.name, secret.version, secret.changed, _refused(backend, kind, secret_id)
+            )
+
+
+def _refused(backend: SecretLookupMixin, kind: Kind, secret_id: str) -> str | None:
+    plan = backend.plan(kind, secret_id)
+    if plan.reason and TEAM_SEP in secret_id:
+        # A team's own secret, which only that team's lookups ask for.
+        team, _, of_team = secret_id.rpartition(TEAM_SEP)
+        plan = backend.plan(kind, of_team, team) if team and of_team else plan
+    return plan.reason
+
+
+def stream(answers: Answers, prefix: str) -> Iterator[ListedSecret]:  # noqa: C901  # one loop, and its step
+    """Yield what the store lists under *prefix*, each once; see :func:`listed_ids`."""
+    listing: Iterator[ListedSecret] | None = None
+    seen: set[str] = set()
+    restarts = 0
+
+    def step(store: Store, client: Any) -> tuple[list[ListedSecret], bool]:
+        nonlocal listing, restarts
+        if listing is None:
+            restarts += 1
+            assert isinstance(store, Lists)
+            listing = store.listing(client, prefix)
+        batch: list[ListedSecret] = []
+        until = time.monotonic() + BATCH_SECONDS
+        try:
+            for secret in listing:
+                batch.append(secret)
+                if time.monotonic() > until:
+                    return batch, False
+        except BaseException:
+            # A generator that has raised is at its end: going on with it would cut the listing short.
+            listing = None
+            raise
+        return batch, True
+
+    ended = False
+    while not ended:
+        try:
+            batch, ended = answers.access.call(prefix, answers.config.timeout, step, "list")
+        except SecretNotFound:
+            return
+        if restarts > answers.config.max_attempts:
+            raise answers.access.failure(prefix, None, f"the listing broke off {restarts - 1} times", act="list")
+        for secret in batch:
+            if secret.name not in seen:
+                seen.add(secret.name)
+                yield secret
+
+
+def read(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
+    """Return what Airflow would be given. This is a secret value.
+
+    :raises LookupFailed: as the lookup does.
+    """
+    if kind == "connections":
+        return backend.get_conn_value(secret_id, team)
+    return backend.get_variable(secret_id, team) if kind == "variables" else backend.get_config(secret_id)
+
+
+def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str:
+    """Return the one name under which *secret_id* is to be written: the first that a lookup asks for.
+
+    :raises ConfigurationError: where no lookup would ask for it.
+    """
+    plan = backend.plan(kind, secret_id, team)
+    if not plan.names:
+        raise ConfigurationError(f"{backend.store} is not asked for {quoted(secret_id)} ({kind}): {plan.reason}.")
+    return plan.names[0]
+
+
+def write(  # noqa: PLR0913  # what a write is made of
+    backend: SecretLookupMixin,
+    kind: Kind,
+    secret_id: str,
+    text: str,
+    *,
+    team: str | None = None,
+    only_if_absent: bool = False,
+    settings: Mapping[str, str] | None = None,
+) -> Written:
+    """Write *text*, which Airflow would parse, by the store's own means; what else the name has stays.
+
+    :param settings: the store's own settings of a write (:attr:`~.stores.base.Writes.write_settings`).
+    :raises AlreadyExists: where it is *only_if_absent* and the name exists.
+    :raises ConfigurationError: where no lookup would ask for the name, the store cannot be written to, or a setting is
+        unknown.
+    :raises Unusable: where Airflow could not parse *text*.
+    :raises LookupFailed: where the store does not take it.
+    """
+    name = target_name(backend, kind, secret_id, team)
+    store = store_of(backend.config)
+    if not isinstance(store, Writes):
+        raise ConfigurationError(f"{backend.store} cannot be written to.")
+    given = dict(settings or {})
+    if unknown := set(given) - set(store.write_settings):
+        known = ", ".join(sorted(store.write_settings)) or "none"
+        raise ConfigurationError(f"{backend.store}: unknown setting {quoted(min(unknown))}; known: {known}.")
+    stored = backend.encode(kind, text)
+    backend.decode(kind, stored)
+
+    def exchange(_: Store, client: Any) -> Written | str:
+        try:
+            return store.write(client, name, stored, only_if_absent=only_if_absent, settings=given)
+        except StoreError as error:
+            if EXISTS not in error.codes:
+                raise
+            return EXISTS
+
+    written = answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "write")
+    if isinstance(written, str):
+        raise AlreadyExists(
+            backend.store, name, EXISTS, "Leave out what forbids to replace it, or use another id.", "write"
+        )
+    return written
+
+
+def delete(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str:
+    """Delete an id, recoverably where the store can, and return the name that was deleted.
+
+    :raises SecretNotFound: where there is none.
+    :raises LookupFailed: where the store does not delete it.
+    """
+    name = target_name(backend, kind, secret_id, team)
+    store = store_of(backend.config)
+    if not isinstance(store, Deletes):
+        raise ConfigurationError(f"{backend.store} cannot delete.")
+
+    def exchange(_: Store, client: Any) -> bool:
+        store.delete(client, name)
+        return True
+
+    answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "delete")
+    return name
+
+
+def identify(backend: SecretLookupMixin) -> Identity | None:
+    """Return who the store says is asking; ``None`` where the store cannot say.
+
+    :raises LookupFailed: where it gives no answer.
+    """
+    store = store_of(backend.config)
+    if not isinstance(store, Identifies):
+        return None
+    access = answers_of(backend.config).access
+    return access.call("who is asking", backend.config.timeout, lambda _, client: store.identify(client), "identify")
+
+
+# One lookup, explained.
+
+NOT_CACHED: Final = "not cached"
+
+
+@dataclass(frozen=True)
+class NameAnswer:
+    """What is known of one candidate name, and what the store says of it.
+
+    :param memory: the state in this process's cache.
+    :param shared: the state in the shared cache; ``None`` where there is none.
+    :param outcome: one of :class:`~airflow_providers_secrets.stores.base.Outcome`'s values, or ``"not asked"``.
+    :param code: the store's own code of a failure.
+    :param message: the whole message of a failure.
+    """
+
+    name: str
+    memory: str
+    shared: str | None
+    outcome: str
+    code: str | None = None
+    message: str | None = None
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What another source of Airflow's holds for the same id.
+
+    :param holds: ``None`` where it could not be asked.
+    """
+
+    source: str
+    holds: bool | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The whole way of one lookup.
+
+    :param reason: why no name is asked for, or ``None``.
+    :param usable: whether Airflow can parse what the store holds; ``None`` where it holds nothing or gave no answer.
+    :param unusable: why not.
+    :param form: what it parses as: ``"URI"``, ``"JSON"`` or ``"text"``.
+    :param fields: the connection's fields that are present, without values.
+    :param winner: the source whose answer Airflow takes; ``None`` where none has one.
+    :param shadowed: the sources that hold the id as well, and are never asked.
+    :param final: whether the failure is one at which Airflow asks no further source (``on_denied`` and the like).
+    """
+
+    kind: Kind
+    secret_id: str
+    team: str | None
+    store: str
+    enabled: bool
+    pattern: str | None
+    exclude_pattern: str | None
+    reason: str | None
+    names: tuple[NameAnswer, ...]
+    usable: bool | None
+    unusable: str | None
+    form: str | None
+    fields: tuple[str, ...]
+    elsewhere: tuple[Elsewhere, ...]
+    winner: str | None
+    shadowed: tuple[str, ...]
+    final: bool = False
+
+    @property
+    def failed(self) -> NameAnswer | None:
+        """The name for which the store gave no answer, if there is one."""
+        return next((answer for answer in self.names if answer.message), None)
+
+
+def explain(
+    backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None, others: Sequence[Source] = ()
+) -> Explanation:
+    """Follow one lookup step by step. The store is asked itself, past every cache, as often as the lookup would.
+
+    :param others: the sources that Airflow asks after the backend, in their order.
+    """
+    rule = backend.rule(kind)
+    plan = backend.plan(kind, secret_id, team)
+    answers = answers_of(backend.config)
+    names: list[NameAnswer] = []
+    text: str | None = None
+    failure: SecretsError | None = None
+    for name in plan.names:
+        memory, shared = answers.cached(name)
+        if text is not None or failure is not None:
+            names.append(NameAnswer(name, memory, shared, "not asked"))
+            continue
+        started = time.monotonic()
+        code = message = None
+        try:
+            text = answers.access.ask(name, backend.config.timeout)
+            outcome = "found" if text is not None else "not found"
+        except SecretsError as error:
+            failure = error
+            outcome, code, message = outcome_of(error), getattr(error, "code", None), str(error)
+        names.append(NameAnswer(name, memory, shared, outcome, code, message, (time.monotonic() - started) * 1000))
+    form, fields, unusable = _parsed(backend, kind, text) if text is not None else (None, (), None)
+    elsewhere = tuple(_asked(source, kind, secret_id, team) for source in others)
+    stops = _stops(backend, failure, unusable)
+    sources = [
+        (backend.store, text is not None and unusable is None),
+        *((one.source, bool(one.holds)) for one in elsewhere),
+    ]
+    holding = [source for source, holds in sources if holds]
+    return Explanation(
+        kind=kind,
+        secret_id=secret_id,
+        team=team,
+        store=backend.store,
+        enabled=rule.prefixes is not None,
+        pattern=rule.pattern.pattern if rule.pattern else None,
+        exclude_pattern=rule.exclude.pattern if rule.exclude else None,
+        reason=plan.reason,
+        names=tuple(names),
+        usable=None if text is None else unusable is None,
+        unusable=unusable,
+        form=form,
+        fields=fields,
+        elsewhere=elsewhere,
+        winner=None if stops or not holding else holding[0],
+        shadowed=() if stops else tuple(holding[1:]),
+        final=stops,
+    )
+
+
+def outcome_of(error: SecretsError) -> str:
+    """Return the word for an error's class: denied, unavailable, revoked, invalid, misconfigured."""
+    from airflow_providers_secrets.lookup.outcomes import ERRORS
+
+    return next((outcome.value for outcome, kind in ERRORS.items() if type(error) is kind), Outcome.MISCONFIGURED.value)
+
+
+def _parsed(backend: SecretLookupMixin, kind: Kind, stored: str) -> tuple[str | None, tuple[str, ...], str | None]:
+    try:
+        text = backend.decode(kind, stored)
+        if kind != "connections":
+            return "text", (), None
+        return ("JSON" if text.lstrip().startswith("{") else "URI"), tuple(fields_of(text)), None
+    except Unusable as error:
+        return None, (), str(error)
+
+
+def _asked(source: Source, kind: Kind, secret_id: str, team: str | None) -> Elsewhere:
+    try:
+        return Elsewhere(source.title, source.holds(kind, secret_id, team))
+    except SecretsError as error:
+        return Elsewhere(source.title, None, str(error))
+
+
+def _stops(backend: SecretLookupMixin, failure: SecretsError | None, unusable: str | None) -> bool:
+    """Tell whether Airflow asks no further source."""
+    if unusable is not None:
+        return bool(backend.options["on_invalid"] == "fail")
+    option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
+    return option is not None and backend.options[option] == "fail"
+
+
+# One lookup through a chain, explained.
+
+ANSWERS: Final = "answers"
+SHADOWED: Final = "shadowed"
+HAS_NONE: Final = "has none"
+SKIPPED: Final = "skipped"
+PASSED_OVER: Final = "passed over"
+ENDS: Final = "ends the lookup"
+NOT_ASKED: Final = "not asked"
+
+
+@dataclass(frozen=True)
+class MemberAnswer:
+    """What one member of a chain has to do with an id.
+
+    :param role: what it does in the chain: one of the words above.
+    :param reason: why it is skipped or not asked.
+    :param outcome: as :class:`NameAnswer` has it; ``"not asked"`` also for a member that is skipped.
+    :param message: the whole message of a failure.
+    :param way: the way through a member of this package that is asked.
+    """
+
+    position: int
+    name: str
+    optional: bool
+    role: str
+    reason: str | None
+    outcome: str
+    message: str | None = None
+    way: Explanation | None = None
+
+    @property
+    def title(self) -> str:
+        """The member as messages name it."""
+        return f"member {self.position} ({self.name})"
+
+
+@dataclass(frozen=True)
+class ChainExplanation:
+    """The whole way of one lookup through a chain.
+
+    A member behind the answer is asked all the same, to see whether it is shadowed.
+
+    :param winner: the member or other source whose answer Airflow takes; ``None`` where none has one.
+    :param shadowed: the members and sources that hold the id as well, and are never asked.
+    :param final: whether the failure is one at which Airflow asks no further source.
+    """
+
+    kind: Kind
+    secret_id: str
+    team: str | None
+    members: tuple[MemberAnswer, ...]
+    elsewhere: tuple[Elsewhere, ...]
+    winner: str | None
+    shadowed: tuple[str, ...]
+    final: bool
+
+    @property
+    def failed(self) -> MemberAnswer | None:
+        """The member whose failure ends the lookup, if there is one."""
+        return next((member for member in self.members if member.role == ENDS), None)
+
+
+def explain_chain(
+    members: Sequence[Member], kind: Kind, secret_id: str, team: str | None = None, others: Sequence[Source] = ()
+) -> ChainExplanation:
+    """Follow one lookup through the members of a chain; see :func:`explain`.
+
+    :param others: the sources that Airflow asks after the chain, in their order.
+    """
+    answers: list[MemberAnswer] = []
+    decided: MemberAnswer | None = None
+    final = False
+    for member in members:
+        answer, stops = _member_answer(member, kind, secret_id, team, decided)
+        answers.append(answer)
+        if decided is None and answer.role in (ANSWERS, ENDS):
+            decided, final = answer, stops
+    elsewhere = tuple(_asked(source, kind, secret_id, team) for source in others)
+    holding = [answer.title for answer in answers if answer.role in (ANSWERS, SHADOWED)]
+    of_env = any(answer.name == "env" and answer.role in (ANSWERS, SHADOWED) for answer in answers)
+    # What the member env holds is not told a second time.
+    holding += [one.source for one in elsewhere if one.holds and not (of_env and one.source == "environment")]
+    return ChainExplanation(
+        kind=kind,
+        secret_id=secret_id,
+        team=team,
+        members=tuple(answers),
+        elsewhere=elsewhere,
+        winner=None if final or not holding else holding[0],
+        shadowed=() if final else tuple(holding[1:]),
+        final=final,
+    )
+
+
+def _member_answer(
+    member: Member, kind: Kind, secret_id: str, team: str | None, decided: MemberAnswer | None
+) -> tuple[MemberAnswer, bool]:
+    """Return what *member* has to do with an id, and whether its failure is final.
+
+    :param decided: the member in front of it that has answered or failed.
+    """
+
+    def made(role: str, outcome: str, **more: Any) -> MemberAnswer:
+        reason = more.pop("reason", None)
+        return MemberAnswer(member.position, member.name, member.optional, role, reason, outcome, **more)
+
+    if reason := member.plan(kind, secret_id, team).reason:
+        return made(SKIPPED, NOT_ASKED, reason=reason), False
+    if decided is not None and decided.role == ENDS:
+        return made(NOT_ASKED, NOT_ASKED, reason=f"{decided.title} failed"), False
+    way: Explanation | None = None
+    message: str | None = None
+    if member.is_ours:
+        way = explain(member.backend, kind, secret_id, team)
+        outcome, final = "found" if way.usable else "not found", way.final
+        if failed := way.failed:
+            outcome, message = failed.outcome, failed.message
+        elif way.unusable:
+            outcome, message = Outcome.INVALID.value, f"Airflow could not use it: {way.unusable}"
+    else:
+        outcome, message, final = _foreign_answer(member, kind, secret_id, team)
+    if decided is not None:
+        role = SHADOWED if outcome == "found" else NOT_ASKED
+        return made(role, outcome, reason=f"{decided.title} answers", message=message, way=way), False
+    if message is None:
+        return made(ANSWERS if outcome == "found" else HAS_NONE, outcome, way=way), False
+    role = PASSED_OVER if member.optional and not final else ENDS
+    return made(role, outcome, message=message, way=way), final
+
+
+def _foreign_answer(member: Member, kind: Kind, secret_id: str, team: str | None) -> tuple[str, str | None, bool]:
+    """Ask a member of another package; return the outcome, the message of a failure, and whether that is final."""
+    try:
+        return ("not found" if member.lookups[kind](secret_id, team) is None else "found"), None, False
+    except Exception as error:  # noqa: BLE001  # another package's class
+        failure = member.failure(kind, secret_id, error)
+    if isinstance(failure, SecretsError):
+        return outcome_of(failure), str(failure), False
+    return Outcome.DENIED.value, "It denies the lookup for good, as Airflow's own sources may.", True
+
+
+# What is shadowed.
+
+
+@dataclass(frozen=True)
+class Shadowing:
+    """An id that the store holds, and other sources as well."""
+
+    listed: ListedId
+    sources: tuple[str, ...]
+
+
+def shadowing(
+    backend: SecretLookupMixin, kind: Kind, listed: Iterable[ListedId], others: Sequence[Source]
+) -> Iterator[Shadowing]:
+    """Yield those of *listed* that *others* hold as well: their values are never used while the store answers.
+
+    Ids are compared as the store spells them, since several may be one name there.
+
+    :raises SecretsError: where a source cannot be read.
+    """
+    holders: dict[str, list[str]] = {}
+    for source in others:
+        for secret_id in source.ids(kind):
+            for name in backend.plan(kind, secret_id).names:
+                holders.setdefault(name, []).append(source.title)
+    for one in listed:
+        if one.refused is None and one.name in holders:
+            yield Shadowing(one, tuple(dict.fromkeys(holders[one.name])))
+
+
+def batches(ids: Iterable[ListedId], size: int = 500) -> Iterator[list[ListedId]]:
+    """Yield *ids* in lists of *size* at most, the last one shorter."""
+    source = iter(ids)
+    while batch := list(itertools.islice(source, size)):
+        yield batch

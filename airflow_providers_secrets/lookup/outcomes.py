@@ -1,0 +1,71 @@
+"""Which error and advice stand for each outcome, and which option says what Airflow does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidSecret,
+    LookupFailed,
+    SecretNotFound,
+    SecretRevoked,
+    SecretsError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from airflow_providers_secrets.stores.base import EXISTS, MALFORMED, Outcome
+
+RETRIED: Final = frozenset({Outcome.UNAVAILABLE, Outcome.THROTTLED})
+"""The outcomes that another attempt may change."""
+
+ERRORS: Final[Mapping[Outcome, type[LookupFailed]]] = {
+    Outcome.NOT_FOUND: SecretNotFound,
+    Outcome.DENIED: AccessDenied,
+    Outcome.REVOKED: SecretRevoked,
+    Outcome.UNAVAILABLE: StoreUnavailable,
+    Outcome.THROTTLED: StoreUnavailable,
+    Outcome.INVALID: InvalidSecret,
+    Outcome.MISCONFIGURED: StoreMisconfigured,
+}
+
+ADVICE: Final[Mapping[str | Outcome, str]] = {
+    EXISTS: "Choose another name, or overwrite it.",
+    "CERTIFICATE_VERIFY_FAILED": "Name the CA bundle that signed the server's certificate in the backend's TLS option.",
+    "WRONG_VERSION_NUMBER": "Check the scheme and port of the store's address: that port does not speak TLS.",
+    MALFORMED: "Check that the store's address leads to the store itself, and not to something else.",
+    Outcome.NOT_FOUND: "Create it, or ask for another name.",
+    Outcome.DENIED: "Allow the backend's identity to read it.",
+    Outcome.REVOKED: "Restore it or write a new version.",
+    Outcome.UNAVAILABLE: "Check that the store can be reached from this host and is healthy.",
+    Outcome.THROTTLED: "Ask for fewer lookups (lookup patterns) or raise the store's quota.",
+    Outcome.INVALID: "Rewrite the secret in a form that Airflow reads.",
+    Outcome.MISCONFIGURED: "Fix the backend's options or the environment's credentials.",
+}
+"""What to do about a code or an outcome, where a store's own advice says nothing nearer."""
+
+POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
+    AccessDenied: "on_denied",
+    SecretRevoked: "on_revoked",
+    StoreUnavailable: "on_unavailable",
+    InvalidSecret: "on_invalid",
+    # A store that cannot be asked gives no answer, whoever is to blame: a weaker source must not step in.
+    # StoreMisconfigured is one of these, and so are a missing SDK and what only a first lookup can judge.
+    ConfigurationError: "on_unavailable",
+}
+"""Which option says whether an error lets Airflow fall through to its next source."""
+
+
+def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, str]) -> str:
+    """Return the one cure for the first of *codes* that a table knows, else for *outcome*.
+
+    :param own: the store's own table, which comes first for each.
+    """
+    known_by: list[str | Outcome] = [*codes, outcome]
+    for known in known_by:
+        for table in (own, ADVICE):
+            if known in table:
+                return table[known]
+    return ADVICE[outcome]

@@ -1,0 +1,121 @@
+"""One lookup, top to bottom: id → plan → answers → decode → what Airflow is told."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, quoted
+from airflow_providers_secrets.lookup.access import loaded_store, store_of
+from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.lookup.config import StoreConfig
+from airflow_providers_secrets.lookup.decoding import Unusable
+from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION, advice
+from airflow_providers_secrets.lookup.plan import MAX_CACHED_PLANS, Kind, LookupPlan
+from airflow_providers_secrets.stores.base import Outcome
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.lookup.cache import Entry
+
+log = logging.getLogger(__name__)
+
+
+def prepare(config: StoreConfig) -> None:
+    """Load whatever a lookup of *config* will need: modules and data files, no socket, thread, login or network.
+
+    :raises MissingDependencyError: where an SDK is not installed.
+    """
+    if config.shared_cache:
+        from airflow_providers_secrets.lookup import shared_cache
+
+        shared_cache.load_client(config)
+    loaded_store(config)
+
+
+def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
+    """Return the text that Airflow parses, or ``None`` where the store proves that there is none.
+
+    :raises LookupFailed: where there is no answer; Airflow then asks its next source.
+    """
+    try:
+        plan = backend.plans[kind, secret_id, team_name]
+    except (KeyError, TypeError):  # not seen yet, or no id at all
+        plan = _planned(backend, kind, secret_id, team_name)
+    failure: SecretsError
+    try:
+        return _answered(backend, kind, plan)
+    except SecretsError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001  # nothing else may leave: Airflow would ask a weaker source
+        failure = _unexpected(backend, plan, error)
+    # Of each store: in a chain, one that is down must not hide why another one fails.
+    warn((type(failure), kind, backend.config.fingerprint), "%s lookup failed: %s", kind.capitalize(), failure)
+    # From here, without the frames below: whoever reports the error may send their local variables.
+    raise _as_policy_says(backend, failure.with_traceback(None)) from None
+
+
+def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str | None:
+    """Return the first candidate's text that the store has, as Airflow parses it."""
+    for name, prefix in plan.steps:
+        entry = answers_of(backend.config).read(name, prefix)
+        if entry.text is not None:
+            decoded: str | None = entry.decoded.get(kind)
+            return decoded if decoded is not None else _decoded(backend, kind, name, entry)
+    return None
+
+
+def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> LookupPlan:
+    """Plan a lookup and keep the plan; say why nothing is looked up where nothing is."""
+    plan = backend.plan(kind, secret_id, team_name)
+    if plan.refused:
+        warn(
+            ("refused", kind, plan.reason),
+            "%s: the id %s (%s) is not looked up: %s.",
+            backend.store,
+            quoted(secret_id),
+            kind,
+            plan.reason,
+        )
+        return plan
+    if plan.reason:
+        log.debug("%s: %s (%s) is not looked up: %s.", backend.store, quoted(secret_id), kind, plan.reason)
+    if len(backend.plans) >= MAX_CACHED_PLANS:
+        backend.plans.clear()
+    backend.plans[kind, secret_id, team_name] = plan
+    return plan
+
+
+def _decoded(backend: SecretLookupMixin, kind: Kind, name: str, entry: Entry) -> str:
+    """Decode once for each time that an entry was fetched.
+
+    :raises InvalidSecret: naming the reason, not the value.
+    """
+    assert entry.text is not None
+    try:
+        decoded = entry.decoded[kind] = backend.decode(kind, entry.text)
+        return decoded
+    except Unusable as error:
+        reason = str(error)
+    cure = advice((reason,), Outcome.INVALID, store_of(backend.config).advice)
+    raise InvalidSecret(backend.store, name, reason, cure)
+
+
+def _unexpected(backend: SecretLookupMixin, plan: LookupPlan, error: Exception) -> SecretsError:
+    """Make the error that stands for what no table foresaw. Its own words may hold anything, and are left out."""
+    name = plan.names[0] if plan.names else ""
+    cure = "Report this with the versions that 'airflow-secrets check' prints."
+    return StoreUnavailable(backend.store, name, f"unexpected {type(error).__name__}", cure)
+
+
+def _as_policy_says(backend: SecretLookupMixin, failure: SecretsError) -> Exception:
+    """Return the error that lets Airflow ask its next source, or the one that forbids it."""
+    option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
+    if option is None or backend.options[option] == "next":
+        return failure
+    with no_fork():
+        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+
+    return AirflowSecretsBackendAccessDenied(str(failure))

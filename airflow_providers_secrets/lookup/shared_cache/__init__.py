@@ -1,0 +1,138 @@
+"""A cache that processes share: encrypted entries, told apart by keyed hashes, in a directory, in Redis, or in both.
+
+What it protects, and what not, is in the documentation ("The shared cache"). Nothing in here fails a lookup:
+an entry that cannot be read is as good as none, and trouble is warned about once a minute. What the user must
+fix (a directory that others can write to, an unusable key) is a :class:`ConfigurationError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache
+from airflow_providers_secrets.lookup.shared_cache.entries import SharedCache, SharedEntry
+from airflow_providers_secrets.options import fernet_keys
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup.config import StoreConfig
+
+__all__ = ["DirectoryCache", "SharedCache", "SharedEntry", "airflow_keys", "default_directory", "load_client", "opened"]
+
+
+LONGEST_PART: Final = 4
+"""Into how many parts a lookup's time is cut, of which one exchange with Redis may take one."""
+
+
+def airflow_keys() -> tuple[str, ...] | None:
+    """Return Airflow's own Fernet keys; ``None`` while its configuration is not loaded yet.
+
+    :raises ConfigurationError: where it has none that can be used.
+    """
+    conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
+    if conf is None:
+        return None
+    try:
+        return fernet_keys(conf.get("core", "fernet_key", fallback="") or "")
+    except ValueError:
+        raise ConfigurationError(
+            "Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key. Set it, or set "
+            "'shared_cache_key' to one that every process has."
+        ) from None
+
+
+_loaded: set[bytes] = set()
+"""The fingerprints of those whose modules are loaded, here or in a parent."""
+
+
+def load_client(config: StoreConfig) -> None:
+    """Import what *config*'s shared cache needs, and use its cryptography once: the first use loads more.
+
+    No socket is opened. A missing Redis client is told by :func:`opened`.
+    """
+    if config.fingerprint in _loaded:
+        return
+    from cryptography.fernet import Fernet
+
+    fernet = Fernet(Fernet.generate_key())
+    fernet.decrypt(fernet.encrypt(b""))
+    for where in filter(is_redis, config.shared_cache):
+        with contextlib.suppress(ImportError):
+            from airflow_providers_secrets.lookup.shared_cache import redis_server  # noqa: F401
+            from airflow_providers_secrets.lookup.shared_cache.redis_address import address_of
+
+            address_of(where, config.options["shared_cache_credentials"]).load()
+    _loaded.add(config.fingerprint)
+
+
+def is_redis(where: str) -> bool:
+    """Tell whether *where* names a server rather than a directory."""
+    return where.startswith(("redis", "unix:"))
+
+
+def opened(config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: float) -> SharedCache | None:
+    """Open what *config* names; ``None``, with a warning, where that is the default place and cannot be used.
+
+    :param keys: Fernet keys. The first encrypts; all decrypt.
+    :param identity: what the entries belong to: store, options, and who asks.
+    :param lifetime: seconds after which an entry is of no use to anyone.
+    :raises ConfigurationError: for a directory that cannot be used, or a URL that redis-py does not take.
+    :raises MissingDependencyError: where Redis's client is not installed.
+    """
+    layers = [layer for where in config.shared_cache if (layer := _opened_at(where, config, keys, identity, lifetime))]
+    if len(layers) < 2:  # noqa: PLR2004
+        return layers[0] if layers else None
+    from airflow_providers_secrets.lookup.shared_cache.layers import LayeredCache
+
+    return LayeredCache(layers, keys, identity, lifetime)
+
+
+def _opened_at(
+    where: str, config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: float
+) -> SharedCache | None:
+    max_bytes = config.shared_cache_max_bytes
+    if is_redis(where):
+        try:
+            from airflow_providers_secrets.lookup.shared_cache.redis_address import address_of
+            from airflow_providers_secrets.lookup.shared_cache.redis_server import RedisCache
+        except ImportError:
+            raise MissingDependencyError(
+                "redis is not installed. Install it with: pip install 'airflow-providers-secrets[redis]'"
+            ) from None
+        address = address_of(where, config.options["shared_cache_credentials"])
+        prefix = config.options["shared_cache_prefix"]
+        return RedisCache(address, keys, identity, lifetime, prefix, config.timeout / LONGEST_PART)
+    if where != "file":
+        return DirectoryCache(urlsplit(where).path, keys, identity, lifetime, max_bytes)
+    directory = default_directory()
+    try:
+        return DirectoryCache(directory, keys, identity, lifetime, max_bytes)
+    except ConfigurationError as error:
+        # Another local user may have made it first. That must not send lookups to a weaker source.
+        warn(("shared cache", directory), "Answers are not shared between processes: %s", error)
+        return None
+
+
+def default_directory() -> str:
+    """Return the user's own directory in memory, or a temporary one where the host has none."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and _is_ours_alone(runtime):
+        return f"{runtime}/airflow-secrets"
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()  # noqa: PTH112, S108
+    return f"{base}/airflow-secrets-{os.geteuid()}"
+
+
+def _is_ours_alone(directory: str) -> bool:
+    try:
+        found = os.lstat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077

@@ -1,0 +1,250 @@
+"""The shared cache of one host: a directory that is the user's alone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.shared_cache import entries
+from airflow_providers_secrets.lookup.shared_cache.entries import MAX_ENTRY_BYTES, SharedCache, StoredEntry, pauses
+
+SUBDIRECTORY: Final = "entries-1"
+"""Where everything is, in the directory that is named: nothing beside it is ever touched."""
+
+LOCKS: Final = 256
+"""Over how many locks the names of a directory are spread."""
+
+MAX_FILES: Final = 20_000
+"""How many entries a directory holds before the oldest go."""
+
+SWEEP_INTERVAL: Final = 60.0
+"""Seconds between two sweeps, by all processes together."""
+
+PAGE: Final = 4096
+"""Bytes that a file takes at least, and by which it grows, in memory as on most disks."""
+
+ROOM_LEFT: Final = 0.05
+"""The part of the file system that is left to others: what would not fit beside it is not written."""
+
+_ENTRY = re.compile(r"[0-9a-f]{64}")
+_OURS = re.compile(rf"{_ENTRY.pattern}|new-[A-Za-z0-9_]+")
+
+_lock_files: set[int] = set()
+"""The descriptors of this process's locks."""
+
+
+class DirectoryCache(SharedCache):
+    """One file for each entry.
+
+    :param directory: where; made if need be, for its owner alone.
+    :param max_bytes: the most that the entries take together; the oldest go first.
+    :raises ConfigurationError: where the directory cannot be made, or is open to others.
+    """
+
+    def __init__(self, directory: str, keys: Sequence[str], identity: bytes, lifetime: float, max_bytes: int) -> None:
+        super().__init__(keys, identity, lifetime)
+        self._directory = _own_directory(f"{_own_directory(directory)}/{SUBDIRECTORY}")
+        self.where = self._directory
+        self._max_bytes = max_bytes
+
+    def _files(self) -> Iterator[os.DirEntry[str]]:
+        with os.scandir(self._directory) as files:
+            yield from (file for file in files if _ENTRY.fullmatch(file.name))
+
+    def entries(self) -> Iterator[StoredEntry]:
+        """Yield the age and size of every file."""
+        for file in self._files():
+            with contextlib.suppress(FileNotFoundError):
+                about = file.stat(follow_symlinks=False)
+                yield StoredEntry(max(0.0, entries.wall_clock() - about.st_mtime), about.st_size)
+
+    def clear(self) -> int:
+        """Remove every file."""
+        return sum([self._remove(file.name) for file in self._files()])
+
+    def _remove(self, token: str) -> bool:
+        try:
+            os.unlink(f"{self._directory}/{token}")  # noqa: PTH108
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _read(self, token: str) -> bytes | None:
+        try:
+            entry = os.open(f"{self._directory}/{token}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._trouble(error)
+            return None
+        try:
+            size = os.fstat(entry).st_size
+            return os.read(entry, size) if size <= MAX_ENTRY_BYTES else None
+        except OSError as error:
+            self._trouble(error)
+            return None
+        finally:
+            os.close(entry)
+
+    def _write(self, token: str, raw: bytes) -> None:
+        try:
+            taken = -(-len(raw) // PAGE) * PAGE
+            if taken > self._max_bytes or not self._has_room(taken):
+                return
+            # A reader sees the old entry or the new one, never a part: rename(2) replaces in one step.
+            written, path = tempfile.mkstemp(dir=self._directory, prefix="new-")
+            try:
+                with open(written, "wb") as file:  # noqa: PTH123
+                    file.write(raw)
+                os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
+            except BaseException:
+                os.unlink(path)  # noqa: PTH108
+                raise
+            self._account(taken)
+        except OSError as error:
+            self._trouble(error)
+
+    @contextlib.contextmanager
+    def _locked(self, token: str, seconds: float) -> Iterator[None]:
+        try:
+            with no_fork():  # or a child could have the descriptor, and with it the lock, without knowing
+                lock = os.open(
+                    f"{self._directory}/lock-{int(token[:8], 16) % LOCKS:02x}",
+                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                    0o600,
+                )
+                _lock_files.add(lock)
+        except OSError as error:
+            self._trouble(error)
+            yield
+            return
+        try:
+            self._lock_within(lock, seconds)
+            yield
+        finally:
+            # Closing alone would leave it locked for a child that was forked meanwhile.
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            _lock_files.discard(lock)
+            os.close(lock)
+
+    def _lock_within(self, lock: int, seconds: float) -> None:
+        # flock(2) has no time-out of its own.
+        for pause in pauses(seconds):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(pause)
+            except OSError as error:  # a file system without locks: each process asks for itself
+                self._trouble(error)
+                return
+
+    # Room.
+
+    def _has_room(self, size: int) -> bool:
+        """Tell whether *size* more bytes leave others their part of the file system, and warn where they do not."""
+        found = os.statvfs(self._directory)
+        if found.f_bavail * found.f_frsize - size >= found.f_blocks * found.f_frsize * ROOM_LEFT:
+            return True
+        warn(("shared cache", self._directory), "The shared cache in %s: its file system is full.", self._directory)
+        return False
+
+    def _account(self, size: int) -> None:
+        """Note that *size* bytes were written; sweep where that is too much in all, or once a minute.
+
+        The length of one file is how many pages all processes have written since the last sweep, and had then: an
+        append of one byte for each is an atomic addition.
+        """
+        written = os.open(
+            f"{self._directory}/pages", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            os.write(written, b"." * (size // PAGE))
+            pages = os.fstat(written).st_size
+        finally:
+            os.close(written)
+        if pages * PAGE > self._max_bytes or self._sweep_is_due():
+            self._sweep()
+
+    def _sweep_is_due(self) -> bool:
+        try:
+            swept = os.stat(f"{self._directory}/swept").st_mtime  # noqa: PTH116
+        except FileNotFoundError:
+            return True
+        return not 0 <= entries.wall_clock() - swept < SWEEP_INTERVAL
+
+    def _sweep(self) -> None:
+        """Remove what is of no use any more, and the oldest until a quarter of the room is free."""
+        now = entries.wall_clock()
+        marker = f"{self._directory}/swept"
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        os.utime(marker, (now, now))
+        found = []
+        with os.scandir(self._directory) as files:
+            for file in files:
+                if _OURS.fullmatch(file.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        about = file.stat(follow_symlinks=False)
+                        found.append((about.st_mtime, -(-about.st_size // PAGE), file.path))
+        found.sort(reverse=True)
+        total = sum(pages for _, pages, _ in found)
+        most = self._max_bytes // PAGE if total * PAGE <= self._max_bytes else self._max_bytes // PAGE * 3 // 4
+        kept = 0
+        for number, (written, pages, path) in enumerate(found):
+            if now - written > self._lifetime or number >= MAX_FILES or kept + pages > most:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # noqa: PTH108
+            else:
+                kept += pages
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(f"{self._directory}/pages", kept)
+
+    def _trouble(self, error: OSError) -> None:
+        warn(("shared cache", self._directory), "The shared cache in %s: %s", self._directory, error.strerror)
+
+
+def _own_directory(directory: str) -> str:
+    """Make *directory* if need be, and see that nobody else can read or write in it."""
+    cure = "Name a directory of the Airflow user's own: shared_cache = 'file:///directory'."
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(os.path.dirname(directory), exist_ok=True)  # noqa: PTH103, PTH120
+            os.mkdir(directory, 0o700)  # noqa: PTH102
+        found = os.lstat(directory)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Option 'shared_cache': {directory} cannot be used: {error.strerror}. {cure}"
+        ) from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(f"Option 'shared_cache': {directory} is no directory. {cure}")
+    if found.st_uid != os.geteuid():
+        raise ConfigurationError(f"Option 'shared_cache': {directory} belongs to another user. {cure}")
+    if found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"Option 'shared_cache': {directory} is open to other users. Take their rights away: chmod 700."
+        )
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"Option 'shared_cache': {directory} cannot be written to. {cure}")
+    return directory
+
+
+def _after_in_child() -> None:
+    """Let go of the parent's locks: a child that outlives it would hold them for as long as it lives."""
+    for lock in _lock_files:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+    _lock_files.clear()
+
+
+os.register_at_fork(after_in_child=_after_in_child)

@@ -1,0 +1,210 @@
+"""What a shared cache holds, and how it is sealed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+wall_clock = time.time
+"""Seconds that all processes and hosts count alike."""
+
+FORMAT: Final = b"airflow-providers-secrets 1"
+"""Takes part in every entry's name, so that another format's entries are never found."""
+
+SKEW: Final = 2.0
+"""Seconds by which another host's clock may be ahead; what is from further in the future is not believed."""
+
+MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
+"""The largest entry, sealed; a larger answer is not shared, and a larger entry is not read."""
+
+
+class SharedEntry(NamedTuple):
+    """What one process wrote for all: an answer of the store, or its failure.
+
+    :param text: the text; ``None`` for a proven absence, or with a failure.
+    :param at: when the store said so, by :data:`wall_clock`.
+    :param failure: the class and code of a failure that stands for any lookup meanwhile.
+    """
+
+    text: str | None
+    at: float
+    failure: tuple[str, str] | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store said so."""
+        return max(0.0, wall_clock() - self.at)
+
+    def __repr__(self) -> str:
+        return f"SharedEntry(at={self.at}, failure={self.failure})"
+
+
+class StoredEntry(NamedTuple):
+    """What can be told of an entry without its key.
+
+    :param age: seconds since it was written.
+    :param size: bytes, encrypted.
+    """
+
+    age: float
+    size: int
+
+
+class Found(NamedTuple):
+    """An entry as it was found.
+
+    :param token: what it is called.
+    :param raw: encrypted.
+    :param entry: what it holds.
+    """
+
+    token: str
+    raw: bytes
+    entry: SharedEntry
+
+    def __repr__(self) -> str:
+        return f"Found({self.entry})"
+
+
+Counts = Callable[[SharedEntry], bool]
+"""Tells whether an entry is young enough to be an answer."""
+
+
+def never(_: SharedEntry) -> bool:
+    """Have no entry count: the newest of all is wanted."""
+    return False
+
+
+class Seal:
+    """One key: what entries are called under it, and how they are closed and opened."""
+
+    def __init__(self, key: str, identity: bytes) -> None:
+        from cryptography.fernet import Fernet
+
+        self._fernet: Fernet = Fernet(key)
+        self._names = hmac.new(base64.urlsafe_b64decode(key), FORMAT + b"\0" + identity + b"\0", hashlib.sha256)
+
+    def token(self, name: str) -> str:
+        """Return what the entry of *name* is called."""
+        names = self._names.copy()
+        names.update(name.encode())
+        return names.hexdigest()
+
+    def close(self, token: str, entry: SharedEntry) -> bytes:
+        """Encrypt an entry, so that it opens under its own token alone."""
+        return self._fernet.encrypt(json.dumps([token, *entry]).encode())
+
+    def open(self, token: str, raw: bytes) -> SharedEntry | None:
+        """Return what *raw* holds if it was closed by this key, for this token, and not in the future."""
+        from cryptography.fernet import InvalidToken
+
+        try:
+            name, text, at, failure = json.loads(self._fernet.decrypt(raw))
+            if name != token or at > wall_clock() + SKEW or not (text is None or isinstance(text, str)):
+                return None
+            return SharedEntry(text, float(at), (str(failure[0]), str(failure[1])) if failure else None)
+        except (InvalidToken, ValueError, TypeError, LookupError, RecursionError):
+            return None
+
+
+class SharedCache(ABC):
+    """Entries that any process with the same key and identity reads. Any number of threads may use it.
+
+    Does not outlive a fork: its owner opens a new one in the child.
+    """
+
+    def __init__(self, keys: Sequence[str], identity: bytes, lifetime: float) -> None:
+        self._seals = [Seal(key, identity) for key in keys]
+        self._lifetime = lifetime
+
+    where: str
+    """The directory or server, without any credential."""
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds after which an entry is of no use to anyone."""
+        return self._lifetime
+
+    def get(self, name: str, counts: Counts = never) -> SharedEntry | None:
+        """Return what was last written of *name*, however old; ``None`` where nothing usable is.
+
+        :param counts: where there are several caches, the farther ones are not asked once an entry counts.
+        """
+        found = self.find(name, counts)
+        return found.entry if found else None
+
+    def find(self, name: str, counts: Counts = never) -> Found | None:  # noqa: ARG002  # for who has several
+        """Return what :meth:`get` does, with its token and as it is written."""
+        for seal in self._seals:
+            token = seal.token(name)
+            raw = self._read(token)
+            if raw is not None and (entry := seal.open(token, raw)) is not None:
+                return Found(token, raw, entry)
+        return None
+
+    def put(self, name: str, text: str | None, failure: tuple[str, str] | None = None) -> None:
+        """Write what the store has just said of *name*, in place of anything before."""
+        seal = self._seals[0]
+        token = seal.token(name)
+        raw = seal.close(token, SharedEntry(text, wall_clock(), failure))
+        if len(raw) <= MAX_ENTRY_BYTES:
+            self._write(token, raw)
+
+    def flight(
+        self,
+        name: str,
+        seconds: float,
+        counts: Counts = never,  # noqa: ARG002  # for who has several
+    ) -> AbstractContextManager[None]:
+        """Keep other processes from asking for *name* meanwhile; go on after *seconds* in any case.
+
+        :param counts: where there are several caches, the farther ones' processes are not kept from it where a nearer
+            one holds an entry that counts by now.
+        """
+        return self._locked(self._seals[0].token(name), seconds)
+
+    # For operators.
+
+    @abstractmethod
+    def entries(self) -> Iterator[StoredEntry]:
+        """Yield the age and size of every entry, of whichever store and key."""
+
+    @abstractmethod
+    def clear(self) -> int:
+        """Remove every entry, of whichever store and key, and return their number."""
+
+    def remove(self, name: str) -> bool:
+        """Remove what is cached of *name*, and tell whether anything was."""
+        removed = [self._remove(seal.token(name)) for seal in self._seals]  # under each key, whatever the first one had
+        return any(removed)
+
+    @abstractmethod
+    def _remove(self, token: str) -> bool: ...
+
+    @abstractmethod
+    def _read(self, token: str) -> bytes | None: ...
+
+    @abstractmethod
+    def _write(self, token: str, raw: bytes) -> None: ...
+
+    @abstractmethod
+    def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]: ...
+
+
+def pauses(seconds: float) -> Iterator[float]:
+    """Yield pauses that grow from 2 to 50 ms until *seconds* have passed."""
+    deadline = time.monotonic() + seconds
+    pause = 0.002
+    while time.monotonic() < deadline:
+        yield pause
+        pause = min(pause * 1.5, 0.05)

@@ -1,0 +1,69 @@
+"""Several shared caches, the nearest first: the host's directory before the fleet's Redis."""
+# ruff: noqa: SLF001  # the layers are of this class's own kind
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from airflow_providers_secrets.lookup.shared_cache.entries import Counts, Found, SharedCache, StoredEntry, never
+
+
+class LayeredCache(SharedCache):
+    """One cache of several: what a farther one holds is written to the nearer ones as it is, its age included.
+
+    :param layers: opened with the same keys, identity and lifetime, the nearest first.
+    """
+
+    def __init__(self, layers: Sequence[SharedCache], keys: Sequence[str], identity: bytes, lifetime: float) -> None:
+        super().__init__(keys, identity, lifetime)
+        self._layers = layers
+        self.where = ", ".join(layer.where for layer in layers)
+
+    def find(self, name: str, counts: Counts = never) -> Found | None:
+        """Return the newest entry, asking no layer behind the one whose entry still counts."""
+        newest: Found | None = None
+        for depth, layer in enumerate(self._layers):
+            found = layer.find(name)
+            if found and (newest is None or found.entry.at > newest.entry.at):
+                newest = found
+                for nearer in self._layers[:depth]:
+                    nearer._write(found.token, found.raw)
+            if newest and counts(newest.entry):
+                break
+        return newest
+
+    @contextlib.contextmanager
+    def flight(self, name: str, seconds: float, counts: Counts = never) -> Iterator[None]:
+        """Keep others from asking: those of the host, then, unless one of them has the answer by now, the fleet."""
+        until = time.monotonic() + seconds
+        with contextlib.ExitStack() as locks:
+            for depth, layer in enumerate(self._layers):
+                locks.enter_context(layer.flight(name, max(0.0, until - time.monotonic())))
+                if depth + 1 < len(self._layers) and (found := layer.find(name)) and counts(found.entry):
+                    break
+            yield
+
+    def entries(self) -> Iterator[StoredEntry]:
+        """Yield the entries of every layer."""
+        for layer in self._layers:
+            yield from layer.entries()
+
+    def clear(self) -> int:
+        """Remove the entries of every layer."""
+        return sum(layer.clear() for layer in self._layers)
+
+    def _remove(self, token: str) -> bool:
+        return sum(layer._remove(token) for layer in self._layers) > 0
+
+    def _read(self, token: str) -> bytes | None:
+        return next((raw for layer in self._layers if (raw := layer._read(token)) is not None), None)
+
+    def _write(self, token: str, raw: bytes) -> None:
+        for layer in self._layers:
+            layer._write(token, raw)
+
+    def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]:
+        return self._layers[-1]._locked(token, seconds)

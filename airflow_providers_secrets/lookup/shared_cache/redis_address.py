@@ -1,0 +1,230 @@
+"""Where a cache in Redis or Valkey is, and a client of redis-py for it: one server, a cluster, or Sentinel's primary.
+
+The forms that redis-py itself reads are ``redis://``, ``rediss://`` and ``unix://``. A cluster and Sentinel are
+written in the same way, with several hosts::
+
+    rediss+cluster://user:password@host:6379,host:6379?ssl_ca_certs=/ca.pem
+    redis+sentinel://user:password@host:26379,host:26379/SERVICE/0
+
+Whatever redis-py takes as a query parameter is taken in each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import redis
+import redis.cluster
+import redis.connection
+import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.lookup.shared_cache import redis_credentials
+
+# Without types in redis-py.
+ClusterNode: Any = redis.cluster.ClusterNode
+Sentinel: Any = redis.sentinel.Sentinel
+parse_url: Any = redis.connection.parse_url
+
+Client = Any
+"""``redis.Redis`` or ``redis.cluster.RedisCluster``: they share no base that types know."""
+
+REDIS_TIMEOUT: Final = 0.3
+"""Seconds that one step of an exchange with Redis may take, unless the URL says ``socket_timeout``."""
+
+STEPS: Final = {"": 2, "cluster": 4, "sentinel": 4}
+"""How many such steps one exchange may have: connecting and asking; before that, being told whom to ask."""
+
+LOGIN_SECONDS: Final = 2.0
+"""What an exchange may take in addition where a cloud is asked for a token first."""
+
+DEFAULT_PORTS: Final = {"": 6379, "cluster": 6379, "sentinel": 26379}
+
+_FORM = re.compile(r"(redis|rediss|unix)(?:\+(cluster|sentinel))?://(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?([^#]*))?")
+
+_SENTINELS_OWN = ("sentinel_username", "sentinel_password")
+
+_COMMANDS: Final[Mapping[str, Any]] = {
+    name: {"name": name, "flags": [], "first_key_pos": 1, "last_key_pos": 1, "step_count": 1}
+    for name in ("getrange", "set", "del", "pttl", "strlen")
+}
+"""Where the keys of our commands are."""
+
+
+class Cluster(RedisCluster):
+    """A cluster's client that does not have the server describe its 240 commands to each process first."""
+
+    def command(self, **_: Any) -> Any:
+        """Return what is known of the commands that are sent from here."""
+        return dict(_COMMANDS)
+
+
+class Address:
+    """Where one cache in Redis is, and how to log in.
+
+    :param url: in one of the forms above.
+    :param credentials: what the option ``shared_cache_credentials`` holds.
+    :raises ConfigurationError: for what redis-py does not take, naming the parameter and never its value.
+    """
+
+    def __init__(self, url: str, credentials: Mapping[str, Any] | None = None) -> None:
+        match = _FORM.fullmatch(url)
+        if not match:
+            raise ConfigurationError("Option 'shared_cache' holds a URL that cannot be read.")
+        scheme, self.mode, login, hosts, path, query = (part or "" for part in match.groups())
+        given = dict(parse_qsl(query))
+        if login:
+            user, _, password = login.partition(":")
+            given |= {name: unquote(part) for name, part in (("username", user), ("password", password)) if part}
+        given |= {name: str(value) for name, value in (credentials or {}).items()}
+        login_by = {name: given.pop(name) for name in redis_credentials.PARAMETERS & set(given)}
+        self.credentials = redis_credentials.provider(login_by)
+        self._sentinel = {name.removeprefix("sentinel_"): given.pop(name) for name in _SENTINELS_OWN if name in given}
+        self._hosts = [_host(one, DEFAULT_PORTS[self.mode]) for one in hosts.split(",")] if hosts else []
+        self._service = ""
+        database = path
+        if self.mode == "sentinel":
+            _, self._service, database = [*path.split("/"), "", ""][:3]
+        self.where = f"{scheme}{self.mode and '+'}{self.mode}://{hosts}{path}"
+        self.kwargs = self._kwargs(scheme, database.strip("/") if scheme != "unix" else path, given)
+        if self.credentials:
+            self.kwargs["credential_provider"] = self.credentials
+        else:
+            user = login_by.get("user") or login_by.get("username")
+            password = login_by.get("password")
+            self.kwargs |= {name: text for name, text in (("username", user), ("password", password)) if text}
+        self.longest = STEPS[self.mode] * float(self.kwargs["socket_timeout"])
+        """Seconds that one exchange may take."""
+        if redis_credentials.is_slow(self.credentials):
+            self.longest += LOGIN_SECONDS
+        self._spare: Client | None = None
+        self._try_out()
+
+    def __repr__(self) -> str:
+        return f"Address({self.where!r})"
+
+    def _kwargs(self, scheme: str, path: str, given: dict[str, str]) -> dict[str, Any]:
+        plain = f"unix://{quote(path)}" if scheme == "unix" else f"{scheme}://h/{path}"
+        fault: str | None = None
+        try:
+            kwargs = parse_url(f"{plain}?{urlencode(given)}")
+        except Exception as error:  # noqa: BLE001  # it may hold the URL
+            named = re.search(r"Invalid value for [`'](\w+)", str(error))
+            fault = f"cannot take the value of {named[1]}" if named else f"cannot read it ({type(error).__name__})"
+        if fault:
+            raise ConfigurationError(f"Option 'shared_cache': redis-py {fault}.")
+        for name in ("host", "port", "connection_class"):
+            kwargs.pop(name, None)
+        kwargs = {
+            "socket_timeout": REDIS_TIMEOUT,
+            "protocol": 2,  # no greeting, no notifications: a process of seconds has no use for them
+            **kwargs,
+            "decode_responses": False,
+            **_ANONYMOUS,
+        }
+        kwargs.setdefault("socket_connect_timeout", kwargs["socket_timeout"])
+        if scheme == "unix":
+            kwargs.pop("socket_connect_timeout")
+        if scheme == "rediss":
+            # redis-py 5 does not check the name by itself.
+            unchecked = str(kwargs.get("ssl_cert_reqs", "required")).lower() in ("none", "0", "cert_none")
+            kwargs = {"ssl_check_hostname": not unchecked, **kwargs, "ssl": True}
+        if self.mode == "cluster" and kwargs.pop("db", 0):
+            raise ConfigurationError("Option 'shared_cache': a cluster has database 0 alone; leave it out.")
+        return kwargs
+
+    def _try_out(self) -> None:
+        """See now, without a socket, what redis-py would refuse with the first connection."""
+        unknown: str | None = None
+        try:
+            self._pool(Retry(NoBackoff(), 0)).make_connection()
+        except Exception as error:  # noqa: BLE001  # it may hold a value
+            named = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            unknown = f"parameter {quoted(named[1])}" if named else f"a parameter ({type(error).__name__})"
+        if unknown:
+            raise ConfigurationError(f"Option 'shared_cache': redis-py does not take {unknown}. Leave it out.")
+
+    def client(self) -> Client:
+        """Return a new client. A cluster's asks for the nodes at once, others connect with the first command."""
+        # What load() made is used once: it holds no socket until then, so that a forked child may have it too.
+        spare, self._spare = self._spare, None
+        return spare or self._made()
+
+    def _made(self) -> Client:
+        # One more attempt, on a new connection, with credentials that are read anew: the server may have been replaced.
+        retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+        if self.mode == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in self._hosts]
+            # Answers are worth having while a part of the slots is not served.
+            serving = {"startup_nodes": nodes, "require_full_coverage": False, "reinitialize_steps": 1, "retry": retry}
+            return Cluster(**{**serving, **_ATTEMPTS, **self.kwargs})
+        if self.mode == "sentinel":
+            without = ("db", "username", "password", "credential_provider")
+            sentinel_kwargs = {name: value for name, value in self.kwargs.items() if name not in without}
+            sentinel = Sentinel(
+                self._hosts,
+                sentinel_kwargs={**sentinel_kwargs, **self._sentinel, "retry": Retry(NoBackoff(), 0)},
+                **self.kwargs,
+            )
+            return sentinel.master_for(self._service, retry=retry)
+        return redis.Redis(connection_pool=self._pool(retry))
+
+    def _pool(self, retry: Retry) -> ConnectionPool:
+        kwargs = {**self.kwargs, "retry": retry}
+        if kwargs.pop("ssl", False):
+            kwargs["connection_class"] = SSLConnection
+        if "path" in kwargs:
+            kwargs["connection_class"] = UnixDomainSocketConnection
+        else:
+            kwargs["host"], kwargs["port"] = self._hosts[0]
+        return ConnectionPool(**kwargs)
+
+    def load(self) -> None:
+        """Import what the first connection will need.
+
+        :raises MissingDependencyError: naming the extra.
+        """
+        redis_credentials.load(self.credentials)
+        if self.mode != "cluster":
+            self._spare = self._spare or self._made()
+
+
+_addresses: dict[str, Address] = {}
+
+
+def address_of(url: str, credentials: Mapping[str, str] | None) -> Address:
+    """Return the process's one :class:`Address`, which a forked child inherits: no socket is in it."""
+    key = json.dumps([url, credentials], sort_keys=True)
+    address = _addresses.get(key)
+    if address is None:
+        address = _addresses.setdefault(key, Address(url, credentials))
+    return address
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", parts.port or default_port
+
+
+def _anonymous() -> dict[str, Any]:
+    """Return what keeps a client from introducing itself, which costs two commands for each connection."""
+    try:
+        import redis.driver_info  # noqa: F401
+    except ImportError:
+        return {"lib_name": None, "lib_version": None}
+    return {"driver_info": None}
+
+
+_ANONYMOUS: Final = _anonymous()
+_ATTEMPTS: Final[dict[str, Any]] = (
+    {} if int(redis.__version__.split(".")[0]) >= 6 else {"cluster_error_retry_attempts": 1}  # noqa: PLR2004
+)

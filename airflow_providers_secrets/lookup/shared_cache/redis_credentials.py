@@ -1,0 +1,222 @@
+"""Who a cache in Redis is logged in as: given once, or read again for each connection."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from redis.credentials import CredentialProvider
+from redis.exceptions import AuthenticationError
+
+from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, quoted
+
+Login = tuple[str] | tuple[str, str]
+
+TOKEN_KINDS: Final = ("aws-iam", "entra-id")
+"""What ``credentials`` may say: the clouds' own short-lived tokens instead of a password."""
+
+PARAMETERS: Final = frozenset({
+    "credentials", "username", "password", "password_file", "password_env", "cluster_name", "user", "region", "service",
+    "serverless", "client_id",
+})  # fmt: skip
+"""The names by which ``shared_cache_credentials`` and a URL's query say it."""
+
+AWS_TOKEN_SECONDS: Final = 900
+"""How long AWS accepts a token after it was signed (ElastiCache user guide, "Authenticating with IAM")."""
+
+ENTRA_SCOPE: Final = "https://redis.azure.com/.default"
+"""What a token for Azure Managed Redis and Azure Cache for Redis is asked for."""
+
+RENEWED_BEFORE: Final = 60.0
+"""Seconds before a token's end from which on a new one is asked for."""
+
+
+class Unreadable(AuthenticationError):
+    """There are no credentials to log in with. The text is ours, and holds none."""
+
+
+class FileOrVariable(CredentialProvider):
+    """A password that is read again for each connection: a refused one is read again at once, and once."""
+
+    def __init__(self, username: str | None, path: str | None, variable: str | None) -> None:
+        self._username = username
+        self._path = path
+        self._variable = variable
+
+    def get_credentials(self) -> Login:
+        """Return what the file or variable holds now, without the line end.
+
+        :raises Unreadable: naming the file or variable.
+        """
+        fault = ""
+        password = ""
+        if self._path:
+            try:
+                with open(self._path, encoding="utf-8") as file:  # noqa: PTH123  # pathlib is not loaded otherwise
+                    password = file.read().rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                fault = getattr(error, "strerror", None) or "it is not UTF-8"
+        else:
+            password = os.environ.get(self._variable or "", "")
+        if fault or not password:
+            source = f"file {quoted(self._path)}" if self._path else f"variable {quoted(str(self._variable))}"
+            raise Unreadable(f"the password cannot be read from {source}: {fault or 'it is empty'}")
+        return (self._username, password) if self._username else (password,)
+
+
+class Token(CredentialProvider):
+    """A token of a cloud, kept until shortly before its end, or until the server refuses it."""
+
+    def __init__(self) -> None:
+        self._login: Login | None = None
+        self._until = 0.0
+
+    def get_credentials(self) -> Login:
+        """Return the user and a token that still counts.
+
+        :raises Unreadable: where the cloud's SDK has no credentials.
+        """
+        if self._login is None or time.time() >= self._until - RENEWED_BEFORE:
+            failure: str | None = None
+            try:
+                self._login, self._until = self.made()
+            except Exception as error:  # noqa: BLE001  # an SDK may raise anything; its text may hold anything
+                failure = type(error).__name__
+            if failure:
+                raise Unreadable(f"{self.source} has no credentials to give ({failure})")
+        assert self._login is not None
+        return self._login
+
+    source: str
+    """Who makes it, in words."""
+
+    def made(self) -> tuple[Login, float]:
+        """Return a new token with its user, and when it ends (Unix time)."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Have the next connection ask for a new token."""
+        self._login = None
+
+
+class AwsToken(Token):
+    """A request that the AWS SDK signed, as ElastiCache and MemoryDB take it for a password."""
+
+    source = "the AWS SDK"
+
+    def __init__(self, user: str, cluster: str, region: str | None, service: str, *, serverless: bool) -> None:
+        super().__init__()
+        self._user = user
+        self._cluster = cluster
+        self._region = region
+        self._service = service
+        self._serverless = serverless
+
+    def made(self) -> tuple[Login, float]:
+        """Sign a request; asks the instance for credentials where the environment has none."""
+        import botocore.session
+        from botocore.model import ServiceId
+        from botocore.signers import RequestSigner
+
+        session = botocore.session.get_session()
+        region = self._region or session.get_config_variable("region")
+        events = session.get_component("event_emitter")
+        signer = RequestSigner(ServiceId(self._service), region, self._service, "v4", session.get_credentials(), events)
+        kind = "&ResourceType=ServerlessCache" if self._serverless else ""
+        url = signer.generate_presigned_url(
+            {
+                "method": "GET",
+                "url": f"https://{self._cluster}/?Action=connect&User={self._user}{kind}",
+                "body": {},
+                "headers": {},
+                "context": {},
+            },
+            operation_name="connect",
+            expires_in=AWS_TOKEN_SECONDS,
+            region_name=region,
+        )
+        return (self._user, url.removeprefix("https://")), time.time() + AWS_TOKEN_SECONDS
+
+
+class EntraToken(Token):
+    """A token of Entra ID by ``DefaultAzureCredential``, for the principal's object id unless another user is named."""
+
+    source = "azure-identity"
+
+    def __init__(self, user: str | None, client_id: str | None) -> None:
+        super().__init__()
+        self._user = user
+        self._client_id = client_id
+
+    def made(self) -> tuple[Login, float]:
+        """Ask Entra ID for a token."""
+        from azure.identity import DefaultAzureCredential
+
+        named = {"managed_identity_client_id": self._client_id} if self._client_id else {}
+        with contextlib.closing(DefaultAzureCredential(**named)) as credential:
+            token = credential.get_token(ENTRA_SCOPE)
+        user = self._user or _object_id(token.token)
+        return (user, token.token), float(token.expires_on)
+
+
+def _object_id(token: str) -> str:
+    payload = token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["oid"])
+
+
+def provider(given: Mapping[str, str]) -> CredentialProvider | None:
+    """Return who makes the credentials that *given* describes; ``None`` for a password that is simply given.
+
+    :param given: parameters among :data:`PARAMETERS`.
+    :raises ConfigurationError: where they contradict each other or say too little.
+    """
+    kind = given.get("credentials")
+    user = given.get("user") or given.get("username")
+    sources = sorted({"credentials", "password", "password_file", "password_env"} & set(given))
+    if len(sources) > 1:
+        raise ConfigurationError(f"Option 'shared_cache': {' and '.join(sources)} are given; keep one of them.")
+    if kind is None:
+        path, variable = given.get("password_file"), given.get("password_env")
+        return FileOrVariable(user, path, variable) if path or variable else None
+    if kind not in TOKEN_KINDS:
+        raise ConfigurationError(
+            f"Option 'shared_cache': credentials is {quoted(kind)}; it must be one of {', '.join(TOKEN_KINDS)}."
+        )
+    if kind == "entra-id":
+        return EntraToken(user, given.get("client_id"))
+    cluster = given.get("cluster_name")
+    if not user or not cluster:
+        raise ConfigurationError("Option 'shared_cache': credentials=aws-iam needs user and cluster_name.")
+    return AwsToken(
+        user, cluster, given.get("region"), given.get("service", "elasticache"),
+        serverless=given.get("serverless", "").lower() in ("true", "1", "yes"),
+    )  # fmt: skip
+
+
+def load(of: CredentialProvider | None) -> None:
+    """Import what *of* needs.
+
+    :raises MissingDependencyError: naming the extra.
+    """
+    try:
+        if isinstance(of, AwsToken):
+            import botocore.credentials
+            import botocore.session
+            import botocore.signers  # noqa: F401
+        elif isinstance(of, EntraToken):
+            import azure.identity  # noqa: F401
+    except ImportError as error:
+        package, extra = ("boto3", "aws") if isinstance(of, AwsToken) else ("azure-identity", "azure")
+        raise MissingDependencyError(
+            f"{package} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
+        ) from error.with_traceback(None)
+
+
+def is_slow(of: Any) -> bool:
+    """Tell whether *of* may ask another service first."""
+    return isinstance(of, Token)

@@ -1,0 +1,191 @@
+"""The sources that Airflow asks after the secrets backend: the environment and the metastore."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+from airflow_providers_secrets.errors import SecretsError
+from airflow_providers_secrets.lookup.connection_text import json_of
+from airflow_providers_secrets.lookup.decoding import Unusable
+from airflow_providers_secrets.lookup.plan import Kind
+
+PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": "AIRFLOW_VAR_"}
+"""How the environment variables begin that hold connections and variables."""
+
+
+UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
+
+
+class SourceFailed(SecretsError):
+    """A source could not be read; the message says why, in one line."""
+
+
+class Source(ABC):
+    """One source of connections and variables besides the secrets backend."""
+
+    title: ClassVar[str]
+
+    @abstractmethod
+    def ids(self, kind: Kind) -> Iterator[str]:
+        """Yield the ids that it holds.
+
+        :raises SourceFailed: where it cannot be read.
+        """
+
+    @abstractmethod
+    def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
+        """Return a secret's value as Airflow would parse it, or ``None``.
+
+        :raises Unusable: where it holds one that nobody can use.
+        :raises SourceFailed: where it cannot be read.
+        """
+
+    def holds(self, kind: Kind, secret_id: str, team: str | None = None) -> bool:
+        """Tell whether it has the id."""
+        try:
+            return self.text(kind, secret_id, team) is not None
+        except Unusable:
+            return True
+
+
+class Environment(Source):
+    """The variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``. Their ids are listed in small letters."""
+
+    title = "environment"
+
+    def ids(self, kind: Kind) -> Iterator[str]:
+        """Yield the ids that the environment holds."""
+        if prefix := PREFIXES.get(kind):
+            yield from sorted(name[len(prefix) :].lower() for name in os.environ if name.startswith(prefix))
+
+    def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
+        """Return a variable's text; a team's own one first."""
+        prefix = PREFIXES.get(kind)
+        if prefix is None:
+            return None
+        of_team = os.environ.get(f"{prefix}_{team.upper()}___{secret_id.upper()}") if team else None
+        return of_team or os.environ.get(prefix + secret_id.upper())
+
+
+class Metastore(Source):
+    """Airflow's database, as this host's configuration reaches it."""
+
+    title = "metastore"
+
+    def ids(self, kind: Kind) -> Iterator[str]:
+        """Yield the ids of all rows."""
+        with self._session() as (session, models):
+            model, key = models[kind]
+            found = [row[0] for row in session.query(key).order_by(key)] if model else []
+        yield from found
+
+    def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
+        """Return a row's value: a connection as JSON, a variable as its text."""
+        if kind == "config":
+            return None
+        with self._session() as (session, models):
+            model, key = models[kind]
+            query = session.query(model).filter(key == secret_id)
+            if hasattr(model, "team_name"):
+                query = query.filter(model.team_name.is_(None) if team is None else model.team_name == team)
+            row = query.first()
+            if row is None:
+                return None
+            return _text_of_connection(row) if kind == "connections" else _text_of_variable(row)
+
+    def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> bool:
+        """Write one row in a transaction of its own, encrypted by Airflow's key; return whether it is new.
+
+        :raises SourceFailed: where the database refuses, or where the row exists and it is *only_if_absent*.
+        """
+        from airflow_providers_secrets.lookup.connection_text import fields_of
+
+        with self._session() as (session, models):
+            model, key = models[kind]
+            row = session.query(model).filter(key == secret_id).first()
+            created = row is None
+            if not created and only_if_absent:
+                raise SourceFailed(f"The metastore has {secret_id!r} already.")
+            if kind == "connections":
+                fields = fields_of(text)
+                extra = fields.pop("extra", None)
+                row = row or model(conn_id=secret_id)
+                for name in ("conn_type", "description", "host", "login", "schema", "port"):
+                    setattr(row, name, fields.get(name))
+                row.set_password(fields.get("password"))
+                row.set_extra(extra if extra is None or isinstance(extra, str) else json.dumps(extra))
+            else:
+                row = row or model(key=secret_id)
+                row.set_val(text)
+            session.add(row)
+            session.commit()
+        return created
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        failure: str | None = None
+        try:
+            from airflow.models.connection import Connection
+            from airflow.models.variable import Variable
+            from airflow.utils.session import create_session
+
+            with create_session() as session:
+                yield (
+                    session,
+                    {
+                        "connections": (Connection, Connection.conn_id),
+                        "variables": (Variable, Variable.key),
+                        "config": (None, None),
+                    },
+                )
+        except (SecretsError, Unusable):
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever the database's driver raises; it may hold a row's values
+            failure = type(error).__name__
+        if failure == "InvalidToken":
+            # Airflow decrypts a password as it loads the row.
+            raise Unusable(UNDECRYPTED)
+        if failure is not None:
+            raise SourceFailed(
+                f"The metastore could not be read: {failure}. Check [database] sql_alchemy_conn; "
+                "a host without access to it cannot compare with it."
+            )
+
+
+def _text_of_connection(row: Any) -> str:
+    fields = {name: getattr(row, name) for name in ("conn_type", "description", "host", "login", "schema", "port")}
+    return json_of({**fields, "password": _decrypted(row, "password"), "extra": _extra(_decrypted(row, "extra"))})
+
+
+def _text_of_variable(row: Any) -> str:
+    text: str = _decrypted(row, "val") or ""
+    return text
+
+
+def _decrypted(row: Any, name: str) -> Any:
+    """Return a field that Airflow encrypts.
+
+    :raises Unusable: where the Fernet key does not fit any more.
+    """
+    value: Any = None
+    try:
+        value = row.get_val() if name == "val" else getattr(row, name)
+        broken = value is None and bool(getattr(row, {"val": "_val", "password": "_password", "extra": "_extra"}[name]))
+    except Exception:  # noqa: BLE001  # InvalidToken, or Airflow's own
+        broken = True
+    if broken:
+        raise Unusable(UNDECRYPTED)
+    return value
+
+
+def _extra(extra: Any) -> Any:
+    if isinstance(extra, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            parsed = json.loads(extra)
+            return parsed if isinstance(parsed, dict) else extra
+    return extra

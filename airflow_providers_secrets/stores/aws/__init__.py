@@ -1,0 +1,1 @@
+"""AWS SSM Parameter Store and AWS Secrets Manager, on boto3."""

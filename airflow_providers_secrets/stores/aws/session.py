@@ -1,0 +1,282 @@
+"""The boto3 clients that the options of an AWS connection describe.
+
+Credentials, refresh, endpoints, signing, parsing are botocore's own. This module hands it the options, a loader whose
+files a forked child inherits, and a transport that bounds what is read. Imported with the SDK, before the first lookup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import boto3.session
+import botocore.session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.credentials import (
+    AssumeRoleCredentialFetcher,
+    AssumeRoleWithWebIdentityCredentialFetcher,
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
+from botocore.exceptions import DataNotFoundError, NoCredentialsError
+from botocore.utils import FileWebIdentityTokenLoader
+
+from airflow_providers_secrets import __version__
+from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.stores.aws.loader import loader_for
+from airflow_providers_secrets.stores.aws.transport import bound_answers
+
+Options = Mapping[str, Any]
+
+STS: Final = "sts"
+
+
+class AwsClient:
+    """A store's client, and the session that it came from.
+
+    :param service: boto3's client of the store.
+    :param session: where credentials and region are from.
+    :param options: the options that made it.
+    """
+
+    __slots__ = ("_options", "_session", "service")
+
+    def __init__(self, service: Any, session: boto3.session.Session, options: Options) -> None:
+        self.service = service
+        self._session = session
+        self._options = options
+
+    @property
+    def region(self) -> str:
+        """The region of the store's client."""
+        region: str = self.service.meta.region_name
+        return region
+
+    def sts(self) -> Any:
+        """Make a client of STS with the same credentials."""
+        return _client(self._session, STS, self._options)
+
+
+class _Session(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
+    """A botocore session all of whose clients, those that fetch credentials included, read bounded answers."""
+
+    def create_client(self, *args: Any, **kwargs: Any) -> Any:
+        client = super().create_client(*args, **kwargs)
+        bound_answers(client)
+        return client
+
+
+def load_files(services: Iterable[str], api_version: str | None) -> None:
+    """Read the data files that clients of *services* are made from, once in a process and all children.
+
+    What is not there is left to be told by the client that needs it.
+    """
+    loader = loader_for(os.environ.get("AWS_DATA_PATH"))
+    for name in ("endpoints", "sdk-default-configuration"):
+        loader.load_data(name)
+    for service in services:
+        version = None if service == STS else api_version
+        for kind in ("service-2", "endpoint-rule-set-1"):
+            with contextlib.suppress(DataNotFoundError):
+                loader.load_service_model(service, kind, version)
+
+
+def unused_session(options: Options) -> botocore.session.Session:
+    """Make a session that has read nothing yet: no file, no environment, no credentials."""
+    return _Session(profile=options["profile_name"])
+
+
+def connect(
+    service: str, session_name: str, options: Options, unused: botocore.session.Session | None = None
+) -> AwsClient:
+    """Make the client of *service* that *options* describe.
+
+    :param session_name: the role session's name, which trust policies may ask for.
+    :param unused: an :func:`unused_session` of these options, which nobody else has.
+    :raises ConfigurationError: for options that only botocore can judge.
+    """
+    session = _session(options, unused)
+    if role_arn(options):
+        session = _session_in_role(session, session_name, options)
+    return AwsClient(_client(session, service, options), session, options)
+
+
+def role_arn(options: Options) -> str | None:
+    """Return the role to assume; of old options, as official releases before 3.0 put them together."""
+    if options["role_arn"] or not options["aws_iam_role"]:
+        role: str | None = options["role_arn"]
+        return role
+    return f"arn:aws:iam::{options['aws_account_id']}:role/{options['aws_iam_role']}"
+
+
+def _client(session: boto3.session.Session, service: str, options: Options) -> Any:
+    """Make a client; one of STS is never at the store's own endpoint."""
+    is_sts = service == STS
+    own_endpoint = None if is_sts else options["endpoint_url"]
+    return session.client(
+        service,
+        region_name=session.region_name,
+        api_version=None if is_sts else options["api_version"],
+        use_ssl=is_sts or options["use_ssl"],
+        verify=options["verify"],
+        endpoint_url=(options["service_config"].get(service) or {}).get("endpoint_url") or own_endpoint,
+        config=_config(options),
+    )
+
+
+def _session(options: Options, unused: botocore.session.Session | None = None) -> boto3.session.Session:
+    session = unused or unused_session(options)
+    session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
+    for given in (options, options["session_kwargs"]):
+        if given.get("aws_access_key_id") and given.get("aws_secret_access_key"):
+            session.set_credentials(
+                given["aws_access_key_id"],
+                given["aws_secret_access_key"],
+                options["aws_session_token"] or options["session_kwargs"].get("aws_session_token"),
+            )
+            break
+    return boto3.session.Session(botocore_session=session, region_name=options["region_name"])
+
+
+def _config(options: Options) -> Config:
+    ours = Config(
+        connect_timeout=options["connect_timeout"],
+        read_timeout=options["read_timeout"],
+        retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
+        max_pool_connections=64,  # one for each thread of a busy API server or triggerer
+        user_agent_extra=f"airflow-providers-secrets/{__version__}",
+    )
+    given = dict(options["config_kwargs"])
+    if given.get("signature_version") == "unsigned":
+        given["signature_version"] = UNSIGNED
+    try:
+        return ours.merge(Config(**given))
+    except Exception as error:  # noqa: BLE001  # botocore raises TypeError and several of its own
+        reason = f"{type(error).__name__}: {error}"
+    raise ConfigurationError(f"option 'config_kwargs' is not one that botocore.config.Config takes: {reason}")
+
+
+# Roles.
+
+
+class _Given(CredentialProvider):  # type: ignore[misc]  # botocore is untyped
+    """Returns one set of credentials."""
+
+    METHOD = "assume-role-by-option"
+    CANONICAL_NAME = None
+
+    def __init__(self, credentials: DeferredRefreshableCredentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return self._credentials
+
+
+def _session_in_role(base: boto3.session.Session, session_name: str, options: Options) -> boto3.session.Session:
+    """Return a session whose credentials are those of the role, fetched at first use and refreshed in time."""
+    fetcher = _ROLE_FETCHERS[options["assume_role_method"]](base, session_name, options)
+    credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, options["assume_role_method"])
+    session = _Session(profile=options["profile_name"])
+    session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
+    session.register_component("credential_provider", CredentialResolver([_Given(credentials)]))
+    return boto3.session.Session(botocore_session=session, region_name=base.region_name)
+
+
+def _sts_creator(base: boto3.session.Session, options: Options) -> Callable[..., Any]:
+    """Return what botocore's fetchers make their client of STS by: with the credentials that they pass, if any."""
+
+    def create(service: str, **kwargs: Any) -> Any:
+        config = _config(options)
+        if "config" in kwargs:
+            config = config.merge(kwargs.pop("config"))
+        return base.client(
+            service,
+            region_name=base.region_name,
+            endpoint_url=(options["service_config"].get(STS) or {}).get("endpoint_url"),
+            verify=options["verify"],
+            config=config,
+            **kwargs,
+        )
+
+    return create
+
+
+def _role_arguments(options: Options) -> dict[str, Any]:
+    external_id = {"ExternalId": options["external_id"]} if options["external_id"] else {}
+    return {**external_id, **options["assume_role_kwargs"]}
+
+
+def _by_role(base: boto3.session.Session, session_name: str, options: Options) -> AssumeRoleCredentialFetcher:
+    source = base.get_credentials()
+    if source is None:
+        raise NoCredentialsError
+    return AssumeRoleCredentialFetcher(
+        _sts_creator(base, options),
+        source,
+        role_arn(options),
+        extra_args={"RoleSessionName": session_name, **_role_arguments(options)},
+        mfa_prompter=_no_prompt,
+    )
+
+
+def _no_prompt(_: str) -> str:
+    raise ConfigurationError("option 'assume_role_kwargs' asks for an MFA code, which nobody can type here.")
+
+
+def _by_web_identity(
+    base: boto3.session.Session,
+    session_name: str,  # noqa: ARG001  # the token names the session
+    options: Options,
+) -> AssumeRoleWithWebIdentityCredentialFetcher:
+    return AssumeRoleWithWebIdentityCredentialFetcher(
+        _sts_creator(base, options),
+        _TOKENS[options["assume_role_with_web_identity_federation"]](options),
+        role_arn(options),
+        extra_args=dict(options["assume_role_kwargs"]),
+    )
+
+
+def _token_of_file(options: Options) -> Callable[[], str]:
+    path = options["assume_role_with_web_identity_token_file"] or os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    if not path:
+        raise ConfigurationError(
+            "option 'assume_role_with_web_identity_token_file' is not set, nor is AWS_WEB_IDENTITY_TOKEN_FILE."
+        )
+    loader: Callable[[], str] = FileWebIdentityTokenLoader(path)
+    return loader
+
+
+def _token_of_google(options: Options) -> Callable[[], str]:
+    import requests
+    from google.auth.transport.requests import Request
+    from google.oauth2.id_token import fetch_id_token_credentials
+
+    session = requests.Session()
+    session.auth = _unchanged
+    session.max_redirects = 0  # the assertion that buys the token is for one host
+    request = Request(session)
+    credentials = fetch_id_token_credentials(
+        options["assume_role_with_web_identity_federation_audience"], request=request
+    )
+
+    def token() -> str:
+        if not credentials.valid:
+            credentials.refresh(request)
+        current: str = credentials.token
+        return current
+
+    return token
+
+
+def _unchanged(request: Any) -> Any:
+    """Add no credentials to *request*; requests would take those of ``~/.netrc``."""
+    return request
+
+
+_TOKENS: Final = {"file": _token_of_file, "google": _token_of_google}
+_ROLE_FETCHERS: Final = {"assume_role": _by_role, "assume_role_with_web_identity": _by_web_identity}

@@ -1,0 +1,274 @@
+"""What the two AWS stores share: the client, the meaning of AWS's codes, who is asking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow_providers_secrets.stores.base import (
+    MALFORMED,
+    Identity,
+    Outcome,
+    Store,
+    StoreError,
+    seconds_left,
+    seconds_to_wait,
+)
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.stores.aws.session import AwsClient
+
+BAD_SETTING: Final = "bad setting"
+"""The code of a write's setting that cannot be used."""
+
+COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
+    # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
+    **dict.fromkeys(("AccessDenied", "AccessDeniedException", "NotAuthorized", "HTTP 403"), Outcome.DENIED),
+    **dict.fromkeys(
+        (
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "IncompleteSignature",
+            "InvalidClientTokenId",
+            "InvalidIdentityToken",
+            "InvalidParameterException",
+            "InvalidSignatureException",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "OptInRequired",
+            "RequestExpired",
+            "RequestTimeTooSkewed",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+            "ValidationException",
+            "ValidationError",
+            "HTTP 301",
+            "HTTP 302",
+            "HTTP 307",
+            "HTTP 308",
+            "HTTP 400",
+            # botocore.exceptions
+            "ConfigNotFound",
+            "ConfigParseError",
+            "InvalidConfigError",
+            "InvalidRegionError",
+            "NoCredentialsError",
+            "NoRegionError",
+            "ParamValidationError",
+            "PartialCredentialsError",
+            "ProfileNotFound",
+            "SSOError",
+            "SSOTokenLoadError",
+            "TokenRetrievalError",
+            "UnauthorizedSSOTokenError",
+            "UnknownServiceError",
+            "DataNotFoundError",
+            "ValueError",  # an endpoint_url that is no URL
+            # google.auth.exceptions
+            "DefaultCredentialsError",
+            BAD_SETTING,
+        ),
+        Outcome.MISCONFIGURED,
+    ),
+    # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+    **dict.fromkeys(
+        (
+            "BandwidthLimitExceeded",
+            "EC2ThrottledException",
+            "LimitExceededException",
+            "PriorRequestNotComplete",
+            "ProvisionedThroughputExceededException",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "SlowDown",
+            "ThrottledException",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+            "TransactionInProgressException",
+            "HTTP 429",
+        ),
+        Outcome.THROTTLED,
+    ),
+    "ResponseParserError": Outcome.INVALID,
+    # Everything else, a bare 404 of a proxy and 5xx included, is UNAVAILABLE.
+}
+
+COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
+    Outcome.MISCONFIGURED: "Correct the backend's AWS options or the environment's AWS settings.",
+    Outcome.INVALID: "Rewrite it: a URI or JSON object for a connection, text for everything else.",
+    MALFORMED: "Check that 'endpoint_url' and every proxy in between lead to AWS itself.",
+    BAD_SETTING: "Write the tags as KEY=VALUE,KEY=VALUE.",
+    **dict.fromkeys(
+        ("NoCredentialsError", "MissingAuthenticationToken", "MissingAuthenticationTokenException"),
+        "Give this process AWS credentials: a role of its host or pod, 'profile_name', or keys.",
+    ),
+    **dict.fromkeys(("NoRegionError", "InvalidRegionError"), "Name the store's region in 'region_name'."),
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException"),
+        "Replace the session token, or use credentials that are renewed by themselves (a role, a profile).",
+    ),
+    **dict.fromkeys(
+        ("InvalidClientTokenId", "UnrecognizedClientException"), "Replace the access key: AWS does not know it."
+    ),
+    **dict.fromkeys(
+        ("SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"),
+        "Replace the secret access key, unless this host's clock is wrong.",
+    ),
+    **dict.fromkeys(("RequestExpired", "RequestTimeTooSkewed"), "Set this host's clock."),
+    **dict.fromkeys(
+        ("SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError"), "Log in anew: aws sso login."
+    ),
+    **dict.fromkeys(
+        ("HTTP 301", "HTTP 302", "HTTP 307", "HTTP 308"),
+        "Name the store's own address in 'endpoint_url': redirects are not followed.",
+    ),
+    "ValueError": "Correct 'endpoint_url': it is no URL.",
+    "ProfileNotFound": "Name a profile of the AWS configuration files in 'profile_name'.",
+    "PartialCredentialsError": "Complete the pair of access key and secret access key.",
+    "CredentialRetrievalError": "Run the profile's credential_process by hand and fix what it prints.",
+    **dict.fromkeys(("ConfigNotFound", "ConfigParseError"), "Fix the file that AWS_CONFIG_FILE names."),
+    **dict.fromkeys(
+        ("DataNotFoundError", "UnknownServiceError"), "Remove 'api_version': botocore has no such version."
+    ),
+    "DefaultCredentialsError": "Name a file of Google credentials in GOOGLE_APPLICATION_CREDENTIALS.",
+    "CERTIFICATE_VERIFY_FAILED": "Name the CA bundle that signed the server's certificate in 'verify'.",
+    "WRONG_VERSION_NUMBER": "Correct the scheme or port of 'endpoint_url': that port does not speak TLS.",
+    "AccessDenied of AssumeRole": "Allow the credentials sts:AssumeRole on the role, and trust them in its policy.",
+    "AccessDenied of AssumeRoleWithWebIdentity": "Trust the token's issuer, audience and subject in the role's policy.",
+}
+"""The one cure for each code, the most specific first; "CODE of OPERATION" where the operation matters."""
+
+GOOGLE_MODULES: Final = (
+    "google.auth.compute_engine",
+    "google.auth.transport.requests",
+    "google.oauth2.id_token",
+    "google.oauth2.service_account",
+)
+"""What a web identity by Google needs, with what google-auth imports for itself when it is asked for a token."""
+
+MAX_PAGES: Final = 20_000
+"""The most pages of one listing: ten parameters each, of the 110,000 that an account may have at most."""
+
+
+class AwsStore(Store):
+    """One AWS service.
+
+    Threads share its client; a forked child makes its own, from data files that its parent has read.
+    """
+
+    service: ClassVar[str]
+    """botocore's name of the service."""
+    session_name: ClassVar[str]
+    """The official provider's name of the role session, lower case, which trust policies may ask for."""
+    sdk: ClassVar = {"boto3.session": "aws"}
+    # Of socket, for a host's name; of botocore, for its first client and its first answer.
+    late_imports = ("encodings.idna",)
+    outcomes = COMMON_OUTCOMES
+    advice: ClassVar = COMMON_ADVICE
+    muted_loggers = (
+        "botocore.auth",
+        "botocore.credentials",
+        "botocore.endpoint",
+        "botocore.hooks",
+        "botocore.parsers",
+        "botocore.retryhandler",
+        "botocore.utils",
+    )
+    expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._unused: list[Any] = []
+        self._by_google = (
+            options["assume_role_method"] == "assume_role_with_web_identity"
+            and options["assume_role_with_web_identity_federation"] == "google"
+            and bool(options["role_arn"] or options["aws_iam_role"])
+        )
+        self.env_prefixes = ("AWS_", "CLOUDSDK_", "GCE_METADATA_", "GOOGLE_") if self._by_google else ("AWS_",)
+
+    def imports(self) -> Mapping[str, str]:
+        """Return boto3, and google-auth where a role is assumed by Google's token."""
+        return {**self.sdk, **dict.fromkeys(GOOGLE_MODULES, "google")} if self._by_google else self.sdk
+
+    def preload(self) -> None:
+        """Read botocore's files about the service, and STS where a role is assumed; make a session for connect."""
+        from airflow_providers_secrets.stores.aws import session
+
+        in_role = session.role_arn(self.options)
+        session.load_files([self.service, session.STS] if in_role else [self.service], self.options["api_version"])
+        # Registering its 140 handlers is a fifth of what a client costs a forked child.
+        self._unused = [session.unused_session(self.options)]
+
+    def connect(self) -> AwsClient:
+        """Make the client. Credentials that botocore must fetch are fetched here or at the first call."""
+        from airflow_providers_secrets.stores.aws import session
+
+        try:
+            unused = self._unused.pop()
+        except IndexError:  # there has been a client before
+            unused = None
+        return session.connect(self.service, self.session_name, self.options, unused)
+
+    def codes(self, error: Exception) -> Iterator[str]:
+        """Yield AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""
+        response = getattr(error, "response", None)
+        if not isinstance(response, dict):
+            yield from super().codes(error)
+            return
+        code = str(response.get("Error", {}).get("Code"))
+        # An answer that is not AWS's own (a proxy's page) has its status for a code.
+        if re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,79}", code):
+            yield code
+            yield f"{code} of {getattr(error, 'operation_name', None)}"
+        yield f"HTTP {response.get('ResponseMetadata', {}).get('HTTPStatusCode')}"
+
+    def retry_after(self, error: Exception) -> float | None:
+        """Return the answer's Retry-After, where it is in seconds."""
+        response = getattr(error, "response", None)
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}) if isinstance(response, dict) else {}
+        return seconds_to_wait(str(headers.get("retry-after", "")))
+
+    def identify(self, client: AwsClient) -> Identity:
+        """Ask STS whose credentials these are. Needs no permission."""
+        caller = client.sts().get_caller_identity()
+        return Identity(caller["Arn"], {"account": caller["Account"], "region": client.region})
+
+
+def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any]:
+    """Yield each page of a listing, for which boto3 has no paginator or one that trusts every token.
+
+    :param ask: the client's operation.
+    :param holds: the page's field that is a list.
+    :raises StoreError: for a page without it, a token that was seen before, or more than :data:`MAX_PAGES`.
+    :raises TimeoutError: where nobody waits for it any more.
+    """
+    seen: set[str] = set()
+    while len(seen) < MAX_PAGES:
+        page = ask(**arguments)
+        if not isinstance(page.get(holds), list):
+            raise StoreError("the answer holds no list", MALFORMED)
+        yield page
+        token = page.get("NextToken")
+        if not token:
+            return
+        if token in seen:
+            raise StoreError("the listing repeats a page", MALFORMED)
+        if not seconds_left():
+            raise TimeoutError
+        seen.add(token)
+        arguments["NextToken"] = token
+    raise StoreError(f"the listing has more than {MAX_PAGES} pages", MALFORMED)
+
+
+def tags_of(setting: str) -> list[dict[str, str]]:
+    """Return the tags that a setting ``KEY=VALUE,KEY=VALUE`` stands for.
+
+    :raises StoreError: for anything else.
+    """
+    tags = [tag.partition("=") for tag in setting.split(",") if tag]
+    if not all(key.strip() and equals for key, equals, _ in tags):
+        raise StoreError("the setting 'tags' holds something else", BAD_SETTING)
+    return [{"Key": key.strip(), "Value": value.strip()} for key, _, value in tags]

@@ -1,0 +1,1 @@
+"""Azure Key Vault, by azure-keyvault-secrets and azure-identity."""

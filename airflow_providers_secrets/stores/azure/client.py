@@ -1,0 +1,174 @@
+"""The SDK's client of one vault, with one login, and what a forked child renews of it. Imported at the first lookup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import azure.keyvault.secrets
+from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.keyvault.secrets import SecretClient
+
+from airflow_providers_secrets import __version__
+from airflow_providers_secrets.stores.azure import session
+from airflow_providers_secrets.stores.azure.credentials import Login, readable
+from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, FOREIGN_TOKEN, GONE
+from airflow_providers_secrets.stores.base import MALFORMED, StoreError
+
+try:
+    from azure.keyvault.secrets._shared import http_challenge_cache as _challenges
+except ImportError:  # said by :func:`_check_sdk`, once somebody needs it
+    _challenges = None  # type: ignore[assignment]
+
+Options = Mapping[str, Any]
+Result = TypeVar("Result")
+
+UNREADABLE_ANSWERS: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the SDK raises on an answer that is not what the API promises."""
+
+
+class VaultClient:
+    """One identity's way to a vault. Any number of threads may use one; it starts none.
+
+    The first call goes alone, so that the vault is asked once how to log in. Redirects are not followed, ``~/.netrc``
+    is not read, nothing is retried.
+
+    :param options: the store's options.
+    :raises StoreError: naming the option, for what cannot be used; or the SDK, where it lacks a name that is needed.
+    """
+
+    def __init__(self, options: Options) -> None:
+        _check_sdk()
+        verify, certificate = options["connection_verify"], options["connection_cert"]
+        if isinstance(verify, str):
+            readable("connection_verify", verify)
+        for path in (certificate,) if isinstance(certificate, str) else certificate or ():
+            readable("connection_cert", path)
+        self._url: str = options["vault_url"]
+        self._login = Login(options)
+        self._first = session.Turn()
+        self._answered = False
+        agent = f"airflow-providers-secrets/{__version__}"
+        told = {name: options[name] for name in ("proxies",) if options[name]}
+        self._sdk = SecretClient(
+            self._url,
+            self._login,  # type: ignore[arg-type]  # azure-core prefers get_token_info and needs no other
+            api_version=options["api_version"],
+            verify_challenge_resource=options["verify_challenge_resource"],
+            transport=RequestsTransport(
+                session=session.make_session(verify, certificate=bool(certificate)),
+                connection_timeout=options["connect_timeout"],
+                read_timeout=options["read_timeout"],
+                connection_verify=verify,
+                connection_cert=certificate,
+            ),
+            user_agent=f"{options['user_agent']} {agent}" if options["user_agent"] else agent,
+            retry_total=0,
+            permit_redirects=False,
+            **told,
+        )
+        # What an older client of this process was told may be why there is a new one.
+        with contextlib.suppress(KeyError):  # of older SDKs, where there is none
+            _challenges.remove_challenge_for_url(self._url)
+
+    @property
+    def credential_name(self) -> str:
+        """The credential's name, as the option ``credential`` has it."""
+        return self._login.name
+
+    @property
+    def token(self) -> str | None:
+        """The token in use."""
+        return self._login.token
+
+    def call(self, ask: Callable[[SecretClient], Result]) -> Result:
+        """Return what *ask* returns of the SDK's client.
+
+        :raises StoreError: for an answer that cannot be read, or to which the login is to blame.
+        :raises AzureError: for everything else.
+        """
+        if self._answered:
+            return self._called(ask)
+        with self._first.taken():
+            try:
+                return self._called(ask)
+            finally:
+                self._answered = True
+
+    def _called(self, ask: Callable[[SecretClient], Result]) -> Result:
+        try:
+            result = ask(self._sdk)
+        except HttpResponseError as error:
+            if error.status_code != HTTPStatus.UNAUTHORIZED:
+                if error.status_code is not None:
+                    self._login.accept()
+                raise
+            failure = self._login.refused()
+        except (AzureError, StoreError):
+            raise
+        except UNREADABLE_ANSWERS as error:
+            failure = _unreadable(error, challenged=self._login.token is None)
+        else:
+            self._login.accept()
+            return result
+        raise failure
+
+    def check_host(self, url: str) -> None:
+        """Refuse a link that leads to another host: the SDK would ask that one, and log in where it says.
+
+        :raises StoreError: where it does.
+        """
+        if _origin(url) != _origin(self._url):
+            raise StoreError("the listing goes on at another host", MALFORMED)
+
+
+def load_certificates(options: Options) -> None:
+    """Read the certificates that vault and authority are verified by, once in a process."""
+    verify = options["connection_verify"]
+    session.load_certificates(verify)
+    if verify is False:  # the authority is verified all the same
+        session.load_certificates(True)  # noqa: FBT003
+
+
+def _unreadable(error: Exception, *, challenged: bool) -> StoreError:
+    """Say what the SDK could not make of an answer; its own words may quote it.
+
+    :param challenged: there is no token yet, so the answer said how to log in.
+    """
+    said = str(error) if isinstance(error, ValueError) else ""
+    if "verify_challenge_resource" in said:
+        return StoreError(FOREIGN_TOKEN)
+    # azure-keyvault-secrets 4.9 raises IndexError on one that says nothing at all.
+    if "challenge" in said or (challenged and isinstance(error, IndexError)):
+        return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
+    return StoreError(MALFORMED)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    # Key Vault's own links name the port that others leave out.
+    return parts.scheme.lower(), parts.netloc.lower().removesuffix(":443")
+
+
+# The SDK keeps what vaults told it in one dictionary of the process, behind a lock that a fork may find held.
+
+
+def _check_sdk() -> None:
+    if isinstance(getattr(_challenges, "_cache", None), dict) and hasattr(_challenges, "_lock"):
+        return
+    version = azure.keyvault.secrets.__version__
+    raise StoreError(f"azure-keyvault-secrets {version} has no challenge cache that a fork can renew", GONE)
+
+
+def _renew_challenges() -> None:
+    if _challenges is not None:
+        _challenges._lock, _challenges._cache = threading.Lock(), {}  # noqa: SLF001  # checked by _check_sdk
+
+
+os.register_at_fork(after_in_child=_renew_challenges)

@@ -1,0 +1,317 @@
+"""azure-identity's credentials, asked by one thread at a time. Imported at the first lookup."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import azure.identity
+from azure.core.exceptions import AzureError
+from azure.core.pipeline.transport import RequestsTransport
+
+from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, REFUSED, UNREADABLE
+from airflow_providers_secrets.stores.azure.session import Turn, make_session
+from airflow_providers_secrets.stores.base import StoreError, seconds_to_wait
+
+Options = Mapping[str, Any]
+
+REFUSAL_MEMO: Final = 30.0
+"""Seconds in which no further login is tried after a refused one, and after a new token that the vault refused."""
+
+RENEWAL_MARGIN: Final = 300.0
+"""Seconds before a token's end at which azure-identity returns a new one."""
+
+RENEWAL_PAUSE: Final = 30.0
+"""Seconds until the credential is asked again, where it could not give a newer token when one was due."""
+
+PASSING: Final = frozenset({404, 408, 410, 429})
+"""What a machine's token endpoint answers while it is busy or starting (learn.microsoft.com, managed identities)."""
+
+METADATA_HOST: Final = "169.254.169.254"
+"""Where a virtual machine of Azure's finds its tokens."""
+
+PUBLIC_AUTHORITIES: Final = frozenset(
+    {
+        "login.microsoftonline.com",
+        "login.microsoftonline.us",
+        "login.chinacloudapi.cn",
+        "login.partner.microsoftonline.cn",
+    }
+)
+"""The authorities that the public cloud knows of."""
+
+PROOFS: Final[Mapping[str, str]] = {
+    "client_secret": "client_secret",
+    "client_certificate_path": "client_certificate",
+}
+"""The options that say which credential is meant where none is named."""
+
+clock = time.monotonic
+
+
+class _Held:
+    """A token in use: for whom it is, and when another one is due and needed, by :data:`clock`."""
+
+    def __init__(self, key: tuple[Any, ...], claims: str | None, info: Any, before: _Held | None) -> None:
+        ahead = clock() - time.time()  # the token's own times are by the wall clock
+        self.key = key
+        self.claims = claims
+        self.info = info
+        self.since = clock()
+        self.expires = info.expires_on + ahead
+        self.renewal = min(info.expires_on - RENEWAL_MARGIN, info.refresh_on or float("inf")) + ahead
+        if before and before.info.token == info.token:
+            self.renewal = max(self.renewal, clock() + RENEWAL_PAUSE)
+
+
+class Login:
+    """What the SDK takes for its credential: it holds the token and asks azure-identity for another one when it is due.
+
+    Any number of threads may use one. While one of them logs in, the others wait, each until its own deadline. The
+    token's age is told by the monotonic clock: a wall clock that leaps ends no token. A refused login is not tried
+    again for :data:`REFUSAL_MEMO` seconds.
+
+    :param options: the store's options.
+    :raises StoreError: naming the option, for a credential that cannot be made.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._transport = _LoginTransport(options)
+        self._credential = _credential(options, self._transport)
+        self._turn = Turn()
+        self._held: _Held | None = None
+        self._refusal: tuple[str, ...] = ()
+        self._no_login_before = 0.0
+        self._first_token_at = 0.0
+        self._accepted = False
+
+    @property
+    def name(self) -> str:
+        """The credential's name, as the option ``credential`` has it."""
+        return credential_name(self._options)
+
+    @property
+    def token(self) -> str | None:
+        """The token in use."""
+        return self._held.info.token if self._held else None
+
+    def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> Any:
+        """Return a token for *scopes*; azure-core calls this.
+
+        :param options: the tenant, and the claims that a token must hold (Continuous Access Evaluation).
+        :raises StoreError: where there is none.
+        """
+        asked = {name: value for name, value in (options or {}).items() if value is not None}
+        claims = asked.get("claims")
+        if not all(urlsplit(scope).netloc for scope in scopes):
+            raise StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
+        key = (scopes, asked.get("tenant_id"))
+        with self._turn.taken():
+            held = self._held if self._held and self._held.key == key else None
+            if held and clock() < held.renewal and not self._lacks(held, claims):
+                return held.info
+            try:
+                info = self._logged_in(scopes, asked)
+            except StoreError:
+                if claims or held is None or clock() >= held.expires:
+                    raise
+                held.renewal = clock() + RENEWAL_PAUSE
+                return held.info
+            if self._held is None:
+                self._first_token_at = clock()
+            self._held = _Held(key, claims, info, held)
+            return info
+
+    def accept(self) -> None:
+        """Note that the vault took the token."""
+        self._accepted = self._accepted or self._held is not None
+
+    def refused(self) -> StoreError:
+        """Return what it means that the vault answered 401."""
+        if self._held is None:
+            return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
+        if self._accepted or clock() >= self._first_token_at + REFUSAL_MEMO:
+            # A new client asks anew who gives tokens, and holds none of the old ones that the credential keeps.
+            return StoreError(EXPIRED, "HTTP 401")
+        return StoreError("HTTP 401 to a new token", "HTTP 401")
+
+    @staticmethod
+    def _lacks(held: _Held, claims: str | None) -> bool:
+        """Tell whether a token must be new to hold *claims*; the same ones are not asked for twice in a moment."""
+        return claims is not None and (held.claims != claims or clock() >= held.since + REFUSAL_MEMO)
+
+    def _logged_in(self, scopes: tuple[str, ...], asked: dict[str, Any]) -> Any:
+        """Return a token by the credential, unless the last try was refused a moment ago."""
+        if self._refusal and clock() < self._no_login_before:
+            raise StoreError(*self._refusal)
+        self._refusal = ()
+        self._transport.troubles.clear()
+        try:
+            return self._credential.get_token_info(*scopes, options=asked)
+        except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
+            failure = self._failure(error)
+        if REFUSED in failure.codes:
+            self._refusal, self._no_login_before = failure.codes, clock() + REFUSAL_MEMO
+        raise failure
+
+    def _failure(self, error: Exception) -> StoreError:
+        """Say why there is no token, by Entra's code at most: its words may hold more than they should."""
+        for trouble, retry_after in self._transport.troubles:
+            # The old one would repeat that for a minute without asking (msal's throttling); attempts are not its task.
+            self._credential = _credential(self._options, self._transport)
+            return StoreError(f"{self.name} login: {trouble}", trouble, retry_after=retry_after)
+        found = re.search(r"\bAADSTS\d+\b", str(error))
+        return StoreError(f"{self.name} login refused ({found[0] if found else type(error).__name__})", REFUSED)
+
+
+class _LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded by a module's __getattr__
+    """How azure-identity asks for tokens: it notes what went wrong for now, which that does not tell from refusals.
+
+    :param options: the store's options.
+    :ivar troubles: what went wrong, and the seconds that the server asked to wait.
+    """
+
+    def __init__(self, options: Options) -> None:
+        # Whoever trusts any vault does not yet give secrets to any authority.
+        verify = options["connection_verify"] if isinstance(options["connection_verify"], str) else True
+        super().__init__(
+            session=make_session(verify),
+            connection_timeout=options["connect_timeout"],
+            read_timeout=options["read_timeout"],
+            connection_verify=verify,
+        )
+        self.troubles: list[tuple[str, float | None]] = []
+        self._chain = credential_name(options) == "default"
+
+    def send(self, request: Any, **kwargs: Any) -> Any:
+        """Send one request."""
+        try:
+            response = super().send(request, **kwargs)
+        except (AzureError, StoreError, TimeoutError) as error:
+            # In the default chain, silence there says that this is no machine of Azure's.
+            if not (self._chain and urlsplit(request.url).hostname == METADATA_HOST):
+                reason = str(error) if isinstance(error, StoreError) else f"no answer ({type(error).__name__})"
+                self.troubles.append((reason, None))
+            raise
+        status = response.status_code
+        if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.troubles.append((f"HTTP {status}", seconds_to_wait(response.headers.get("Retry-After", ""))))
+        return response
+
+
+def credential_name(options: Options) -> str:
+    """Return the name of the credential that the options stand for, by the official rule where they do not say it."""
+    if options["credential"]:
+        return str(options["credential"])
+    return next((name for proof, name in PROOFS.items() if options[proof]), "default")
+
+
+def readable(option: str, path: str) -> str:
+    """Return *path*.
+
+    :raises StoreError: naming the option, where there is no file to be read.
+    """
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"option {option!r} names a file that cannot be read", UNREADABLE)
+    return path
+
+
+def _credential(options: Options, transport: _LoginTransport) -> Any:
+    """Make the credential of azure-identity; it asks nothing before its first token.
+
+    :raises StoreError: naming the option, for what it cannot use.
+    """
+    name = credential_name(options)
+    for path_option in ("client_certificate_path", "workload_identity_token_file"):
+        if options[path_option]:
+            readable(path_option, options[path_option])
+    try:
+        return _CREDENTIALS[name](options, _http(options, transport))
+    except (ValueError, TypeError, OSError) as error:
+        # They tell what is wrong with a key or a password with parts of it.
+        reason = type(error).__name__
+    option = "client_certificate_path" if name == "client_certificate" else "credential"
+    raise StoreError(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
+
+
+def _http(options: Options, transport: _LoginTransport) -> dict[str, Any]:
+    """Return what the credentials that speak HTTP are told."""
+    authority = options["authority"] or os.environ.get("AZURE_AUTHORITY_HOST")
+    told: dict[str, Any] = {"transport": transport, "retry_total": 0, "permit_redirects": False}
+    if options["proxies"]:
+        told["proxies"] = options["proxies"]
+    if authority:
+        told["authority"] = authority
+        if urlsplit(authority if "://" in authority else f"https://{authority}").netloc not in PUBLIC_AUTHORITIES:
+            # The public cloud would be asked whether this one is real, and knows nothing of private ones.
+            told["disable_instance_discovery"] = True
+    return told
+
+
+def _other_tenants(options: Options) -> dict[str, Any]:
+    """Return the tenants besides its own that a credential may ask for tokens."""
+    tenants = options["additionally_allowed_tenants"]
+    return {"additionally_allowed_tenants": list(tenants)} if tenants else {}
+
+
+def _default(options: Options, http: dict[str, Any]) -> Any:
+    chosen: dict[str, Any] = {
+        name: options[name] for name in ("managed_identity_client_id", "workload_identity_tenant_id") if options[name]
+    }
+    tenants = [*options["additionally_allowed_tenants"], options["workload_identity_tenant_id"]]
+    if any(tenants):
+        chosen["additionally_allowed_tenants"] = [tenant for tenant in tenants if tenant]
+    return azure.identity.DefaultAzureCredential(**chosen, process_timeout=_process_timeout(options), **http)
+
+
+def _workload_identity(options: Options, http: dict[str, Any]) -> Any:
+    chosen = {
+        "tenant_id": options["workload_identity_tenant_id"] or options["tenant_id"],
+        "client_id": options["client_id"],
+        "token_file_path": options["workload_identity_token_file"],
+    }
+    given = {name: value for name, value in chosen.items() if value}
+    return azure.identity.WorkloadIdentityCredential(**given, **_other_tenants(options), **http)
+
+
+def _by_command(kind: Callable[..., Any]) -> Callable[[Options, dict[str, Any]], Any]:
+    def make(options: Options, _: dict[str, Any]) -> Any:
+        given = {"tenant_id": options["tenant_id"] or "", "process_timeout": _process_timeout(options)}
+        return kind(**given, **_other_tenants(options))
+
+    return make
+
+
+def _process_timeout(options: Options) -> int:
+    return max(1, math.ceil(float(options["read_timeout"])))
+
+
+_CREDENTIALS: Final[Mapping[str, Callable[[Options, dict[str, Any]], Any]]] = {
+    "default": _default,
+    "cli": _by_command(azure.identity.AzureCliCredential),
+    "client_certificate": lambda options, http: azure.identity.CertificateCredential(
+        options["tenant_id"],
+        options["client_id"],
+        options["client_certificate_path"],
+        password=options["client_certificate_password"],
+        **_other_tenants(options),
+        **http,
+    ),
+    "client_secret": lambda options, http: azure.identity.ClientSecretCredential(
+        options["tenant_id"], options["client_id"], options["client_secret"], **_other_tenants(options), **http
+    ),
+    "developer_cli": _by_command(azure.identity.AzureDeveloperCliCredential),
+    "environment": lambda options, http: azure.identity.EnvironmentCredential(**_other_tenants(options), **http),
+    "managed_identity": lambda options, http: azure.identity.ManagedIdentityCredential(
+        client_id=options["managed_identity_client_id"], **http
+    ),
+    "powershell": _by_command(azure.identity.AzurePowerShellCredential),
+    "workload_identity": _workload_identity,
+}

@@ -1,0 +1,287 @@
+"""What a store must be able to do, what it may be able to do, and how it says what went wrong.
+
+A store raises whatever its SDK raises. :mod:`airflow_providers_secrets.lookup.access` classifies that once, by
+:meth:`Store.codes` and :attr:`Store.outcomes`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+
+class Outcome(enum.Enum):
+    """How one call to a store ended.
+
+    Only an answer that *proves* absence is :attr:`NOT_FOUND`; an error, a time-out, a proxy's bare
+    404 or an unreadable answer never is.
+    """
+
+    FOUND = "found"
+    NOT_FOUND = "not found"
+    DENIED = "denied"
+    REVOKED = "revoked"
+    UNAVAILABLE = "unavailable"
+    THROTTLED = "throttled"
+    """A kind of UNAVAILABLE that is retried after a longer pause."""
+    INVALID = "invalid"
+    MISCONFIGURED = "misconfigured"
+
+
+ABSENT: Final = "absent"
+"""The code of a proven absence, for stores whose SDK has none of its own."""
+
+MALFORMED: Final = "malformed answer"
+"""The code of an answer that is not what the API promises."""
+
+EXISTS: Final = "exists already"
+"""The code of a write that was to create a name, and found it taken."""
+
+COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
+    ABSENT: Outcome.NOT_FOUND,
+    MALFORMED: Outcome.INVALID,
+    EXISTS: Outcome.INVALID,
+    # OpenSSL's reasons: the wrong bundle of certificates, or a port that does not speak TLS.
+    "CERTIFICATE_VERIFY_FAILED": Outcome.MISCONFIGURED,
+    "WRONG_VERSION_NUMBER": Outcome.MISCONFIGURED,
+}
+"""What codes mean on every store; a store's own table comes first."""
+
+
+class StoreError(Exception):
+    """Why a store, or the way to it, gave no answer, where this package says so itself.
+
+    Holds nothing of any answer's text.
+
+    :param codes: the most specific first; :attr:`Store.outcomes` knows at least one, unless it is UNAVAILABLE.
+    :param retry_after: seconds that the server asked to wait.
+    """
+
+    def __init__(self, *codes: str, retry_after: float | None = None) -> None:
+        super().__init__(", ".join(codes))
+        self.codes = codes
+        self.retry_after = retry_after
+
+
+class Answer:
+    """What a store returned for one name.
+
+    :param text: the secret's text.
+    :param name: the name that the store says it answered for, where it says so.
+    """
+
+    __slots__ = ("name", "text")
+
+    def __init__(self, text: str, name: str | None = None) -> None:
+        self.text = text
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Answer(name={self.name!r})"
+
+
+class ListedSecret:
+    """What a store's listing says of one name.
+
+    :param name: the name, spelled as lookups ask for it.
+    :param text: the secret's text where the listing has it; ``None`` where only a read of its own will.
+    :param version: the current version in the store's spelling, where the listing has it.
+    :param changed: when that version was written, where the listing has it. Aware.
+    """
+
+    __slots__ = ("changed", "name", "text", "version")
+
+    def __init__(
+        self, name: str, text: str | None = None, version: str | None = None, changed: dt.datetime | None = None
+    ) -> None:
+        self.name = name
+        self.text = text
+        self.version = version
+        self.changed = changed
+
+    def __repr__(self) -> str:
+        return f"ListedSecret(name={self.name!r})"
+
+
+class Written:
+    """What a write did.
+
+    :param created: whether the name did not exist before.
+    :param version: the version written, in the store's spelling, where it has versions.
+    """
+
+    __slots__ = ("created", "version")
+
+    def __init__(self, *, created: bool, version: str | None = None) -> None:
+        self.created = created
+        self.version = version
+
+    def __repr__(self) -> str:
+        return f"Written(created={self.created}, version={self.version!r})"
+
+
+class Identity:
+    """Who the store says is asking.
+
+    :param who: the one name that an administrator would grant rights to (an ARN, an entity, an e-mail address).
+    :param details: whatever else helps to recognise it; never a credential.
+    """
+
+    __slots__ = ("details", "who")
+
+    def __init__(self, who: str, details: Mapping[str, str] | None = None) -> None:
+        self.who = who
+        self.details = dict(details or {})
+
+    def __repr__(self) -> str:
+        return f"Identity({self.who!r})"
+
+
+deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=float("inf"))
+"""When nobody waits any more for the call under way, by ``time.monotonic``; set by the lookup around each call."""
+
+
+def seconds_left() -> float:
+    """Return the seconds until :data:`deadline`, never negative. A transport bounds its waits by it."""
+    return max(0.0, deadline.get() - time.monotonic())
+
+
+MAX_DIGITS = 6
+"""The most digits of a Retry-After: eleven days."""
+
+
+def seconds_to_wait(retry_after: str) -> float | None:
+    """Read the header Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
+    is_seconds = retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= MAX_DIGITS
+    return float(retry_after) if is_seconds else None
+
+
+class Store(ABC):
+    """One vendor's store, as one set of connection options reaches it.
+
+    Any number of threads may use one. It starts no thread and opens nothing before :meth:`connect`; what holds a
+    socket, a lock or a login is the client, which a forked child makes anew.
+
+    :param options: the options that identify the client, coerced, each with its default where none was given.
+    """
+
+    sdk: ClassVar[Mapping[str, str]]
+    """The modules to import before connecting, each with the extra of this package that brings it."""
+    late_imports: Sequence[str] = ()
+    """What the SDK imports by itself at a first call. It is imported with the SDK, in the thread of the caller, so that
+    no fork falls into it; where a version of the SDK has no such module, none is needed."""
+    outcomes: ClassVar[Mapping[str, Outcome]]
+    """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
+    advice: ClassVar[Mapping[str | Outcome, str]] = {}
+    """The one thing to do about a code or an outcome, where the store's own words help more than general ones."""
+    expired_login: ClassVar[frozenset[str]] = frozenset()
+    """The codes after which one new client is made and asked, once per lookup."""
+    env_prefixes: Sequence[str] = ()
+    """Prefixes of the environment variables that say where the store is or who asks it, as these options read them."""
+    muted_loggers: ClassVar[Sequence[str]] = ()
+    """The SDK's loggers that write requests or answers out at DEBUG or INFO."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+
+    def imports(self) -> Mapping[str, str]:
+        """Return the modules that *these* options need, each with its extra; :attr:`sdk` unless a store says more."""
+        return self.sdk
+
+    def preload(self) -> None:  # noqa: B027  # most have nothing to read
+        """Read whatever files of the SDK :meth:`connect` would read, once in a process.
+
+        Runs after :meth:`imports` were imported, possibly just before a fork: no socket, no thread, no network, no lock
+        held, no credential of the environment. Its result is inherited by every child.
+        """
+
+    def asker(self) -> bytes:
+        """Return a digest of who asks, as far as the files tell that a login reads; empty where it reads none.
+
+        Entries that outlive the process are filed under it, and it is asked for around each call: so it must be cheap,
+        and stay the same while a file is merely renewed for the same identity. The client must not go on with the login
+        of an earlier one.
+        """
+        return b""
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Make the client. It may log in here or at its first call."""
+
+    @abstractmethod
+    def fetch(self, client: Any, name: str) -> Answer:
+        """Read one name, by one request once logged in."""
+
+    def codes(self, error: Exception) -> Iterator[str]:
+        """Yield the codes of *error* by which :attr:`outcomes` may know it, the most specific first.
+
+        These are a :class:`StoreError`'s own ones; or OpenSSL's reason and the class names of an SDK's error.
+        """
+        if isinstance(error, StoreError):
+            yield from error.codes
+            return
+        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
+        yield from (kind.__name__ for kind in type(error).__mro__)
+
+    def retry_after(self, error: Exception) -> float | None:
+        """Return the seconds that the store asked to wait, where it did."""
+        return error.retry_after if isinstance(error, StoreError) else None
+
+
+# What a store may be able to do besides. A store that cannot lacks the method.
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A store that can list what it holds."""
+
+    def listing(self, client: Any, prefix: str) -> Iterator[ListedSecret]:
+        """Yield everything whose name starts with *prefix*, page by page: nothing is left out once it ends.
+
+        A repeated or endless page token is a :class:`StoreError`, never a short listing.
+        """
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A store that can be written to."""
+
+    write_settings: ClassVar[Mapping[str, str]]
+    """The settings of :meth:`write` by name, each with a line of meaning (``key_id``, ``tier`` …)."""
+
+    def write(
+        self, client: Any, name: str, text: str, *, only_if_absent: bool = False, settings: Mapping[str, str] = ...
+    ) -> Written:
+        """Create *name*, or write a new version of it, by the store's own means. Not retried by the SDK.
+
+        What the name had besides its value (description, tags, key, type, other fields) stays as it was.
+
+        :raises StoreError: with :data:`EXISTS` where it is *only_if_absent* and the name exists.
+        """
+
+
+@runtime_checkable
+class Deletes(Protocol):
+    """A store from which a name can be deleted."""
+
+    def delete(self, client: Any, name: str) -> None:
+        """Delete *name*, recoverably where the store can.
+
+        :raises Exception: one whose code is NOT_FOUND, where there is none.
+        """
+
+
+@runtime_checkable
+class Identifies(Protocol):
+    """A store that can say who is asking."""
+
+    def identify(self, client: Any) -> Identity:
+        """Ask the store, or whoever issued the login, who is asking."""

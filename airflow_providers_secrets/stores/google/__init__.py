@@ -1,0 +1,1 @@
+"""Google Secret Manager, on google-cloud-secret-manager and google-auth."""

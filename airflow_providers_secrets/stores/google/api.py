@@ -1,0 +1,186 @@
+"""google-cloud-secret-manager's client over a channel or session of our own. Imported with the SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+import requests
+from google.api_core.exceptions import GoogleAPICallError, from_http_response
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+    SecretManagerServiceGrpcTransport,
+    SecretManagerServiceRestTransport,
+)
+from google.protobuf.json_format import ParseError
+
+from airflow_providers_secrets import __version__
+from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.google import grpc_forks
+from airflow_providers_secrets.stores.google.http import GRACE, MAX_ANSWER, TOO_LONG, BoundedAdapter, secured
+
+Options = Mapping[str, Any]
+Metadata = Sequence[tuple[str, str]]
+
+USER_AGENT: Final = f"airflow-providers-secrets/{__version__}"
+
+UNFIT_SDK: Final = "unfit google-cloud-secret-manager"
+
+CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
+"""What is taken for a code or reason of Google's (google.rpc.ErrorInfo.reason); everything else says nothing here."""
+
+_TYPE: Final = "type.googleapis.com/google.rpc."
+_TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
+
+
+class Api:
+    """The SDK's client, each call of which has our deadline, our token and no retries.
+
+    Safe to share between threads. It starts none of its own; gRPC has some while a channel is open.
+
+    :param spoken: ``grpc`` or ``rest``.
+    :param url: of the server.
+    :param metadata: returns what each request carries, a token for one.
+    :raises StoreError: where the SDK lacks what keeps it safe.
+    """
+
+    def __init__(self, spoken: str, url: str, metadata: Callable[[], Metadata], options: Options) -> None:
+        self._metadata = metadata
+        self._timeout: float = options["read_timeout"]
+        self._client = SecretManagerServiceClient(transport=_TRANSPORTS[spoken](url, options))
+
+    def call(self, operation: str, request: Mapping[str, Any]) -> Any:
+        """Call one operation of the client, by its name.
+
+        :raises StoreError: for an answer that is none.
+        :raises GoogleAPICallError: for an error that the server, or gRPC, tells.
+        """
+        metadata = self._metadata()
+        timeout = min(self._timeout, seconds_left() + GRACE)
+        try:
+            return getattr(self._client, operation)(request=request, retry=None, timeout=timeout, metadata=metadata)
+        except (ParseError, UnicodeDecodeError, RecursionError):  # whose words quote the answer
+            pass
+        except GoogleAPICallError as error:
+            text = str(error.message)
+            if "Received message larger than max" in text:
+                raise StoreError(TOO_LONG, MALFORMED) from None
+            if "Exception deserializing response" not in text:
+                raise
+        except Exception as error:
+            # Details of an error that nobody can read leave the error itself (google.api_core.exceptions).
+            if not isinstance(error.__context__, grpc.RpcError):
+                raise
+            raise StoreError(error.__context__.code().name) from None
+        raise StoreError(MALFORMED)
+
+
+def _grpc_transport(url: str, options: Options) -> SecretManagerServiceGrpcTransport:
+    grpc_forks.opening()
+    return SecretManagerServiceGrpcTransport(channel=_channel(url, options))
+
+
+def _channel(url: str, options: Options) -> grpc.Channel:
+    """Open a channel; https:// takes the certificates of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or else gRPC's own."""
+    connect = int(options["connect_timeout"] * 1000)
+    arguments = [
+        ("grpc.primary_user_agent", USER_AGENT),
+        ("grpc.enable_retries", 0),
+        ("grpc.max_receive_message_length", MAX_ANSWER),
+        # Seconds to connect, under a name that says it of reconnecting alone; and pauses that fit the lookup's.
+        ("grpc.min_reconnect_backoff_ms", connect),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # A new channel starts with a connection of its own, and not in the pause after another one's failure.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    target = urlsplit(url)
+    if target.scheme == "http":
+        return grpc.insecure_channel(target.netloc, arguments)
+    address = target.netloc if target.port else f"{target.netloc}:443"
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(), arguments)
+
+
+def _rest_transport(url: str, options: Options) -> SecretManagerServiceRestTransport:
+    target = urlsplit(url)
+    transport = SecretManagerServiceRestTransport(
+        host=target.netloc, url_scheme=target.scheme, credentials=AnonymousCredentials()
+    )
+    # The SDK takes no session. Its own follows redirects, sends what ~/.netrc says, and reads without end.
+    session = getattr(transport, "_session", None)
+    if not isinstance(session, requests.Session):
+        version = importlib.metadata.version("google-cloud-secret-manager")
+        raise StoreError(f"google-cloud-secret-manager {version} has no session that can be bounded", UNFIT_SDK)
+    session.headers["User-Agent"] = USER_AGENT
+    secured(session, _ApiAdapter(options["connect_timeout"], options["read_timeout"]))
+    return transport
+
+
+class _ApiAdapter(BoundedAdapter):
+    def send(self, *args: Any, **how: Any) -> requests.Response:
+        response = super().send(*args, **how)
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            # Or the session would have the anonymous credentials renewed, which has an error of its own.
+            raise from_http_response(response)  # type: ignore[no-untyped-call]
+        return response
+
+
+_TRANSPORTS: Final[Mapping[str, Callable[[str, Options], Any]]] = {"grpc": _grpc_transport, "rest": _rest_transport}
+
+
+# What the SDK's errors say. Their text is the server's, and never looked at but for OpenSSL's reasons.
+
+
+def codes(error: GoogleAPICallError) -> Iterator[str]:
+    """Yield Google's reason for *error*, then its status; over REST, a page of a proxy's has an HTTP status alone."""
+    if isinstance(error.response, requests.Response):
+        told = _error_of(error.response)
+        if told is None:
+            yield f"HTTP {error.response.status_code}"
+            return
+        reason, status = _reason(told), told["status"]
+    else:
+        reason, status = error.reason, getattr(error.grpc_status_code, "name", "UNKNOWN")
+        yield from _TLS.findall(str(error.message))[:1]
+    if isinstance(reason, str) and CODE.fullmatch(reason):
+        yield reason
+    yield status
+
+
+def _error_of(response: requests.Response) -> Mapping[str, Any] | None:
+    """Return the error that Google's APIs write, with a status in it, or ``None`` where somebody else answered."""
+    with contextlib.suppress(ValueError, RecursionError):
+        answer = response.json()
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if isinstance(error, dict) and CODE.fullmatch(str(error.get("status"))):
+            return error
+    return None
+
+
+def _reason(told: Mapping[str, Any]) -> Any:
+    """Return the reason of the error's ErrorInfo. That of older google-api-core (2.30) has none over REST."""
+    details = told.get("details")
+    infos = (one for one in details if isinstance(one, dict)) if isinstance(details, list) else ()
+    return next((one.get("reason") for one in infos if one.get("@type") == f"{_TYPE}ErrorInfo"), None)
+
+
+def retry_after(error: GoogleAPICallError) -> float | None:
+    """Return the seconds to wait that Google's RetryInfo or the header Retry-After says."""
+    for detail in error.details or ():
+        if delay := getattr(detail, "retry_delay", None):
+            seconds = float(delay.seconds + delay.nanos / 1e9)
+            return seconds if seconds > 0 else None
+        if isinstance(detail, dict) and detail.get("@type") == f"{_TYPE}RetryInfo":
+            told = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", str(detail.get("retryDelay")))
+            if told:
+                return float(told[1])
+    if isinstance(error.response, requests.Response):
+        return seconds_to_wait(error.response.headers.get("Retry-After", ""))
+    return None

@@ -1,0 +1,161 @@
+"""HTTP sessions that wait no longer than the lookup, read no more than an answer holds, and carry a token nowhere else.
+
+For the API over REST and for google-auth's logins alike. Imported with the SDK.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.util.ssl_ import create_urllib3_context
+
+from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left
+
+MAX_ANSWER: Final = 16 * 1024 * 1024
+"""Bytes read of one answer at most. A value has 64 KiB; a page of 1,000 names with all their annotations 16 MiB."""
+
+TOO_LONG: Final = f"the answer is longer than {MAX_ANSWER} bytes"
+BUNDLE: Final = "unusable CA bundle"
+CHUNK: Final = 64 * 1024
+
+GRACE: Final = 0.5
+"""Seconds that a wait goes on after the lookup's deadline, so that the deadline is what ends a lookup, and names it."""
+
+
+def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
+    """Keep *session* from redirects and from ``~/.netrc``, whose password would replace the token."""
+    session.auth = _unchanged
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def trusted_authorities() -> ssl.SSLContext:
+    """Return the TLS context of the certificates that requests would trust, read once while the file stays as it is.
+
+    A forked child inherits it. Reading certifi's bundle takes 20 ms.
+
+    :raises StoreError: naming the variable, where the file that it names cannot be read.
+    """
+    variables = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    source = next((name for name in variables if os.environ.get(name)), "certifi")
+    path = os.environ[source] if source != "certifi" else DEFAULT_CA_BUNDLE_PATH
+    try:
+        seen = os.stat(path)  # noqa: PTH116
+        return _context(path, seen.st_mtime_ns, seen.st_size)
+    except (OSError, ValueError) as error:
+        fault = f"{source}: the CA bundle cannot be read ({type(error).__name__})"
+    raise StoreError(fault, BUNDLE)
+
+
+@functools.lru_cache(maxsize=4)
+def _context(path: str, _: int, __: int) -> ssl.SSLContext:
+    context = create_urllib3_context()
+    if os.path.isdir(path):  # noqa: PTH112
+        context.load_verify_locations(capath=path)
+    else:
+        context.load_verify_locations(cafile=path)
+    return context
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Bounds each wait, each answer and the whole call, and takes a redirect for the failure that it is.
+
+    :param connect_timeout: seconds to open a connection.
+    :param read_timeout: seconds to wait for the next part of an answer.
+    """
+
+    def __init__(self, connect_timeout: float, read_timeout: float) -> None:
+        self._timeouts = (connect_timeout, read_timeout)
+        self._context = trusted_authorities()
+        # One connection for each thread of a busy API server or triggerer.
+        super().__init__(pool_maxsize=64)
+
+    def init_poolmanager(self, *args: Any, **how: Any) -> None:
+        """Make the pool, with the certificates that are read already."""
+        super().init_poolmanager(*args, **how, ssl_context=self._context)
+
+    def proxy_manager_for(self, proxy: str, **how: Any) -> Any:
+        """Make the pool of a proxy, with the same certificates."""
+        if proxy.lower().startswith("https://"):
+            how["proxy_ssl_context"] = self._context
+        return super().proxy_manager_for(proxy, **how, ssl_context=self._context)
+
+    def cert_verify(self, conn: Any, url: str, verify: bool | str, cert: Any) -> None:  # noqa: ARG002, FBT001
+        """Leave the connection to its context: naming a bundle here would have it read again for each."""
+        conn.cert_reqs = "CERT_REQUIRED"
+        conn.ca_certs = conn.ca_cert_dir = None
+
+    def send(  # noqa: PLR0913, PLR0917  # requests' signature
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: ARG002, FBT001, FBT002
+        timeout: Any = None,  # noqa: ARG002
+        verify: bool | str = True,  # noqa: ARG002, FBT001, FBT002
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Send one request.
+
+        :raises StoreError: for a redirect, with its status.
+        :raises TimeoutError: where nobody waits any more.
+        """
+        left = seconds_left()
+        if not left:
+            raise TimeoutError
+        connect, read = self._timeouts
+        waits = (min(connect, left + GRACE), min(read, left + GRACE))
+        response = super().send(request, stream=True, timeout=waits, verify=True, cert=cert, proxies=proxies)
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
+            response.close()
+            raise StoreError(f"HTTP {response.status_code}")
+        response.raw = _BoundedBody(response.raw)
+        return response
+
+
+class _BoundedBody:
+    """urllib3's answer, read up to :data:`MAX_ANSWER` and until the call's deadline."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def stream(self, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:  # noqa: FBT001
+        """Yield the body part by part, as it arrives."""
+        length = 0
+        for part in self._parts(amount, decode_content):
+            length += len(part)
+            if length > MAX_ANSWER:
+                self._raw.close()
+                raise StoreError(TOO_LONG, MALFORMED)
+            if not seconds_left():
+                self._raw.close()
+                raise TimeoutError
+            yield part
+
+    def _parts(self, amount: int, decode_content: bool | None) -> Iterator[bytes]:  # noqa: FBT001
+        if not hasattr(self._raw, "read1"):  # urllib3 before 2.1 waits for whole parts
+            yield from self._raw.stream(amount, decode_content=decode_content)
+            return
+        while part := self._raw.read1(CHUNK, decode_content=decode_content):
+            yield part
+
+
+def login_session(adapter: HTTPAdapter) -> requests.Session:
+    """Make a session for google-auth."""
+    session = requests.Session()
+    secured(session, adapter)
+    return session

@@ -1,0 +1,258 @@
+"""An identity at Google, by google-auth, and the project that comes with it. Imported with the SDK."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import google.auth
+from google.auth import exceptions
+from google.auth.credentials import TokenState, with_scopes_if_required
+from google.auth.transport.requests import Request
+from google.oauth2 import service_account
+
+from airflow_providers_secrets.stores.base import Identity, StoreError
+from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
+from airflow_providers_secrets.stores.google.identity import (
+    credential_configuration,
+    is_open,
+    project_without_login,
+    service_account_key,
+)
+
+Options = Mapping[str, Any]
+
+MAX_FILE_LENGTH: Final = 1024 * 1024
+
+UNREADABLE: Final = "unusable credentials"
+LOGIN_REFUSED: Final = "login refused"
+LOGIN_UNAVAILABLE: Final = "login unavailable"
+NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
+NO_PROJECT: Final = "no project"
+
+
+class ParsedKeys:
+    """The last service account key that was parsed, whose checks by RSA cost 39 ms of CPU. No token is kept here.
+
+    A store keeps one, so that a forked child inherits what its parent has parsed. A key that has changed meanwhile,
+    in a file, is parsed anew. Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[dict[str, Any], Any] | None = None
+
+    def credentials(self, key: dict[str, Any], scopes: tuple[str, ...]) -> Any:
+        """Return credentials of one's own for *key*.
+
+        :raises Exception: google-auth's or cryptography's, with parts of the key, where it is none.
+        """
+        last = self._last
+        if last is None or last[0] != key:
+            last = self._last = (key, service_account.Credentials.from_service_account_info(key))
+        return last[1].with_scopes(scopes)
+
+    def preload(self, options: Options) -> None:
+        """Parse the key that the options hold or name."""
+        if options["gcp_keyfile_dict"] or options["gcp_key_path"]:
+            self.credentials(_key(options), options["gcp_scopes"])
+
+
+def _key(options: Options) -> dict[str, Any]:
+    path = options["gcp_key_path"]
+    key: dict[str, Any] = options["gcp_keyfile_dict"] or service_account_key(_content("gcp_key_path", path))
+    return key
+
+
+class Login:
+    """Credentials, and the project that they or the options name.
+
+    Safe to share between threads: one of them renews the token, the others wait for it.
+
+    :param options: the connection options.
+    :param keys: what is parsed already.
+    :raises StoreError: naming the option, where a credential cannot be used, or where there is none.
+    """
+
+    def __init__(self, options: Options, keys: ParsedKeys) -> None:
+        self._lock = threading.Lock()
+        self._http = _Http(options["connect_timeout"], options["read_timeout"])
+        self._options = options
+        self._keys = keys
+        self._credentials: Any = None
+        project, source = project_without_login(options), "the environment (GOOGLE_CLOUD_PROJECT)"
+        if not is_open(options):
+            self._credentials, found = self._found()
+            if found:
+                project, source = found, "the credentials"
+        if options["project_id"]:
+            project, source = options["project_id"], "option project_id"
+        if not project:
+            raise StoreError("option 'project_id' is needed: the credentials name no project", NO_PROJECT)
+        self.project: str = project
+        self.project_source: str = source
+        """Where the project came from, in words."""
+
+    @property
+    def universe(self) -> str:
+        """The domain of Google's APIs: googleapis.com, or that of a cloud apart."""
+        return str(getattr(self._credentials, "universe_domain", None) or "googleapis.com")
+
+    def metadata(self) -> list[tuple[str, str]]:
+        """Return the metadata of one request, renewing the token where its time has come.
+
+        :raises StoreError: if there is no token to be had.
+        """
+        headers: dict[str, str] = {}
+        if self._credentials is None:
+            return []
+        with self._lock:
+            state = self._credentials.token_state
+            if state is not TokenState.FRESH:
+                self._renew(needed=state is TokenState.INVALID)
+            # Not before_request(): it would start a thread that asks where the account may be used from
+            # (regional access boundary), which Google has the first requests do without, too.
+            self._credentials.apply(headers)
+        return [(name.lower(), value) for name, value in headers.items()]
+
+    def identity(self) -> Identity:
+        """Say who asks, as far as the credentials tell; logs in where they tell nothing before.
+
+        :raises StoreError: if the login is refused.
+        """
+        self.metadata()
+        details = {"project": self.project, "project from": self.project_source}
+        if self._credentials is None:
+            return Identity("nobody: an emulator is asked without a login", details)
+        details["credentials"] = type(self._credentials).__name__
+        for attribute in ("service_account_email", "account"):
+            who = getattr(self._credentials, attribute, None)
+            if who and who != "default":
+                return Identity(str(who), details)
+        audience = getattr(self._credentials, "_audience", None) or getattr(self._credentials, "audience", None)
+        return Identity(f"a federated identity of {audience}" if audience else "a user without a name", details)
+
+    def _renew(self, *, needed: bool) -> None:
+        try:
+            self._credentials.refresh(self._http)
+        except exceptions.GoogleAuthError as error:
+            fault = self._http.fault(error)
+        else:
+            return
+        if needed or LOGIN_UNAVAILABLE not in fault.codes:
+            raise fault
+
+    def _found(self) -> tuple[Any, str | None]:
+        options = self._options
+        try:
+            credentials, project = self._source()
+            if options["impersonation_chain"]:
+                credentials, project = _impersonated(credentials, options)
+            elif hasattr(credentials, "with_always_use_jwt_access"):
+                # A service account's key signs for itself, as in Google's own clients: nothing to ask for.
+                credentials = credentials.with_always_use_jwt_access(True)  # noqa: FBT003  # Google's signature
+            if options["quota_project_id"] and hasattr(credentials, "with_quota_project"):
+                credentials = credentials.with_quota_project(options["quota_project_id"])
+        except exceptions.DefaultCredentialsError:
+            fault = StoreError(NO_CREDENTIALS)
+        except exceptions.GoogleAuthError as error:
+            fault = self._http.fault(error)
+        else:
+            return credentials, project
+        raise fault
+
+    def _source(self) -> tuple[Any, str | None]:
+        options = self._options
+        if options["gcp_key_path"] or options["gcp_keyfile_dict"]:
+            option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
+            try:
+                credentials = self._keys.credentials(_key(options), options["gcp_scopes"])
+            except (ValueError, TypeError, KeyError, AttributeError, exceptions.MalformedError):
+                # What is wrong with a key is told with parts of it.
+                credentials = None
+            if credentials is None:
+                raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
+            return credentials, credentials.project_id
+        if options["gcp_credential_config_file"]:
+            return self._configured(options["gcp_credential_config_file"])
+        return self._scoped(google.auth.default)
+
+    def _scoped(self, load: Callable[..., tuple[Any, str | None]]) -> tuple[Any, str | None]:
+        """Load credentials, and their project where nothing else says it.
+
+        A federated identity finds its project by a call that it may not be allowed, if it has scopes by then.
+        """
+        scopes = self._options["gcp_scopes"]
+        known = project_without_login(self._options)
+        credentials, project = load(scopes=None if known else scopes, request=self._http)
+        return with_scopes_if_required(credentials, scopes), project
+
+    def _configured(self, configuration: Any) -> tuple[Any, str | None]:
+        option = "gcp_credential_config_file"
+        try:
+            if isinstance(configuration, str):
+                configuration = credential_configuration(_content(option, configuration))
+            credentials, project = self._scoped(
+                functools.partial(google.auth.load_credentials_from_dict, configuration)
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, exceptions.DefaultCredentialsError):
+            credentials = project = None
+        if credentials is None:
+            raise StoreError(f"option {option!r} is no credential configuration", UNREADABLE)
+        return credentials, project
+
+
+def _impersonated(source: Any, options: Options) -> tuple[Any, str]:
+    from google.auth import impersonated_credentials
+
+    *delegates, target = options["impersonation_chain"]
+    credentials = impersonated_credentials.Credentials(
+        source_credentials=source,
+        target_principal=target,
+        target_scopes=list(options["gcp_scopes"]),
+        # https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/generateAccessToken
+        delegates=[f"projects/-/serviceAccounts/{account}" for account in delegates],
+    )
+    # NAME@PROJECT.iam.gserviceaccount.com
+    return credentials, target.partition("@")[2].partition(".")[0]
+
+
+def _content(option: str, path: str) -> str:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return file.read(MAX_FILE_LENGTH)
+    except (OSError, ValueError) as error:
+        fault = f"option {option!r}: its file cannot be read ({type(error).__name__})"
+    raise StoreError(fault, UNREADABLE)
+
+
+class _Http:
+    """google-auth's way to HTTP, made where a login needs it; it keeps how the last request went.
+
+    :param connect_timeout: seconds to open a connection.
+    :param read_timeout: seconds to wait for the next part of an answer.
+    """
+
+    def __init__(self, connect_timeout: float, read_timeout: float) -> None:
+        self._timeouts = (connect_timeout, read_timeout)
+        self._request: Request | None = None
+        self._status: int | None = None
+
+    def __call__(self, *args: Any, **how: Any) -> Any:
+        if self._request is None:
+            self._request = Request(login_session(BoundedAdapter(*self._timeouts)))
+        self._status = None
+        response = self._request(*args, **how)
+        self._status = response.status
+        return response
+
+    def fault(self, error: Exception) -> StoreError:
+        """Say what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal."""
+        if self._status is None:
+            return StoreError(f"{LOGIN_UNAVAILABLE} ({type(error).__name__})", LOGIN_UNAVAILABLE)
+        if self._status == HTTPStatus.TOO_MANY_REQUESTS or self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return StoreError(f"{LOGIN_UNAVAILABLE} (HTTP {self._status})", LOGIN_UNAVAILABLE)
+        return StoreError(f"{LOGIN_REFUSED} (HTTP {self._status})", LOGIN_REFUSED)

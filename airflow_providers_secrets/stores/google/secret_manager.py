@@ -1,0 +1,370 @@
+"""Google Secret Manager."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+from airflow_providers_secrets.stores.base import (
+    EXISTS,
+    MALFORMED,
+    Answer,
+    Identity,
+    ListedSecret,
+    Outcome,
+    Store,
+    StoreError,
+    Written,
+    seconds_left,
+)
+from airflow_providers_secrets.stores.google import grpc_forks
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.stores.google.api import Api
+    from airflow_providers_secrets.stores.google.login import Login, ParsedKeys
+
+PAGE_SIZE: Final = 1000
+"""Names in one page of a listing; Google gives 25,000 at most."""
+
+MAX_PAGES: Final = 10_000
+"""A listing of more pages is taken for one that never ends: a project that large would take hours to list."""
+
+CHECKSUM: Final = "checksum"
+NO_TEXT: Final = "no text"
+ENDLESS: Final = "the listing does not end"
+
+_RESOURCE = re.compile(r"projects/[^/]+/(?:locations/([^/]+)/)?secrets/([^/]+)(?:/versions/([^/]+))?")
+
+_STORES = "airflow_providers_secrets.stores.google"
+_SDK_LOGS: Final = "google.cloud.secretmanager_v1.services.secret_manager_service"
+
+_OF_TYPE: Final[Mapping[str, tuple[str, ...]]] = {
+    "service_account": (),
+    "authorized_user": ("google.oauth2.credentials",),
+    "impersonated_service_account": ("google.auth.impersonated_credentials", "google.oauth2.credentials"),
+}
+"""What google-auth imports for a credential configuration, by its type, beyond what every login needs."""
+
+_OF_ANY_TYPE: Final = (
+    "google.oauth2.credentials",
+    "google.auth.compute_engine",
+    "google.auth.identity_pool",
+    "google.auth.aws",
+    "google.auth.pluggable",
+    "google.auth.external_account_authorized_user",
+    "google.auth.impersonated_credentials",
+)
+"""The same for one whose type only its file tells, or the machine."""
+
+
+class Client(NamedTuple):
+    """One identity's way to the secrets of one project, and region where there is one."""
+
+    api: Api
+    login: Login
+    parent: str
+
+    def __repr__(self) -> str:
+        return f"Client({self.parent!r})"
+
+
+class SecretManager(Store):
+    """Google Secret Manager, over REST or gRPC.
+
+    A process speaks REST whatever the options say, where gRPC may have come to it by a fork (:mod:`.grpc_forks`).
+    """
+
+    sdk: ClassVar = {
+        "google.cloud.secretmanager_v1": "google",
+        "google_crc32c": "google",
+        # Ours come last: they need the others.
+        f"{_STORES}.http": "google",
+        f"{_STORES}.login": "google",
+        f"{_STORES}.api": "google",
+    }
+    late_imports: Sequence[str] = ("encodings.idna", "google.api_core.client_logging", "grpc_status.rpc_status")
+    outcomes: ClassVar = {
+        # https://cloud.google.com/apis/design/errors#error_codes; the rest is UNAVAILABLE. What a proxy answers
+        # without a status of Google's is none of these: gRPC calls a 404 UNIMPLEMENTED, REST has no status in it.
+        "NOT_FOUND": Outcome.NOT_FOUND,
+        "PERMISSION_DENIED": Outcome.DENIED,
+        "FAILED_PRECONDITION": Outcome.REVOKED,
+        "RESOURCE_EXHAUSTED": Outcome.THROTTLED,
+        CHECKSUM: Outcome.INVALID,
+        NO_TEXT: Outcome.INVALID,
+        **dict.fromkeys(
+            (
+                "INVALID_ARGUMENT",
+                "UNAUTHENTICATED",
+                # Reasons: https://cloud.google.com/service-infrastructure/docs/reference/rpc/google.api/errorreason
+                "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+                "BILLING_DISABLED",
+                "CONSUMER_INVALID",
+                "SERVICE_DISABLED",
+                "USER_PROJECT_DENIED",
+                # Ours.
+                "unusable credentials",
+                "unusable CA bundle",
+                "login refused",
+                "no Google credentials in the options or the environment",
+                "no project",
+                "unfit google-cloud-secret-manager",
+                *(f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
+            ),
+            Outcome.MISCONFIGURED,
+        ),
+        "login unavailable": Outcome.UNAVAILABLE,
+    }
+    advice: ClassVar = {
+        Outcome.DENIED: "Grant the backend's identity roles/secretmanager.secretAccessor on it, in its project.",
+        Outcome.REVOKED: "Enable its latest version or add a new one; delete the secret if it shall be absent.",
+        Outcome.MISCONFIGURED: "Fix the backend's project_id, location, endpoint or credentials.",
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT": "Put https://www.googleapis.com/auth/cloud-platform into gcp_scopes.",
+        "BILLING_DISABLED": "Enable billing for the project that the calls are billed to.",
+        "CONSUMER_INVALID": "Fix project_id: there is no such project.",
+        "SERVICE_DISABLED": "Enable the Secret Manager API (secretmanager.googleapis.com) in the project.",
+        "USER_PROJECT_DENIED": "Grant it roles/serviceusage.serviceUsageConsumer on the project of quota_project_id.",
+        "INVALID_ARGUMENT": "Check the backend's project_id, location and version: Google does not allow the name.",
+        "UNAUTHENTICATED": "Replace the credentials: Google does not accept them (check the host's clock first).",
+        "unusable credentials": "Fix what that option holds or names.",
+        "unusable CA bundle": "Fix the variable or the file.",
+        "login refused": "Replace the credentials: whoever issues the tokens refuses them.",
+        "login unavailable": "Check that whoever issues the tokens can be reached from this host.",
+        "no Google credentials in the options or the environment": (
+            "Set gcp_key_path, or run where a service account is attached."
+        ),
+        "no project": "Set project_id.",
+        "unfit google-cloud-secret-manager": (
+            "Install another version of google-cloud-secret-manager, or set transport to 'grpc'."
+        ),
+        CHECKSUM: "Read it again later; where that fails too, add its value as a new version.",
+        NO_TEXT: "Add a version that is UTF-8 text.",
+        MALFORMED: "Check that endpoint leads to Google Secret Manager.",
+        **dict.fromkeys(
+            (f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
+            "Fix endpoint, or the proxy in between: redirects are not followed.",
+        ),
+    }
+    expired_login = frozenset({"UNAUTHENTICATED"})
+    env_prefixes = ("GOOGLE_", "GCE_", "CLOUDSDK_", "GCLOUD_")
+    muted_loggers = (
+        "google.auth._default",
+        "google.auth.compute_engine._metadata",
+        "google.auth.external_account",
+        "google.auth.impersonated_credentials",
+        "google.auth.transport.requests",
+        "google.oauth2._client",
+        "google.oauth2.credentials",
+        "google.oauth2.service_account",
+        f"{_SDK_LOGS}.client",
+        f"{_SDK_LOGS}.transports.grpc",
+        f"{_SDK_LOGS}.transports.rest",
+        "urllib3.connectionpool",
+    )
+    write_settings: ClassVar[Mapping[str, str]] = {
+        "locations": "regions, with commas between, that a new global secret is replicated to; else Google chooses",
+    }
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._keys: ParsedKeys | None = None
+        if options["transport"] == "grpc":
+            self.late_imports = (*self.late_imports, "grpc._channel", "grpc._interceptor")
+
+    @property
+    def transport(self) -> str:
+        """How this process speaks to Google: ``rest`` or ``grpc``."""
+        return str(self.options["transport"]) if grpc_forks.may_speak() else "rest"
+
+    def imports(self) -> Mapping[str, str]:
+        """Return the SDK, ours that need it, and what google-auth imports for these credentials."""
+        configuration = self.options["gcp_credential_config_file"]
+        needed: tuple[str, ...] = ()
+        if isinstance(configuration, Mapping):
+            needed = _OF_TYPE.get(str(configuration["type"]), _OF_ANY_TYPE)
+        elif not (self.options["gcp_key_path"] or self.options["gcp_keyfile_dict"]):
+            needed = _OF_ANY_TYPE
+        if self.options["impersonation_chain"]:
+            needed = (*needed, "google.auth.impersonated_credentials")
+        return {**self.sdk, **dict.fromkeys(needed, "google")}
+
+    def preload(self) -> None:
+        """Read the certificates of authorities, and parse the key that the options hold or name."""
+        from airflow_providers_secrets.stores.google.http import trusted_authorities
+        from airflow_providers_secrets.stores.google.login import ParsedKeys
+
+        keys = ParsedKeys()
+        for read in (trusted_authorities, lambda: keys.preload(self.options)):
+            with contextlib.suppress(Exception):  # whoever connects will be told
+                read()
+        self._keys = keys
+
+    def connect(self) -> Client:
+        """Find the credentials and the project. The first call logs in.
+
+        :raises StoreError: naming the option, where a credential cannot be used.
+        """
+        from airflow_providers_secrets.stores.google.api import Api
+        from airflow_providers_secrets.stores.google.login import Login, ParsedKeys
+
+        login = Login(self.options, self._keys or ParsedKeys())
+        location = self.options["location"]
+        parent, host = f"projects/{login.project}", f"secretmanager.{login.universe}"
+        if location:
+            parent, host = f"{parent}/locations/{location}", f"secretmanager.{location}.rep.{login.universe}"
+        url = self.options["endpoint"] or f"https://{host}"
+        return Client(Api(self.transport, url, login.metadata, self.options), login, parent)
+
+    def fetch(self, client: Client, name: str) -> Answer:
+        """Read the version of a secret that the options say (AccessSecretVersion).
+
+        :raises StoreError: for an answer that is damaged, no text, or for something else.
+        """
+        wanted = self.options["version"]
+        answer = client.api.call("access_secret_version", {"name": f"{client.parent}/secrets/{name}/versions/{wanted}"})
+        answered = _RESOURCE.fullmatch(answer.name)
+        if not answered:
+            raise StoreError(MALFORMED)
+        # The project is answered by its number, and an alias or "latest" by the version's.
+        if (
+            answered[1] != self.options["location"]
+            or answered[3] is None
+            or (wanted.isdigit() and answered[3] != wanted)
+        ):
+            raise StoreError("the answer is for another secret or version", MALFORMED)
+        return Answer(_text(answer.payload), answered[2])
+
+    def listing(self, client: Client, prefix: str) -> Iterator[ListedSecret]:
+        """Yield the names that start with *prefix*, each with the time when the secret was created (ListSecrets).
+
+        Needs ``secretmanager.secrets.list``. Neither texts nor versions are in Google's listing.
+        """
+        request: dict[str, Any] = {"parent": client.parent, "page_size": PAGE_SIZE}
+        # A substring of the name: https://cloud.google.com/secret-manager/docs/filtering
+        if prefix[:1].isalnum():
+            request["filter"] = f"name:{prefix}"
+        seen: set[str] = set()
+        while True:
+            page = next(client.api.call("list_secrets", request).pages)
+            for secret in page.secrets:
+                listed = _RESOURCE.fullmatch(secret.name)
+                if listed and listed[2].startswith(prefix):
+                    yield ListedSecret(listed[2], changed=secret.create_time)
+            token = page.next_page_token
+            if not token:
+                return
+            if token in seen or len(seen) >= MAX_PAGES:
+                raise StoreError(ENDLESS, MALFORMED)
+            if not seconds_left():
+                raise TimeoutError
+            seen.add(token)
+            request["page_token"] = token
+
+    def write(
+        self,
+        client: Client,
+        name: str,
+        text: str,
+        *,
+        only_if_absent: bool = False,
+        settings: Mapping[str, str] = {},
+    ) -> Written:
+        """Add a version to the secret, and create the secret before where there is none.
+
+        Labels, annotations, replication and expiry of a secret stay as they are. A secret without any version counts as
+        absent, as it does for lookups.
+
+        Needs ``secretmanager.versions.add``, and to create ``secretmanager.secrets.create``.
+        """
+        created = False
+        version = None if only_if_absent else self._added(client, name, text)
+        if version is None:
+            created = self._created(client, name, settings)
+            if not created and only_if_absent and self._has_versions(client, name):
+                raise StoreError(EXISTS)
+            version = self._added(client, name, text, must_exist=True)
+        return Written(created=created, version=version)
+
+    def _added(self, client: Client, name: str, text: str, *, must_exist: bool = False) -> str | None:
+        """Add a version, and return its number; ``None`` where there is no such secret."""
+        import google_crc32c
+
+        data = text.encode()
+        request = {
+            "parent": f"{client.parent}/secrets/{name}",
+            "payload": {"data": data, "data_crc32c": google_crc32c.value(data)},
+        }
+        try:
+            answer = client.api.call("add_secret_version", request)
+        except Exception as error:
+            if must_exist or "NOT_FOUND" not in self.codes(error):
+                raise
+            return None
+        written = _RESOURCE.fullmatch(answer.name)
+        if not written or written[2] != name or written[3] is None:
+            raise StoreError("the answer is for another secret", MALFORMED)
+        return written[3]
+
+    def _created(self, client: Client, name: str, settings: Mapping[str, str]) -> bool:
+        """Create the secret; false where it exists."""
+        secret: dict[str, Any] = {}
+        regions = [region for one in settings.get("locations", "").split(",") if (region := one.strip())]
+        if regions:
+            secret["replication"] = {"user_managed": {"replicas": [{"location": region} for region in regions]}}
+        elif not self.options["location"]:  # a regional secret is where it is
+            secret["replication"] = {"automatic": {}}
+        request = {"parent": client.parent, "secret_id": name, "secret": secret}
+        try:
+            client.api.call("create_secret", request)
+        except Exception as error:
+            if "ALREADY_EXISTS" not in self.codes(error):
+                raise
+            return False
+        return True
+
+    def _has_versions(self, client: Client, name: str) -> bool:
+        request = {"parent": f"{client.parent}/secrets/{name}", "page_size": 1}
+        return bool(next(client.api.call("list_secret_versions", request).pages).versions)
+
+    def delete(self, client: Client, name: str) -> None:
+        """Delete the secret with all its versions (DeleteSecret). Google keeps nothing to recover."""
+        client.api.call("delete_secret", {"name": f"{client.parent}/secrets/{name}"})
+
+    def identify(self, client: Client) -> Identity:
+        """Say whose credentials these are, the project, and where that came from. Asks for a token, and nobody else."""
+        return client.login.identity()
+
+    def codes(self, error: Exception) -> Iterator[str]:
+        """Yield Google's reason and status; for what is no error of its API, as every store does."""
+        from google.api_core.exceptions import GoogleAPICallError
+
+        from airflow_providers_secrets.stores.google import api
+
+        if isinstance(error, GoogleAPICallError):
+            yield from api.codes(error)
+        else:
+            yield from super().codes(error)
+
+    def retry_after(self, error: Exception) -> float | None:
+        """Return the seconds of Google's RetryInfo, or of the header Retry-After."""
+        from google.api_core.exceptions import GoogleAPICallError
+
+        from airflow_providers_secrets.stores.google import api
+
+        return api.retry_after(error) if isinstance(error, GoogleAPICallError) else super().retry_after(error)
+
+
+def _text(payload: Any) -> str:
+    """Return the text, unless it is damaged or none."""
+    import google_crc32c
+
+    # Presence: a payload without a checksum has none to hold it against.
+    if "data_crc32c" in payload and google_crc32c.value(payload.data) != payload.data_crc32c:
+        raise StoreError("its checksum does not match", CHECKSUM)
+    try:
+        return str(payload.data, "utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise StoreError("it is not UTF-8 text", NO_TEXT)

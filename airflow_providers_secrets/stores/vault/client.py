@@ -1,0 +1,221 @@
+"""One identity's way to Vault: when to log in, renew and log in anew. Imported at the first lookup."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import hvac
+import requests
+
+from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, seconds_left
+from airflow_providers_secrets.stores.vault import login
+from airflow_providers_secrets.stores.vault.codes import NO_MOUNT, REFUSED
+from airflow_providers_secrets.stores.vault.identity import credential_digest
+from airflow_providers_secrets.stores.vault.replies import Reply, contents
+from airflow_providers_secrets.stores.vault.wire import make_api, sending
+
+Options = Mapping[str, Any]
+Request = Callable[[hvac.Client], Reply]
+
+REFUSAL_MEMO: Final = 30.0
+"""Seconds in which no further login is tried: after a refused one, and after a denial that one survived."""
+
+RENEWAL_DUE: Final = 2 / 3
+"""The part of a token's life after which it is renewed …"""
+
+RENEWAL_SPREAD: Final = 0.1
+"""… give or take this part of that, so that processes started together do not renew together."""
+
+clock = time.monotonic
+spread = random.uniform
+
+
+class Token(NamedTuple):
+    """What a login gave.
+
+    :param text: the token; empty where an Agent adds it.
+    :param credentials: a digest of the files that it was got by.
+    :param life: seconds that it was given to live; 0 is for ever or unknown.
+    :param expires: when it does, by :data:`clock`.
+    :param renewal: when to renew it, where that is possible.
+    """
+
+    text: str
+    credentials: bytes
+    life: float = 0.0
+    expires: float = float("inf")
+    renewal: float = float("inf")
+
+    def __repr__(self) -> str:
+        return f"Token(life={self.life})"
+
+
+class VaultClient:
+    """One identity's way to Vault: it logs in at the first request, and anew when the token ends.
+
+    Safe to share between threads. It starts none: a token is renewed by the lookup that finds it due.
+
+    :param options: the store's options.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.versions: dict[str, str] = {}
+        """The version of the KV engine at each mount that was asked for it."""
+        self._api = make_api(options)
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+        self._uses_left: int | None = None
+        self._no_login_before = 0.0
+        self._refusal: tuple[str, ...] = ()
+
+    def ask(self, request: Request) -> Reply:
+        """Return the answer to *request*, on a new login if the token had ended without notice.
+
+        Vault says the same to an ended token and to one that may not do this. So a refusal costs one login; if it
+        stands, further ones cost none for :data:`REFUSAL_MEMO`.
+
+        :raises StoreError: where there is no login to be had.
+        """
+        token = self._valid_token()
+        reply = self._send(request, token.text)
+        if not _refuses(reply):
+            return reply
+        newer = self._token_after_refusal(token)
+        if newer is None:
+            return reply
+        reply = self._send(request, newer.text)
+        # What else went wrong, the new token was not refused.
+        self._no_login_before = clock() + REFUSAL_MEMO if _refuses(reply) else 0.0
+        return reply
+
+    def _send(self, request: Request, token: str) -> Reply:
+        with sending(token):
+            return request(self._api)
+
+    # The login.
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one thread log in, and the others wait until their own deadlines."""
+        if not self._lock.acquire(timeout=min(seconds_left(), threading.TIMEOUT_MAX)):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _valid_token(self) -> Token:
+        """Return a token that has not expired, logging in or renewing where it is time."""
+        with self._locked():
+            token = self._token
+            if token is None or clock() >= token.expires or self._uses_left == 0:
+                token = self._logged_in()
+            elif token.credentials != credential_digest(self.options):
+                token = self._logged_in()  # as whoever the file is now of
+            elif clock() >= token.renewal:
+                token = self._renewed(token)
+            return self._used(token)
+
+    def _token_after_refusal(self, refused: Token) -> Token | None:
+        """Return another token than the *refused* one, or ``None`` where there is none to be had."""
+        with self._locked():
+            token = self._token
+            if token is None or token.text == refused.text:
+                if clock() < self._no_login_before:
+                    return None
+                token = self._logged_in()
+                if token.text != refused.text:
+                    # Until the new token has its first answer, nobody else's refusal is worth another login.
+                    self._no_login_before = clock() + REFUSAL_MEMO
+            return self._used(token) if token.text != refused.text else None
+
+    def _used(self, token: Token) -> Token:
+        if self._uses_left:
+            self._uses_left -= 1
+        return token
+
+    def _logged_in(self) -> Token:
+        """Log in, unless the last try was refused a moment ago: repeating it locks accounts."""
+        if self._refusal and clock() < self._no_login_before:
+            raise StoreError(*self._refusal)
+        self._refusal = ()
+        try:
+            self._token, self._uses_left = self._log_in()
+        except StoreError as fault:
+            if REFUSED in fault.codes:
+                self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
+            raise
+        return self._token
+
+    def _log_in(self) -> tuple[Token, int | None]:
+        """Return a new token, and how often it may be used."""
+        auth_type = self.options["auth_type"]
+        credentials = credential_digest(self.options)
+        if auth_type in ("agent", "token"):
+            text = "" if auth_type == "agent" else login.static_token(self.options)
+            return Token(text, credentials), None
+        reply = self._send(lambda api: login.log_in(api, self.options), "")
+        try:
+            answer = contents(reply, self.options)
+        except StoreError as fault:
+            if fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", NO_MOUNT, ABSENT):
+                refusal = StoreError(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
+            elif fault.codes[-1] == MALFORMED:
+                # Not the secret's fault, which is what INVALID would say.
+                refusal = StoreError("malformed answer to the login")
+            else:
+                raise
+        else:
+            return _granted(answer, credentials)
+        raise refusal
+
+    def _renewed(self, token: Token) -> Token:
+        """Renew *token*, or log in where it cannot be; while the server is down the old one is as good."""
+        later = token._replace(renewal=_due(token.expires - clock()))
+        try:
+            reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
+            renewed, _ = _granted(contents(reply, self.options), token.credentials)
+        except StoreError as fault:
+            if not {"HTTP 400", "HTTP 403"}.isdisjoint(fault.codes):
+                return self._logged_in()
+            renewed = later
+        except requests.RequestException:
+            renewed = later
+        if renewed.life < token.life:
+            # It nears the most that it may live, and would be granted ever less.
+            renewed = renewed._replace(renewal=float("inf"))
+        self._token = renewed
+        return renewed
+
+
+def _granted(answer: Mapping[str, Any], credentials: bytes) -> tuple[Token, int | None]:
+    auth = answer.get("auth")
+    text = auth.get("client_token") if isinstance(auth, dict) else None
+    if not isinstance(auth, dict) or not isinstance(text, str) or not text:
+        raise StoreError("the answer to the login holds no token", REFUSED)
+    life, uses = _number(auth.get("lease_duration")), int(_number(auth.get("num_uses"))) or None
+    token = Token(text, credentials)
+    if not life:
+        return token, uses
+    # Renewing would use up a token that is for few uses.
+    renewal = _due(life) if auth.get("renewable") and not uses else float("inf")
+    return token._replace(life=life, expires=clock() + life, renewal=renewal), uses
+
+
+def _refuses(reply: Reply) -> bool:
+    return reply.status == 403  # noqa: PLR2004
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e9 else 0.0  # noqa: PLR2004  # 30 years
+
+
+def _due(life: float) -> float:
+    """Return the time to renew what has *life* seconds to live."""
+    return clock() + life * RENEWAL_DUE * spread(1 - RENEWAL_SPREAD, 1 + RENEWAL_SPREAD)

@@ -1,0 +1,284 @@
+"""A KV secrets engine of HashiCorp Vault or OpenBao."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import quote
+
+from airflow_providers_secrets.stores.base import (
+    ABSENT,
+    EXISTS,
+    MALFORMED,
+    Answer,
+    Identity,
+    ListedSecret,
+    Store,
+    StoreError,
+    Written,
+)
+from airflow_providers_secrets.stores.vault.codes import ADVICE, NO_MOUNT, OUTCOMES, TOO_LONG
+from airflow_providers_secrets.stores.vault.identity import ENV_PREFIXES, credential_digest
+from airflow_providers_secrets.stores.vault.replies import DeletedVersion, Reply, contents, read_contents
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.stores.vault.client import VaultClient
+
+LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "aws_iam": ("aws", ("botocore.session", "botocore.config", "botocore.credentials", "botocore.utils")),
+    "azure": ("azure", ("azure.identity", "azure.core.pipeline.transport", "msal")),
+    "gcp": (
+        "google",
+        ("google.auth", "google.auth.jwt", "google.auth.transport.requests", "google.oauth2.service_account"),
+    ),
+}
+"""The extra that brings what a way to log in needs beyond hvac, and the modules."""
+
+LATE_IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {}
+"""What a way to log in imports at its first call."""
+
+MAX_FOLDERS: Final = 10_000
+"""The most folders that one listing reads, each by a request of its own."""
+
+MAX_DEPTH: Final = 64
+"""The most folders that one listing finds inside each other."""
+
+MAX_WRITES: Final = 3
+"""How often a write is tried that others get ahead of."""
+
+
+class Vault(Store):
+    """A KV secrets engine, in version 1 or 2.
+
+    A name is ``{mount}/{path}``, as Vault's command spells it. The text of a secret is the JSON object of its data.
+    """
+
+    sdk: ClassVar = {"hvac": "vault"}
+    late_imports: Sequence[str] = ("encodings.idna",)  # which ones depends on the login
+    env_prefixes: Sequence[str] = ("VAULT_",)  # likewise
+    outcomes = OUTCOMES
+    advice = ADVICE
+    muted_loggers = (
+        "azure.core.pipeline.policies.http_logging_policy",
+        "botocore.auth",
+        "botocore.endpoint",
+        "botocore.hooks",
+        "botocore.parsers",
+        "botocore.utils",
+    )
+    write_settings: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        auth_type = options["auth_type"]
+        self.late_imports = (*type(self).late_imports, *LATE_IMPORTS.get(auth_type, ()))
+        self.env_prefixes = (*type(self).env_prefixes, *ENV_PREFIXES.get(auth_type, ()))
+
+    def imports(self) -> Mapping[str, str]:
+        """Return hvac, and what the login of these options needs."""
+        extra, modules = LOGIN_SDKS.get(self.options["auth_type"], ("", ()))
+        needed = () if self.options["auth_type"] == "aws_iam" and self.options["key_id"] else modules
+        return {**self.sdk, **dict.fromkeys(needed, extra)}
+
+    def preload(self) -> None:
+        """Import what speaks to hvac."""
+        from airflow_providers_secrets.stores.vault import client  # noqa: F401
+
+    def asker(self) -> bytes:
+        """Return a digest of whom the files identify that the login reads."""
+        return credential_digest(self.options)
+
+    def connect(self) -> VaultClient:
+        """Make the client; it logs in at its first request."""
+        from airflow_providers_secrets.stores.vault.client import VaultClient
+
+        return VaultClient(self.options)
+
+    def fetch(self, client: VaultClient, name: str) -> Answer:
+        """Read the latest version of one secret, as the JSON text of its data."""
+        data, _ = self._secret(client, name)
+        try:
+            return Answer(json.dumps(data, ensure_ascii=False, allow_nan=False))
+        except (ValueError, RecursionError):
+            fault = StoreError("the answer holds what JSON cannot", MALFORMED)
+        raise fault
+
+    def listing(self, client: VaultClient, prefix: str) -> Iterator[ListedSecret]:
+        """Yield the names of all secrets that start with *prefix*, folder by folder.
+
+        Needs the capability ``list`` on the path (KV 2: under ``metadata/``). A folder's names come in one answer.
+
+        :raises StoreError: where there are more than :data:`MAX_FOLDERS`, or one is deeper than :data:`MAX_DEPTH`.
+        """
+        mount, within = self._split(prefix)
+        folders = [within.rpartition("/")[0]]
+        read = 0
+        while folders:
+            folder = folders.pop()
+            read += 1
+            if read > MAX_FOLDERS or folder.count("/") >= MAX_DEPTH:
+                raise StoreError(f"it has more than {MAX_FOLDERS} folders, or {MAX_DEPTH} inside each other", TOO_LONG)
+            for key in self._keys(client, mount, folder):
+                path = f"{folder}/{key}" if folder else key
+                if not path.startswith(within):
+                    continue
+                if not key.endswith("/"):
+                    yield ListedSecret(f"{mount}/{path}")
+                elif key.strip("/") not in ("", ".", ".."):  # no id has such a segment
+                    folders.append(path.rstrip("/"))
+
+    def write(
+        self,
+        client: VaultClient,
+        name: str,
+        text: str,
+        *,
+        only_if_absent: bool = False,
+        settings: Mapping[str, str] = MappingProxyType({}),  # noqa: ARG002  # there are none
+    ) -> Written:
+        """Merge the JSON object *text* into the secret's data (RFC 7396): null removes a key, others stay.
+
+        KV 2 writes by check-and-set, so that nobody's write in between is lost; KV 1 has nothing of the kind. A
+        secret whose latest version is deleted is written anew, unless *only_if_absent*. Needs ``create`` on the path,
+        and but for KV 2 *only_if_absent* also ``read`` and ``update``.
+
+        :raises StoreError: with :data:`~.base.EXISTS`, as promised; or where others keep getting ahead.
+        """
+        patch: dict[str, Any] = json.loads(text)
+        blindly = only_if_absent and self._version(client, name) == "2"
+        for _ in range(MAX_WRITES):
+            data, version = ({}, 0) if blindly else self._current(client, name)
+            if only_if_absent and version:
+                raise StoreError(EXISTS)
+            merged = {key: value for key, value in {**data, **patch}.items() if value is not None}
+            reply = self._put(client, name, merged, version)
+            if not _overtaken(reply):
+                answer = contents(reply, self.options).get("data")
+                written = answer.get("version") if isinstance(answer, dict) else None
+                return Written(created=not data, version=None if written is None else str(written))
+            if only_if_absent:
+                raise StoreError(EXISTS)
+        raise StoreError("others keep writing to it")
+
+    def delete(self, client: VaultClient, name: str) -> None:
+        """Delete the latest version, recoverably; KV 1 forgets the secret. Needs ``read`` and ``delete`` on the path.
+
+        :raises StoreError: with :data:`~.base.ABSENT` where there is none, or the code of one that is deleted already.
+        """
+        self._secret(client, name)
+        mount, path = self._split(name)
+        if self._version(client, name) == "1":
+            reply = client.ask(lambda api: api.secrets.kv.v1.delete_secret(path, mount_point=mount))
+        else:
+            reply = client.ask(lambda api: api.secrets.kv.v2.delete_latest_version_of_secret(path, mount_point=mount))
+        contents(reply, self.options)
+
+    def identify(self, client: VaultClient) -> Identity:
+        """Look up the token of the login."""
+        about = read_contents(client.ask(lambda api: api.auth.token.lookup_self()), self.options)
+        policies = [*(about.get("policies") or ()), *(about.get("identity_policies") or ())]
+        details = {
+            "entity": about.get("entity_id"),
+            "policies": ", ".join(dict.fromkeys(map(str, policies))),
+            "seconds to live": about.get("ttl"),
+            "login": about.get("path"),
+            "namespace": self.options["namespace"],
+        }
+        known = {name: str(value) for name, value in details.items() if value not in (None, "")}
+        return Identity(str(about.get("display_name") or about.get("entity_id") or "unknown"), known)
+
+    # The engine.
+
+    def _split(self, name: str) -> tuple[str, str]:
+        """Return the mount, and the path under it."""
+        mount = self.options["mount_point"] or name.partition("/")[0]
+        return mount, name[len(mount) + 1 :]
+
+    def _version(self, client: VaultClient, name: str) -> str:
+        """Return the version of the KV engine; with ``"auto"``, the server is asked once for each mount."""
+        configured: str = self.options["kv_engine_version"]
+        if configured != "auto":
+            return configured
+        mount, _ = self._split(name)
+        if mount not in client.versions:
+            # What Vault's own command asks before it reads; any identity with access below the mount may. hvac has
+            # no method for it, and its read() does not quote.
+            path = f"sys/internal/ui/mounts/{quote(mount)}"
+            about = read_contents(client.ask(lambda api: api.read(path)), self.options)
+            if about.get("type") not in ("kv", "generic"):
+                raise StoreError("the mount is no KV engine", NO_MOUNT)
+            engine = about.get("options")
+            version = engine.get("version") if isinstance(engine, dict) else None
+            client.versions[mount] = "2" if version == "2" else "1"
+        return client.versions[mount]
+
+    def _secret(self, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
+        """Return the data of a secret, and its version; of KV 1 always 1."""
+        mount, path = self._split(name)
+        if self._version(client, name) == "1":
+            reply = client.ask(lambda api: api.secrets.kv.v1.read_secret(path, mount_point=mount))
+            return read_contents(reply, self.options), 1
+        reply = client.ask(
+            # What it would raise or hand out for a deleted version is decided by exceptions of hvac's own adapter.
+            lambda api: api.secrets.kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
+        )
+        answer = read_contents(reply, self.options)
+        data = answer.get("data")
+        if not isinstance(data, dict):
+            raise StoreError("the answer holds no secret", MALFORMED)
+        return data, _version_of(answer)
+
+    def _current(self, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
+        """Return what a write starts from: data and version, both empty where there is nothing."""
+        try:
+            return self._secret(client, name)
+        except StoreError as error:
+            if ABSENT in error.codes:
+                return {}, 0
+            if not isinstance(error, DeletedVersion):
+                raise
+            return {}, error.version
+
+    def _put(self, client: VaultClient, name: str, data: dict[str, Any], version: int) -> Reply:
+        mount, path = self._split(name)
+        if self._version(client, name) == "1":
+            return client.ask(
+                lambda api: api.secrets.kv.v1.create_or_update_secret(path, data, method="POST", mount_point=mount)
+            )
+        return client.ask(
+            lambda api: api.secrets.kv.v2.create_or_update_secret(path, data, cas=version, mount_point=mount)
+        )
+
+    def _keys(self, client: VaultClient, mount: str, folder: str) -> list[str]:
+        if self._version(client, f"{mount}/") == "1":
+            reply = client.ask(lambda api: api.secrets.kv.v1.list_secrets(folder, mount_point=mount))
+        else:
+            reply = client.ask(lambda api: api.secrets.kv.v2.list_secrets(folder, mount_point=mount))
+        try:
+            keys = read_contents(reply, self.options).get("keys")
+        except StoreError as error:
+            if ABSENT in error.codes:
+                return []
+            raise
+        if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+            raise StoreError("the answer holds no list", MALFORMED)
+        return list(dict.fromkeys(keys))
+
+
+def _version_of(answer: Mapping[str, Any]) -> int:
+    metadata = answer.get("metadata")
+    version = metadata.get("version") if isinstance(metadata, dict) else None
+    return version if isinstance(version, int) else 0
+
+
+def _overtaken(reply: Reply) -> bool:
+    """Tell whether a write was refused because the secret is not at the version that it was to follow."""
+    errors = reply.content.get("errors") if isinstance(reply.content, dict) else None
+    return (
+        reply.status == HTTPStatus.BAD_REQUEST
+        and isinstance(errors, list)
+        and any("check-and-set parameter did not match" in str(error) for error in errors)
+    )

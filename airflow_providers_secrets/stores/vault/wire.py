@@ -1,0 +1,213 @@
+"""What hvac sends and receives by: a session that goes nowhere else, and an adapter that reads no more than it must.
+
+hvac's own adapter raises exceptions that hold neither status nor headers, reads bodies without bound and replaces
+bytes that it cannot decode. Imported at the first lookup, with hvac.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import os
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+import hvac
+import hvac.adapters
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
+
+from airflow_providers_secrets import __version__
+from airflow_providers_secrets.stores.base import StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.vault.codes import REDIRECTED, TOO_LONG, UNREADABLE
+from airflow_providers_secrets.stores.vault.replies import Reply, address, wrong_path
+
+Options = Mapping[str, Any]
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""The longest answer that is read, in bytes: a secret has 1 MiB at most by default, a listing more."""
+
+CHUNK: Final = 64 * 1024
+"""The most that is read at a time, in bytes."""
+
+
+class VaultSession(requests.Session):
+    """A session with one Vault: no retries of its own, no ``~/.netrc``, and no redirect that leaves host and path.
+
+    :param options: the store's options; what hvac takes from the environment in their place is taken here.
+    :raises StoreError: naming the option, for a TLS file that cannot be read.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.max_redirects = 2
+        self._wrong_path = wrong_path(address(options))
+        # Not compressed: a small answer could grow without bound.
+        self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
+        self.proxies = dict(options["proxies"])
+        self.verify = _verify(options)
+        self.cert = _cert(options)
+        self.auth = _by_url
+        pooled = HTTPAdapter(pool_maxsize=64)  # one connection for each thread of a busy API server or triggerer
+        self.mount("https://", pooled)
+        self.mount("http://", pooled)
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Leave a redirected request as it is, where requests would look into ``~/.netrc``."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where *resp* redirects to, or ``None``: a standby names the active node's address and the same path.
+
+        Unlike an ``Authorization`` header, requests would send ``X-Vault-Token`` along to any host.
+
+        :raises StoreError: where that is another host, another path or no longer encrypted, or where a write would
+            become a read.
+        """
+        location: str | None = super().get_redirect_target(resp)
+        if location is None:
+            return None
+        resp.close()  # or requests would read its body, however long
+        asked, target = urlsplit(resp.url), urlsplit(urljoin(resp.url, location))
+        encrypted = target.scheme in ("https", asked.scheme)
+        same = (target.hostname, target.path, target.query) == (asked.hostname, asked.path, asked.query)
+        kept = resp.status_code in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
+        if not (encrypted and same and (kept or resp.request.method == "GET")):
+            raise StoreError(f"HTTP {resp.status_code} to another host or path", *self._wrong_path, REDIRECTED)
+        return location
+
+
+def _by_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Authenticate to a proxy that stands before Vault by what ``url`` says; having this keeps ``~/.netrc`` out."""
+    user, password = get_auth_from_url(request.url or "")
+    signed: requests.PreparedRequest = HTTPBasicAuth(user, password)(request) if user else request
+    return signed
+
+
+def _verify(options: Options) -> bool | str:
+    given = options["verify"]
+    if given is None:
+        given = os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH") or True
+    return given if isinstance(given, bool) else _readable("verify", given)
+
+
+def _cert(options: Options) -> str | tuple[str, str] | None:
+    names = ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY")
+    given = options["cert"] or tuple(os.environ[name] for name in names if os.environ.get(name))
+    paths = tuple(_readable("cert", path) for path in given)
+    return (paths[0], paths[1]) if len(paths) > 1 else next(iter(paths), None)
+
+
+def _readable(option: str, path: str) -> str:
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"option {option!r} names a file that cannot be read", UNREADABLE)
+    return path
+
+
+_token: contextvars.ContextVar[str] = contextvars.ContextVar("_token", default="")
+
+
+@contextlib.contextmanager
+def sending(token: str) -> Iterator[None]:
+    """Let the requests made inside, in this thread, carry *token*; an empty one is none."""
+    before = _token.set(token)
+    try:
+        yield
+    finally:
+        _token.reset(before)
+
+
+class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is untyped
+    """Returns each answer as :class:`.Reply`, whatever its status, and bounds how long and how much it reads.
+
+    The token is that of :func:`sending`: hvac's own attribute is one for all threads, of which some may still be
+    asking with an older one.
+    """
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        raise_exception: bool = False,  # noqa: ARG002, FBT001, FBT002  # hvac's signature
+        **kwargs: Any,
+    ) -> Reply:
+        """Send one request; hvac adds namespace and its own headers.
+
+        :raises StoreError: for an answer that is too long, or ends early.
+        :raises TimeoutError: once nobody waits any more.
+        """
+        left = seconds_left()
+        if not left:
+            raise TimeoutError
+        connect, read = self._kwargs["timeout"]
+        bounded = {**kwargs, "timeout": (min(connect, left), min(read, left)), "stream": True}
+        token = _token.get()
+        sent = {**(headers or {}), **({"X-Vault-Token": token} if token else {})}
+        response = super().request(method, url, headers=sent, raise_exception=False, **bounded)
+        try:
+            body = _body(response)
+        finally:
+            # Gives the connection back where all was read, and else ends it.
+            response.close()
+        return Reply(response.status_code, _parsed(body), seconds_to_wait(response.headers.get("Retry-After", "")))
+
+    def get_login_token(self, response: Reply) -> str:
+        """Return the token of an answer to a login, where hvac asks for it."""
+        return str(response.content["auth"]["client_token"])
+
+
+def _body(response: requests.Response) -> bytes:
+    """Read what the server sends, as it comes, until the deadline."""
+    raw = response.raw
+    read = getattr(raw, "read1", raw.read)  # urllib3 1.26 has no read1
+    length, chunks = 0, []
+    while chunk := read(CHUNK, decode_content=False):
+        length += len(chunk)
+        chunks.append(chunk)
+        if length > MAX_BODY:
+            raise StoreError(f"the answer is longer than {MAX_BODY} bytes", TOO_LONG)
+        if not seconds_left():
+            raise TimeoutError
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdigit() and response.request.method != "HEAD" and length < int(announced):
+        raise StoreError("the answer ended early")
+    return b"".join(chunks)
+
+
+def _parsed(body: bytes) -> Any:
+    """Return the JSON of *body*, or ``None`` where it is none or holds bytes that are no text."""
+    try:
+        return json.loads(body.decode(), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(_: str) -> None:
+    raise ValueError
+
+
+def make_api(options: Options) -> hvac.Client:
+    """Make hvac's client.
+
+    :raises StoreError: naming the option, for a TLS file that cannot be read.
+    """
+    session = VaultSession(options)
+    return hvac.Client(
+        url=address(options),
+        token="",  # where None would have hvac look for one in the environment and the home
+        verify=session.verify,
+        cert=session.cert,
+        proxies=session.proxies,
+        timeout=(options["connect_timeout"], options["read_timeout"]),
+        namespace=options["namespace"],
+        allow_redirects=options["allow_redirects"],
+        request_header=options["request_header"],
+        strict_http=options["strict_http"],
+        session=session,
+        adapter=VaultAdapter,
+    )

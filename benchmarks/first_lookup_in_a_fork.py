@@ -1,0 +1,147 @@
+"""The first lookup of a forked child, which is what Airflow's DAG files and tasks run in, and the whole bill for it.
+
+    python benchmarks/first_lookup_in_a_fork.py --official PYTHON [STORE …]
+
+PYTHON is the interpreter of an environment with the official providers and the same Airflow; without it the official
+classes are left out. Each run is a fresh process that has Airflow loaded, builds the backend and forks: a child that
+looks one variable up, and one that looks nothing up. Columns, medians of interleaved runs:
+
+- child: CPU ms of the child's first lookup, as the child counts it;
+- after: the same where the parent has looked something up before it forked (the ratio is to the official "child");
+- idle: CPU ms of a child that looks nothing up, from the fork to its end;
+- bill: CPU ms of the parent beyond loading Airflow, and of one child with one lookup;
+- pod: the same in the pod of a KubernetesExecutor, which forks once, for its one task;
+- none: the same, of a task that looks nothing up;
+- MB: the parent's memory after the fork (proportional set size, or resident where the system has none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.setups import ROOT, SETUPS, Setup, chosen
+
+COLUMNS = ("child", "after", "idle", "bill", "pod", "none", "MB")
+
+PROGRAM = """
+import json, os, resource, sys, time, types
+import airflow.configuration, airflow.models, airflow.secrets.base_secrets
+begun = time.process_time()
+{make}
+
+def in_a_child(work):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        os.write(writer, json.dumps(work()).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        result = json.loads(told.read() or "null")
+    _, status, used = os.wait4(child, 0)
+    assert status == 0, status
+    return result, (used.ru_utime + used.ru_stime) * 1000
+
+def look_up():
+    started = time.process_time()
+    assert backend.get_variable("x") == "1"
+    return (time.process_time() - started) * 1000
+
+def nothing():
+    return 0.0
+
+def memory():
+    try:
+        rollup = open("/proc/self/smaps_rollup").read()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(rollup.partition("Pss:")[2].split()[0]) / 1024
+
+figures = {{}}
+if {mode!r} == "idle parent":
+    figures["child"], spent = in_a_child(look_up)
+    figures["bill"] = (time.process_time() - begun) * 1000 + spent
+    figures["MB"] = memory()
+    figures["idle"] = in_a_child(nothing)[1]
+elif {mode!r} in ("pod", "none"):
+    # What a process is told by: see ONE_TASK_MODULES in lookup/forks.py.
+    sys.modules["__main__"].__spec__ = types.SimpleNamespace(name="airflow.sdk.execution_time.execute_workload")
+    spent = in_a_child(look_up if {mode!r} == "pod" else nothing)[1]
+    figures[{mode!r}] = (time.process_time() - begun) * 1000 + spent
+else:
+    look_up()
+    figures["after"] = in_a_child(look_up)[0]
+print("\\n" + json.dumps(figures))
+"""
+MODES = ("idle parent", "pod", "none", "busy parent")
+NONE = "class backend:\n    get_variable = staticmethod({'x': '1'}.get)\n"
+
+
+def run(make: str, python: str, environment: dict[str, str]) -> dict[str, float]:
+    """Return the figures of one round: a fresh process for each mode."""
+    figures: dict[str, float] = {}
+    for mode in MODES:
+        done = subprocess.run(
+            [python, "-W", "ignore", "-c", PROGRAM.format(make=make, mode=mode)],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{mode}: {done.stderr[-3000:]}")
+        figures |= json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def compare(setup: Setup, official: str | None, runs: int) -> dict[str, dict[str, float]]:
+    """Print and return the medians of each arm, and ours to the official class, pair by pair."""
+    arms = {"no backend": (NONE, sys.executable), "ours": (setup.ours, sys.executable)}
+    if official:
+        arms["official"] = (setup.official, official)
+    rounds = [
+        {label: run(make, python, setup.environment) for label, (make, python) in arms.items()} for _ in range(runs + 1)
+    ][1:]  # the first writes bytecode and fills the file cache
+    found = {
+        label: {column: statistics.median(one[label][column] for one in rounds) for column in COLUMNS} for label in arms
+    }
+    if official:
+        found["ours / official"] = {
+            # A child of the official class goes on with its parent's client, which has answered one child with another
+            # one's secret: what ours is held against is the official class's first lookup.
+            column: statistics.median(
+                one["ours"][column] / one["official"]["child" if column == "after" else column] for one in rounds
+            )
+            for column in COLUMNS
+        }
+    print(f"{setup.name}: medians of {runs} interleaved runs, Python {sys.version.split()[0]}")
+    print(" " * 18 + "".join(f"{column:>9}" for column in COLUMNS))
+    for label, figures in found.items():
+        print(f"  {label:<16}" + "".join(f"{figures[column]:9.2f}" for column in COLUMNS), flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stores", nargs="*", choices=[*SETUPS, []])
+    parser.add_argument("--official", metavar="PYTHON")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="also write the medians there")
+    arguments = parser.parse_args()
+    found = {setup.name: compare(setup, arguments.official, arguments.runs) for setup in chosen(arguments.stores)}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

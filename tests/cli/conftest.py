@@ -1,0 +1,111 @@
+"""The command in this process, on any rig, through ``--backend`` and ``--kwargs``."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.cli import main
+from tests.airflow.conftest import airflow, database
+from tests.conftest import RIGS
+from tests.rigs import Rig, running
+from tests.rigs.openbao import ROOT_TOKEN
+
+__all__ = ["airflow", "database"]
+
+CONNECTION = {
+    "conn_type": "postgres",
+    "description": "the sales database",
+    "login": "reader",
+    "password": "S3cr3t-p@ss/word",
+    "host": "db.example.com",
+    "port": 5432,
+    "schema": "sales",
+    "extra": {"sslmode": "require"},
+}
+
+
+@dataclass
+class Said:
+    """How a run of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def everything(self) -> str:
+        return self.out + self.err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(params=[name for name in RIGS if not name.startswith("chain")])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """Every store; the command speaks to one member of a chain at a time."""
+    return running(RIGS[request.param])
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command with arguments, and *stdin* as standard input."""
+
+    def run(*arguments: str, stdin: str = "") -> Said:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capfd.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        said = capfd.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+def using(rig: Rig, **options: Any) -> list[str]:
+    """The arguments that name *rig*'s backend."""
+    return ["--backend", rig.class_path, "--kwargs", json.dumps({**connecting(rig), **options})]
+
+
+def connecting(rig: Rig) -> dict[str, Any]:
+    """The options that make a backend speak to the rig, with the right to write."""
+    given = rig.options()
+    if rig.extra == "vault":
+        return {"url": given["url"], "auth_type": "token", "token": ROOT_TOKEN}
+    if rig.extra == "aws":
+        from tests.rigs.aws import moto
+
+        host, port = moto().get_host_and_port()  # past the proxy, which counts what the store itself is asked
+        return {**given, "service_config": {"sts": {"endpoint_url": f"http://{host}:{port}"}}}
+    return given
+
+
+@pytest.fixture
+def base(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Prefixes that no other test uses."""
+    yield f"cli{abs(hash(request.node.nodeid)) % 10**9}"
+
+
+def prefixes(rig: Rig, base: str) -> dict[str, str]:
+    """Options that put connections and variables under *base*, as the store spells names."""
+    sep = "-" if rig.extra in ("azure", "google") else "/"
+    # The rig of Vault knows a connection by how its path begins.
+    return {
+        rig.prefix_option.format(kind=kind): f"{kind}{sep}{base}" for kind in ("connections", "variables", "config")
+    }
+
+
+def path_of(rig: Rig, base: str, kind: str, secret_id: str) -> str:
+    return rig.path(kind, secret_id, prefixes(rig, base)[rig.prefix_option.format(kind=kind)])

@@ -1,0 +1,55 @@
+"""``airflow-secrets cache`` on both shared caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_providers_secrets.lookup import answers
+from tests.cli.conftest import Command, connecting, path_of, prefixes, using
+from tests.rigs import Rig
+from tests.support.sharing import KEY
+
+
+@pytest.mark.parametrize("where", ["file", "redis"])
+def test_entries_are_counted_found_and_removed(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, where: str
+) -> None:
+    place = f"file://{tmp_path}/shared"
+    if where == "redis":
+        import redis
+
+        from tests.rigs.redis import redis_url
+
+        place = redis_url()
+        redis.Redis.from_url(place).flushdb()
+    options = {**prefixes(ssm, base), "shared_cache": place, "shared_cache_key": KEY}
+    at = using(ssm, **options)
+    assert command("cache", "show", *at).code == 1
+    for key in ("one", "two"):
+        ssm.put(path_of(ssm, base, "variables", key), "S3cr3t-value")
+        ssm.backend_class(**connecting(ssm), **options).get_variable(key)
+    answers.reset_after_fork()  # as another process, which has nothing in memory
+    (shown,) = command("cache", "show", "-o", "json", *at).json
+    assert (shown["entries"], shown["fresh"]) == (2, 2)
+    assert shown["bytes"] > 0
+    assert "present" in command("cache", "show", "--id", "var:one", *at).out
+    said = command("cache", "clear", "--id", "var:one", *at)
+    assert (said.code, "1 entries removed" in said.out, "60 s more" in said.err) == (0, True, True), said.everything
+    assert command("cache", "show", "--id", "var:one", *at).code == 1
+    assert command("cache", "clear", "-o", "json", *at).json["removed"] == 1
+    assert command("cache", "clear", *at).code == 1
+    assert "S3cr3t" not in said.everything
+
+
+def test_without_a_shared_cache_it_says_so(command: Command, ssm: Rig) -> None:
+    said = command("cache", "show", *using(ssm))
+    assert (said.code, "'shared_cache' is off" in said.err) == (2, True)
+
+
+def test_a_redis_that_is_away_is_told_in_one_line(command: Command, ssm: Rig) -> None:
+    at = using(ssm, shared_cache="redis://:S3cr3t@127.0.0.1:1/0", shared_cache_key=KEY)
+    said = command("cache", "show", *at)
+    assert (said.code, said.err.count("\n")) == (2, 1), said.everything
+    assert "S3cr3t" not in said.everything

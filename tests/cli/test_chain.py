@@ -1,0 +1,207 @@
+"""The command and chains: each member is checked, explained and granted rights; two members are copied between."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.backends.chain import ChainBackend
+from tests.cli.conftest import Command, connecting, path_of, prefixes
+from tests.rigs import Rig
+from tests.rigs.chain import short_name
+
+PAGE = (Path(__file__).parents[2] / "docs" / "chain.md").read_text(encoding="utf-8")
+
+
+def member(rig: Rig, base: str, entry: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    kwargs = {**connecting(rig), **prefixes(rig, base), **options}
+    return {"backend": short_name(rig), "kwargs": kwargs, **(entry or {})}
+
+
+def chain(*members: dict[str, Any]) -> list[str]:
+    return ["--backend", "chain", "--kwargs", json.dumps({"backends": members})]
+
+
+def roles(explained: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    return [(one["name"], one["role"], one["reason"]) for one in explained["members"]]
+
+
+def test_check_tells_of_every_member(command: Command, rig: Rig, ssm: Rig, base: str, tmp_path: Path) -> None:
+    absent = {"backend": "file", "kwargs": {"variables_file_path": f"{tmp_path}/absent.json"}, "optional": True}
+    ssm.put(path_of(ssm, base, "variables", "x"), "S3cr3t")
+    at = chain({"backend": "env"}, absent, member(rig, base), member(ssm, base))
+    said = command("check", "--variable", "x", *at)
+    assert said.code == 0, said.everything
+    titles = ["member 1 (env)", "member 2 (file), optional", f"member 3 ({short_name(rig)})", "member 4 (aws_ssm)"]
+    assert re.findall(r"^member .*$", said.out, re.MULTILINE) == titles
+    assert said.out.count("may read") == 6
+    assert "absent.json' cannot be read" in said.out
+    assert re.search(r"variable 'x': member \d \(\w+\) answers", said.out)
+    assert said.out.endswith("\nhealthy\n")
+    report = command("check", *at, "-o", "json").json
+    assert [one["name"] for one in report["members"]] == ["env", "file", short_name(rig), "aws_ssm"]
+    assert report["members"][3]["store"] == "AWS SSM Parameter Store"
+    (source,) = {one["source"] for one in report["members"][3]["options"]} - {"default"}
+    assert source == "--kwargs, member 4 (aws_ssm)"
+    assert report["verdict"] == "healthy"
+    assert "S3cr3t" not in said.everything
+
+
+def test_a_fault_of_one_member_is_a_fault_of_the_chain(command: Command, rig: Rig, base: str) -> None:
+    at = chain({"backend": "env"}, member(rig, base, max_attempts=1))
+    with rig.fault("denied"):
+        said = command("check", "--variable", "x", *at)
+    assert (said.code, "unhealthy: 4 faults" in said.out) == (3, True), said.everything
+    assert f"variable 'x': member 2 ({short_name(rig)}): " in said.out
+
+
+def test_explain_says_which_member_answers_and_why_the_others_do_not(
+    command: Command, rig: Rig, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"{base}-other"
+    monkeypatch.setenv("AIRFLOW_VAR_BOTH", "S3cr3t")
+    rig.put(path_of(rig, base, "variables", "both"), "S3cr3t")
+    ssm.put(path_of(ssm, other, "variables", "both"), "S3cr3t")
+    ssm.put(path_of(ssm, other, "variables", "second"), "S3cr3t")
+    at = chain(member(ssm, base, {"variables": "prod_"}), member(rig, base), member(ssm, other))
+    explain = ["explain", "var", "--no-metastore", *at]
+    name = short_name(rig)
+    unasked = ("aws_ssm", "skipped", "the id does not match its pattern 'variables'")
+
+    said = command(*explain, "both", "-o", "json")
+    assert roles(said.json) == [
+        unasked,
+        (name, "answers", None),
+        ("aws_ssm", "shadowed", f"member 2 ({name}) answers"),
+    ]
+    assert said.json["winner"] == f"member 2 ({name})"
+    assert said.json["shadowed"] == ["member 3 (aws_ssm)", "environment"]
+    text = command(*explain, "both").out
+    assert "member 1 (aws_ssm): skipped: the id does not match its pattern 'variables'" in text
+    assert text.endswith(f"from: member 2 ({name}), which shadows member 3 (aws_ssm) and environment.\n")
+
+    said = command(*explain, "second", "-o", "json")
+    assert roles(said.json) == [unasked, (name, "has none", None), ("aws_ssm", "answers", None)]
+    assert command(*explain, "nowhere").code == 1
+    assert "S3cr3t" not in said.everything + text
+
+
+@pytest.mark.parametrize("optional", [False, True], ids=["stops", "optional"])
+def test_explain_says_whose_failure_ends_the_lookup(
+    command: Command, rig: Rig, base: str, tmp_path: Path, optional: bool
+) -> None:
+    (tmp_path / "v.json").write_text('{"x": "S3cr3t"}')
+    file = {"backend": "file", "kwargs": {"variables_file_path": f"{tmp_path}/v.json"}}
+    at = chain(member(rig, base, {"optional": optional}, max_attempts=1), file)
+    with rig.fault("denied"):
+        said = command("explain", "var", "x", "--no-metastore", *at, "-o", "json")
+    first, second = said.json["members"]
+    assert first["outcome"] == "denied"
+    if optional:
+        assert (said.code, first["role"], second["role"]) == (0, "passed over", "answers"), said.everything
+        assert said.json["winner"] == "member 2 (file)"
+    else:
+        assert (said.code, first["role"], second["role"]) == (3, "ends the lookup", "not asked"), said.everything
+        assert second["reason"] == f"member 1 ({short_name(rig)}) failed"
+        assert said.json["winner"] is None
+    assert "S3cr3t" not in said.everything
+
+
+def test_explain_of_a_value_that_airflow_cannot_use(command: Command, ssm: Rig, base: str) -> None:
+    ssm.put(path_of(ssm, base, "connections", "faulty"), "S3cr3t-value")
+    said = command("explain", "conn", "faulty", "--no-metastore", *chain({"backend": "env"}, member(ssm, base)))
+    assert (said.code, "member 2 (aws_ssm): ends the lookup" in said.out) == (3, True), said.everything
+    assert "S3cr3t" not in said.everything
+
+
+def test_explain_of_the_member_env(command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_X", "http://S3cr3t")
+    at = chain({"backend": "env"}, member(ssm, base))
+    said = command("explain", "conn", "x", "--no-metastore", "-o", "json", *at)
+    assert (said.json["winner"], said.json["shadowed"]) == ("member 1 (env)", [])
+    assert "S3cr3t" not in said.everything
+
+
+def test_policy_of_every_member(command: Command, ssm: Rig, secrets_manager: Rig) -> None:
+    at = chain({"backend": "env"}, member(ssm, "first"), member(secrets_manager, "second"))
+    said = command("policy", "--account", "123456789012", *at)
+    assert said.code == 0, said.everything
+    _, first, second = re.split(r"^# member \d \(\w+\)\n", said.out, flags=re.MULTILINE)
+    assert json.loads(first)["Statement"][0]["Action"] == ["ssm:GetParameter"]
+    assert json.loads(second)["Statement"][0]["Action"] == ["secretsmanager:GetSecretValue"]
+    assert "member 1 (env): no policy" in said.err
+    both = command("policy", "-o", "json", *at).json
+    assert list(both) == ["member 2 (aws_ssm)", "member 3 (aws_secrets_manager)"]
+    one = command("policy", "--member", "3", *at)
+    assert "secretsmanager" in one.out
+    assert "#" not in one.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--from", "chain", "--to", "aws_ssm", "--from-member", "1"], "--from env"),
+        (["--from", "chain", "--to", "aws_ssm", "--from-member", "3"], "--from-member takes 1 to 2"),
+        (["--from", "env", "--to", "aws_ssm", "--from-member", "1"], "--from-member is for chains"),
+        (["--from", "env", "--to", "aws_ssm", "--to-member", "1"], "--to-member is for chains"),
+        (["--from", "env", "--to", "chain"], "name one with --to-member N: 1 env, 2 aws_ssm"),
+    ],
+)
+def test_a_wrong_member_of_a_copy_ends_in_one_line(
+    command: Command, ssm: Rig, base: str, arguments: list[str], says: str
+) -> None:
+    kwargs = json.dumps({"backends": [{"backend": "env"}, member(ssm, base)]})
+    for end in ("from", "to"):
+        if "chain" in arguments and arguments[arguments.index("chain") - 1] == f"--{end}":
+            arguments = [*arguments, f"--{end}-kwargs", kwargs]
+    said = command("copy", *arguments)
+    assert (said.code, says in said.err, said.err.count("\n")) == (2, True, 1), said.everything
+
+
+def test_the_page_moves_secrets_between_two_members(
+    command: Command,
+    ssm: Rig,
+    secrets_manager: Rig,
+    base: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its configuration and its commands, on the rigs' servers."""
+    section = PAGE.partition("\n## Moving from one store to another\n")[2].partition("\n## ")[0]
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(re.findall(r"^```ini\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[0])
+    entries = json.loads(parser["secrets"]["backend_kwargs"])["backends"]
+    by_name = {"aws_ssm": ssm, "aws_secrets_manager": secrets_manager}
+    for entry in entries:
+        entry["kwargs"] = {**member(by_name[entry["backend"]], base)["kwargs"], "cache_ttl": 0}
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", parser["secrets"]["backend"])
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"backends": entries}))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ssm.put(path_of(ssm, base, "connections", "db"), "http://S3cr3t@db")
+    ssm.put(path_of(ssm, base, "variables", "flag"), "S3cr3t")
+    lines = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    dry, apply = (shlex.split(line)[1:] for line in lines)
+    assert "--apply" not in dry
+
+    said = command(*dry, "-o", "json")
+    assert (said.code, {one["state"] for one in said.json}) == (0, {"create"}), said.everything
+    assert secrets_manager.backend(**entries[0]["kwargs"]).get_variable("flag") is None
+    said = command(*apply, "-o", "json")
+    assert (said.code, {one["id"]: one["state"] for one in said.json}) == (0, {"db": "created", "flag": "created"})
+    said = command(*dry, "-o", "json")
+    assert (said.code, {one["state"] for one in said.json}) == (0, {"same"}), said.everything
+    with ssm.counted() as asked_old:
+        backend = ChainBackend(backends=entries)
+        assert (backend.get_variable("flag"), backend.get_connection("db").host) == ("S3cr3t", "db")
+    assert asked_old == []
+    assert "S3cr3t" not in said.everything

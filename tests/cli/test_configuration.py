@@ -1,0 +1,200 @@
+"""The command with real Airflow: its configuration, its metastore, its own command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.rigs.aws import AwsRig, SsmRig
+from tests.support.airflow_process import VERSION, Airflow, Ended
+from tests.support.sharing import KEY
+
+
+def ran(airflow: Airflow, *arguments: str, **environment: str) -> Ended:
+    return airflow._run([sys.executable, "-m", "airflow_providers_secrets.cli", *arguments], environment)
+
+
+def test_options_and_their_sources_are_those_of_airflow(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm)
+    del airflow.environment["AIRFLOW__SECRETS__BACKEND"]
+    kwargs = {"connections_prefix": "/by-cfg/connections", "cache_ttl": 7, "shared_cache": "file"}
+    (airflow.home / "airflow.cfg").write_text(
+        f"[secrets]\nbackend = {ssm.class_path}\nbackend_kwargs = {json.dumps(kwargs)}\n"
+    )
+    single = {"AIRFLOW__SECRETS__BACKEND_KWARG__CACHE_TTL": "9", "AIRFLOW__CORE__FERNET_KEY": KEY}
+    run = ran(airflow, "check", "-o", "json", **single)
+    assert run.code == 0, run.everything
+    report = json.loads(run.output)
+    options = {option["option"]: (option["value"], option["source"]) for option in report["options"]}
+    cfg = f"{airflow.home}/airflow.cfg, [secrets] backend_kwargs"
+    assert report["configured_by"] == f"{airflow.home}/airflow.cfg, [secrets] backend"
+    assert options["connections_prefix"] == ("/by-cfg/connections", cfg)
+    assert options["variables_prefix"] == ("/airflow/variables", "default")
+    by_variable = ("9", "AIRFLOW__SECRETS__BACKEND_KWARG__CACHE_TTL")
+    assert options["cache_ttl"] == (by_variable if VERSION >= (3, 2) else ("7", cfg))
+    assert "shared in" in json.dumps(report["findings"])
+    assert run.errors == ""
+
+    command = f"echo {json.dumps(json.dumps({'variables_prefix': '/by-cmd'}))}"
+    run = ran(airflow, "check", "-o", "json", AIRFLOW__SECRETS__BACKEND_KWARGS_CMD=command)
+    assert run.code == 0, run.everything
+    options = {option["option"]: (option["value"], option["source"]) for option in json.loads(run.output)["options"]}
+    assert options["variables_prefix"] == ("/by-cmd", "AIRFLOW__SECRETS__BACKEND_KWARGS_CMD")
+
+
+@pytest.mark.skipif(VERSION < (3, 0), reason="[workers] secrets_backend came with Airflow 3")
+def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
+    airflow.use(aws, {"variables_prefix": None})
+    workers = {
+        "AIRFLOW__WORKERS__SECRETS_BACKEND": aws.class_path,
+        "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": '{"variables_prefix": "of-workers"}',
+    }
+    run = ran(airflow, "check", "--worker", "-o", "json", **workers)
+    assert run.code == 0, run.everything
+    options = {option["option"]: option["value"] for option in json.loads(run.output)["options"]}
+    assert options["variables_prefix"] == "of-workers"
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({}, "names no [secrets] backend"),
+        (
+            {
+                "AIRFLOW__SECRETS__BACKEND": "airflow_providers_secrets.backends.aws_smm.SystemsManagerParameterStoreBackend"
+            },
+            "did you mean",
+        ),
+        ({"AIRFLOW__SECRETS__BACKEND": "no.such.Class"}, "cannot be imported"),
+        (
+            {"AIRFLOW__SECRETS__BACKEND": SsmRig.class_path, "AIRFLOW__SECRETS__BACKEND_KWARGS": "{S3cr3t"},
+            "not valid JSON",
+        ),
+        (
+            {"AIRFLOW__SECRETS__BACKEND": SsmRig.class_path, "AIRFLOW__SECRETS__BACKEND_KWARGS": '{"cache_tll": 1}'},
+            "did you mean 'cache_ttl'",
+        ),
+        (
+            {"AIRFLOW__SECRETS__BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend"},
+            "not a backend of this package",
+        ),
+    ],
+    ids=["none", "typo", "missing", "broken", "option", "foreign"],
+)
+def test_a_wrong_configuration_ends_in_one_line(airflow: Airflow, environment: dict[str, str], named: str) -> None:
+    run = ran(airflow, "check", **environment)
+    assert (run.code, named in run.errors, run.errors.count("\n")) == (2, True, 1), run.everything
+    assert "S3cr3t" not in run.everything
+    assert run.output == ""
+
+
+def test_a_backend_is_tried_past_a_broken_configuration(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm, "{broken")
+    kwargs = airflow.home / "kwargs.json"
+    kwargs.write_text(json.dumps(ssm.options()))
+    run = ran(airflow, "check", "--backend", "aws_ssm", "--kwargs", f"@{kwargs}")
+    assert run.code == 0, run.everything
+    assert run.errors == ""
+
+
+def test_the_metastore(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
+    """Written to, compared with, copied from."""
+    airflow.use(ssm, {"connections_prefix": "/cli-metastore", "variables_prefix": "/cli-metastore-v"})
+    airflow.environment["AIRFLOW__CORE__FERNET_KEY"] = KEY
+    airflow.use_database(database)
+    ssm.put("/cli-metastore/shared", "http://S3cr3t.example.com")
+    run = ran(airflow, "copy", "--from", "configured", "--to", "metastore", "--apply", "-o", "json")
+    assert run.code == 0, run.everything
+    assert [item["state"] for item in json.loads(run.output)] == ["created"]
+    listed = airflow.run("connections", "list", "--output", "json")
+    assert [row["conn_id"] for row in json.loads(listed.last_line)] == ["shared"]
+    run = ran(airflow, "explain", "conn", "shared", "-o", "json")
+    explained = json.loads(run.output)
+    assert (run.code, explained["winner"], explained["shadowed"]) == (0, "AWS SSM Parameter Store", ["metastore"])
+    run = ran(airflow, "list", "conn", "--shadowed", "-o", "json")
+    assert [row["shadows"] for row in json.loads(run.output)] == [["metastore"]]
+    ssm.remove("/cli-metastore/shared")
+    run = ran(airflow, "copy", "--from", "metastore", "--apply", "-o", "json")
+    assert (run.code, [item["state"] for item in json.loads(run.output)]) == (0, ["created"]), run.everything
+    # A key that does not fit any more gives "invalid", never "different".
+    other = "b3RoZXJrZXlvdGhlcmtleW90aGVya2V5b3RoZXJrZXk="
+    assert airflow.run("connections", "add", "locked", "--conn-uri", "http://u:S3cr3t@h").code == 0
+    run = ran(
+        airflow, "copy", "--from", "metastore", "--match", "locked", "-o", "json", AIRFLOW__CORE__FERNET_KEY=other
+    )
+    (item,) = json.loads(run.output)
+    assert (run.code, item["state"]) == (1, "invalid"), run.everything
+    assert "S3cr3t" not in run.everything
+
+
+@pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")
+def test_airflows_own_command_has_the_group(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm)
+    run = airflow.run("secrets-store", "check", "-o", "json")
+    assert run.code == 0, run.everything
+    assert json.loads(run.output)["verdict"] == "healthy"
+    run = airflow.run("secrets-store", "get", "var", "never-there")
+    assert run.code == 1, run.everything
+
+
+def test_an_interrupt_ends_in_one_line(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm)
+    with ssm.fault("hang"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "airflow_providers_secrets.cli", "get", "var", "x"],
+            env={**airflow.environment},
+            cwd=airflow.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with ssm.counted():
+            before = len(ssm.calls)
+            while len(ssm.calls) == before:
+                assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors.count("\n")) == (130, "", 1), errors
+    assert "interrupted" in errors
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize("arguments", [["--help"], ["uri", "--conn-type", "http", "--host", "x"]], ids=["help", "uri"])
+def test_what_needs_no_airflow_starts_at_once(arguments: list[str]) -> None:
+    code = (
+        "import sys, time\n"
+        "from airflow_providers_secrets.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "assert 'airflow' not in sys.modules\n"
+        "print(time.process_time(), file=sys.stderr)\n"
+    )
+    took = [
+        float(
+            subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True).stderr
+        )
+        for _ in range(3)
+    ]
+    assert min(took) <= 0.3, took
+
+
+def test_the_cache_is_shown_and_cleared(airflow: Airflow, ssm: SsmRig, tmp_path: Path) -> None:
+    directory = tmp_path / "shared"
+    airflow.use(ssm, {"shared_cache": f"file://{directory}"}, AIRFLOW__CORE__FERNET_KEY=KEY)
+    ssm.put("/airflow/variables/cached", "S3cr3t-value")
+    assert ran(airflow, "cache", "show").code == 1
+    assert airflow.run("variables", "get", "cached").code == 0
+    run = ran(airflow, "cache", "show", "-o", "json")
+    (shown,) = json.loads(run.output)
+    assert (run.code, shown["entries"] >= 1, shown["fresh"] >= 1) == (0, True, True), run.everything
+    run = ran(airflow, "cache", "show", "--id", "var:cached", "-o", "json")
+    assert "present" in run.output, run.everything
+    assert "S3cr3t" not in run.everything
+    assert ran(airflow, "cache", "clear", "--id", "var:cached").code == 0
+    assert ran(airflow, "cache", "show", "--id", "var:cached").code == 1
+    assert ran(airflow, "cache", "clear").code in (0, 1)
+    assert not [entry for entry in (directory / "entries-1").iterdir() if len(entry.name) == 64]

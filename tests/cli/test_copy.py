@@ -1,0 +1,250 @@
+"""``airflow-secrets copy``: what it would do, what it does, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
+from tests.rigs import Rig
+from tests.support.airflow_process import PACKAGE_ROOT
+
+
+def target(rig: Rig, base: str, **options: Any) -> list[str]:
+    return ["--to", rig.class_path, "--to-kwargs", json.dumps({**connecting(rig), **prefixes(rig, base), **options})]
+
+
+def states(said: Said) -> dict[str, str]:
+    return {item["id"]: item["state"] for item in said.json}
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> str:
+    """A file as Airflow exports it, and with what cannot be copied."""
+    path = tmp_path / "export.json"
+    connections = {
+        "db": CONNECTION,
+        "by-uri": "http://S3cr3t@api.example.com",
+        "faulty": "S3cr3t-value",
+        "no field": {"conn_type": "http", "S3cr3t": 1},
+    }
+    path.write_text(json.dumps({"connections": connections, "variables": {"plain": "S3cr3t-1", "object": {"a": [1]}}}))
+    return f"file:{path}"
+
+
+def test_a_dry_run_writes_nothing(command: Command, rig: Rig, base: str, export: str) -> None:
+    said = command("copy", "--from", export, *target(rig, base), "-o", "json")
+    assert said.code == 1, said.everything
+    expected = {"db": "create", "by-uri": "create", "plain": "create", "object": "create"}
+    assert {k: v for k, v in states(said).items() if v != "invalid"} == expected
+    assert "dry run" in said.err
+    assert "S3cr3t-" not in said.everything
+    assert command("list", "conn", *using(rig, **prefixes(rig, base))).code == 1
+
+
+def test_a_copy_creates_verifies_and_is_repeatable(
+    command: Command, rig: Rig, base: str, export: str, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    apply = ["copy", "--from", export, *target(rig, base), "-o", "json", "--apply", "--journal", str(journal)]
+    said = command(*apply, "--match", "db|plain|object|by")
+    assert said.code == 0, said.everything
+    assert set(states(said).values()) == {"created"}
+    written = journal.read_text()
+    assert "S3cr3t" not in written
+    assert {json.loads(line)["id"] for line in written.splitlines()} == {"db", "by-uri", "plain", "object"}
+    assert oct(journal.stat().st_mode & 0o777) == "0o600"
+    at = using(rig, **prefixes(rig, base))
+    shown = command("get", "conn", "db", "--show-value", "-o", "json", *at).json
+    assert {name: value for name, value in shown.items() if name != "id"} == CONNECTION
+    assert set(states(command(*apply, "--match", "db|plain|object|by")).values()) == {"same"}
+    resumed = command(*apply, "--match", "db|plain", "--resume")
+    assert {item["reason"] for item in resumed.json} == {"by the journal"}
+
+
+def test_nothing_is_overwritten_without_being_told(
+    command: Command, rig: Rig, base: str, export: str, tmp_path: Path
+) -> None:
+    rig.put(path_of(rig, base, "variables", "plain"), "kept")
+    apply = ["copy", "--from", export, "--kind", "var", "--match", "plain", *target(rig, base), "-o", "json", "--apply"]
+    apply += ["--journal", str(tmp_path / "journal")]
+    at = using(rig, **prefixes(rig, base))
+    said = command(*apply)
+    assert (said.code, states(said)) == (1, {"plain": "different"}), said.everything
+    assert command("get", "var", "plain", "--show-value", *at).out == "kept\n"
+    said = command(*apply, "--overwrite")
+    assert (said.code, states(said)) == (0, {"plain": "overwritten"}), said.everything
+    assert command("get", "var", "plain", "--show-value", *at).out == "S3cr3t-1\n"
+
+
+def test_a_store_that_gives_no_answer_is_never_different(
+    command: Command, rig: Rig, base: str, export: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_providers_secrets.cli import endpoints
+
+    monkeypatch.setattr(endpoints, "PATIENCE", {"timeout": 2, "max_attempts": 1})
+    with rig.fault("throttled"):
+        said = command("copy", "--from", export, "--match", "db", *target(rig, base), "-o", "json")
+    assert (said.code, states(said)) == (3, {"db": "failed"}), said.everything
+
+
+def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"large": "x" * 5000, "blank": " ", "a b": "x", "fine": "x"}))
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "-o", "json")
+    assert states(said) == {"large": "invalid", "blank": "invalid", "a b": "invalid", "fine": "create"}
+    reasons = {item["id"]: item["reason"] for item in said.json}
+    assert "5000 bytes; the store holds 4096" in reasons["large"]
+
+
+def test_ids_that_the_target_cannot_tell_apart_are_invalid(
+    command: Command, azure: Rig, base: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"my_db": "1", "my-db": "2", "other": "3"}))
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(azure, base), "-o", "json")
+    assert states(said) == {"my_db": "invalid", "my-db": "invalid", "other": "create"}, said.everything
+
+
+def test_between_two_stores(command: Command, ssm: Rig, secrets_manager: Rig, base: str, tmp_path: Path) -> None:
+    ssm.put(path_of(ssm, base, "connections", "one"), "http://one")
+    source = ["--from", ssm.class_path, "--from-kwargs", json.dumps({**ssm.options(), **prefixes(ssm, base)})]
+    said = command(
+        "copy", *source, *target(secrets_manager, base), "--apply", "-o", "json", "--journal", str(tmp_path / "j")
+    )
+    assert (said.code, states(said)) == (0, {"one": "created"}), said.everything
+
+
+def test_from_the_environment(command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_FROM_ENV", "x")
+    said = command("copy", "--from", "env", "--match", "from_env", *target(ssm, base), "-o", "json")
+    assert (said.code, states(said)) == (0, {"from_env": "create"}), said.everything
+
+
+class Foreign:
+    """Another package's backend, which cannot list."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def get_conn_value(self, conn_id: str) -> str | None:
+        if conn_id == "broken":
+            raise RuntimeError("S3cr3t")
+        return {"one": "http://one"}.get(conn_id)
+
+    def get_variable(self, key: str) -> str | None:
+        return None
+
+
+def test_the_dry_run_is_the_proof_before_a_switch(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    """Names come from our own listing, or from a file; each is asked of both classes."""
+    ssm.put(path_of(ssm, base, "connections", "one"), "http://one")
+    ssm.put(path_of(ssm, base, "connections", "ours"), "http://ours")
+    foreign = ["copy", "--from", f"{__name__}.Foreign", "--kind", "conn", *target(ssm, base), "-o", "json"]
+    said = command(*foreign)
+    assert states(said) == {"one": "same", "ours": "invalid"}, said.everything
+    names = tmp_path / "names"
+    names.write_text("conn:one\nbroken\nvar:x\n")
+    said = command(*foreign, "--names", str(names))
+    assert (said.code, states(said)) == (3, {"one": "same", "broken": "failed"}), said.everything
+    assert "S3cr3t" not in said.everything
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--from", "file:/no/such/file", "--to", "aws_ssm"], "/no/such/file cannot be read"),
+        (["--from", "file:{tmp}/broken.json", "--to", "aws_ssm"], "not valid JSON"),
+        (["--from", "env", "--to", "file:x"], "not written to files"),
+        (["--from", "env", "--to", "aws_smm"], "did you mean aws_ssm"),
+        (["--from", "env", "--to", "aws_ssm", "--to-kwargs", "{S3cr3t"], "not valid JSON"),
+        (["--from", "env", "--to", "aws_ssm", "--overwrite"], "--apply"),
+        (["--from", "no.such.Class", "--to", "aws_ssm"], "cannot be imported"),
+    ],
+)
+def test_wrong_use_ends_in_one_line(command: Command, tmp_path: Path, arguments: list[str], named: str) -> None:
+    (tmp_path / "broken.json").write_text('{"S3cr3t": ')
+    said = command(
+        "copy", *(argument.format(tmp=tmp_path) if "{tmp}" in argument else argument for argument in arguments)
+    )
+    assert (said.code, named in said.err) == (2, True), said.everything
+    assert said.err.count("\n") == 1
+    assert "S3cr3t" not in said.everything
+
+
+# A process of its own, to be killed.
+
+
+def start(arguments: list[str], tmp_path: Path) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_VAR")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", *arguments],
+        env={**environment, "PYTHONPATH": PACKAGE_ROOT, "XDG_STATE_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_a_copy_goes_on_after_a_kill(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    count = 300
+    path, journal = tmp_path / "connections.json", tmp_path / "journal"
+    path.write_text(json.dumps({f"c{i}": {**CONNECTION, "port": i} for i in range(count)}))
+    arguments = [
+        "copy",
+        "--from",
+        f"file:{path}",
+        "--kind",
+        "conn",
+        *target(ssm, base),
+        "--apply",
+        "--journal",
+        str(journal),
+    ]
+    process = start(arguments, tmp_path)
+    while not (journal.exists() and journal.read_text().count("\n") >= 20):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[number], errors
+    assert "Traceback" not in errors
+    at = using(ssm, **prefixes(ssm, base))
+    before = command("list", "conn", "-o", "plain", *at).out.splitlines()
+    assert 20 <= len(before) < count
+    said = command(*arguments, "--resume", "-o", "json")
+    assert said.code == 0, said.err
+    found = states(said)
+    assert set(found) == {f"c{i}" for i in range(count)}
+    assert set(found.values()) == {"same", "created"}
+    assert command("copy", *arguments[1:-3], "-o", "json").code == 0
+
+
+@pytest.mark.measured
+def test_a_thousand_connections_take_a_minute_at_most(
+    command: Command, ssm: Rig, secrets_manager: Rig, base: str, tmp_path: Path
+) -> None:
+    for i in range(1000):
+        ssm.put(path_of(ssm, base, "connections", f"c{i}"), json.dumps({**CONNECTION, "port": i}))
+    source = ["--from", ssm.class_path, "--from-kwargs", json.dumps({**ssm.options(), **prefixes(ssm, base)})]
+    started = time.monotonic()
+    said = command(
+        "copy", *source, *target(secrets_manager, base), "--apply", "-o", "plain", "--journal", str(tmp_path / "j")
+    )
+    took = time.monotonic() - started
+    assert said.code == 0, said.err
+    assert "1000 created" in said.err
+    print(f"{took:.1f} s")
+    assert took < 60

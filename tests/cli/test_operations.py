@@ -1,0 +1,203 @@
+"""Each subcommand on every store: what it prints, how it ends, and that no value leaks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.cli import check
+from airflow_providers_secrets.lookup.connection_text import fields_of
+from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
+from tests.rigs import Rig
+from tests.support.airflow_process import VERSION
+
+SECRET = "S3cr3t"
+
+
+@pytest.fixture
+def at(rig: Rig, base: str) -> list[str]:
+    """The arguments that name the rig's backend, under prefixes of this test's own."""
+    return using(rig, **prefixes(rig, base))
+
+
+def test_a_store_that_answers_is_healthy(command: Command, rig: Rig, at: list[str]) -> None:
+    said = command("check", *at)
+    assert said.code == 0, said.everything
+    assert said.out.endswith("healthy\n")
+    assert said.out.count("may read") == 3
+    assert "✗" not in said.out
+    if rig.extra == "google":
+        assert "clock: within" in said.out
+    report = command("check", *at, "-o", "json").json
+    assert report["verdict"] == "healthy"
+    assert "apache-airflow" in report["versions"]
+    for option in report["options"]:
+        if option["option"] in ("aws_secret_access_key", "secret_id", "token", "password", "client_secret"):
+            assert option["value"] == "***", option
+
+
+def test_check_shows_no_credential(command: Command, rig: Rig, at: list[str]) -> None:
+    hidden = [
+        value
+        for name, value in rig.options().items()
+        if isinstance(value, str) and any(word in name for word in ("secret", "token", "password", "keyfile"))
+    ]
+    said = command("check", *at)
+    for value in hidden:
+        assert value not in said.everything
+
+
+def test_a_denial_is_told_with_its_cure(command: Command, rig: Rig, at: list[str]) -> None:
+    with rig.fault("denied"):
+        said = command("check", *at)
+        assert said.code == 3, said.everything
+        assert "✗ connections" in said.out
+        assert "unhealthy" in said.out
+        for arguments in (["get", "conn", "x"], ["explain", "conn", "x", "--no-metastore"]):
+            said = command(*arguments, *at)
+            assert said.code == 3, said.everything
+            assert SECRET not in said.everything
+            assert "Traceback" not in said.everything
+
+
+@pytest.mark.skipif(VERSION < (3, 3), reason="Airflow's own denial came with 3.2.2")
+def test_a_final_denial_is_told_like_any_other(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base), on_denied="fail")
+    with ssm.fault("denied"):
+        said = command("get", "conn", "x", *at)
+        assert (said.code, "could not give" in said.err) == (3, True), said.everything
+        assert command("check", "--connection", "x", *at).code == 3
+        explained = command("explain", "conn", "x", "--no-metastore", *at)
+    assert (explained.code, "Airflow has no answer" in explained.out) == (3, True)
+
+
+def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    said = command("put", "conn", "db", "--stdin", "--dry-run", *at, stdin=json.dumps(CONNECTION))
+    assert (said.code, "would create" in said.out) == (0, True), said.everything
+    assert command("get", "conn", "db", *at).code == 1
+    said = command("put", "conn", "db", "--stdin", "--if-not-exists", *at, stdin=json.dumps(CONNECTION))
+    assert (said.code, "created" in said.out) == (0, True), said.everything
+    said = command("put", "conn", "db", "--stdin", "--if-not-exists", *at, stdin="http://other")
+    assert (said.code, "exists" in said.out) == (1, True), said.everything
+
+    said = command("get", "conn", "db", "-o", "json", *at)
+    assert said.code == 0, said.everything
+    assert said.json["host"] == "db.example.com"
+    assert said.json["password"] == "***"
+    assert SECRET not in said.everything
+    shown = command("get", "conn", "db", "--show-value", "-o", "json", *at).json
+    assert {name: value for name, value in shown.items() if name != "id"} == CONNECTION
+    assert command("get", "conn", "db", "--field", "password", *at).out == f"{CONNECTION['password']}\n"
+    assert command("get", "conn", "db", "--field", "extra.sslmode", *at).out == "require\n"
+    assert command("get", "conn", "db", "--field", "extra.other", *at).code == 1
+
+    said = command("put", "var", "flag", "--stdin", *at, stdin="S3cr3t-value\n")
+    assert said.code == 0, said.everything
+    assert command("get", "var", "flag", *at).out == "***\n"
+    assert command("get", "var", "flag", "--show-value", *at).out == "S3cr3t-value\n"
+    said = command("put", "var", "flag", "--stdin", *at, stdin="S3cr3t-value 2")
+    assert (said.code, "replaced" in said.out) == (0, True), said.everything
+    assert command("get", "var", "flag", "--show-value", *at).out == "S3cr3t-value 2\n"
+
+    said = command("list", "conn", "-o", "json", *at)
+    assert (said.code, [one["id"] for one in said.json]) == (0, ["db"]), said.everything
+    assert SECRET not in said.everything
+    assert command("list", "conn", "--match", "x", "-o", "json", *at).json == []
+
+    said = command("explain", "conn", "db", "--no-metastore", *at)
+    assert said.code == 0, said.everything
+    assert path_of(rig, base, "connections", "db") in said.out
+    assert "password" in said.out
+    assert SECRET not in said.everything
+
+    said = command("delete", "conn", "db", *at)
+    assert (said.code, "--yes" in said.err) == (2, True), said.everything
+    assert command("delete", "conn", "db", "--yes", *at).code == 0
+    assert command("get", "conn", "db", *at).code != 0
+    assert command("delete", "var", "never-there", "--yes", *at).code == 1
+
+
+def test_explain_says_who_wins_and_who_is_shadowed(
+    command: Command, rig: Rig, at: list[str], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.put(path_of(rig, base, "connections", "both"), "http://S3cr3t.example.com")
+    monkeypatch.setenv("AIRFLOW_CONN_BOTH", "http://S3cr3t.other.example.com")
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", "http://S3cr3t.other.example.com")
+    explained = command("explain", "conn", "both", "--no-metastore", "-o", "json", *at).json
+    assert explained["shadowed"] == ["environment"]
+    assert explained["names"][0]["outcome"] == "found"
+    assert explained["fields"] == ["conn_type", "host"]
+    explained = command("explain", "conn", "elsewhere", "--no-metastore", "-o", "json", *at).json
+    assert (explained["winner"], explained["shadowed"]) == ("environment", [])
+    said = command("list", "conn", "--shadowed", "--no-metastore", "-o", "json", *at)
+    assert [(one["id"], one["shadows"]) for one in said.json] == [("both", ["environment"])]
+    assert SECRET not in said.everything
+    assert command("explain", "conn", "nowhere", "--no-metastore", *at).code == 1
+
+
+def test_what_airflow_could_not_use_is_told(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    rig.put(path_of(rig, base, "connections", "faulty"), "S3cr3t-value")
+    said = command("explain", "conn", "faulty", "--no-metastore", *at)
+    assert said.code == 3, said.everything
+    assert "Airflow could not use it" in said.out
+    assert SECRET not in said.everything
+    said = command("check", "--connection", "faulty", *at)
+    assert said.code == 3, said.everything
+    assert SECRET not in said.everything
+    said = command("put", "conn", "faulty", "--stdin", *at, stdin="S3cr3t-value")
+    assert (said.code, SECRET in said.everything) == (2, False), said.everything
+
+
+def test_a_pattern_that_keeps_an_id_out_is_told(command: Command, rig: Rig, base: str) -> None:
+    at = using(rig, **prefixes(rig, base), connections_exclude_pattern="never")
+    rig.put(path_of(rig, base, "connections", "never-x"), "http://x")
+    assert "connections_exclude_pattern" in command("explain", "conn", "never-x", "--no-metastore", *at).out
+    said = command("get", "conn", "never-x", *at)
+    assert (said.code, "connections_exclude_pattern" in said.err) == (1, True)
+    assert command("put", "conn", "never-x", "--stdin", *at, stdin="http://y").code == 2
+    (listed,) = command("list", "conn", "-o", "json", *at).json
+    assert "connections_exclude_pattern" in listed["not looked up"]
+
+
+def test_a_listing_restarts_where_a_page_fails(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    with rig.fault("server-error", listings=True):
+        said = command("list", "conn", *at)
+    assert said.code == 3, said.everything
+    assert said.err.count("\n") == 1
+    assert "could not list" in said.err
+
+
+@pytest.mark.parametrize("kind", ["conn", "var"])
+def test_many_ids_are_listed_once_each(command: Command, rig: Rig, at: list[str], base: str, kind: str) -> None:
+    full = {"conn": "connections", "var": "variables"}[kind]
+    for number in range(45):
+        rig.put(path_of(rig, base, full, f"id{number}"), "http://x")
+    listed = command("list", kind, "-o", "plain", *at).out.splitlines()
+    assert sorted(line.split("\t")[0] for line in listed) == sorted(f"id{number}" for number in range(45))
+    table = command("list", kind, *at)
+    assert "45 " in table.err
+    yaml_text = command("list", kind, "-o", "yaml", *at).out
+    assert yaml_text.count("- id:") == 45
+
+
+def test_a_member_of_a_chain(command: Command, ssm: Rig, base: str) -> None:
+    ssm.put(path_of(ssm, base, "variables", "x"), "S3cr3t")
+    member = {"backend": "aws_ssm", "kwargs": {**ssm.options(), **prefixes(ssm, base)}}
+    chain = ["--backend", "chain", "--kwargs", json.dumps({"backends": [{"backend": "env"}, member]})]
+    said = command("list", "var", *chain)
+    assert (said.code, "--member N: 1 env, 2 aws_ssm" in said.err) == (2, True), said.everything
+    assert [one["id"] for one in command("list", "var", "-o", "json", "--member", "2", *chain).json] == ["x"]
+    assert command("list", "var", "--member", "3", *chain).code == 2
+    assert command("get", "var", "x", *chain).out == "***\n"
+
+
+def test_a_slow_pattern_is_found() -> None:
+    assert check.pattern_seconds("^prod_.*") < check.SLOW_PATTERN
+    assert check.pattern_seconds("^(a+)+$") == float("inf")
+
+
+def test_what_connections_hold_is_what_was_given() -> None:
+    fields: dict[str, Any] = fields_of(json.dumps(CONNECTION))
+    assert fields == CONNECTION

@@ -1,0 +1,226 @@
+"""``airflow-secrets policy``: what it allows is what a backend needs, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.rigs.openbao import ROOT_TOKEN, openbao
+from tests.support import needs
+
+ACCOUNT = "123456789012"
+AWS = ["--account", ACCOUNT, "--region", "eu-west-1"]
+
+
+def allowed(document: str, action: str, resource: str, **context: str) -> bool:
+    """Judge one request by IAM's rules for what these policies use: Allow, wildcards, StringLike.
+
+    (moto judges these two services against ``*`` alone, and the evaluators on the package index that were tried do not
+    import on these Pythons.)
+    """
+
+    def like(pattern: str, text: str) -> bool:
+        return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text) is not None
+
+    def any_like(patterns: str | list[str], text: str) -> bool:
+        return any(like(pattern, text) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+
+    policy = json.loads(document)
+    assert policy["Version"] == "2012-10-17"
+    for statement in policy["Statement"]:
+        assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+        assert statement["Effect"] == "Allow"
+        condition = statement.get("Condition", {})
+        assert set(condition) <= {"StringLike"}
+        if (
+            any_like(statement["Action"], action)
+            and any_like(statement["Resource"], resource)
+            and all(
+                any_like(patterns, context.get(key.replace(":", "_", 1), ""))
+                for key, patterns in condition.get("StringLike", {}).items()
+            )
+        ):
+            return True
+    return False
+
+
+SSM = f"arn:aws:ssm:eu-west-1:{ACCOUNT}:parameter"
+SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:"
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "arguments", "action", "resource", "expected"),
+    [
+        ("aws_ssm", {}, [], "ssm:GetParameter", f"{SSM}/airflow/connections/db", True),
+        ("aws_ssm", {}, [], "ssm:GetParameter", f"{SSM}/airflow/variables/a/b", True),
+        ("aws_ssm", {}, [], "ssm:GetParameter", f"{SSM}/airflow/other/db", False),
+        ("aws_ssm", {}, [], "ssm:GetParameter", f"{SSM}/airflow/connections2/db", False),
+        (
+            "aws_ssm",
+            {},
+            [],
+            "ssm:GetParameter",
+            f"{SSM.replace(ACCOUNT, '999999999999')}/airflow/connections/db",
+            False,
+        ),
+        (
+            "aws_ssm",
+            {},
+            [],
+            "ssm:GetParameter",
+            f"{SSM.replace('eu-west-1', 'eu-west-2')}/airflow/connections/db",
+            False,
+        ),
+        ("aws_ssm", {}, [], "ssm:GetParametersByPath", f"{SSM}/airflow/connections", False),
+        ("aws_ssm", {}, [], "ssm:PutParameter", f"{SSM}/airflow/connections/db", False),
+        ("aws_ssm", {}, [], "kms:Decrypt", "*", False),
+        ("aws_ssm", {"variables_prefix": None}, [], "ssm:GetParameter", f"{SSM}/airflow/variables/a", False),
+        ("aws_ssm", {"connections_prefix": "team/conn"}, [], "ssm:GetParameter", f"{SSM}/team/conn/db", True),
+        ("aws_ssm", {"preload": ["connections"]}, [], "ssm:GetParametersByPath", f"{SSM}/airflow/connections", True),
+        ("aws_ssm", {"preload": ["connections"]}, [], "ssm:GetParametersByPath", f"{SSM}/airflow/variables", False),
+        ("aws_ssm", {}, ["--allow", "list"], "ssm:GetParametersByPath", f"{SSM}/airflow/variables", True),
+        ("aws_ssm", {}, ["--allow", "list"], "ssm:GetParametersByPath", f"{SSM}/airflow", False),
+        ("aws_ssm", {}, ["--allow", "write"], "ssm:PutParameter", f"{SSM}/airflow/connections/db", True),
+        ("aws_ssm", {}, ["--allow", "write"], "ssm:PutParameter", f"{SSM}/other/db", False),
+        ("aws_ssm", {}, ["--allow", "write"], "ssm:DeleteParameter", f"{SSM}/airflow/connections/db", False),
+        ("aws_ssm", {}, ["--allow", "delete"], "ssm:DeleteParameter", f"{SSM}/airflow/connections/db", True),
+        (
+            "aws_secrets_manager",
+            {},
+            [],
+            "secretsmanager:GetSecretValue",
+            f"{SECRET}airflow/connections/db-AbC123",
+            True,
+        ),
+        ("aws_secrets_manager", {}, [], "secretsmanager:GetSecretValue", f"{SECRET}airflow/other/db-AbC123", False),
+        ("aws_secrets_manager", {}, [], "secretsmanager:GetSecretValue", f"{SECRET}airflow/connections/-Ab", False),
+        ("aws_secrets_manager", {}, [], "secretsmanager:ListSecrets", "*", False),
+        ("aws_secrets_manager", {}, [], "secretsmanager:CreateSecret", f"{SECRET}airflow/connections/db", False),
+        ("aws_secrets_manager", {}, ["--allow", "list"], "secretsmanager:ListSecrets", "*", True),
+        (
+            "aws_secrets_manager",
+            {},
+            ["--allow", "write"],
+            "secretsmanager:CreateSecret",
+            f"{SECRET}airflow/connections/db",
+            True,
+        ),
+        (
+            "aws_secrets_manager",
+            {},
+            ["--allow", "write"],
+            "secretsmanager:DeleteSecret",
+            f"{SECRET}airflow/connections/db-AbC123",
+            False,
+        ),
+        ("aws_secrets_manager", {"preload": ["variables"]}, [], "secretsmanager:BatchGetSecretValue", "*", True),
+    ],
+)
+def test_iam_allows_what_is_needed_and_nothing_else(
+    command: Command,
+    backend: str,
+    options: dict[str, Any],
+    arguments: list[str],
+    action: str,
+    resource: str,
+    expected: bool,
+) -> None:
+    said = command("policy", "--backend", backend, "--kwargs", json.dumps(options), *AWS, *arguments)
+    assert said.code == 0, said.everything
+    assert allowed(said.out, action, resource) is expected, said.out
+
+
+def test_a_customers_key_is_usable_for_these_secrets_alone(command: Command) -> None:
+    key = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1"
+    document = command("policy", "--backend", "aws_ssm", *AWS, "--kms-key", key).out
+    fitting = {
+        "kms_ViaService": "ssm.eu-west-1.amazonaws.com",
+        "kms_EncryptionContext:PARAMETER_ARN": f"{SSM}/airflow/connections/db",
+    }
+    assert allowed(document, "kms:Decrypt", key, **fitting)
+    assert not allowed(document, "kms:Decrypt", f"{key}2", **fitting)
+    assert not allowed(document, "kms:Decrypt", key, **{**fitting, "kms_ViaService": "s3.eu-west-1.amazonaws.com"})
+    assert not allowed(document, "kms:Decrypt", key, **{**fitting, "kms_EncryptionContext:PARAMETER_ARN": f"{SSM}/x"})
+
+
+CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("aws_ssm", {"preload": ["connections"], "role_arn": "arn:aws:iam::1:role/x"}),
+    ("aws_secrets_manager", {}),
+    ("hashicorp_vault", {"auth_type": "approle", "role_id": "x", "secret_id": "x"}),
+    ("gcp_secret_manager", {"project_id": "p"}),
+    ("azure_key_vault", {"vault_url": "https://v.vault.azure.net"}),
+]
+
+
+@pytest.mark.parametrize(("backend", "options"), CONFIGURATIONS, ids=[name for name, _ in CONFIGURATIONS])
+@pytest.mark.parametrize(
+    "acts", [[], ["--allow", "list", "--allow", "write", "--allow", "delete"]], ids=["read", "all"]
+)
+def test_terraform_parses(command: Command, backend: str, options: dict[str, Any], acts: list[str]) -> None:
+    needs.test_module("hcl2")
+    import hcl2
+
+    said = command("policy", "--backend", backend, "--kwargs", json.dumps(options), "--terraform", *acts)
+    assert said.code == 0, said.everything
+    parsed = hcl2.loads(said.out)
+    assert parsed["resource"]
+    whole = command("policy", "--backend", backend, "--kwargs", json.dumps(options), "-o", "json", *acts).json
+    assert whole["terraform"].strip() == said.out.strip()
+    assert whole["commands"]
+
+
+def test_vaults_policy_reads_and_everything_else_is_denied(command: Command) -> None:
+    server = openbao()
+    for path in ("connections/db", "connections/deep/er", "variables/flag", "other/db"):
+        server.api("POST", f"secret/data/{path}", {"data": {"value": "x"}})
+
+    def status(token: str, method: str, path: str, body: Any = None) -> str:
+        try:
+            server.api(method, path, body, token)
+        except AssertionError as error:
+            return str(error).split(": ")[1][:3]
+        return "done"
+
+    def token_for(*acts: str) -> str:
+        kwargs = {"url": "http://x", "auth_type": "approle", "role_id": "x", "secret_id": "x"}
+        said = command("policy", "--backend", "hashicorp_vault", "--kwargs", json.dumps(kwargs), *acts)
+        assert said.code == 0, said.everything
+        server.api("POST", "sys/policies/acl/cli-policy", {"policy": said.out})
+        made = server.api("POST", "auth/token/create", {"policies": ["cli-policy"]}, ROOT_TOKEN)
+        return str(made["auth"]["client_token"])
+
+    token = token_for()
+    for path in ("connections/db", "connections/deep/er", "variables/flag"):
+        assert status(token, "GET", f"secret/data/{path}") == "done"
+    for method, path in (
+        ("GET", "secret/data/other/db"),
+        ("LIST", "secret/metadata/connections"),
+        ("GET", "secret/metadata/connections/db"),
+        ("POST", "secret/data/connections/db"),
+        ("DELETE", "secret/data/connections/db"),
+        ("GET", "sys/mounts"),
+        ("GET", "sys/policies/acl"),
+    ):
+        assert status(token, method, path, {"data": {}} if method == "POST" else None) == "403", (method, path)
+    token = token_for("--allow", "list")
+    assert status(token, "LIST", "secret/metadata/connections") == "done"
+    assert status(token, "LIST", "secret/metadata/connections/deep") == "done"
+    assert status(token, "LIST", "secret/metadata/other") == "403"
+    assert status(token, "LIST", "secret/metadata/") == "403"
+    token = token_for("--allow", "write")
+    assert status(token, "POST", "secret/data/connections/new", {"data": {"value": "x"}}) == "done"
+    assert status(token, "POST", "secret/data/other/new", {"data": {"value": "x"}}) == "403"
+
+
+def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
+    said = command(
+        "policy", "--backend", "gcp_secret_manager", "--kwargs", '{"project_id": "p"}', "--project-number", "12"
+    )
+    (binding,) = json.loads(said.out)["bindings"]
+    assert 'startsWith("projects/12/secrets/airflow-connections-")' in binding["condition"]["expression"]
+    said = command("policy", "--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
+    assert "never to a prefix" in said.err

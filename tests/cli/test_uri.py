@@ -1,0 +1,219 @@
+"""``airflow-secrets uri``: what it prints is what Airflow's own parser reads back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from airflow_providers_secrets.cli import main, output
+from airflow_providers_secrets.lookup import decoding
+from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
+from tests.support.airflow_process import PACKAGE_ROOT as ROOT
+from tests.support.airflow_process import VERSION
+
+SPECIAL = "p:/?#[]@!$&'()*+,;=% é日本\"\\"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["uri", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    return out.removesuffix("\n")
+
+
+def parsed(text: str) -> dict[str, Any]:
+    from airflow.models.connection import Connection
+
+    connection = Connection(uri=text) if "://" in text else Connection.from_json(text)
+    fields = ("conn_type", "host", "login", "password", "port", "schema", "extra_dejson")
+    return {name: getattr(connection, name) for name in fields}
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["uri", "json"])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"region_name": "eu-west-1", "role_arn": "arn:aws:iam::123456789098:role/x"}, {"a": 1, "b": {"c": [None]}}],
+    ids=["none", "text", "nested"],
+)
+def test_airflow_reads_the_fields_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str], extra: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(SPECIAL + "\n"))
+    arguments = ["--host", "db.example.com", "--login", SPECIAL, "--port", "5432", "--schema", "a/b c"]
+    text = printed(
+        capsys,
+        "--conn-type",
+        "google_cloud_platform",
+        *arguments,
+        "--extra",
+        json.dumps(extra),
+        "--password-stdin",
+        *form,
+    )
+    assert parsed(text) == {
+        "conn_type": "google_cloud_platform",
+        "host": "db.example.com",
+        "login": SPECIAL,
+        "password": SPECIAL,
+        "port": 5432,
+        "schema": "a/b c",
+        "extra_dejson": extra,
+    }
+    assert decoding.connection(text) == text
+
+
+def test_the_connection_of_the_mwaa_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scenario S4: from its fields, in a shell, without a Python session."""
+    extra = {"role_arn": "arn:aws:iam::123456789098:role/role-name", "region_name": "us-east-1"}
+    text = printed(capsys, "--conn-type", "aws", "--extra", json.dumps(extra))
+    assert text.startswith("aws://")
+    assert parsed(text)["extra_dejson"] == extra
+
+
+def test_host_with_a_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--conn-type", "http", "--host", "https://example.com")
+    assert parsed(text)["host"] == "https://example.com"
+
+
+def test_extra_from_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"aws_secret_access_key": "x"}'))
+    assert parsed(printed(capsys, "--conn-type", "aws", "--extra", "-"))["extra_dejson"] == {
+        "aws_secret_access_key": "x"
+    }
+
+
+def test_password_by_prompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "ask_secret", lambda _: SPECIAL)
+    assert parsed(printed(capsys, "--conn-type", "postgres", "--ask-password"))["password"] == SPECIAL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--conn-type", "x", "--password", "S3cr3t"], "--password"),
+        (["--conn-type", "x", "--password=S3cr3t"], "--password"),
+        (["--conn-type", "x", "--password-stdin=S3cr3t"], "--password-stdin"),
+        (["--conn-type", "x", "--p=S3cr3t\nS3cr3t"], "--p"),
+        (["--conn-type", "x", "--extra", '{"password": "S3cr3t"'], "--extra"),
+        (["--conn-type", "x", "--extra", '"S3cr3t"'], "--extra"),
+        (["--conn-type", "x", "--extra", "-", "--password-stdin"], "--ask-password"),
+        (["--conn-type", "x", "--ask-password", "--password-stdin"], "--password-stdin"),
+        (["--conn-type", "x y", "--host", "h"], "--json"),
+        (["--conn-type", "x", "--port", "70000"], "--port"),
+        (["--host", "h"], "--conn-type"),
+        (["S3cr3t", "--conn-type", "x"], "values"),
+    ],
+)
+def test_wrong_use_is_named_without_any_value(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    try:
+        code: object = main(["uri", *arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    said = capsys.readouterr()
+    assert code == 2
+    assert named in said.err
+    assert "S3cr3t" not in said.err
+    assert said.out == ""
+
+
+def test_fields_that_a_uri_cannot_carry_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A URI has no place for a description."""
+    arguments = ["--conn-type", "http", "--description", "x"]
+    assert main(["uri", *arguments]) == 2
+    assert "--json prints it" in capsys.readouterr().err
+    assert json.loads(printed(capsys, *arguments, "--json")) == {"conn_type": "http", "description": "x"}
+
+
+def test_back_to_fields(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("postgresql://u:p%40@Db.Example.com:5432/sales?a=b"))
+    assert main(["uri", "--parse", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "conn_type": "postgres",
+        "login": "u",
+        "password": "p@",
+        "host": "db.example.com",
+        "port": 5432,
+        "schema": "sales",
+        "extra": {"a": "b"},
+    }
+    monkeypatch.setattr(sys, "stdin", io.StringIO("S3cr3t-value"))
+    assert main(["uri", "--parse"]) == 2
+    assert "S3cr3t" not in capsys.readouterr().err
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1, max_size=12)
+FIELDS = st.fixed_dictionaries(
+    {"conn_type": st.sampled_from(["postgres", "http", "google_cloud_platform", "my_type2"])},
+    optional={
+        "host": st.from_regex(r"(https://)?[A-Za-z0-9.-]{1,20}", fullmatch=True) | TEXT,
+        "login": TEXT,
+        "password": TEXT,
+        "port": st.integers(1, 65535),
+        "schema": TEXT,
+        "extra": st.dictionaries(TEXT, TEXT | st.integers(), min_size=1, max_size=3),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(FIELDS)
+@example({"conn_type": "postgres", "password": "a/b"})
+@example({"conn_type": "http", "host": "https://example.com", "port": 8080})
+@example({"conn_type": "http", "host": "Capitals.example.com"})
+def test_uris_are_read_as_airflow_reads_them(fields: dict[str, Any]) -> None:
+    """Ours by Airflow, and Airflow's own by us: the same fields, or a refusal."""
+    from airflow.models.connection import Connection
+
+    def by_airflow(connection: Any) -> dict[str, Any]:
+        named = ("conn_type", "host", "login", "password", "port", "schema")
+        found = {name: getattr(connection, name) for name in named} | {"extra": connection.extra_dejson}
+        return {name: value for name, value in found.items() if value not in (None, "", {})}
+
+    assert fields_of(json_of(fields)) == fields
+    try:
+        text = uri_of(fields)
+    except decoding.Unusable:
+        return
+    assert by_airflow(Connection(uri=text)) == fields
+    if VERSION < (3, 0):
+        return  # Airflow 2 keeps as text what Airflow 3 parses in a query
+    extra = json.dumps(fields["extra"]) if "extra" in fields else None
+    theirs = Connection(**{**fields, "extra": extra}).get_uri()
+    try:
+        ours = fields_of(theirs)
+    except decoding.Unusable:
+        return
+    assert ours == by_airflow(Connection(uri=theirs))
+
+
+def test_the_users_own_airflow_takes_no_part(tmp_path: Any) -> None:
+    """Not even a configuration that stops every Airflow command."""
+    run = subprocess.run(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", "uri", "--conn-type", "postgres", "--password-stdin"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(tmp_path),
+            "AIRFLOW__SECRETS__BACKEND": "airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": "{broken",
+        },
+        input="a/b",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, "postgres://:a%2Fb@\n"), run.stderr
+    assert run.stderr == ""
+    assert list(tmp_path.iterdir()) == []

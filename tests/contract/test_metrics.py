@@ -1,0 +1,100 @@
+"""What lookups came to, as the operator and Airflow's metrics see it."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_providers_secrets.lookup import answers
+from tests.rigs import Rig
+from tests.rigs.aws import SsmRig
+from tests.support.lookups import ONE_TRY, TTL, Clock, failing, stored
+from tests.support.python import run_python
+
+
+def test_every_way_that_a_lookup_ends_is_counted(rig: Rig, clock: Clock) -> None:
+    stored(rig, "counted", "x")
+    backend = rig.caching(**ONE_TRY)
+    for key in ("counted", "absent"):
+        for _ in range(3):
+            backend.get_variable(key)
+    with rig.fault("denied"):
+        failing(lambda: backend.get_variable("denied"), 3)
+    clock.now += TTL
+    with rig.fault("server-error"):
+        backend.get_variable("counted")
+    (counts,) = answers.counts_of_this_process().values()
+    assert counts == {
+        "calls": 4,
+        "hits": 2,
+        "negative_hits": 2,
+        "shared_hits": 0,
+        "stale": 1,
+        "errors.AccessDenied": 1,
+        "errors.StoreUnavailable": 1,
+    }
+
+
+@pytest.fixture
+def statsd() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(60)
+        yield server
+
+
+SET_UP = """
+import airflow.settings
+try:
+    from airflow.COMPONENT_shared.observability.metrics import stats
+    from airflow.observability.metrics import stats_utils
+    stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
+except ImportError:
+    import airflow.stats
+"""
+"""What a component of Airflow, or the runner of a task, does when it starts."""
+
+
+@pytest.mark.parametrize("component", ["", "sdk."])
+def test_airflows_metrics_are_told(ssm: SsmRig, statsd: socket.socket, component: str) -> None:
+    stored(ssm, "measured", "x")
+    code = (
+        SET_UP.replace("COMPONENT", component)
+        + "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
+        f"backend = Backend(**{ssm.options()!r})\n"
+        "[backend.get_variable(key) for key in ('measured', 'measured', 'absent', 'absent', 'another')]\n"
+    )
+    settings = {"STATSD_ON": "True", "STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(statsd.getsockname()[1])}
+    run = run_python(code, **{f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()})
+    assert run.returncode == 0, run.stderr
+    told: Counter[str] = Counter()
+    timings = 0
+    while told["calls"] < 3:
+        name, _, rest = statsd.recv(1024).decode().partition(":")
+        value, _, kind = rest.partition("|")
+        prefix, _, event = name.partition("secrets_backend.aws_ssm.")
+        if not event:
+            continue
+        assert prefix == "airflow."
+        if event == "call":
+            assert kind == "ms"
+            timings += 1
+        else:
+            told[event] += int(value)
+    assert told == {"calls": 3, "hits": 1, "negative_hits": 1}
+    assert timings >= 2
+
+
+def test_metrics_that_are_off_are_not_imported(ssm: SsmRig) -> None:
+    code = (
+        "import sys, airflow.settings\n"
+        "before = set(sys.modules)\n"
+        "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
+        f"Backend(**{ssm.options()!r}).get_variable('absent')\n"
+        "print([name for name in set(sys.modules) - before if 'stats' in name or 'observability' in name])\n"
+    )
+    run = run_python(code)
+    assert run.stdout.splitlines()[-1] == "[]", run.stderr

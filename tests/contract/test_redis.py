@@ -1,0 +1,768 @@
+"""The fleet's cache on Redis as fleets run it: a cluster, Sentinel, TLS, users whose passwords change, failures of all."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import redis
+
+from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.lookup import answers, cache
+from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
+from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
+from airflow_providers_secrets.lookup.shared_cache.redis_credentials import AwsToken, EntraToken
+from tests.rigs import redis_fleet as fleet
+from tests.rigs.aws import SsmRig
+from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
+from tests.support.sharing import KEY, anew, sharing
+from tests.support.speed import slowness
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+SECRET = "S3cr3t-of-redis"
+
+
+@functools.cache
+def single() -> fleet.RedisServer:
+    return fleet.RedisServer()
+
+
+@functools.cache
+def socket_server() -> fleet.RedisServer:
+    server = single()
+    server.client.config_get("port")
+    return fleet.RedisServer(unixsocket="redis.sock")
+
+
+@functools.cache
+def locked() -> fleet.RedisServer:
+    return fleet.RedisServer(requirepass=SECRET)
+
+
+@functools.cache
+def tls() -> fleet.RedisServer:
+    return fleet.RedisServer(tls=True)
+
+
+@functools.cache
+def cluster() -> fleet.Cluster:
+    return fleet.Cluster()
+
+
+@functools.cache
+def tls_cluster() -> fleet.Cluster:
+    return fleet.Cluster(tls=True)
+
+
+@functools.cache
+def sentinels() -> fleet.Sentinels:
+    return fleet.Sentinels()
+
+
+FORMS = {
+    "single": lambda: f"redis://127.0.0.1:{single().port}/3",
+    "unix": lambda: f"unix://{socket_server().directory}/redis.sock?db=1",
+    "password": lambda: f"redis://:{SECRET}@127.0.0.1:{locked().port}",
+    "tls": lambda: f"rediss://127.0.0.1:{tls().port}{fleet.tls_query()}",
+    "cluster": lambda: cluster().url,
+    "tls-cluster": lambda: tls_cluster().url,
+    "sentinel": lambda: sentinels().url,
+}
+
+
+def shared_of(backend: Any) -> Any:
+    shared = answers.answers_of(backend.config)._opened()
+    assert shared is not None
+    return shared
+
+
+def emptied(backend: Any) -> Any:
+    shared = shared_of(backend)
+    shared.clear()
+    return backend
+
+
+def warnings_of_redis(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in warned(caplog) if "Redis" in message]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may not answer within the 0.3 s that a lookup waits."""
+    monkeypatch.setattr(redis_address, "REDIS_TIMEOUT", 2.0)
+    monkeypatch.setattr(redis_address, "_addresses", {})
+
+
+# Forms.
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_processes_share_answers_on_every_form(ssm: SsmRig, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"formed-{number}" for number in range(8)]
+    paths = [stored(ssm, name, name) for name in names]
+    backend = emptied(sharing(ssm, FORMS[form]()))
+    with ssm.counted() as calls:
+        for _ in range(3):
+            assert anew(lambda: [backend.get_variable(name) for name in names]) == names
+    assert calls == paths
+    assert warned(caplog) == []
+
+
+@pytest.mark.parametrize("form", ["single", "cluster", "sentinel"])
+def test_an_operator_sees_and_clears_our_keys_alone(ssm: SsmRig, form: str) -> None:
+    backend = emptied(sharing(ssm, FORMS[form](), shared_cache_prefix="ours[*]:"))
+    shared = shared_of(backend)
+    client = shared._connected()
+    others = ["ours[*]:", "ours*", "airflow-secrets:x", "a:" + "0" * 64]
+    for other in others:
+        client.set(other, "theirs")
+    for number in range(20):
+        backend.get_variable(f"absent-{number}")
+    found = list(shared.entries())
+    assert len(found) == 20
+    assert all(0 <= entry.age < 60 and 100 < entry.size < 400 for entry in found)
+    assert shared.remove(ssm.path("variables", "absent-3")) is True
+    assert shared.remove(ssm.path("variables", "absent-3")) is False
+    assert SECRET not in shared.where
+    assert shared.clear() == 19
+    assert list(shared.entries()) == []
+    assert [client.get(other) for other in others] == [b"theirs"] * len(others)
+    for other in others:
+        client.delete(other)
+
+
+def test_every_key_has_the_prefix_and_an_end(ssm: SsmRig) -> None:
+    single().client.flushall()
+    backend = sharing(ssm, FORMS["single"](), shared_cache_prefix="team-a:")
+    backend.get_variable("absent")
+    with shared_of(backend).flight("x", 5):
+        client = redis.Redis.from_url(FORMS["single"]())
+        keys = client.keys("*")
+        assert len(keys) == 2
+        assert all(key.startswith(b"team-a:") for key in keys)
+        assert all(0 < client.pttl(key) <= (TTL + NEGATIVE_TTL + MAX_STALE) * 1000 for key in keys)
+
+
+def _cold(url: str, rig: SsmRig, barrier: Any, results: Any) -> None:
+    backend = sharing(rig, url, timeout=120)
+    barrier.wait(120)
+    results.put([backend.get_variable(f"fleet-cold-{number}") for number in range(50)])
+
+
+@pytest.mark.parametrize("form", ["cluster"])
+def test_16_processes_ask_once_for_each_of_50_names(ssm: SsmRig, form: str) -> None:
+    for number in range(25):
+        stored(ssm, f"fleet-cold-{number}", f"value {number}")
+    emptied(sharing(ssm, FORMS[form]()))
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(16), context.Queue()
+    # A busy machine may not answer one exchange within 0.3 s.
+    url = FORMS[form]() + "?socket_timeout=20"
+    children = [context.Process(target=_cold, args=(url, ssm, barrier, results)) for _ in range(16)]
+    with ssm.counted() as calls:
+        for child in children:
+            child.start()
+        values = [results.get(timeout=240) for _ in children]
+        for child in children:
+            child.join(60)
+    assert values == [[f"value {number}" for number in range(25)] + [None] * 25] * 16
+    assert len(calls) == 50
+
+
+# The host's directory before the fleet's Redis.
+
+
+def both(form: str, directory: Path) -> str:
+    return f"file://{directory}/shared,{FORMS[form]()}"
+
+
+def commands(server: fleet.RedisServer) -> int:
+    return int(server.client.info("stats")["total_commands_processed"])
+
+
+def test_a_hit_of_the_host_costs_no_round_trip_and_one_of_the_fleet_is_kept_with_its_age(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cache, "clock", clock)
+    monkeypatch.setattr(entries, "wall_clock", clock)
+    path = stored(ssm, "layered", "one")
+    emptied(sharing(ssm, FORMS["single"]()))
+    anew(lambda: sharing(ssm, both("single", tmp_path / "host-a")).get_variable("layered"))
+    ssm.put(path, "two")
+    clock.now += TTL * cache.JITTER[0] - 5
+    on_b = sharing(ssm, both("single", tmp_path / "host-b"))
+    with ssm.counted() as calls:
+        before = commands(single())
+        assert anew(lambda: on_b.get_variable("layered")) == "one"
+        asked = commands(single()) - before
+        assert anew(lambda: on_b.get_variable("layered")) == "one"
+        assert commands(single()) - before - asked == 1 + 0  # that of looking itself
+    assert calls == []
+    assert asked > 1
+    clock.now += TTL * (1 - cache.JITTER[0]) + 5
+    assert anew(lambda: on_b.get_variable("layered")) == "two"
+    # The host's own is too old by now for the first one, but the fleet's is not.
+    with ssm.counted() as calls:
+        assert anew(lambda: sharing(ssm, both("single", tmp_path / "host-a")).get_variable("layered")) == "two"
+    assert calls == []
+
+
+@pytest.mark.parametrize("written", [lambda places: places, json.dumps, ", ".join, tuple])
+def test_a_list_may_be_written_in_any_way(ssm: SsmRig, tmp_path: Path, written: Any) -> None:
+    places = [f"file://{tmp_path}/shared", "redis+cluster://a:1,b:2", "redis+sentinel://a,b:2/service"]
+    assert sharing(ssm, written(places)).config.shared_cache == tuple(places)
+
+
+def test_the_hosts_directory_comes_first(ssm: SsmRig) -> None:
+    with pytest.raises(ConfigurationError, match="directory before the fleet's Redis"):
+        sharing(ssm, ["redis://h", "file"])
+
+
+def test_the_host_goes_on_while_the_fleets_cache_is_away(
+    ssm: SsmRig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [stored(ssm, f"layered-{number}", "x") for number in range(5)]
+    backend = sharing(ssm, [f"file://{tmp_path}/shared", "redis://127.0.0.1:1"])
+    with ssm.counted() as calls:
+        for _ in range(2):
+            assert anew(lambda: [backend.get_variable(f"layered-{number}") for number in range(5)]) == ["x"] * 5
+    assert calls == paths
+    (warning,) = warnings_of_redis(caplog)
+    assert "refuses the connection" in warning
+
+
+# Credentials.
+
+
+@pytest.fixture
+def account() -> Iterator[str]:
+    """A user that may do what the documentation grants, on our keys alone."""
+    server = single()
+    rights = ["+getrange", "+set", "+get", "+del", "+eval", "+scan", "+pttl", "+strlen"]
+    server.client.execute_command(
+        "ACL", "SETUSER", "airflow", "reset", "on", f">{SECRET}", "~airflow-secrets:*", *rights
+    )
+    yield "airflow"
+    server.client.execute_command("ACL", "DELUSER", "airflow")
+
+
+def changed(password: str) -> None:
+    """Change the password and end the sessions that were opened with the old one."""
+    client = single().client
+    client.execute_command("ACL", "SETUSER", "airflow", "resetpass", f">{password}")
+    client.execute_command("CLIENT", "KILL", "USER", "airflow")
+
+
+def test_the_documented_rights_suffice(ssm: SsmRig, account: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"redis://{account}:{SECRET}@127.0.0.1:{single().port}"
+    path, backend = stored(ssm, "granted", "x"), emptied(sharing(ssm, url))
+    with ssm.counted() as calls:
+        for _ in range(2):
+            assert anew(lambda: backend.get_variable("granted")) == "x"
+    assert calls == [path]
+    assert len(list(shared_of(backend).entries())) == 1
+    assert warned(caplog) == []
+
+
+@pytest.mark.parametrize("by", ["query", "option", "variable"])
+def test_a_password_that_changes_is_read_again(
+    ssm: SsmRig,
+    account: str,
+    by: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "password"
+    options: dict[str, Any] = {}
+    url = f"redis://{account}@127.0.0.1:{single().port}"
+    if by == "query":
+        url += f"?password_file={file}"
+    elif by == "option":
+        options["shared_cache_credentials"] = json.dumps({"username": account, "password_file": str(file)})
+    else:
+        url += "?password_env=CACHE_PASSWORD"
+
+    def say(password: str) -> None:
+        file.write_text(f"{password}\n")
+        monkeypatch.setenv("CACHE_PASSWORD", password)
+
+    say(SECRET)
+    backend = emptied(sharing(ssm, url, **options))
+    shared = shared_of(backend)
+    for number in range(3):
+        password = f"{SECRET}-{number}"
+        changed(password)
+        say(password)
+        shared.put(f"name-{number}", "x")
+        assert shared.get(f"name-{number}").text == "x"
+    assert warned(caplog) == []
+    assert SECRET not in caplog.text + repr(backend.options["shared_cache"]) + repr(shared._address)
+
+
+def test_a_password_that_cannot_be_read_is_told(
+    ssm: SsmRig, account: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(ssm, "unread", "x")
+    url = f"redis://{account}@127.0.0.1:{single().port}?password_file={tmp_path}/absent"
+    assert sharing(ssm, url).get_variable("unread") == "x"
+    (warning,) = warnings_of_redis(caplog)
+    assert f"cannot be read from file '{tmp_path}/absent': No such file" in warning
+
+
+def test_an_aws_token_is_a_signed_request_for_the_user(
+    ssm: SsmRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTING")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    query = "credentials=aws-iam&user=airflow&cluster_name=fleet&region=eu-west-1"
+    address = Address(f"redis://h?{query}")
+    assert isinstance(address.credentials, AwsToken)
+    user, token = address.credentials.get_credentials()
+    assert (user, token.partition("/")[0]) == ("airflow", "fleet")
+    parts = parse_qs(urlsplit(f"//{token}").query)
+    assert (parts["Action"], parts["User"], parts["X-Amz-Expires"]) == (["connect"], ["airflow"], ["900"])
+    assert parts["X-Amz-Credential"][0].endswith("/eu-west-1/elasticache/aws4_request")
+    assert len(parts["X-Amz-Signature"][0]) == 64
+    assert address.credentials.get_credentials()[1] == token  # kept, until it is refused or ends
+    # Redis takes any password for this user, so what is seen here is that it is asked for one.
+    single().client.execute_command("ACL", "SETUSER", "airflow", "reset", "on", "nopass", "allcommands", "allkeys")
+    path, backend = stored(ssm, "by-iam", "x"), emptied(sharing(ssm, f"redis://127.0.0.1:{single().port}?{query}"))
+    with ssm.counted() as calls:
+        for _ in range(2):
+            assert anew(lambda: backend.get_variable("by-iam")) == "x"
+    assert calls == [path]
+    assert warned(caplog) == []
+    single().client.execute_command("ACL", "DELUSER", "airflow")
+
+
+def test_a_refused_token_is_asked_for_anew(ssm: SsmRig, account: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def made(self: AwsToken) -> tuple[Any, float]:
+        asked.append(1)
+        return ("airflow", f"{SECRET}-{len(asked)}"), 1e12
+
+    monkeypatch.setattr(AwsToken, "made", made)
+    query = "credentials=aws-iam&user=airflow&cluster_name=fleet"
+    shared = shared_of(sharing(ssm, f"redis://127.0.0.1:{single().port}?{query}"))
+    for number in (1, 2, 3):
+        changed(f"{SECRET}-{number}")
+        shared.put(f"anew-{number}", "x")
+        assert shared.get(f"anew-{number}").text == "x"
+    assert len(asked) == 3
+
+
+class _Identity(BaseHTTPRequestHandler):
+    """A managed identity's endpoint."""
+
+    def do_GET(self) -> None:
+        import base64
+
+        payload = base64.urlsafe_b64encode(json.dumps({"oid": "object-id"}).encode()).decode().rstrip("=")
+        body = json.dumps({"access_token": f"h.{payload}.s", "expires_on": "4102444800", "token_type": "Bearer"})
+        type(self).resources.append(parse_qs(urlsplit(self.path).query)["resource"][0])
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    resources: list[str] = []
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_an_entra_token_is_the_principals(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("azure.identity")
+    with HTTPServer(("127.0.0.1", 0), _Identity) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("IDENTITY_HEADER", "h")
+        address = Address("redis://h?credentials=entra-id")
+        assert isinstance(address.credentials, EntraToken)
+        user, token = address.credentials.get_credentials()
+        server.shutdown()
+    assert user == "object-id"
+    assert token.startswith("h.")
+    assert _Identity.resources == ["https://redis.azure.com"]
+
+
+# Failover.
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which Redis is left alone; the test turns it."""
+    clock = Clock()
+    monkeypatch.setattr(redis_server, "clock", clock)
+    return clock
+
+
+class Lookups:
+    """Lookups of names that were never asked for before, each answered rightly."""
+
+    def __init__(self, rig: SsmRig, backend: Any) -> None:
+        self.rig, self.backend, self.number = rig, backend, 0
+
+    def go_on(self, times: int = 12) -> list[str]:
+        names = []
+        for _ in range(times):
+            self.number += 1
+            name = f"going-on-{self.number}"
+            stored(self.rig, name, name)
+            assert self.backend.get_variable(name) == name
+            names.append(name)
+        return names
+
+    def are_shared(self, names: list[str]) -> bool:
+        with self.rig.counted() as calls:
+            assert anew(lambda: [self.backend.get_variable(name) for name in names]) == names
+        return calls == []
+
+
+def test_a_cluster_whose_primary_dies(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    lost = fleet.Cluster()
+    lookups = Lookups(ssm, sharing(ssm, lost.url, timeout=60))
+    assert lookups.are_shared(lookups.go_on())
+    lookups.go_on()
+    lost.nodes[0].kill()
+    lookups.go_on()
+    (warning,) = warnings_of_redis(caplog)
+    assert "is left out for 15 s" in warning
+    for node in lost.nodes[1:]:
+        fleet.until(
+            lambda node=node: (
+                b"cluster_state:ok" in fleet._raw(node, "CLUSTER INFO")
+                and any(b"master" in line and f":{lost.nodes[3].port}@".encode() in line for line in fleet._nodes(node))
+            ),
+            "the replica is elected",
+        )
+    clock.now += redis_server.REDIS_PAUSE
+    assert lookups.are_shared(lookups.go_on())
+    assert len(warnings_of_redis(caplog)) == 1
+    lost.stop()
+
+
+def test_a_slot_that_moves_fails_nothing(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    moving = cluster()
+    lookups = Lookups(ssm, emptied(sharing(ssm, moving.url, timeout=60)))
+    names = lookups.go_on(6)
+    source, target = moving.nodes[1], moving.nodes[2]
+    bound = fleet.SLOTS // 3
+    ids = {node.port: moving.identifier(node) for node in (source, target)}
+    for slot in range(bound, bound + 300):
+        target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source.port])
+        source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target.port])
+        for key in source.client.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+            source.client.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        if slot % 30 == 0:
+            names += lookups.go_on(2)
+        for node in (target, source, moving.nodes[0]):
+            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target.port])
+    names += lookups.go_on(6)
+    assert lookups.are_shared(names)
+    assert warnings_of_redis(caplog) == []
+
+
+def test_sentinel_elects_another_primary(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    fleet_of_two = fleet.Sentinels()
+    lookups = Lookups(ssm, sharing(ssm, fleet_of_two.url, timeout=60))
+    assert lookups.are_shared(lookups.go_on(3))
+    lookups.go_on(1)
+    fleet_of_two.primary.kill()
+    lookups.go_on()
+    assert len(warnings_of_redis(caplog)) == 1
+    fleet.until(lambda: fleet_of_two.replica.client.info("replication")["role"] == "master", "the replica is elected")
+    fleet.until(
+        lambda: (
+            (state := fleet_of_two.sentinel.client.sentinel_masters()[fleet_of_two.SERVICE])["port"]
+            == fleet_of_two.replica.port
+            and not state["is_sdown"]
+        ),
+        "Sentinel says so",
+    )
+    clock.now += redis_server.REDIS_PAUSE
+    assert lookups.are_shared(lookups.go_on(3))
+    assert len(warnings_of_redis(caplog)) == 1
+    assert "S3cr3t" not in caplog.text
+    fleet_of_two.stop()
+
+
+def test_a_server_that_is_restarted_costs_nothing(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that ended meanwhile is opened anew."""
+    server = fleet.RedisServer()
+    lookups = Lookups(ssm, sharing(ssm, f"redis://127.0.0.1:{server.port}", timeout=60))
+    lookups.go_on(2)
+    server.kill()
+    server.start()
+    assert lookups.are_shared(lookups.go_on(2))
+    assert warnings_of_redis(caplog) == []
+    server.stop()
+
+
+def test_a_full_server_is_still_read(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    server = fleet.RedisServer(**{"maxmemory-policy": "noeviction"})
+    lookups = Lookups(ssm, sharing(ssm, f"redis://127.0.0.1:{server.port}", timeout=60))
+    before = lookups.go_on(3)
+    server.client.config_set("maxmemory", 1)
+    lookups.go_on(3)
+    assert lookups.are_shared(before)
+    (warning,) = warnings_of_redis(caplog)
+    assert "is not written to for 15 s: it is full. Give it an eviction policy" in warning
+    server.client.config_set("maxmemory", 0)
+    clock.now += redis_server.REDIS_PAUSE
+    assert lookups.are_shared(lookups.go_on(3))
+    server.stop()
+
+
+def test_a_full_server_that_evicts_goes_on(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    server = fleet.RedisServer(**{"maxmemory-policy": "allkeys-lru"})
+    used = server.client.info("memory")["used_memory"]
+    server.client.config_set("maxmemory", used + 256 * 1024)
+    shared = shared_of(sharing(ssm, f"redis://127.0.0.1:{server.port}"))
+    for number in range(60):
+        shared.put(f"evicting-{number}", "x" * 20_000)
+    assert shared.get("evicting-59").text == "x" * 20_000
+    assert shared.get("evicting-0") is None
+    assert warnings_of_redis(caplog) == []
+    server.stop()
+
+
+def test_a_replica_is_read_and_told(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    server = sentinels().replica
+    url = f"redis://:{fleet.Sentinels.PASSWORD}@127.0.0.1:{server.port}"
+    Lookups(ssm, sharing(ssm, url, timeout=60)).go_on(4)
+    (warning,) = warnings_of_redis(caplog)
+    assert "is not written to for 15 s: it is a replica" in warning
+
+
+def test_a_slow_server_costs_one_exchange(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    server = fleet.RedisServer()
+    lookups = Lookups(ssm, sharing(ssm, f"redis://127.0.0.1:{server.port}", timeout=60))
+    before = lookups.go_on(1)
+    process = server.client.info("server")["process_id"]
+    os.kill(process, signal.SIGSTOP)
+    try:
+        lookups.go_on(10)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    (warning,) = warnings_of_redis(caplog)
+    assert "no answer in time" in warning
+    clock.now += redis_server.REDIS_PAUSE
+    assert lookups.are_shared(before + lookups.go_on(2))
+    server.stop()
+
+
+NONSENSE = {
+    "loading": (b"-LOADING Redis is loading the dataset in memory\r\n", "still loading its data"),
+    "no number": (b"$S3cr3t\r\n", None),
+    "no type": (b"S3cr3t\r\n", None),
+    "huge": (b"$999999999999\r\nS3cr3t", "no answer in time"),
+    "negative": (b"*-7\r\n", None),
+    "nested": (b"*1\r\n" * 3000, None),
+    "a list": (b"*2\r\n:1\r\n$6\r\nS3cr3t\r\n", None),
+    "a number": (b":5\r\n", None),
+    "no text": (b"+\xff\xfe\r\n", None),
+    "an error of nobody's": (b"-S3cr3t \xff\r\n", None),
+    "http": (b"HTTP/1.1 400 Bad Request\r\n\r\n", None),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_servers_nonsense_never_leaves(
+    ssm: SsmRig, nonsense: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply, reason = NONSENSE[nonsense]
+    with fleet.answering(reply) as port:
+        Lookups(ssm, sharing(ssm, f"redis://127.0.0.1:{port}", timeout=60)).go_on(3)
+    assert "S3cr3t" not in "\n".join(warned(caplog))
+    assert len(warnings_of_redis(caplog)) <= 1
+    if reason:
+        assert reason in warnings_of_redis(caplog)[0]
+
+
+def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:
+    shared = shared_of(emptied(sharing(ssm, FORMS["single"]())))
+    shared.put("big", "x")
+    client = redis.Redis.from_url(FORMS["single"]())
+    (key,) = client.keys("airflow-secrets:*")
+    client.set(key, b"x" * (entries.MAX_ENTRY_BYTES * 4))
+    before = single().client.info("stats")["total_net_output_bytes"]
+    assert shared.get("big") is None
+    assert single().client.info("stats")["total_net_output_bytes"] - before < entries.MAX_ENTRY_BYTES * 1.1
+    client.flushdb()
+
+
+# What the user must set right.
+
+
+@pytest.mark.parametrize(
+    ("url", "cure"),
+    [
+        ("redis://:S3cr3t@h?no_such=S3cr3t", "does not take parameter 'no_such'"),
+        ("redis://:S3cr3t@h?socket_timeout=S3cr3t", "cannot take the value of socket_timeout"),
+        ("redis+cluster://:S3cr3t@h/5", "a cluster has database 0 alone"),
+        ("redis://:S3cr3t@h?password_file=/x", "password and password_file are given; keep one"),
+        ("redis://:h?credentials=S3cr3t", None),
+        ("redis://h?credentials=kerberos", "must be one of aws-iam, entra-id"),
+        ("redis://h?credentials=aws-iam", "needs user and cluster_name"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused(ssm: SsmRig, url: str, cure: str | None) -> None:
+    if cure is None:
+        with pytest.raises(ConfigurationError, match="'shared_cache' must be 'file'") as raised:
+            sharing(ssm, url)
+    else:
+        with pytest.raises(ConfigurationError, match=cure) as raised:
+            sharing(ssm, url).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+cluster://", "redis+cluster://h:1,/", "redis+sentinel://h:1", "redis+sentinel://h:1/", "redis://a,b",
+        "rediss+other://h/x", "unix://", "unix:///", "redis+cluster://h:S3cr3t", "file,redis", "[", [5],
+    ],
+)  # fmt: skip
+def test_a_place_that_is_none_is_refused(ssm: SsmRig, url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="option 'shared_cache'") as raised:
+        sharing(ssm, url)
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_no_password_is_shown_by_the_command() -> None:
+    from airflow_providers_secrets.cli.configuration import shown_value
+
+    urls = (
+        "redis://u:S3cr3t@h/0",
+        "redis://h?password=S3cr3t&db=1&sentinel_password=S3cr3t",
+        "redis+cluster://:S3@cr3t@a,b",
+    )
+    for value in (urls, *urls):
+        shown = shown_value("shared_cache", value)
+        assert "cr3t" not in shown
+        assert "redis" in shown
+    assert shown_value("shared_cache_credentials", {"password": "S3cr3t"}) == "***"
+
+
+@pytest.mark.parametrize("prefix", ["with space", "é", "x" * 201, "new\nline", 5])
+def test_a_prefix_that_is_none_is_refused(ssm: SsmRig, prefix: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'shared_cache_prefix' must be"):
+        sharing(ssm, "file", shared_cache_prefix=prefix)
+
+
+WRONG = {
+    "wrong password": (lambda: f"redis://:S3cr3t-wrong@127.0.0.1:{locked().port}", "refuses the user or the password"),
+    "no password": (lambda: f"redis://127.0.0.1:{locked().port}", "refuses the user or the password"),
+    "a password too many": (
+        lambda: f"redis://:S3cr3t-no@127.0.0.1:{single().port}",
+        "refuses the user or the password",
+    ),
+    "no TLS": (lambda: f"redis://127.0.0.1:{tls().port}", "write rediss:// for redis://"),
+    "TLS too much": (lambda: f"rediss://127.0.0.1:{single().port}", "Write redis:// for rediss://|no answer in time"),
+    "unknown CA": (lambda: f"rediss://127.0.0.1:{tls().port}", "Name the CA's file: ssl_ca_certs="),
+    "no client certificate": (
+        lambda: f"rediss://127.0.0.1:{tls().port}?ssl_ca_certs={fleet.ca_file()}",
+        "ssl_certfile=/cert.pem|closes the connection",
+    ),
+    "absent CA file": (lambda: f"rediss://127.0.0.1:{tls().port}?ssl_ca_certs=/absent", "a file that the URL names"),
+    "a cluster as one server": (lambda: f"redis://127.0.0.1:{cluster().nodes[2].port}", "Write redis[+]cluster://"),
+    "one server as a cluster": (lambda: f"redis+cluster://127.0.0.1:{single().port}", "is no cluster. Write redis://"),
+    "unknown service": (lambda: sentinels().url.replace("/fleet/", "/other/"), "no Sentinel knows"),
+    "nobody there": (lambda: "redis://127.0.0.1:1", "refuses the connection"),
+    "nobody there in the cluster": (lambda: "redis+cluster://127.0.0.1:1,127.0.0.1:2", "refuses the connection"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_told_with_its_cure(
+    ssm: SsmRig, wrong: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, cure = WRONG[wrong]
+    Lookups(ssm, sharing(ssm, url(), timeout=60)).go_on(8)
+    (warning,) = warnings_of_redis(caplog)
+    assert "S3cr3t" not in caplog.text
+    assert re.search(cure, warning), warning
+
+
+def test_the_host_name_is_checked(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with fleet.speaking_tls("another.test", single().port) as port:
+        url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={fleet.ca_file()}"
+        Lookups(ssm, sharing(ssm, url, timeout=60)).go_on(2)
+        (warning,) = warnings_of_redis(caplog)
+        assert "certificate is not trusted" in warning
+        lookups = Lookups(ssm, sharing(ssm, f"{url}&ssl_check_hostname=false", timeout=60))
+        assert lookups.are_shared(lookups.go_on(2))
+
+
+def test_a_user_without_the_right_is_told_which(
+    ssm: SsmRig, account: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    single().client.flushall()
+    single().client.execute_command("ACL", "SETUSER", account, "-set")
+    Lookups(ssm, sharing(ssm, f"redis://{account}:{SECRET}@127.0.0.1:{single().port}", timeout=60)).go_on(2)
+    (warning,) = warnings_of_redis(caplog)
+    assert "is not written to" in warning
+    assert "ACL SETUSER" in warning
+
+
+# Forks.
+
+CHILDREN = """
+import json, os, sys, time
+sys.path.insert(0, sys.argv[3])
+from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+backend = SystemsManagerParameterStoreBackend(**json.loads(sys.argv[1]))
+for number in range(int(sys.argv[2])):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        started = time.process_time()
+        value = backend.get_variable("of-the-fleet")
+        os.write(writer, json.dumps([value, time.process_time() - started]).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as result:
+        print(result.read())
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize(("form", "bound"), [("single", 6e-3), ("sentinel", 8e-3), ("cluster", 12e-3)])
+def test_a_childs_first_lookup_found_in_redis_costs_few_ms(ssm: SsmRig, form: str, bound: float) -> None:
+    """Being told where the primary is takes another connection, or two."""
+    stored(ssm, "of-the-fleet", "x")
+    emptied(sharing(ssm, FORMS[form]()))
+    options = {**ssm.options(), "shared_cache": FORMS[form](), "shared_cache_key": KEY}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN, json.dumps(options), "12", str(Path(__file__).parents[2])],
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": os.environ.get("HOME", "/")},
+    )  # fmt: skip
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [value for value, _ in results] == ["x"] * 12
+    assert ssm.calls.count(ssm.path("variables", "of-the-fleet")) >= 1
+    costs = [seconds for _, seconds in results[1:]]
+    logging.getLogger(__name__).info(
+        "%s: %.2f ms, at best %.2f", form, statistics.median(costs) * 1000, min(costs) * 1000
+    )
+    assert min(costs) / slowness() <= bound, costs  # noise only adds

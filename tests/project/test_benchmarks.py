@@ -1,0 +1,54 @@
+"""The benchmarks that check answers, for a few seconds; those that measure are for a quiet machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_providers_secrets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shared", [False, True], ids=["each process", "shared"])
+def test_soak(tmp_path: Path, *, shared: bool) -> None:
+    place = ["--shared-cache", f"file://{tmp_path}/shared"] if shared else []
+    run = _run("soak.py", "--seconds", "4", *place)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "wrong: 0" in run.stdout
+    assert "found" in run.stdout
+
+
+@pytest.mark.long
+def test_dag_processor_reads_in_bulk(tmp_path: Path) -> None:
+    """Airflow's own DAG processor, its children and one shared listing of each kind; wrong answers end the program."""
+    figures = tmp_path / "figures.json"
+    run = _run("dag_parse.py", "--quick", "--lifetime", "300", "--only", "ours, preload, 300 s", "--json", str(figures))
+    if not importlib.util.find_spec("airflow.sdk"):
+        assert run.returncode != 0
+        assert "need Airflow 3" in run.stderr
+        return
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(figures.read_text())["median"]["ours, preload, 300 s"]
+    assert found["times"] >= 8
+    # 9 connections and 21 variables, ten a page. One by one it would be 15 for each parse.
+    assert found["requests"] == found["pages"] == 4
+
+
+def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, f"benchmarks/{program}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(Path(airflow_providers_secrets.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )

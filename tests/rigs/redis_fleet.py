@@ -1,0 +1,309 @@
+"""Redis as fleets run it, from the machine's redis-server: a cluster, Sentinel, TLS. Started in seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+import trustme
+
+from tests.rigs.redis import redis_server
+from tests.support import leftovers, needs, servers
+
+STATE_SECONDS = 60.0
+"""How long a state is waited for, on a busy machine."""
+
+_numbers = itertools.count()
+
+
+def until(state: Callable[[], Any], what: str) -> Any:
+    """Wait until *state* holds, and return it. A server that does not answer yet is in no state."""
+    deadline = time.monotonic() + STATE_SECONDS
+    pause = threading.Event()
+    found = None
+    while time.monotonic() < deadline:
+        with contextlib.suppress(redis.RedisError, OSError):
+            if found := state():
+                return found
+        pause.wait(0.02)
+    raise AssertionError(f"not seen within {STATE_SECONDS:g} s: {what}; last was {found!r}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class RedisServer:
+    """One redis-server.
+
+    :param options: as on its command line, ``{"maxmemory": "3mb"}``; what is a list stands for several arguments.
+    """
+
+    def __init__(self, *, sentinel: bool = False, tls: bool = False, **options: Any) -> None:
+        binary = redis_server()
+        if binary is None:
+            needs.unmet("redis-server is not installed; run: apt-get install redis-server")
+        self.directory = Path(leftovers.directory("redis")) / f"fleet-{next(_numbers)}-{free_port()}"
+        self.directory.mkdir()
+        self.port = free_port()
+        self.tls = tls
+        listens = {"port": 0, "tls-port": self.port, **tls_options()} if tls else {"port": self.port}
+        self.options: dict[str, Any] = {"bind": "127.0.0.1", **listens, **options}
+        if not sentinel:
+            self.options = {"save": "", "appendonly": "no", **self.options}
+        self._sentinel = sentinel
+        self._binary = binary
+        self.configuration = self.directory / "redis.conf"
+        self.configuration.write_text(
+            "".join(f"{name.replace('_', '-')} {_written(value)}\n" for name, value in self.options.items())
+        )
+        self.start()
+
+    def start(self) -> None:
+        mode = ["--sentinel"] if self._sentinel else []
+        self._process = servers.started(
+            [self._binary, str(self.configuration), *mode],
+            stdout=(self.directory / "log").open("a"),
+            stderr=subprocess.STDOUT,
+            cwd=str(self.directory),
+        )
+        until(self._speaks, f"redis-server on port {self.port} answers")
+
+    def _speaks(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except (redis.AuthenticationError, redis.ResponseError):
+            return True  # it has an opinion
+
+    @functools.cached_property
+    def client(self) -> Any:
+        """A plain client of redis-py, for what a test does to the server itself."""
+        login = {"password": self.options["requirepass"]} if "requirepass" in self.options else {}
+        trusted = {"ssl": True, "ssl_ca_certs": ca_file(), **client_certificate()} if self.tls else {}
+        return redis.Redis("127.0.0.1", self.port, socket_timeout=5, **login, **trusted)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        servers.stop(self._process)
+
+    stop = kill
+
+
+def _written(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value) if value != "" else '""'
+
+
+# TLS.
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@functools.cache
+def ca_file() -> str:
+    path = Path(leftovers.directory("redis-tls")) / "ca.pem"
+    authority().cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@functools.cache
+def certificate(name: str) -> tuple[str, str]:
+    """Return the files of a certificate for *name* and of its key."""
+    issued = authority().issue_cert(name)
+    directory = Path(leftovers.directory("redis-tls"))
+    chain, key = directory / f"{name}.pem", directory / f"{name}.key"
+    issued.cert_chain_pems[0].write_to_path(str(chain))
+    issued.private_key_pem.write_to_path(str(key))
+    return str(chain), str(key)
+
+
+def client_certificate() -> dict[str, str]:
+    chain, key = certificate("client.test")
+    return {"ssl_certfile": chain, "ssl_keyfile": key}
+
+
+def tls_options(name: str = "127.0.0.1") -> dict[str, str]:
+    chain, key = certificate(name)
+    return {"tls-cert-file": chain, "tls-key-file": key, "tls-ca-cert-file": ca_file(), "tls-auth-clients": "yes"}
+
+
+# A cluster.
+
+SLOTS = 16384
+
+
+class Cluster:
+    """Three primaries; one of them has a replica, so that it can be lost."""
+
+    def __init__(self, *, tls: bool = False, **options: Any) -> None:
+        with_tls = {"tls-cluster": "yes", "tls-replication": "yes"} if tls else {}
+        self.nodes = [
+            RedisServer(
+                tls=tls,
+                **{"cluster-enabled": "yes", "cluster-node-timeout": 1000, "cluster-port": free_port()},
+                **{"cluster-replica-validity-factor": 0, "repl-diskless-sync-delay": 0, **with_tls, **options},
+            )
+            for _ in range(4)
+        ]
+        bounds = [SLOTS * number // 3 for number in range(4)]
+        for number, node in enumerate(self.nodes):
+            node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            if number < 3:
+                node.client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+        first = self.nodes[0]
+        for node in self.nodes[1:]:
+            bus = node.options["cluster-port"]
+            first.client.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+        for node in self.nodes:
+            until(lambda node=node: len(_nodes(node)) == 4, "every node knows every other")
+        self.nodes[3].client.execute_command("CLUSTER REPLICATE", self.identifier(first))
+        self.settle()
+        until(lambda: self.nodes[3].client.info("replication")["master_link_status"] == "up", "the replica follows")
+
+    def settle(self) -> None:
+        """Wait until every node serves every slot."""
+        for node in self.nodes:
+            until(lambda node=node: b"cluster_state:ok" in _raw(node, "CLUSTER INFO"), "the cluster serves all slots")
+
+    @staticmethod
+    def identifier(node: RedisServer) -> str:
+        return _raw(node, "CLUSTER MYID").decode()
+
+    @property
+    def url(self) -> str:
+        scheme = "rediss" if self.nodes[0].tls else "redis"
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
+        return f"{scheme}+cluster://{hosts}{tls_query() if self.nodes[0].tls else ''}"
+
+    def flush(self) -> None:
+        for node in self.nodes[:3]:
+            node.client.flushall()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+
+def _raw(node: RedisServer, command: str) -> bytes:
+    # A connection of its own: redis-py would parse the answer, in a way that its releases differ in.
+    connection = node.client.connection_pool.get_connection(command)
+    try:
+        connection.send_command(*command.split())
+        answer = connection.read_response()
+    finally:
+        node.client.connection_pool.release(connection)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def _nodes(node: RedisServer) -> list[bytes]:
+    return [line for line in _raw(node, "CLUSTER NODES").splitlines() if b"handshake" not in line]
+
+
+def tls_query() -> str:
+    files = client_certificate()
+    return f"?ssl_ca_certs={ca_file()}&ssl_certfile={files['ssl_certfile']}&ssl_keyfile={files['ssl_keyfile']}"
+
+
+# Sentinel.
+
+
+class Sentinels:
+    """A primary, its replica, and a Sentinel that elects the one when the other dies."""
+
+    SERVICE = "fleet"
+    PASSWORD = "S3cr3t-of-redis"
+    SENTINELS_PASSWORD = "S3cr3t-of-sentinel"
+
+    def __init__(self) -> None:
+        login = {"requirepass": self.PASSWORD, "masterauth": self.PASSWORD, "repl-diskless-sync-delay": 0}
+        self.primary = RedisServer(**login)
+        self.replica = RedisServer(**login, replicaof=["127.0.0.1", self.primary.port])
+        self.sentinel = RedisServer(
+            sentinel=True,
+            requirepass=self.SENTINELS_PASSWORD,
+            **{
+                "sentinel monitor": [self.SERVICE, "127.0.0.1", self.primary.port, 1],
+                "sentinel auth-pass": [self.SERVICE, self.PASSWORD],
+                "sentinel down-after-milliseconds": [self.SERVICE, 500],
+                "sentinel failover-timeout": [self.SERVICE, 2000],
+            },
+        )
+        until(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "the replica follows")
+        until(lambda: len(self.sentinel.client.sentinel_slaves(self.SERVICE)) == 1, "Sentinel knows the replica")
+
+    @property
+    def url(self) -> str:
+        """The first Sentinel is one that has gone."""
+        return (
+            f"redis+sentinel://:{self.PASSWORD}@127.0.0.1:1,127.0.0.1:{self.sentinel.port}/{self.SERVICE}/0"
+            f"?sentinel_password={self.SENTINELS_PASSWORD}"
+        )
+
+    def stop(self) -> None:
+        for server in (self.sentinel, self.replica, self.primary):
+            server.stop()
+
+
+@contextlib.contextmanager
+def answering(*replies: bytes) -> Iterator[int]:
+    """Run a server that answers each command with the next of *replies*, and the last one ever after."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+        def answer(connection: socket.socket) -> None:
+            left = list(replies)
+            with contextlib.suppress(OSError), connection:
+                while connection.recv(65536):
+                    connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def speaking_tls(name: str, port: int) -> Iterator[int]:
+    """Run a TLS front, with a certificate for *name*, for the plain server on *port*; it asks no certificate back."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(name))
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while octets := source.recv(65536):
+                sink.sendall(octets)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=session, args=(server.accept()[0],), daemon=True).start()
+
+        def session(plain: socket.socket) -> None:
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(plain, server_side=True) as outer,
+                socket.create_connection(("127.0.0.1", port)) as inner,
+            ):
+                threading.Thread(target=pump, args=(inner, outer), daemon=True).start()
+                pump(outer, inner)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]

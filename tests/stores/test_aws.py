@@ -1,0 +1,773 @@
+"""What only the AWS backends do: sessions, roles, endpoints, and the forms of a secret."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import urllib.parse
+import uuid
+from collections.abc import Iterator
+from http.server import HTTPServer
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.loaders import Loader
+
+from airflow_providers_secrets.backends._aws import AWS_OPTIONS
+from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidSecret,
+    LookupFailed,
+    SecretRevoked,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup.access import loaded_store
+from airflow_providers_secrets.stores.aws.loader import LeanLoader
+from airflow_providers_secrets.stores.base import StoreError
+from tests.rigs import PAGE
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error, moto
+from tests.support.proxy import Proxy, Reply, Request
+
+ROLE = "arn:aws:iam::123456789012:role/airflow"
+
+
+@pytest.fixture
+def sts() -> Iterator[Proxy]:
+    """STS, that is moto's, behind a proxy of its own."""
+    proxy = Proxy(moto().get_host_and_port())
+    yield proxy
+    proxy.stop()
+
+
+def role_options(rig: AwsRig, sts: Proxy, **more: Any) -> dict[str, Any]:
+    return {**rig.options(), "role_arn": ROLE, "service_config": {"sts": {"endpoint_url": sts.url}}, **more}
+
+
+def connected(backend: Any) -> Any:
+    """The boto3 client that a backend's lookups would use."""
+    return loaded_store(backend.config).connect().service
+
+
+def form(request: Request) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(request.body.decode()))
+
+
+def access_key(request: Request) -> str:
+    """The key that signed a request (AWS Signature Version 4: Credential=key/date/region/service/…)."""
+    return request.headers["Authorization"].split("Credential=")[1].split("/")[0]
+
+
+# Credentials, by botocore's own machinery.
+
+
+def test_static_keys_sign_the_request(aws: AwsRig) -> None:
+    aws.backend(aws_session_token="token").get_variable("x")
+    request = aws.proxy.requests[-1]
+    assert access_key(request) == CREDENTIALS["aws_access_key_id"]
+    assert request.headers["X-Amz-Security-Token"] == "token"
+
+
+def test_keys_in_session_kwargs_still_work_and_are_warned_about(aws: AwsRig) -> None:
+    options = {"endpoint_url": aws.proxy.url, "region_name": REGION}
+    with pytest.warns(DeprecationWarning, match="session_kwargs"):
+        backend = aws.backend_class(**options, session_kwargs=dict(CREDENTIALS))
+    backend.get_variable("x")
+    assert access_key(aws.proxy.requests[-1]) == CREDENTIALS["aws_access_key_id"]
+
+
+def test_profile_gives_keys_and_region(aws: AwsRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "credentials").write_text("[ours]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\n")
+    (tmp_path / "config").write_text("[profile ours]\nregion = us-west-2\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    aws.backend_class(profile_name="ours", endpoint_url=aws.proxy.url).get_variable("x")
+    assert access_key(aws.proxy.requests[-1]) == "AKIAPROFILE"
+    assert f"/us-west-2/{aws.service}/" in aws.proxy.requests[-1].headers["Authorization"]
+
+
+def test_profile_with_a_role_of_its_own(
+    aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(
+        "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = s\n"
+        f"[profile ours]\nrole_arn = {ROLE}\nsource_profile = base\nregion = {REGION}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    aws.backend_class(profile_name="ours", endpoint_url=aws.proxy.url).get_variable("x")
+    assert form(sts.requests[-1])["RoleArn"] == ROLE
+    assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+
+
+def test_no_credentials_is_told(aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION)
+    with aws.counted() as calls, pytest.raises(StoreMisconfigured, match="NoCredentialsError"):
+        backend.get_variable("x")
+    assert calls == []
+
+
+def test_no_region_is_told(aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, **CREDENTIALS)
+    with pytest.raises(StoreMisconfigured, match=r"NoRegionError.*region"):
+        backend.get_variable("x")
+
+
+def test_unknown_profile_is_told(aws: AwsRig) -> None:
+    with pytest.raises(StoreMisconfigured, match=r"ProfileNotFound.*profile"):
+        aws.backend(profile_name="nobody").get_variable("x")
+
+
+def test_role_is_assumed_once_under_the_official_session_name(aws: AwsRig, sts: Proxy) -> None:
+    options = role_options(aws, sts, assume_role_kwargs={"ExternalId": "e-1", "DurationSeconds": 3600})
+    for _ in range(3):
+        aws.backend_class(**options).get_variable("x")
+    (assumed,) = map(form, sts.requests)
+    assert assumed["Action"] == "AssumeRole"
+    assert assumed["RoleArn"] == ROLE
+    assert assumed["ExternalId"] == "e-1"
+    assert assumed["DurationSeconds"] == "3600"
+    assert assumed["RoleSessionName"] == f"airflow_{aws.backend_class.__name__.lower()}__connection"
+    assert access_key(sts.requests[-1]) == CREDENTIALS["aws_access_key_id"]
+    assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+
+
+def test_role_credentials_are_refreshed_before_they_expire(aws: AwsRig, sts: Proxy) -> None:
+    """botocore renews in the last quarter of an hour, which is all the life these have."""
+    backend = aws.backend_class(**role_options(aws, sts, assume_role_kwargs={"DurationSeconds": 900}), cache_ttl=0)
+    backend.get_variable("x")
+    first = access_key(aws.proxy.requests[-1])
+    backend.get_variable("x")
+    assert len(sts.requests) > 1
+    assert access_key(aws.proxy.requests[-1]) != first
+
+
+def test_denied_role_is_a_denial(aws: AwsRig, sts: Proxy) -> None:
+    denied = Reply(
+        403,
+        b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>S3cr3t</Message></Error></ErrorResponse>",
+        {"Content-Type": "text/xml"},
+    )
+    with sts.fault(denied), aws.counted() as calls, pytest.raises(AccessDenied, match="AccessDenied"):
+        aws.backend_class(**role_options(aws, sts)).get_variable("x")
+    assert calls == []
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_web_identity_by_file_is_read_again_at_each_login(
+    aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
+) -> None:
+    token = tmp_path / "token"
+    options = {
+        "endpoint_url": aws.proxy.url,
+        "region_name": REGION,
+        "role_arn": ROLE,
+        "assume_role_method": "assume_role_with_web_identity",
+        "assume_role_with_web_identity_federation": "file",
+        "service_config": {"sts": {"endpoint_url": sts.url}},
+    }
+    if by_environment:
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    else:
+        options["assume_role_with_web_identity_token_file"] = str(token)
+    for content in ("token-one", "token-two"):
+        token.write_text(content)
+        answers.reset_after_fork()
+        aws.backend_class(**options).get_variable("x")
+        asked = form(sts.requests[-1])
+        assert (asked["Action"], asked["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", content)
+        assert "Authorization" not in sts.requests[-1].headers
+        assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+
+
+def test_web_identity_by_google(aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service account's key is exchanged for an ID token, as in "Service account ID tokens" of google-auth."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    google = Proxy()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "airflow@project.iam.example.com",
+        "private_key": key.decode(),
+        "token_uri": f"{google.url}/token",
+    }
+    (tmp_path / "key.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    part = base64.urlsafe_b64encode(json.dumps({"exp": 4102444800}).encode()).rstrip(b"=").decode()
+    token = f"{part}.{part}.{part}"
+    backend = aws.backend_class(
+        endpoint_url=aws.proxy.url,
+        region_name=REGION,
+        role_arn=ROLE,
+        assume_role_method="assume_role_with_web_identity",
+        assume_role_with_web_identity_federation="google",
+        assume_role_with_web_identity_federation_audience="sts.example.com",
+        service_config={"sts": {"endpoint_url": sts.url}},
+    )
+    body = json.dumps({"id_token": token}).encode()
+    with google.fault(Reply(200, body, {"Content-Type": "application/json"})):
+        backend.get_variable("x")
+    asked = form(sts.requests[-1])
+    assert (asked["Action"], asked["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", token)
+    claims = form(google.requests[-1])["assertion"].split(".")[1]
+    assert json.loads(base64.urlsafe_b64decode(claims + "=="))["target_audience"] == "sts.example.com"
+    assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+    google.stop()
+
+
+def test_web_identity_without_a_token_file_is_told(aws: AwsRig, sts: Proxy) -> None:
+    backend = aws.backend_class(
+        **role_options(
+            aws,
+            sts,
+            assume_role_method="assume_role_with_web_identity",
+            assume_role_with_web_identity_federation="file",
+        )
+    )
+    with pytest.raises(ConfigurationError, match="assume_role_with_web_identity_token_file"):
+        backend.get_variable("x")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"aws_access_key_id": "a", "aws_secret_access_key": None}, "aws_secret_access_key"),
+        ({"role_arn": ROLE, "assume_role_method": "by_magic"}, "assume_role_method"),
+        ({"role_arn": ROLE, "assume_role_method": "assume_role_with_web_identity"}, "federation"),
+        (
+            {
+                "role_arn": ROLE,
+                "assume_role_method": "assume_role_with_web_identity",
+                "assume_role_with_web_identity_federation": "google",
+            },
+            "audience",
+        ),
+        ({"role_arn": ROLE, "assume_role_method": "assume_role_with_saml"}, "credential_process"),
+        ({"aws_iam_role": "airflow"}, "aws_account_id"),
+        ({"config_kwargs": "{"}, "config_kwargs"),
+        ({"service_config": ["sts"]}, "service_config"),
+        ({"use_ssl": "maybe"}, "use_ssl"),
+        ({"verify": 5}, "verify"),
+    ],
+)
+def test_contradictory_options_are_refused_at_construction(aws: AwsRig, options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        aws.backend(**options)
+
+
+def test_expired_token_makes_one_new_client(aws: AwsRig) -> None:
+    backend = aws.backend()
+    answers: list[Reply | None] = [aws_error("ExpiredTokenException"), None]
+    with aws.proxy.fault(lambda _: answers.pop(0)), aws.counted() as calls:
+        assert backend.get_variable("absent") is None
+    assert len(calls) == 2
+    with aws.proxy.fault(aws_error("ExpiredTokenException")), aws.counted() as calls:
+        with pytest.raises(StoreMisconfigured, match="ExpiredTokenException"):
+            backend.get_variable("absent")
+    assert len(calls) == 2
+
+
+def test_role_of_old_options(aws: AwsRig, sts: Proxy) -> None:
+    """Official releases before 3.0 put the role's ARN together, and had the ExternalId beside it."""
+    options = {**role_options(aws, sts), "role_arn": None}
+    with pytest.warns(DeprecationWarning) as warned:
+        backend = aws.backend_class(**options, aws_account_id=123456789012, aws_iam_role="airflow", external_id="e-1")
+    assert {"'role_arn'", "'assume_role_kwargs'"} <= {str(one.message).split("use ")[1][:-1] for one in warned}
+    backend.get_variable("x")
+    (assumed,) = map(form, sts.requests)
+    assert (assumed["RoleArn"], assumed["ExternalId"]) == (ROLE, "e-1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_role_of_old_options_gives_way_to_the_new_ones(aws: AwsRig, sts: Proxy) -> None:
+    options = role_options(aws, sts, assume_role_kwargs={"ExternalId": "new"})
+    aws.backend_class(**options, aws_account_id="1", aws_iam_role="old", external_id="old").get_variable("x")
+    (assumed,) = map(form, sts.requests)
+    assert (assumed["RoleArn"], assumed["ExternalId"]) == (ROLE, "new")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_empty_options_are_not_given(aws: AwsRig) -> None:
+    empty = {option.name: "" for option in AWS_OPTIONS}
+    aws.put(aws.path("variables", "found"), "x")
+    assert aws.backend_class(**{**empty, **aws.options()}, cache_ttl=0).get_variable("found") == "x"
+
+
+def test_no_credentials_of_google_is_told(
+    aws: AwsRig, sts: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none"))
+    options = role_options(
+        aws,
+        sts,
+        assume_role_method="assume_role_with_web_identity",
+        assume_role_with_web_identity_federation="google",
+        assume_role_with_web_identity_federation_audience="a",
+    )
+    with pytest.raises(StoreMisconfigured, match=r"DefaultCredentialsError\. .*GOOGLE_APPLICATION_CREDENTIALS"):
+        aws.backend_class(**options).get_variable("x")
+
+
+# Client options.
+
+
+def test_config_kwargs_reach_the_client(aws: AwsRig) -> None:
+    backend = aws.backend(config_kwargs=json.dumps({"user_agent_extra": "team/x"}))
+    backend.get_variable("x")
+    assert "team/x" in aws.proxy.requests[-1].headers["User-Agent"]
+
+
+def test_config_kwargs_cannot_multiply_attempts_and_waits(aws: AwsRig, caplog: pytest.LogCaptureFixture) -> None:
+    config = {"retries": {"total_max_attempts": 7}, "connect_timeout": 90, "read_timeout": 80}
+    backend = aws.backend(config_kwargs=config, max_attempts=1, connect_timeout=3, read_timeout=7)
+    for name, ours in (("retries", "max_attempts"), ("connect_timeout", "connect_timeout")):
+        assert f"'config_kwargs' holds '{name}', which is ignored: set the backend's option '{ours}'" in caplog.text
+    with aws.proxy.fault(aws_error("InternalServerError", 500)), aws.counted() as calls:
+        with pytest.raises(StoreUnavailable):
+            backend.get_variable("x")
+    assert len(calls) == 1
+    config = connected(backend).meta.config
+    assert (config.connect_timeout, config.read_timeout) == (3.0, 7.0)
+
+
+def test_unusable_config_kwargs_are_told(aws: AwsRig) -> None:
+    with pytest.raises(ConfigurationError, match=r"config_kwargs.*no_such_thing"):
+        aws.backend(config_kwargs={"no_such_thing": 1}).get_variable("x")
+
+
+def test_time_outs_and_endpoint_reach_the_client(aws: AwsRig) -> None:
+    client = connected(aws.backend(connect_timeout="1.5", read_timeout=3))
+    assert (client.meta.config.connect_timeout, client.meta.config.read_timeout) == (1.5, 3.0)
+    assert client.meta.endpoint_url == aws.proxy.url
+    assert client.meta.config.retries == {"mode": "standard", "total_max_attempts": 1}
+
+
+def test_endpoint_by_service_config_and_environment(aws: AwsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = {"region_name": REGION, **CREDENTIALS}
+    by_service = {aws.service: {"endpoint_url": aws.proxy.url}}
+    assert connected(aws.backend_class(**plain, service_config=by_service)).meta.endpoint_url == aws.proxy.url
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.proxy.url)
+    assert connected(aws.backend_class(**plain)).meta.endpoint_url == aws.proxy.url
+
+
+def test_use_ssl_and_api_version(aws: AwsRig) -> None:
+    plain = {"region_name": REGION, **CREDENTIALS}
+    version = Loader().determine_latest_version(aws.service, "service-2")
+    client = connected(aws.backend_class(**plain, use_ssl="false", api_version=version))
+    assert client.meta.endpoint_url == f"http://{aws.service}.{REGION}.amazonaws.com"
+    with pytest.raises(StoreMisconfigured, match=r"DataNotFoundError|UnknownService"):
+        aws.backend(api_version="1999-01-01").get_variable("x")
+
+
+def test_retry_after_is_honoured_within_the_deadline(aws: AwsRig) -> None:
+    backend = aws.backend(timeout=1.0)
+    throttled = aws_error("ThrottlingException", 429, **{"Retry-After": "30"})
+    with aws.proxy.fault(throttled), aws.counted() as calls, pytest.raises(StoreUnavailable, match="Throttling"):
+        backend.get_variable("x")
+    assert len(calls) == 1  # a second attempt would come after the deadline
+
+
+# Endpoints and models: what the lean loader leaves out is never missed.
+
+
+def _regions() -> list[str]:
+    partitions = Loader().load_data("partitions")["partitions"]
+    return [region for partition in partitions for region in partition["regions"] if not region.endswith("-global")]
+
+
+@pytest.mark.parametrize("service", ["ssm", "secretsmanager", "sts"])
+def test_endpoints_of_every_region_are_those_of_plain_botocore(service: str) -> None:
+    full, lean = botocore.session.Session(), botocore.session.Session()
+    lean.register_component("data_loader", LeanLoader())
+    assert len(_regions()) > 30
+    for region in [*_regions(), "eu-future-1", "fips-us-east-1", "us-gov-west-1-fips"]:
+        for settings in ({}, {"use_fips_endpoint": True}, {"use_dualstack_endpoint": True}):
+            made = []
+            for session in (full, lean):
+                made.append(_destination(session, service, region, Config(**settings)))
+            if made[0][0][0] == "EndpointVariantError":
+                # endpoints.json knows no dual stack for the isolated partitions; the services' rules do.
+                assert "iso" in region
+                assert made[1][0][0].startswith("https://")
+            else:
+                assert made[0] == made[1], (region, settings)
+
+
+def _destination(session: Any, service: str, region: str, config: Config) -> list[Any]:
+    """Where a client sends a call and what it signs for, or how it fails; nothing is sent."""
+    seen: list[Any] = []
+
+    def stop(request: Any, **_: Any) -> None:
+        scope = request.headers["Authorization"].decode().split("/aws4_request")[0].split("/")[-2:]
+        seen.append((request.url, scope))
+        raise LookupFailed("", "", "", "")
+
+    operation, arguments = {
+        "ssm": ("get_parameter", {"Name": "/x"}),
+        "secretsmanager": ("get_secret_value", {"SecretId": "x"}),
+        "sts": ("assume_role", {"RoleArn": ROLE, "RoleSessionName": "xx"}),
+    }[service]
+    try:
+        client = session.create_client(service, region_name=region, config=config, **CREDENTIALS)
+        client.meta.events.register("before-send", stop)
+        getattr(client, operation)(**arguments)
+    except Exception as error:  # a region without such an endpoint: the same error from both
+        seen.append((type(error).__name__, str(error)))
+    return seen
+
+
+# SSM Parameter Store.
+
+
+@pytest.mark.parametrize("prefix", ["airflow/connections", "/airflow/connections", "/airflow/connections/"])
+def test_ssm_prefix_with_or_without_slashes(ssm: SsmRig, prefix: str) -> None:
+    with ssm.counted() as calls:
+        ssm.backend(connections_prefix=prefix).get_conn_value("smtp_default")
+    assert calls == ["/airflow/connections/smtp_default"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/"])
+def test_ssm_empty_prefix_reads_from_the_root(ssm: SsmRig, prefix: str) -> None:
+    ssm.put("/at-the-root", "x")
+    assert ssm.backend(variables_prefix=prefix).get_variable("at-the-root") == "x"
+
+
+def test_ssm_parameter_without_its_first_slash(ssm: SsmRig) -> None:
+    """AWS answers ``/rootless`` with the parameter that was created as ``rootless``, under that name."""
+    answer = {"Name": "rootless", "Value": "x", "Type": "String"}
+
+    def reply(request: Request) -> Reply:
+        asked = json.loads(request.body)
+        body: dict[str, Any] = {"Parameters": [answer]} if "Path" in asked else {"Parameter": answer}
+        return Reply(200, json.dumps(body).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
+    with ssm.proxy.fault(reply):
+        assert ssm.backend(variables_prefix="").get_variable("rootless") == "x"
+        preloading = ssm.backend(variables_prefix="", cache_ttl=60, preload=["variables"])
+        with ssm.counted() as calls:
+            assert preloading.get_variable("rootless") == "x"
+        assert calls == [PAGE]
+
+
+def test_ssm_string_list_reads_as_its_text(ssm: SsmRig) -> None:
+    ssm.client.put_parameter(Name="/airflow/variables/list", Value="a,b", Type="StringList", Overwrite=True)
+    assert ssm.backend().get_variable("list") == "a,b"
+
+
+def test_ssm_values_are_decrypted(ssm: SsmRig) -> None:
+    ssm.backend().get_variable("x")
+    assert json.loads(ssm.proxy.requests[-1].body) == {"Name": "/airflow/variables/x", "WithDecryption": True}
+
+
+@pytest.mark.parametrize("secret_id", ["found:1", "found:label", "fo und", "ä", "a?b", "a#b", "a%2e", "a/" * 15 + "a"])
+def test_ssm_id_beyond_its_alphabet_is_refused(ssm: SsmRig, secret_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    ssm.put("/airflow/variables/found", "x")
+    caplog.clear()
+    with ssm.counted() as calls:
+        assert ssm.backend().get_variable(secret_id) is None
+    assert calls == []
+    assert "not looked up" in caplog.text
+
+
+def test_ssm_key_that_may_not_be_used_is_a_denial(ssm: SsmRig) -> None:
+    with ssm.proxy.fault(aws_error("InvalidKeyId")), pytest.raises(AccessDenied, match="kms:Decrypt"):
+        ssm.backend().get_variable("x")
+
+
+# Secrets Manager.
+
+
+def test_secrets_manager_separator(secrets_manager: SecretsManagerRig) -> None:
+    secrets_manager.put("airflow-variables-x", "dashed")
+    backend = secrets_manager.backend(variables_prefix="airflow-variables", sep="-")
+    assert backend.get_variable("x") == "dashed"
+
+
+def test_secrets_manager_empty_prefix_reads_a_name_or_an_arn(secrets_manager: SecretsManagerRig) -> None:
+    secrets_manager.put("bare", "x")
+    arn = secrets_manager.client.describe_secret(SecretId="bare")["ARN"]
+    backend = secrets_manager.backend(variables_prefix="")
+    assert backend.get_variable("bare") == "x"
+    assert backend.get_variable(arn) == "x"
+    assert secrets_manager.backend().get_variable(arn) is None
+
+
+ARN = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "secret_id", "asked"),
+    [
+        ("", f"{ARN}airflow/variables/x-AbCdEf", f"{ARN}airflow/variables/x-AbCdEf"),
+        ("", f"{ARN}airflow/variables/x", f"{ARN}airflow/variables/x"),
+        (f"{ARN}airflow/variables", "x", f"{ARN}airflow/variables/x"),
+    ],
+)
+def test_secrets_manager_by_arn_whole_or_without_its_suffix(
+    secrets_manager: SecretsManagerRig, prefix: str, secret_id: str, asked: str
+) -> None:
+    """As a reader in another account has to."""
+    answer = {"ARN": f"{ARN}airflow/variables/x-AbCdEf", "Name": "airflow/variables/x", "SecretString": "x"}
+    reply = Reply(200, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+    with secrets_manager.proxy.fault(reply), secrets_manager.counted() as calls:
+        assert secrets_manager.backend(variables_prefix=prefix).get_variable(secret_id) == "x"
+    assert calls == [asked]
+
+
+@pytest.mark.parametrize("answered", ["x-AbCdEf-AbCdEf", "y-AbCdEf", "x-AbCdE", "x-Ab-dEf", "x"])
+def test_secrets_manager_answer_by_another_arn_is_refused(secrets_manager: SecretsManagerRig, answered: str) -> None:
+    answer = {"ARN": f"{ARN}{answered}", "Name": "x", "SecretString": "S3cr3t"}
+    reply = Reply(200, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+    asked = f"{ARN}x" if answered != "x" else f"{ARN}x-AbCdEf"
+    with secrets_manager.proxy.fault(reply), pytest.raises(InvalidSecret, match="another name"):
+        secrets_manager.backend(variables_prefix="").get_variable(asked)
+
+
+@pytest.mark.parametrize("secret_id", ["rds!db-0d4e2f5a", "rds!cluster-0d4e2f5a"])
+def test_secrets_manager_secret_that_rds_manages(secrets_manager: SecretsManagerRig, secret_id: str) -> None:
+    secrets_manager.put(secret_id, "x")
+    assert secrets_manager.backend(variables_prefix="").get_variable(secret_id) == "x"
+
+
+def test_secrets_manager_preload_by_arn_is_refused(secrets_manager: SecretsManagerRig) -> None:
+    """It would prove absent what is another account's."""
+    with pytest.raises(ConfigurationError, match="'variables_prefix' that is no ARN"):
+        secrets_manager.backend(variables_prefix=f"{ARN}airflow/", cache_ttl=60, preload=["variables"])
+    store = loaded_store(secrets_manager.backend().config)
+    with pytest.raises(StoreError, match="by name, not by ARN"):
+        list(store.listing(store.connect(), f"{ARN}airflow/"))
+
+
+def test_secrets_manager_empty_prefix_has_no_team_names(
+    secrets_manager: SecretsManagerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    with secrets_manager.counted() as calls:
+        secrets_manager.backend(variables_prefix="").get_variable("x", team_name="red")
+    assert calls == ["x"]
+
+
+def test_secrets_manager_binary_is_invalid(secrets_manager: SecretsManagerRig) -> None:
+    name = f"airflow/variables/{uuid.uuid4()}"
+    secrets_manager.client.create_secret(Name=name, SecretBinary=b"S3cr3t")
+    with pytest.raises(InvalidSecret, match="it is binary") as raised:
+        secrets_manager.backend().get_variable(name.rpartition("/")[2])
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_secrets_manager_deleted_secret_is_revoked(secrets_manager: SecretsManagerRig) -> None:
+    name = f"airflow/variables/{uuid.uuid4()}"
+    secrets_manager.put(name, "x")
+    secrets_manager.client.delete_secret(SecretId=name, RecoveryWindowInDays=7)
+    with pytest.raises(SecretRevoked, match="restore"):
+        secrets_manager.backend().get_variable(name.rpartition("/")[2])
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("DecryptionFailure", AccessDenied),
+        ("InternalServiceError", StoreUnavailable),
+        ("InvalidParameterException", StoreMisconfigured),
+        ("UnrecognizedClientException", StoreMisconfigured),
+        ("InvalidSignatureException", StoreMisconfigured),
+        ("SomethingNew", StoreMisconfigured),
+    ],
+)
+def test_secrets_manager_failure_is_never_not_found(
+    secrets_manager: SecretsManagerRig, code: str, error: type[LookupFailed]
+) -> None:
+    with secrets_manager.proxy.fault(aws_error(code)), pytest.raises(error, match=code):
+        secrets_manager.backend(max_attempts=1).get_variable("x")
+
+
+def test_oversized_value_is_invalid(aws: AwsRig) -> None:
+    body = json.dumps(aws.answer(aws.path("variables", "x"), "S3cr3t" * 200_000)).encode()
+    reply = Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"})
+    with aws.proxy.fault(reply), pytest.raises(InvalidSecret, match="longer than"):
+        aws.backend().get_variable("x")
+
+
+RDS = {
+    "engine": "postgres",
+    "host": "db.example.com",
+    "port": 5432,
+    "username": "admin",
+    "password": "p",
+    "dbname": "sales",
+    "dbInstanceIdentifier": "db-1",
+    "masterarn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:master",
+}
+AIRFLOWS = {"conn_type": "postgres", "host": "db.example.com", "port": 5432, "login": "admin", "password": "p"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        (RDS, {**AIRFLOWS, "schema": "sales"}),
+        ({"user": "u", "pass": "p", "server": "h", "database": "d", "connection_type": "mysql"},
+         {"login": "u", "password": "p", "host": "h", "schema": "d", "conn_type": "mysql"}),
+        ({"user_name": "u", "key": "k", "remote_host": "h"}, {"login": "u", "password": "k", "host": "h"}),
+        ({"username": "first", "login": "second"}, {"login": "first"}),
+        ({"login": "second", "username": "third"}, {"login": "second"}),
+        ({"conn_id": "x", "conn_type": "postgres"}, {"conn_type": "postgres"}),
+        ({"conn_type": "postgres", "conn_id": "x"}, {"conn_type": "postgres"}),
+        ({"conn_id": "x"}, {"conn_type": "x"}),
+        ({"conn_type": "x", "description": "why"}, {"conn_type": "x", "description": "why"}),
+        ({"conn_type": "x", "region": "eu"}, {"conn_type": "x", "extra": {"region": "eu"}}),
+        ({"conn_type": "x", "region": "eu", "extra": {"region": "us", "a": 1}},
+         {"conn_type": "x", "extra": {"region": "us", "a": 1}}),
+        ({"conn_type": "x", "region": "eu", "extra": '{"a": 1}'},
+         {"conn_type": "x", "extra": {"region": "eu", "a": 1}}),
+        ({"conn_type": "x", "port": "5432"}, {"conn_type": "x", "port": 5432}),
+    ],
+)  # fmt: skip
+def test_secrets_manager_json_by_the_usual_words(
+    secrets_manager: SecretsManagerRig, stored: dict[str, Any], given: dict[str, Any]
+) -> None:
+    secrets_manager.put("airflow/connections/words", json.dumps(stored))
+    assert json.loads(secrets_manager.backend(unknown_fields="extra").get_conn_value("words") or "") == given
+
+
+def test_secrets_manager_drops_unknown_fields_as_officially(secrets_manager: SecretsManagerRig) -> None:
+    """In ``extra`` they would reach the database's driver."""
+    secrets_manager.put("airflow/connections/words", json.dumps({**RDS, "environment": "prod"}))
+    given = json.loads(secrets_manager.backend().get_conn_value("words") or "")
+    assert given == {**AIRFLOWS, "schema": "sales"}
+
+
+def test_secrets_manager_extra_conn_words(secrets_manager: SecretsManagerRig) -> None:
+    secrets_manager.put("airflow/connections/more-words", '{"benutzer": "u", "kennwort": "p", "host": "h"}')
+    words = '{"user": ["benutzer"], "password": ["kennwort"]}'
+    backend = secrets_manager.backend(extra_conn_words=words)
+    assert json.loads(backend.get_conn_value("more-words") or "") == {"login": "u", "password": "p", "host": "h"}
+
+
+@pytest.mark.parametrize("words", ['["x"]', {"pasword": ["x"]}, {"password": "x"}, {"password": [1]}])
+def test_secrets_manager_unusable_extra_conn_words(secrets_manager: SecretsManagerRig, words: Any) -> None:
+    with pytest.raises(ConfigurationError, match="extra_conn_words"):
+        secrets_manager.backend(extra_conn_words=words)
+
+
+# Listings.
+
+
+def listed(rig: AwsRig, base: str, **options: Any) -> dict[str, str | None]:
+    """What a backend finds under *base*."""
+    asked = rig.backend(**options)
+    store = loaded_store(asked.config)
+    return {found.name: found.text for found in store.listing(store.connect(), asked.prefix(base))}
+
+
+def test_listing_goes_page_by_page_and_no_further_than_the_prefix(aws: AwsRig) -> None:
+    base = aws.path("variables", "", base="paged").rstrip("/")
+    names = {f"{base}/folder/key-{number}": f"value {number}" for number in range(45)}
+    for name, text in {**names, f"{base}-other/x": "x", f"{base}": "x"}.items():
+        aws.put(name, text)
+    with aws.counted() as calls:
+        assert listed(aws, base) == names
+    assert calls == [PAGE] * (5 if aws.service == "ssm" else 3)
+
+
+def test_secrets_manager_names_what_a_batch_has_no_text_of(secrets_manager: SecretsManagerRig) -> None:
+    """AWS gives the rest of the batch, and of these an error, by the ARN."""
+    page = {
+        "SecretValues": [
+            {"Name": "part/found", "SecretString": "x"},
+            {"Name": "part/binary", "SecretBinary": base64.b64encode(b"x").decode()},
+        ],
+        "Errors": [
+            {
+                "SecretId": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:part/denied-one-AbCdEf",
+                "ErrorCode": "AccessDeniedException",
+                "Message": "S3cr3t",
+            },
+            {"SecretId": "part/by-name", "ErrorCode": "DecryptionFailure", "Message": "S3cr3t"},
+        ],
+    }
+    reply = Reply(200, json.dumps(page).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+    with secrets_manager.proxy.fault(reply):
+        found = listed(secrets_manager, "part")
+    assert found == {"part/found": "x", "part/binary": None, "part/denied-one": None, "part/by-name": None}
+
+
+def test_a_page_without_a_list_proves_nothing(aws: AwsRig) -> None:
+    reply = Reply(200, b'{"NextToken": "S3cr3t"}', {"Content-Type": "application/x-amz-json-1.1"})
+    with aws.proxy.fault(reply), pytest.raises(StoreError, match="holds no list") as raised:
+        listed(aws, "airflow/variables")
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_secrets_manager_lists_by_a_prefix_alone(secrets_manager: SecretsManagerRig) -> None:
+    with pytest.raises(ConfigurationError, match=r"'preload' needs a 'variables_prefix'"):
+        secrets_manager.backend(cache_ttl=60, variables_prefix="", preload=["variables"])
+
+
+# TLS.
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An HTTPS server with a certificate that nobody signed; gives its URL and the certificate."""
+    import threading
+    from http.server import BaseHTTPRequestHandler
+
+    import trustme
+
+    authority = trustme.CA()
+    certificate = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(certificate)
+
+    class Parameter(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["Name"]
+            body = json.dumps({"Parameter": {"Name": name, "Value": "over TLS"}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Parameter)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # handshakes fail on purpose
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_address[1]}", certificate
+    server.shutdown()
+    server.server_close()
+
+
+def test_verify(tls: tuple[str, Path]) -> None:
+    url, certificate = tls
+    options = {"region_name": REGION, "endpoint_url": url, "max_attempts": 1, **CREDENTIALS}
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        SystemsManagerParameterStoreBackend(**options).get_variable("x")
+    assert SystemsManagerParameterStoreBackend(**options, verify=str(certificate)).get_variable("x") == "over TLS"
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_verify_false_as_a_raw_string(tls: tuple[str, Path]) -> None:
+    options = {"region_name": REGION, "endpoint_url": tls[0], **CREDENTIALS}
+    assert SystemsManagerParameterStoreBackend(**options, verify="false").get_variable("x") == "over TLS"

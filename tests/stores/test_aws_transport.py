@@ -1,0 +1,309 @@
+"""What the AWS stores read, send and wait for: bounded answers, one host, no ~/.netrc, no lock that others need."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore
+import pytest
+
+from airflow_providers_secrets.errors import (
+    ConfigurationError,
+    InvalidSecret,
+    LookupFailed,
+    MissingDependencyError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from airflow_providers_secrets.lookup.access import loaded_store
+from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.stores.aws import loader, transport
+from airflow_providers_secrets.stores.base import deadline
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
+from tests.support.proxy import Proxy, Reply
+
+ROLE = "arn:aws:iam::123456789012:role/airflow"
+WEB_IDENTITY = {
+    "role_arn": ROLE,
+    "assume_role_method": "assume_role_with_web_identity",
+    "assume_role_with_web_identity_federation": "google",
+    "assume_role_with_web_identity_federation_audience": "sts.example.com",
+}
+
+
+@pytest.fixture
+def sts() -> Iterator[Proxy]:
+    proxy = Proxy(moto().get_host_and_port())
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Google's token endpoint, and a service account whose key is in the environment."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    proxy = Proxy()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "airflow@project.iam.example.com",
+        "private_key": key.decode(),
+        "token_uri": f"{proxy.url}/token",
+    }
+    (tmp_path / "key.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    part = base64.urlsafe_b64encode(json.dumps({"exp": 4102444800}).encode()).rstrip(b"=").decode()
+    body = json.dumps({"id_token": f"{part}.{part}.{part}"}).encode()
+    with proxy.fault(Reply(200, body, {"Content-Type": "application/json"})):
+        yield proxy
+    proxy.stop()
+
+
+def by_google(aws: AwsRig, sts: Proxy) -> dict[str, Any]:
+    return {
+        "endpoint_url": aws.proxy.url,
+        "region_name": REGION,
+        "service_config": {"sts": {"endpoint_url": sts.url}},
+        **WEB_IDENTITY,
+    }
+
+
+# What is read.
+
+
+def test_truncated_answer_is_a_fault_of_the_way_and_asked_again(aws: AwsRig) -> None:
+    with aws.fault("truncated"), aws.counted() as calls, pytest.raises(StoreUnavailable):
+        aws.backend(max_attempts=2).get_variable("x")
+    assert len(calls) == 2
+
+
+def test_undecodable_answer_is_invalid(aws: AwsRig) -> None:
+    with aws.fault("undecodable"), aws.counted() as calls, pytest.raises(InvalidSecret, match="not UTF-8") as raised:
+        aws.backend().get_variable("x")
+    assert len(calls) == 1
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_undecodable_page_of_a_proxy_has_its_status_for_a_code(aws: AwsRig) -> None:
+    page = Reply(503, b"<html>\xff</html>", {"Content-Type": "text/html"})
+    with aws.proxy.fault(page), pytest.raises(StoreUnavailable, match="HTTP 503"):
+        aws.backend(max_attempts=1).get_variable("x")
+
+
+def test_endless_answer_is_left(aws: AwsRig) -> None:
+    with aws.fault("endless"), pytest.raises(InvalidSecret, match=f"longer than {transport.MAX_ANSWER_BYTES} bytes"):
+        aws.backend(timeout=60).get_variable("x")
+    aws.put(aws.path("variables", "after"), "x")
+    assert aws.backend(timeout=60).get_variable("after") == "x"
+
+
+def test_an_answer_is_read_no_longer_than_somebody_waits(aws: AwsRig) -> None:
+    store = loaded_store(aws.backend().config)
+    client = store.connect()
+    token = deadline.set(time.monotonic() + 0.3)
+    try:
+        with aws.fault("drip"), pytest.raises(TimeoutError):  # it would drip for seconds
+            store.fetch(client, aws.path("variables", "x"))
+    finally:
+        deadline.reset(token)
+
+
+def test_answers_of_sts_are_bounded_too(aws: AwsRig, sts: Proxy) -> None:
+    endless = Reply(200, b" " * 65536, {"Content-Type": "text/xml"}, endless=True)
+    backend = aws.backend(role_arn=ROLE, service_config={"sts": {"endpoint_url": sts.url}}, timeout=60)
+    with sts.fault(endless), pytest.raises(InvalidSecret, match="longer than"):
+        backend.get_variable("x")
+
+
+def test_answers_to_a_role_of_a_profile_are_bounded_too(
+    aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client of STS is made by botocore's own chain of credentials."""
+    (tmp_path / "config").write_text(
+        "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = s\n"
+        f"[profile ours]\nrole_arn = {ROLE}\nsource_profile = base\nregion = {REGION}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    endless = Reply(200, b" " * 65536, {"Content-Type": "text/xml"}, endless=True)
+    backend = aws.backend_class(profile_name="ours", endpoint_url=aws.proxy.url, timeout=60)
+    with sts.fault(endless), pytest.raises(InvalidSecret, match="longer than"):
+        backend.get_variable("x")
+
+
+def test_a_botocore_that_cannot_be_bounded_is_named_by_its_version() -> None:
+    with pytest.raises(ConfigurationError, match=rf"botocore {botocore.__version__} has no 'http_session'"):
+        transport.bound_answers(object())
+
+
+def test_nothing_of_an_error_is_chained_after_an_expired_token(aws: AwsRig) -> None:
+    with aws.proxy.fault(aws_error("ExpiredTokenException")), pytest.raises(StoreMisconfigured) as raised:
+        aws.backend().get_variable("x")
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+    assert str(raised.value).endswith(
+        "Replace the session token, or use credentials that are renewed by themselves (a role, a profile)."
+    )
+
+
+# Whom it is sent to.
+
+
+def test_redirect_is_not_followed(aws: AwsRig) -> None:
+    with aws.fault("redirect"), pytest.raises(StoreMisconfigured, match=r"HTTP 307.*endpoint_url"):
+        aws.backend().get_variable("x")
+    assert aws.elsewhere.requests == []
+
+
+def test_redirect_of_sts_is_not_followed(aws: AwsRig, sts: Proxy) -> None:
+    redirect = Reply(307, headers={"Location": f"{aws.elsewhere.url}/stolen"})
+    backend = aws.backend(role_arn=ROLE, service_config={"sts": {"endpoint_url": sts.url}})
+    with sts.fault(redirect), pytest.raises(LookupFailed):
+        backend.get_variable("x")
+    assert aws.elsewhere.requests == []
+
+
+def test_redirect_of_googles_token_endpoint_is_not_followed(aws: AwsRig, sts: Proxy, google: Proxy) -> None:
+    backend = aws.backend_class(**by_google(aws, sts), max_attempts=1)
+    redirect = Reply(307, headers={"Location": f"{aws.elsewhere.url}/stolen"})
+    with google.fault(redirect), pytest.raises(LookupFailed):
+        backend.get_variable("x")
+    assert aws.elsewhere.requests == []
+
+
+def test_netrc_is_not_sent(
+    aws: AwsRig, sts: Proxy, google: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login netrc-user password S3cr3t\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    aws.backend_class(**by_google(aws, sts)).get_variable("x")
+    for proxy in (aws.proxy, sts, google):
+        assert proxy.requests
+        assert not proxy.requests[-1].headers.get("Authorization", "").startswith("Basic")
+    assert aws.proxy.requests[-1].headers["Authorization"].startswith("AWS4-HMAC-SHA256")
+
+
+# Whose login it is.
+
+
+def test_web_identity_by_google_needs_the_google_extra(
+    aws: AwsRig, sts: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "google.oauth2.id_token", None)
+    with pytest.raises(MissingDependencyError, match=r"airflow-providers-secrets\[google\]"):
+        aws.backend_class(**by_google(aws, sts)).get_variable("x")
+    assert "google.oauth2.id_token" not in loaded_store(aws.backend().config).imports()
+
+
+@pytest.mark.parametrize(
+    ("variable", "counts"),
+    [("AWS_PROFILE", (True, True)), ("GOOGLE_APPLICATION_CREDENTIALS", (False, True)), ("CLOUDSDK_CONFIG", (False, True)),
+     ("GCE_METADATA_HOST", (False, True)), ("EDITOR", (False, False))],
+)  # fmt: skip
+def test_whose_environment_another_identity_is_told_by(
+    aws: AwsRig, sts: Proxy, monkeypatch: pytest.MonkeyPatch, variable: str, counts: tuple[bool, bool]
+) -> None:
+    for options, counted in zip((aws.options(), by_google(aws, sts)), counts, strict=True):
+        answers = answers_of(aws.backend_class(**options).config)
+        identities = set()
+        for value in ("one", "two"):
+            monkeypatch.setenv(variable, value)
+            identities.add(answers._identity())
+        assert len(identities) == (2 if counted else 1)
+
+
+@pytest.mark.parametrize("way", ["role", "google"])
+def test_a_fork_waits_for_whatever_a_login_imports(aws: AwsRig, sts: Proxy, google: Proxy, way: str) -> None:
+    options = by_google(aws, sts) if way == "google" else {**by_google(aws, sts), "assume_role_method": "assume_role"}
+    if way == "role":
+        options |= CREDENTIALS
+    module, _, name = aws.class_path.rpartition(".")
+    code = (
+        "import sys, airflow.configuration\n"
+        f"from {module} import {name} as Backend\n"
+        "from airflow_providers_secrets.lookup import forks\n"
+        "class Watch:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        None if forks.holds_forks() else free.append(name)\n"
+        "free = []\n"
+        f"backend = Backend(**{options!r})\n"
+        "sys.meta_path.insert(0, Watch)\n"
+        "print(backend.get_variable('absent'), free)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert run.stdout.splitlines()[-1:] == ["None []"], run.stdout + run.stderr
+    assert sts.requests
+
+
+# What others wait for.
+
+
+def test_credentials_that_never_come_hold_up_nobody_else(
+    aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A container's credentials endpoint that hangs, as seen by another backend and by a fork."""
+    endpoint = Proxy()
+    for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(file, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{endpoint.url}/credentials")
+    aws.put(aws.path("variables", "found"), "x")
+    healthy = aws.backend()
+    assert healthy.get_variable("found") == "x"
+    hanging = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, timeout=1.0, cache_ttl=0)
+    failed: list[BaseException] = []
+
+    def look_up() -> None:
+        try:
+            hanging.get_variable("found")
+        except LookupFailed as error:
+            failed.append(error)
+
+    with endpoint.fault(Reply(hang=True)):
+        thread = threading.Thread(target=look_up)
+        thread.start()
+        while not endpoint.requests:
+            os.sched_yield()
+        assert healthy.get_variable("found") == "x"
+        assert not failed  # answered meanwhile
+        thread.join(10)
+        assert "no answer within 1 s" in str(failed[0])
+        with pytest.raises(StoreUnavailable):  # and the next one waits no longer than its own deadline
+            hanging.get_variable("found")
+    endpoint.stop()
+
+
+# Data files.
+
+
+def test_clients_share_one_loader_that_none_of_them_changes(aws: AwsRig) -> None:
+    store = loaded_store(aws.backend().config)
+    paths = loader.loader_for(None).search_paths
+    models = json.dumps(loader.loader_for(None).load_service_model(aws.service, "service-2"))
+    for _ in range(2):
+        store.connect()
+    assert loader.loader_for(None).search_paths == paths
+    assert json.dumps(loader.loader_for(None).load_service_model(aws.service, "service-2")) == models
+
+
+def test_data_of_ones_own_is_searched_first(aws: AwsRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions = loader.loader_for(None).load_data("partitions")
+    (tmp_path / "partitions.json").write_text(json.dumps({**partitions, "mark": "ours"}))
+    monkeypatch.setenv("AWS_DATA_PATH", f"{tmp_path}{os.pathsep}/nowhere")
+    loaded_store(aws.backend().config)
+    assert loader.loader_for(os.environ["AWS_DATA_PATH"]).load_data("partitions")["mark"] == "ours"
+    aws.put(aws.path("variables", "found"), "x")
+    assert aws.backend().get_variable("found") == "x"

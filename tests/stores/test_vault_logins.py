@@ -1,0 +1,733 @@
+"""Every way to log in to Vault: on the server itself where it has the auth method, else by the request it is sent."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    ConfigurationError,
+    MissingDependencyError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from airflow_providers_secrets.lookup import answers
+from tests.rigs.aws import moto
+from tests.rigs.identities import Directory, Internet, Radius
+from tests.rigs.openbao import ROOT_TOKEN, OpenBao
+from tests.rigs.vault import VaultRig, asking, vault_answer, vault_error
+from tests.support import needs
+from tests.support.proxy import Proxy, Reply, Request
+
+POLICIES = {"token_policies": "everything-in-secret"}
+
+
+@pytest.fixture
+def server(vault: VaultRig) -> OpenBao:
+    vault.write("secret/variables/behind-a-login", {"value": "seen"})
+    vault.proxy.requests.clear()
+    return vault.server
+
+
+def looks_up(rig: VaultRig, **options: Any) -> list[str]:
+    """Look up twice by *options*; give the logins that this took."""
+    for _ in range(2):
+        assert asking(**{"url": rig.proxy.url, **options}).get_variable("behind-a-login") == "seen"
+    return rig.logins
+
+
+def refused(rig: VaultRig, **options: Any) -> None:
+    backend = asking(**{"url": rig.proxy.url, **options})
+    with pytest.raises(StoreMisconfigured, match="login refused") as raised:
+        backend.get_variable("behind-a-login")
+    assert "S3cr3t" not in str(raised.value)
+
+
+# On OpenBao.
+
+
+def test_token(vault: VaultRig, server: OpenBao) -> None:
+    assert looks_up(vault, token=ROOT_TOKEN) == []
+
+
+def test_token_of_the_environment(vault: VaultRig, server: OpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
+    assert looks_up(vault) == []
+
+
+def test_token_file_is_read_again_when_its_token_ended(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
+    """As a Vault Agent's sink is."""
+    file = tmp_path / "token"
+    tokens = [server.api("POST", "auth/token/create", {"ttl": "1h"})["auth"]["client_token"] for _ in range(2)]
+    file.write_text(f"{tokens[0]}\n")
+    backend = asking(url=vault.proxy.url, token_path=str(file))
+    assert backend.get_variable("behind-a-login") == "seen"
+    server.api("POST", "auth/token/revoke", {"token": tokens[0]})
+    with pytest.raises(AccessDenied):
+        backend.get_variable("behind-a-login")
+    file.write_text(tokens[1])
+    assert backend.get_variable("behind-a-login") == "seen"
+    # One read, one refused, and one read: a file that changed is noticed before the request.
+    assert [request.headers["X-Vault-Token"] for request in vault.proxy.requests] == [*[tokens[0]] * 2, tokens[1]]
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfeS3cr3t"], ids=repr)
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ("token_path", {}),
+        ("token_path", {"auth_type": "github"}),
+        ("jwt_token_path", {"auth_type": "jwt", "jwt_role": "r"}),
+        ("kubernetes_jwt_path", {"auth_type": "kubernetes", "kubernetes_role": "r"}),
+        ("gcp_key_path", {"auth_type": "gcp", "role_id": "r"}),
+    ],
+    ids=str,
+)
+def test_unreadable_file_is_named(
+    vault: VaultRig, tmp_path: Path, option: str, options: dict[str, Any], content: bytes | None
+) -> None:
+    file = tmp_path / "credential"
+    if content is not None:
+        file.write_bytes(content)
+    backend = asking(**{"url": vault.proxy.url, **options, option: str(file)})
+    with pytest.raises(StoreMisconfigured, match=f"option '{option}': its file ") as raised:
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_token_that_no_header_can_hold(vault: VaultRig) -> None:
+    for token in ("S3cr3t\u2713", "S3cr3t\nX-Evil: 1"):
+        with pytest.raises(StoreMisconfigured) as raised:
+            asking(url=vault.proxy.url, token=token).get_variable("x")
+        assert "S3cr3t" not in str(raised.value)
+
+
+def test_agent(vault: VaultRig, server: OpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token at all is sent, whatever the environment holds: the Agent adds its own."""
+    monkeypatch.setenv("VAULT_TOKEN", "S3cr3t")
+    agent = Proxy()
+    with agent.fault(vault_answer({"data": {"value": "by agent"}})):
+        assert asking(url=agent.url, auth_type="agent").get_variable("x") == "by agent"
+    with agent.fault(vault_error(403)), pytest.raises(AccessDenied):
+        asking(url=agent.url, auth_type="agent").get_variable("x")
+    assert [request.headers.get("X-Vault-Token") for request in agent.requests] == [None, None]
+    agent.stop()
+
+
+def test_approle(vault: VaultRig, server: OpenBao) -> None:
+    assert looks_up(vault, **vault.options()) == ["/v1/auth/approle/login"]
+
+
+def test_approle_on_another_mount_without_a_secret_id(vault: VaultRig, server: OpenBao) -> None:
+    server.enable("approle", "approles/of-airflow")
+    cidrs = ["127.0.0.0/8"]
+    role = "auth/approles/of-airflow/role/airflow"
+    server.api(
+        "POST", role, {**POLICIES, "bind_secret_id": False, "secret_id_bound_cidrs": cidrs, "token_bound_cidrs": cidrs}
+    )
+    role_id = server.api("GET", f"{role}/role-id")["data"]["role_id"]
+    options = {"auth_type": "approle", "role_id": role_id, "auth_mount_point": "/approles/of-airflow/"}
+    assert looks_up(vault, **options) == ["/v1/auth/approles/of-airflow/login"]
+
+
+@pytest.mark.parametrize("user", ["alice", "bob.of-the_team"])
+def test_userpass(vault: VaultRig, server: OpenBao, user: str) -> None:
+    server.enable("userpass")
+    server.api("POST", f"auth/userpass/users/{user}", {**POLICIES, "password": "pä ss/1"})
+    options = {"auth_type": "userpass", "username": user}
+    assert looks_up(vault, **options, password="pä ss/1") == [f"/v1/auth/userpass/login/{user}"]
+    refused(vault, **options, password="S3cr3t-wrong")
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "user", "sent"),
+    [
+        ("userpass", "a/../b?#%2f", None),
+        ("userpass", "a/b?#%2f", "a%2Fb%3F%23%252f"),
+        ("ldap", "CORP\\a?#%2f", "CORP%5Ca%3F%23%252f"),
+        ("radius", "a?#@b", "a%3F%23%40b"),
+    ],
+)
+def test_user_name_stays_in_its_segment(vault: VaultRig, auth_type: str, user: str, sent: str | None) -> None:
+    """hvac does not quote that of userpass at all, and lets dot segments through."""
+    options = {"auth_type": auth_type, "password": "p", "username": user}
+    if sent is None:
+        with pytest.raises(ConfigurationError, match="username"):
+            asking(url=vault.proxy.url, **options)
+        return
+    with vault.proxy.fault(vault_error(400)), pytest.raises(StoreMisconfigured):
+        asking(url=vault.proxy.url, **options).get_variable("x")
+    assert vault.logins[-1] == f"/v1/auth/{auth_type}/login/{sent}"
+
+
+def test_digits_as_a_password(vault: VaultRig, server: OpenBao) -> None:
+    server.enable("userpass")
+    server.api("POST", "auth/userpass/users/digits", {**POLICIES, "password": "123456"})
+    looks_up(vault, auth_type="userpass", username="digits", password=123456)
+
+
+def test_ldap(vault: VaultRig, server: OpenBao) -> None:
+    directory = Directory("uid=alice,ou=people,dc=example", "right")
+    server.enable("ldap")
+    server.api(
+        "POST",
+        "auth/ldap/config",
+        {
+            "url": f"ldap://127.0.0.1:{directory.port}",
+            "userdn": "ou=people,dc=example",
+            "userattr": "uid",
+            "groupdn": "ou=groups,dc=example",
+            **POLICIES,
+        },
+    )
+    options = {"auth_type": "ldap", "username": "alice"}
+    assert looks_up(vault, **options, password="right") == ["/v1/auth/ldap/login/alice"]
+    refused(vault, **options, password="S3cr3t-wrong")
+    directory.stop()
+
+
+def test_radius(vault: VaultRig, server: OpenBao) -> None:
+    radius = Radius("alice", "right")
+    server.enable("radius")
+    secret = Radius.SECRET.decode()
+    server.api("POST", "auth/radius/config", {"host": "127.0.0.1", "port": radius.port, "secret": secret, **POLICIES})
+    server.api("POST", "auth/radius/users/alice", {"policies": "everything-in-secret"})
+    options = {"auth_type": "radius", "username": "alice"}
+    assert looks_up(vault, **options, password="right") == ["/v1/auth/radius/login/alice"]
+    refused(vault, **options, password="S3cr3t-wrong")
+    # The official backend would have overwritten it.
+    assert server.api("GET", "auth/radius/config")["data"]["host"] == "127.0.0.1"
+    radius.stop()
+
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+PUBLIC_KEY = (
+    KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+)
+
+
+def signed(**claims: Any) -> str:
+    now = int(time.time())
+    return jwt.encode({"iat": now, "exp": now + 600, **claims}, KEY, "ES256")
+
+
+def test_jwt(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
+    server.enable("jwt", jwt_validation_pubkeys=[PUBLIC_KEY])
+    role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], **POLICIES}
+    server.api("POST", "auth/jwt/role/airflow", role)
+    token = signed(sub="airflow", aud="vault")
+    options = {"auth_type": "jwt", "jwt_role": "airflow"}
+    assert looks_up(vault, **options, jwt_token=token) == ["/v1/auth/jwt/login"]
+    file = tmp_path / "jwt"
+    file.write_text(signed(sub="airflow", aud="S3cr3t-other"))
+    refused(vault, **options, jwt_token_path=str(file))
+    # A fresh process; the file is read again at the login.
+    answers.reset_after_fork()
+    file.write_text(f"{token}\n")
+    looks_up(vault, **options, jwt_token_path=str(file))
+
+
+def test_kubernetes(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
+    """The server asks a Kubernetes API server to review the token, which is stood in for."""
+    kubernetes = Proxy()
+    account = {"name": "airflow", "uid": "1234"}
+    pod = signed(
+        sub="system:serviceaccount:default:airflow",
+        **{"kubernetes.io": {"namespace": "default", "serviceaccount": account}},
+    )
+
+    def review(request: Request) -> Reply:
+        asked = json.loads(request.body)["spec"]["token"]
+        user = {
+            "username": "system:serviceaccount:default:airflow",
+            "uid": "1234",
+            "groups": ["system:serviceaccounts"],
+        }
+        status = {"authenticated": asked == pod, "user": user if asked == pod else {}}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+        return Reply(201, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    config = {"kubernetes_ca_cert": server.authority.bundle.read_text(), "token_reviewer_jwt": signed(sub="reviewer")}
+    server.enable("kubernetes", kubernetes_host=kubernetes.url, disable_local_ca_jwt=True, **config)
+    bound = {"bound_service_account_names": "airflow", "bound_service_account_namespaces": "default"}
+    server.api("POST", "auth/kubernetes/role/airflow", {**bound, **POLICIES})
+    file = tmp_path / "token"
+    file.write_text(pod)
+    options = {"auth_type": "kubernetes", "kubernetes_role": "airflow", "kubernetes_jwt_path": str(file)}
+    with kubernetes.fault(review):
+        assert looks_up(vault, **options) == ["/v1/auth/kubernetes/login"]
+        answers.reset_after_fork()
+        file.write_text(signed(sub="S3cr3t"))
+        refused(vault, **options)
+    kubernetes.stop()
+
+
+@pytest.mark.parametrize("spelled", [list, json.dumps, "one file"], ids=["list", "json", "file"])
+def test_cert(vault: VaultRig, server: OpenBao, spelled: Any, tmp_path: Path) -> None:
+    server.enable("cert")
+    authority = server.authority
+    server.api("POST", "auth/cert/certs/airflow", {"certificate": authority.bundle.read_text(), **POLICIES})
+    certificate, key = authority.issue("airflow-client")
+    if spelled == "one file":
+        both = tmp_path / "both.pem"
+        both.write_text(Path(certificate).read_text() + Path(key).read_text())
+        cert: Any = str(both)
+    else:
+        cert = spelled([certificate, key])
+    options = {"url": f"https://127.0.0.1:{server.tls_port}", "verify": str(authority.bundle), "auth_type": "cert"}
+    looks_up(vault, **options, cert=cert)
+    looks_up(vault, **options, cert=cert, role_id="airflow")
+    refused(vault, **options, cert=cert, role_id="S3cr3t-other")
+
+
+# By the request: OpenBao has no aws, azure, gcp and github auth methods.
+
+
+@pytest.fixture
+def recorder() -> Iterator[Proxy]:
+    """A server that takes any login and has one secret; what it was sent is looked at."""
+    proxy = Proxy()
+    granted = {"auth": {"client_token": "granted", "lease_duration": 3600, "renewable": True}}
+
+    def answer(request: Request) -> Reply:
+        if request.method == "POST":
+            return Reply(200, json.dumps(granted).encode(), {"Content-Type": "application/json"})
+        assert request.headers["X-Vault-Token"] == "granted"
+        return vault_answer({"data": {"value": "seen"}})
+
+    with proxy.fault(answer):
+        yield proxy
+    proxy.stop()
+
+
+def login_of(recorder: Proxy, **options: Any) -> tuple[str, dict[str, Any]]:
+    """Look up twice; give the path and body of the one login, the first request."""
+    recorder.requests.clear()
+    for _ in range(2):
+        assert asking(**{"url": recorder.url, **options}).get_variable("x") == "seen"
+    login, *reads = recorder.requests
+    assert [request.method for request in reads] == ["GET", "GET"]
+    assert login.method == "POST"
+    assert "X-Vault-Token" not in login.headers
+    body: dict[str, Any] = json.loads(login.body)
+    return login.path, body
+
+
+def test_github(recorder: Proxy, tmp_path: Path) -> None:
+    """https://developer.hashicorp.com/vault/api-docs/auth/github#login"""
+    file = tmp_path / "token"
+    file.write_text("ghp_of_the_file\n")
+    assert login_of(recorder, auth_type="github", token="ghp_x") == ("/v1/auth/github/login", {"token": "ghp_x"})
+    path, body = login_of(recorder, auth_type="github", token_path=str(file), auth_mount_point="gh")
+    assert (path, body) == ("/v1/auth/gh/login", {"token": "ghp_of_the_file"})
+
+
+# aws_iam: https://developer.hashicorp.com/vault/api-docs/auth/aws#login
+
+
+def verified_signature(body: dict[str, Any], secret_key: str) -> tuple[dict[str, str], str]:
+    """Check the signed request that *body* carries, as STS would; give its headers and what it was signed for.
+
+    Written from "Create a signed AWS API request" (AWS IAM user guide), without the signer under test.
+    """
+    assert body["iam_http_request_method"] == "POST"
+    url = base64.b64decode(body["iam_request_url"]).decode()
+    payload = base64.b64decode(body["iam_request_body"])
+    assert (url, payload) == ("https://sts.amazonaws.com/", b"Action=GetCallerIdentity&Version=2011-06-15")
+    several = json.loads(base64.b64decode(body["iam_request_headers"]))
+    headers = {name.lower(): values[0] for name, values in several.items() if len(values) == 1}
+    assert len(headers) == len(several)
+    assert headers["host"] == urlsplit(url).hostname
+    algorithm, _, rest = headers["authorization"].partition(" ")
+    assert algorithm == "AWS4-HMAC-SHA256"
+    parts = dict(part.strip().split("=", 1) for part in rest.split(","))
+    signed_names = parts["SignedHeaders"].split(";")
+    assert signed_names == sorted(set(headers) - {"authorization"})
+    _, date, region, service, end = parts["Credential"].rsplit("/", 4)
+    assert (service, end) == ("sts", "aws4_request")
+    canonical = "\n".join(
+        [
+            "POST",
+            "/",
+            "",
+            *(f"{name}:{' '.join(headers[name].split())}" for name in signed_names),
+            "",
+            ";".join(signed_names),
+            hashlib.sha256(payload).hexdigest(),
+        ]
+    )
+    stamp = headers["x-amz-date"]
+    to_sign = "\n".join(
+        [algorithm, stamp, f"{date}/{region}/sts/aws4_request", hashlib.sha256(canonical.encode()).hexdigest()]
+    )
+    key = f"AWS4{secret_key}".encode()
+    for part in (date, region, "sts", "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    assert hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest() == parts["Signature"]
+    signed_at = dt.datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.timezone.utc)
+    assert abs((dt.datetime.now(dt.timezone.utc) - signed_at).total_seconds()) < 60
+    return headers, region
+
+
+@pytest.fixture
+def no_aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    needs.module("botocore", "aws")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_by_keys(recorder: Proxy) -> None:
+    keys = {"auth_type": "aws_iam", "key_id": "AKIAEXAMPLE", "secret_id": "S3cr3t+/key"}
+    path, body = login_of(recorder, **keys, role_id="airflow")
+    assert path == "/v1/auth/aws/login"
+    assert body.pop("role") == "airflow"
+    headers, region = verified_signature(body, "S3cr3t+/key")
+    assert region == "us-east-1"
+    assert "Credential=AKIAEXAMPLE/" in headers["authorization"]
+    assert "x-amz-security-token" not in headers
+    path, body = login_of(
+        recorder, **keys, region="eu-west-1", header_value="vault.example.org", auth_mount_point="aws-x"
+    )
+    assert path == "/v1/auth/aws-x/login"
+    assert body["role"] == ""
+    headers, region = verified_signature(body, "S3cr3t+/key")
+    assert region == "eu-west-1"
+    assert headers["x-vault-aws-iam-server-id"] == "vault.example.org"
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_by_the_environments_session(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session-token")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    _, body = login_of(recorder, auth_type="aws_iam")
+    headers, region = verified_signature(body, "S3cr3t")
+    assert headers["x-amz-security-token"] == "session-token"
+    assert region == "eu-central-1"
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_in_a_role(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, port = moto().get_host_and_port()
+    sts = Proxy((host, port))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t")
+    role = {"RoleArn": "arn:aws:iam::123456789012:role/airflow", "RoleSessionName": "me"}
+    _, body = login_of(recorder, auth_type="aws_iam", assume_role_kwargs=json.dumps(role))
+    (assumed,) = sts.requests
+    asked = parse_qs(assumed.body.decode())
+    assert (asked["Action"], asked["RoleArn"]) == (["AssumeRole"], [role["RoleArn"]])
+    headers = json.loads(base64.b64decode(body["iam_request_headers"]))
+    assert "X-Amz-Security-Token" in headers
+    assert "AKIAEXAMPLE" not in headers["Authorization"][0]
+    sts.stop()
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_without_credentials(recorder: Proxy) -> None:
+    with pytest.raises(StoreMisconfigured, match="no AWS credentials"):
+        asking(url=recorder.url, auth_type="aws_iam").get_variable("x")
+    assert recorder.requests == []
+
+
+# gcp: https://developer.hashicorp.com/vault/api-docs/auth/gcp#login and /vault/docs/auth/gcp#generating-jwts
+
+
+@pytest.fixture
+def google_auth() -> None:
+    needs.module("google.auth", "google")
+
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+ACCOUNT = "airflow@project.iam.gserviceaccount.com"
+ACCOUNT_KEY = {
+    "type": "service_account",
+    "project_id": "project",
+    "private_key_id": "key-id",
+    "private_key": RSA_KEY.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode(),
+    "client_email": ACCOUNT,
+    "client_id": "1",
+    "token_uri": "https://oauth2.googleapis.com/token",
+}
+
+
+@pytest.mark.usefixtures("google_auth")
+@pytest.mark.parametrize("given", ["dict", "json", "file"])
+def test_gcp_by_key(recorder: Proxy, given: str, tmp_path: Path) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(ACCOUNT_KEY))
+    options = {
+        "dict": {"gcp_keyfile_dict": ACCOUNT_KEY},
+        "json": {"gcp_keyfile_dict": json.dumps(ACCOUNT_KEY), "gcp_scopes": "https://a,https://b"},
+        "file": {"gcp_key_path": str(file)},
+    }[given]
+    path, body = login_of(recorder, auth_type="gcp", role_id="airflow", **options)
+    assert path == "/v1/auth/gcp/login"
+    assert body["role"] == "airflow"
+    assert set(body) == {"role", "jwt"}
+    assert jwt.get_unverified_header(body["jwt"])["kid"] == "key-id"
+    claims = jwt.decode(body["jwt"], RSA_KEY.public_key(), ["RS256"], audience="vault/airflow", leeway=5)
+    assert claims["sub"] == ACCOUNT
+    assert 0 < claims["exp"] - claims["iat"] <= 900
+
+
+@pytest.mark.usefixtures("google_auth")
+@pytest.mark.parametrize(
+    "key",
+    [{"type": "service_account", "private_key": "S3cr3t"}, {**ACCOUNT_KEY, "private_key": "S3cr3t"}],
+    ids=["part", "bad"],
+)
+def test_gcp_by_a_key_that_is_none(recorder: Proxy, key: dict[str, Any]) -> None:
+    with pytest.raises(StoreMisconfigured, match="'gcp_keyfile_dict' is no service account key") as raised:
+        asking(url=recorder.url, auth_type="gcp", role_id="r", gcp_keyfile_dict=key).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+GOOGLE_JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def google(google_auth: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
+    """Google's APIs, and credentials of the environment that hold no key: a workload's own, traded for an account's.
+
+    https://google.aip.dev/auth/4117
+    """
+    from airflow_providers_secrets.stores.vault import login as vault_login
+
+    proxy = Proxy()
+    (tmp_path / "token").write_text("of-the-workload")
+    credentials = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/locations/global/workforcePools/pool/providers/provider",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{proxy.url}/v1/token",
+        "credential_source": {"file": str(tmp_path / "token")},
+        "service_account_impersonation_url": f"{proxy.url}/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken",
+    }
+    (tmp_path / "credentials.json").write_text(json.dumps(credentials))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "credentials.json"))
+    monkeypatch.setattr(vault_login, "IAM_CREDENTIALS_URL", f"{proxy.url}/v1")
+    yield proxy
+    proxy.stop()
+
+
+def access_token(request: Request) -> Reply | None:
+    """Answer the two steps to the account's access token."""
+    if request.path == "/v1/token":
+        body: dict[str, Any] = {
+            "access_token": "federated",
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "token_type": "Bearer",
+            "expires_in": 3600,
+        }
+    elif request.path.endswith(":generateAccessToken"):
+        body = {"accessToken": "of-the-account", "expireTime": "2999-01-01T00:00:00Z"}
+    else:
+        return None
+    return Reply(200, json.dumps(body).encode(), GOOGLE_JSON)
+
+
+SIGNED = Reply(200, b'{"keyId": "k", "signedJwt": "signed-by-google"}', GOOGLE_JSON)
+
+
+def checked_sign_request(request: Request, token: str) -> None:
+    """https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signJwt"""
+    assert request.method == "POST"
+    assert request.path == f"/v1/projects/-/serviceAccounts/{ACCOUNT.replace('@', '%40')}:signJwt"
+    assert request.headers["authorization"] == f"Bearer {token}"
+    claims = json.loads(json.loads(request.body)["payload"])
+    assert (claims["aud"], claims["sub"]) == ("vault/airflow", ACCOUNT)
+    assert 0 < claims["exp"] - claims["iat"] <= 900
+
+
+def test_gcp_by_credentials_without_a_key(recorder: Proxy, google: Proxy) -> None:
+    with google.fault(lambda request: access_token(request) or SIGNED):
+        path, body = login_of(recorder, auth_type="gcp", role_id="airflow")
+    assert (path, body) == ("/v1/auth/gcp/login", {"role": "airflow", "jwt": "signed-by-google"})
+    checked_sign_request(google.requests[-1], "of-the-account")
+
+
+@pytest.mark.usefixtures("google_auth")
+def test_gcp_by_a_machines_account(recorder: Proxy, tmp_path: Path) -> None:
+    """https://cloud.google.com/compute/docs/metadata/overview; in a process of its own, since google-auth reads
+    where the metadata server is when it is imported."""
+
+    def answer(request: Request) -> Reply:
+        headers = {"Metadata-Flavor": "Google", **GOOGLE_JSON}
+        path = urlsplit(request.path).path
+        if path.endswith(":signJwt"):
+            return SIGNED
+        if path.endswith("/token"):
+            body = {"access_token": "of-the-machine", "expires_in": 3600, "token_type": "Bearer"}
+            return Reply(200, json.dumps(body).encode(), headers)
+        if path.endswith("/service-accounts/default/"):
+            return Reply(200, json.dumps({"email": ACCOUNT, "scopes": []}).encode(), headers)
+        return Reply(
+            200, b"googleapis.com" if "universe" in path else b"project", {**headers, "Content-Type": "text/plain"}
+        )
+
+    machine = Proxy()
+    host = f"127.0.0.1:{machine.port}"
+    environment = {
+        "GCE_METADATA_HOST": host,
+        "GCE_METADATA_IP": host,
+        "CLOUDSDK_CONFIG": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    code = (
+        "from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend\n"
+        "from airflow_providers_secrets.stores.vault import login as vault_login\n"
+        f"vault_login.IAM_CREDENTIALS_URL = '{machine.url}/v1'\n"
+        f"print(VaultBackend(url='{recorder.url}', auth_type='gcp', role_id='airflow').get_variable('x'))\n"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GOOGLE_")}
+    with machine.fault(answer):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**inherited, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert "seen" in run.stdout.splitlines(), run.stderr  # google-auth may log what it still looks for
+    assert json.loads(recorder.requests[0].body) == {"role": "airflow", "jwt": "signed-by-google"}
+    checked_sign_request(machine.requests[-1], "of-the-machine")
+    machine.stop()
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "code"),
+    [
+        (Reply(403, b"S3cr3t"), StoreMisconfigured, "signJwt refused with HTTP 403"),
+        (Reply(503, b"S3cr3t"), StoreUnavailable, "signJwt failed with HTTP 503"),
+        (Reply(200, b"S3cr3t"), StoreUnavailable, "signJwt gave no JWT"),
+    ],
+    ids=["denied", "down", "malformed"],
+)
+def test_gcp_that_does_not_sign(
+    recorder: Proxy, google: Proxy, reply: Reply, error: type[Exception], code: str
+) -> None:
+    backend = asking(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
+    with google.fault(lambda request: access_token(request) or reply), pytest.raises(error, match=code) as raised:
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    assert recorder.requests == []
+
+
+@pytest.mark.usefixtures("google")
+def test_gcp_credentials_that_google_refuses(recorder: Proxy, google: Proxy) -> None:
+    backend = asking(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
+    with google.fault(Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON)), pytest.raises(StoreMisconfigured) as raised:
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+# azure: https://developer.hashicorp.com/vault/api-docs/auth/azure#login
+
+
+@pytest.fixture
+def no_azure_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.module("azure.identity", "azure")
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "IDENTITY_", "MSI_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_azure_environment")
+@pytest.mark.parametrize("client_id", [None, "00000000-1111-2222-3333-444444444444"])
+def test_azure_by_managed_identity(recorder: Proxy, monkeypatch: pytest.MonkeyPatch, client_id: str | None) -> None:
+    """https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference"""
+    azure = Proxy()
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{azure.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", "header")
+    expires = int(time.time()) + 3600
+    body = {"access_token": "of-azure", "expires_on": str(expires), "resource": "r", "token_type": "Bearer"}
+    reply = Reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    options = {"azure_resource": "https://vault.example.org", **({"key_id": client_id} if client_id else {})}
+    with azure.fault(reply):
+        path, sent = login_of(recorder, auth_type="azure", role_id="airflow", **options)
+    assert (path, sent) == ("/v1/auth/azure/login", {"role": "airflow", "jwt": "of-azure"})
+    asked = parse_qs(urlsplit(azure.requests[0].path).query)
+    assert asked["resource"] == ["https://vault.example.org"]
+    assert asked.get("client_id") == ([client_id] if client_id else None)
+    assert azure.requests[0].headers["X-IDENTITY-HEADER"] == "header"
+    azure.stop()
+
+
+@pytest.mark.usefixtures("no_azure_environment")
+def test_azure_by_client_secret(recorder: Proxy, vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
+    authority = vault.server.authority
+    entra = Proxy()
+    internet = Internet(entra.port, authority.issue("login.microsoftonline.com"))
+    monkeypatch.setenv("HTTPS_PROXY", internet.url)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
+    tenant = "99999999-1111-2222-3333-444444444444"
+    base = f"https://login.microsoftonline.com/{tenant}"
+    discovery = {
+        "authorization_endpoint": f"{base}/authorize",
+        "token_endpoint": f"{base}/oauth2/v2.0/token",
+        "issuer": f"{base}/v2.0",
+    }
+    token = {"access_token": "of-entra", "expires_in": 3600, "token_type": "Bearer"}
+
+    def answer(request: Request) -> Reply:
+        body = token if request.method == "POST" else discovery
+        return Reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    secret = {"azure_tenant_id": tenant, "key_id": "client", "secret_id": "S3cr3t"}
+    with entra.fault(answer):
+        path, sent = login_of(recorder, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret)
+    assert (path, sent) == ("/v1/auth/azure/login", {"role": "airflow", "jwt": "of-entra"})
+    request = entra.requests[-1]
+    assert request.path == f"/{tenant}/oauth2/v2.0/token"
+    asked = parse_qs(request.body.decode())
+    assert (asked["client_id"], asked["client_secret"]) == (["client"], ["S3cr3t"])
+    assert (asked["grant_type"], asked["scope"]) == (["client_credentials"], ["https://v/.default"])
+    with entra.fault(Reply(401, b'{"error": "invalid_client", "error_description": "S3cr3t"}')):
+        answers.reset_after_fork()
+        with pytest.raises(StoreMisconfigured, match="ClientAuthenticationError") as raised:
+            asking(
+                url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret
+            ).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    internet.stop()
+    entra.stop()
+
+
+@pytest.mark.parametrize("auth_type", ["aws_iam", "azure", "gcp"])
+def test_missing_sdk_of_a_login_names_its_extra(
+    recorder: Proxy, auth_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra, module = {
+        "aws_iam": ("aws", "botocore.session"),
+        "azure": ("azure", "azure.identity"),
+        "gcp": ("google", "google.auth"),
+    }[auth_type]
+    monkeypatch.setitem(sys.modules, module, None)
+    options = {"role_id": "r", "azure_resource": "x"}
+    with pytest.raises(MissingDependencyError, match=rf"airflow-providers-secrets\[{extra}\]"):
+        asking(url=recorder.url, auth_type=auth_type, **options).get_variable("x")

@@ -1,0 +1,71 @@
+"""check_dist DIRECTORY: what sdist and wheel hold, and that docs/install.md's commands work in the unpacked sdist."""
+
+from __future__ import annotations
+
+import email
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+PACKAGE = "airflow_providers_secrets"
+NEEDED_IN_SDIST = (
+    "docs/conf.py",
+    "docs/tables.py",
+    "tests/conftest.py",
+    "tox.ini",
+    "provider.yaml",
+    "LICENSE",
+    "README.md",
+)
+
+
+def one(directory: Path, pattern: str) -> Path:
+    (found,) = directory.glob(pattern)
+    return found
+
+
+def check_wheel(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        names = [PurePosixPath(name) for name in wheel.namelist()]
+        info = next(name.parent for name in names if name.name == "METADATA")
+        metadata = email.message_from_bytes(wheel.read(str(info / "METADATA")))
+    modules = {name for name in names if name.parts[0] == PACKAGE and name.suffix == ".py"}
+    data = {PurePosixPath(PACKAGE, name) for name in ("py.typed", "provider.yaml")}
+    rest = [name for name in names if name not in modules | data and info not in name.parents]
+    assert not rest, f"a running Airflow does not need {rest}"
+    assert data < set(names)
+    assert set(metadata["Requires-Python"].split(",")) == {">=3.10", "<3.15"}
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
+    print(f"{path.name}: {len(modules)} modules and {len(data)} files of data")
+
+
+def check_sdist(path: Path, directory: Path) -> Path:
+    with tarfile.open(path) as sdist:
+        names = [PurePosixPath(name) for name in sdist.getnames()]
+        sdist.extractall(directory, filter="data")
+    root = directory / names[0].parts[0]
+    missing = [name for name in NEEDED_IN_SDIST if not (root / name).is_file()]
+    assert not missing, f"{path.name} lacks {missing}"
+    return root
+
+
+def install_as_documented(root: Path) -> None:
+    (commands,) = re.findall(r"```sh\n(pip wheel .*?)```", (root / "docs/install.md").read_text("utf-8"), re.DOTALL)
+    subprocess.run(["bash", "-ec", commands], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([Path(sys.executable).with_name("airflow-secrets"), "--version"], cwd=root.parent, check=True)
+
+
+def main() -> None:
+    dist = Path(sys.argv[1])
+    check_wheel(one(dist, "*.whl"))
+    with tempfile.TemporaryDirectory() as directory:
+        install_as_documented(check_sdist(one(dist, "*.tar.gz"), Path(directory)))
+
+
+if __name__ == "__main__":
+    main()

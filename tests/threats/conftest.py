@@ -1,0 +1,78 @@
+"""What the suites of threats share: the servers that logins ask, and the figures that a run prints."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from airflow_providers_secrets.lookup import access
+from tests.rigs import Rig
+from tests.support.proxy import Proxy, Reply
+
+
+class Login(NamedTuple):
+    """A way to log in at a server of its own, and how to let that answer something else.
+
+    :ivar options: the backend's options that lead there.
+    :ivar fault: let every answer to a login be the given one meanwhile.
+    """
+
+    options: dict[str, Any]
+    fault: Callable[[Reply], contextlib.AbstractContextManager[None]]
+
+
+@pytest.fixture
+def login(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Login]:
+    """How the rig's store is logged in at: STS, Vault itself, Entra, or Google's token service."""
+    with contextlib.ExitStack() as stack:
+        if rig.extra == "aws":
+            from tests.rigs.aws import moto
+
+            sts = Proxy(moto().get_host_and_port())
+            stack.callback(sts.stop)
+            options = {
+                "role_arn": "arn:aws:iam::123456789012:role/airflow",
+                "service_config": {"sts": {"endpoint_url": sts.url}},
+            }
+            yield Login({**rig.options(), **options}, sts.fault)
+        elif rig.extra == "vault":
+            from tests.rigs.vault import is_login
+
+            proxy: Proxy = rig.proxy  # type: ignore[attr-defined]
+            yield Login(rig.options(), lambda reply: proxy.fault(lambda request: reply if is_login(request) else None))
+        elif rig.extra == "azure":
+            yield Login(rig.options(), rig.entra.fault)  # type: ignore[attr-defined]
+        else:
+            from tests.rigs.google import PROJECT, Accounts
+
+            monkeypatch.setenv("CLOUDSDK_CONFIG", "/nowhere")
+            accounts = Accounts(rig.server, tmp_path)  # type: ignore[attr-defined]
+            stack.callback(accounts.stop)
+            options = {name: value for name, value in rig.options().items() if name != "gcp_keyfile_dict"}
+            options |= {"gcp_credential_config_file": accounts.federation(), "project_id": PROJECT}
+            yield Login(options, accounts.fault)
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Iterator[dict[str, int]]:
+    """What a test counts; the run prints the sums."""
+    counts: dict[str, int] = {}
+    yield counts
+    for name, count in counts.items():
+        record_property(f"tally {name}", count)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(access.StoreAccess, "_pause", lambda *_: 0.0)
+
+
+def threads_of_lookups() -> list[threading.Thread]:
+    """The threads of lookups that have not ended."""
+    return [thread for thread in threading.enumerate() if thread.name == "secrets-lookup"]

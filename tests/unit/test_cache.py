@@ -1,0 +1,330 @@
+"""What a process keeps of a store, without one: bounds, spread, and one flight for all threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
+from airflow_providers_secrets.lookup import cache
+from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache
+from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock
+from tests.support.signals import TimeIsUp, raised_in_the_main_thread
+
+DOWN = StoreUnavailable("a store", "x", "HTTP 500", "Wait.")
+DENIED = AccessDenied("a store", "x", "HTTP 403", "Allow it.")
+
+
+@pytest.fixture
+def memory(clock: Clock) -> ProcessCache:
+    return ProcessCache(Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 1000), lambda _: DOWN)
+
+
+def fresh_for(seconds: float, text: str | None = "x") -> Entry:
+    return Entry(text, cache.clock() + seconds)
+
+
+# Entries.
+
+
+def test_an_entry_counts_until_its_moment_and_no_longer(memory: ProcessCache, clock: Clock) -> None:
+    entry = memory.keep("x", fresh_for(TTL))
+    clock.now += TTL - 0.001
+    assert memory.fresh("x") is entry
+    clock.now += 0.001
+    assert memory.fresh("x") is None
+    assert memory.fresh("another") is None
+
+
+def test_an_expired_value_stands_in_for_max_stale_and_an_absence_never(memory: ProcessCache, clock: Clock) -> None:
+    value, absence = memory.keep("value", fresh_for(TTL)), memory.keep("absence", fresh_for(TTL, None))
+    assert memory.stale("value") is value
+    assert memory.fresh("absence") is absence
+    clock.now += TTL + MAX_STALE - 0.001
+    assert memory.stale("value") is value
+    assert memory.stale("absence") is None
+    clock.now += 0.001
+    assert memory.stale("value") is None
+
+
+def test_expiries_are_spread() -> None:
+    spread = [cache.jittered(TTL) for _ in range(200)]
+    assert TTL * cache.JITTER[0] <= min(spread) < TTL * 0.82
+    assert TTL * 0.98 < max(spread) <= TTL
+
+
+def test_absences_have_their_own_time_and_a_listing_the_shorter_one() -> None:
+    lifetimes = Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 1000)
+    assert (lifetimes.of("x"), lifetimes.of(""), lifetimes.of(None)) == (TTL, TTL, NEGATIVE_TTL)
+    assert (lifetimes.listing, Lifetimes(5, 30, 0, 1).listing) == (NEGATIVE_TTL, 5)
+
+
+def test_the_number_of_entries_is_bounded(clock: Clock) -> None:
+    memory = ProcessCache(Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 3), lambda _: DOWN)
+    for number in range(4):
+        memory.keep(str(number), fresh_for(TTL))
+    assert [number for number in range(4) if memory.fresh(str(number))] == [1, 2, 3]
+
+
+def test_the_size_of_entries_is_bounded(memory: ProcessCache) -> None:
+    large = 1024 * 1024
+    for number in range(40):
+        memory.keep(str(number), fresh_for(TTL, "x" * large))
+    kept = [number for number in range(40) if memory.fresh(str(number))]
+    assert kept == list(range(40 - len(kept), 40))
+    assert 0 < len(kept) * large <= cache.MAX_BYTES
+
+
+def test_what_is_forgotten_or_dropped_is_gone(memory: ProcessCache) -> None:
+    for name in ("x", "y"):
+        memory.keep(name, fresh_for(TTL))
+    memory.forget("x")
+    memory.forget("never there")
+    assert memory.fresh("x") is memory.stale("x") is None
+    assert memory.fresh("y")
+    memory.note_failure("z", DENIED)
+    memory.clear()
+    assert memory.fresh("y") is memory.refusal("z") is None
+
+
+def test_no_text_is_in_a_repr() -> None:
+    assert repr(fresh_for(1, "S3cr3t")) == "Entry(present)"
+    assert repr(fresh_for(1, None)) == "Entry(absent)"
+
+
+# Failures.
+
+
+def test_a_denial_stands_for_a_call_and_then_ends(memory: ProcessCache, clock: Clock) -> None:
+    memory.keep("x", fresh_for(TTL))
+    memory.note_failure("x", DENIED)
+    assert memory.stale("x") is None
+    clock.now += NEGATIVE_TTL * cache.JITTER[0] - 0.001
+    refusal = memory.refusal("x")
+    assert isinstance(refusal, AccessDenied)
+    assert refusal is not DENIED
+    clock.now += NEGATIVE_TTL
+    assert memory.refusal("x") is None
+
+
+def test_no_answer_keeps_what_was_known_and_pauses_ever_longer(memory: ProcessCache, clock: Clock) -> None:
+    memory.keep("x", fresh_for(0))
+    for pause in (2, 4, 8, 16, 32, 60, 60):
+        memory.note_failure("x", DOWN)
+        clock.now += pause - 0.001
+        assert memory.refusal("x") is not None, pause
+        clock.now += 60
+        memory.answered("another")  # or the breaker would be what refuses
+        assert memory.stale("x")
+        memory._failures["x"].until = clock.now
+    memory.answered("x")
+    memory.note_failure("x", DOWN)
+    clock.now += cache.FIRST_FORGOTTEN
+    assert memory.refusal("x") is None
+
+
+# The breaker.
+
+
+def test_five_failures_in_a_row_open_the_breaker(clock: Clock) -> None:
+    breaker = Breaker()
+    for number in range(Breaker.FAILURES):
+        assert breaker.lets_through(), number
+        assert not breaker.is_open
+        breaker.failed()
+        clock.now += Breaker.WITHIN
+    assert breaker.is_open
+
+
+def test_failures_far_apart_are_no_row(clock: Clock) -> None:
+    breaker = Breaker()
+    for _ in range(3 * Breaker.FAILURES):
+        breaker.failed()
+        clock.now += Breaker.WITHIN + 0.001
+    assert not breaker.is_open
+
+
+def test_one_caller_probes_at_a_time(clock: Clock) -> None:
+    breaker = Breaker()
+    for _ in range(Breaker.FAILURES):
+        breaker.failed()
+    least, most = (Breaker.PAUSE * part for part in Breaker.PAUSE_JITTER)
+    clock.now += least - 0.001
+    assert not breaker.lets_through()
+    clock.now += most - least + 0.001
+    assert [breaker.lets_through() for _ in range(3)] == [True, False, False]
+    assert breaker.answered()
+    assert [breaker.lets_through() for _ in range(3)] == [True] * 3
+    assert not breaker.answered()
+
+
+def test_an_answer_ends_a_row(clock: Clock) -> None:
+    breaker = Breaker()
+    for _ in range(3):
+        for _ in range(Breaker.FAILURES - 1):
+            breaker.failed()
+        breaker.answered()
+    assert not breaker.is_open
+
+
+def test_an_open_breaker_refuses_every_name_until_one_is_answered(memory: ProcessCache, clock: Clock) -> None:
+    for number in range(Breaker.FAILURES):
+        assert memory.refusal(str(number)) is None
+        memory.note_failure(str(number), DOWN)
+    assert memory.refusal("another") is DOWN
+    memory.answered("probe")
+    assert memory.refusal("another") is None
+    assert memory.refusal("1") is None  # its own pause ended with the outage
+
+
+# One flight.
+
+
+class Gathering:
+    """Lets a test see how many threads wait for a flight."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.arrived = threading.Semaphore(0)
+        gathering = self
+
+        class Flight(cache._Flight):
+            __slots__ = ()
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.done = Landing()
+
+        class Landing(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                gathering.arrived.release()
+                return super().wait(timeout)
+
+        monkeypatch.setattr(cache, "_Flight", Flight)
+
+    def wait_for(self, threads: int) -> None:
+        for _ in range(threads):
+            assert self.arrived.acquire(timeout=60)
+
+
+@pytest.fixture
+def gathering(monkeypatch: pytest.MonkeyPatch) -> Gathering:
+    return Gathering(monkeypatch)
+
+
+def held(took_off: threading.Event, may_land: threading.Event, find: Callable[[], Entry]) -> Callable[[], Entry]:
+    def found() -> Entry:
+        took_off.set()
+        assert may_land.wait(60)
+        return find()
+
+    return found
+
+
+@pytest.mark.parametrize("failure", [None, DOWN, DENIED])
+def test_all_who_wait_get_what_the_flight_brings(
+    memory: ProcessCache, gathering: Gathering, failure: LookupFailed | None
+) -> None:
+    took_off, may_land, flights = threading.Event(), threading.Event(), []
+
+    def find() -> Entry:
+        flights.append(1)
+        if failure:
+            raise failure
+        return memory.keep("x", fresh_for(TTL))
+
+    with ThreadPoolExecutor(8) as pool:
+        leader = pool.submit(memory.single_flight, "x", held(took_off, may_land, find), 60)
+        assert took_off.wait(60)
+        waiting = [pool.submit(memory.single_flight, "x", find, 60) for _ in range(7)]
+        gathering.wait_for(7)
+        may_land.set()
+        results = [future.exception() or future.result() for future in (leader, *waiting)]
+    assert flights == [1]
+    if failure is None:
+        assert {id(result) for result in results} == {id(memory.fresh("x"))}
+    else:
+        # An exception of one's own each: threads would add their tracebacks to a common one.
+        assert {type(result) for result in results} == {type(failure)}
+        assert len({id(result) for result in results}) == 8
+
+
+def test_threads_that_wait_go_on_when_a_signal_ends_the_one_that_asks(
+    memory: ProcessCache, gathering: Gathering
+) -> None:
+    never, flights = threading.Event(), []
+
+    def find() -> Entry:
+        flights.append(1)
+        return memory.keep("x", fresh_for(TTL))
+
+    with ThreadPoolExecutor(4) as pool, raised_in_the_main_thread() as raise_it:
+        waiting = []
+
+        def asked() -> Entry:
+            waiting.extend(pool.submit(memory.single_flight, "x", find, 60) for _ in range(4))
+            gathering.wait_for(4)
+            raise_it()
+            never.wait(60)
+            raise AssertionError("no signal came")
+
+        with pytest.raises(TimeIsUp):
+            memory.single_flight("x", asked, 60)
+        assert [future.result(60).text for future in waiting] == ["x"] * 4
+    assert flights == [1]
+
+
+def test_a_flight_that_does_not_land_holds_nobody_beyond_the_deadline(memory: ProcessCache) -> None:
+    took_off, may_land = threading.Event(), threading.Event()
+
+    def find() -> Entry:
+        return memory.keep("x", fresh_for(TTL, "late"))
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(memory.single_flight, "x", held(took_off, may_land, find), 60)
+        assert took_off.wait(60)
+        with pytest.raises(TimeoutError):
+            memory.single_flight("x", find, 0.01)
+        assert not first.done()
+        may_land.set()
+        assert first.result(60).text == "late"
+    fresh = memory.fresh("x")
+    assert fresh is not None
+    assert fresh.text == "late"
+
+
+def test_one_that_arrives_as_another_lands_does_not_ask_again(memory: ProcessCache) -> None:
+    landed = memory.keep("x", fresh_for(TTL))
+
+    def find() -> Entry:
+        raise AssertionError("asked again")
+
+    assert memory.single_flight("x", find, 60) is landed
+
+
+def test_a_signals_handler_that_looks_something_up_waits_for_nothing_that_it_interrupted(memory: ProcessCache) -> None:
+    """``on_kill`` of a task at SIGTERM runs in the midst of whatever the main thread was doing."""
+
+    def find() -> Entry:
+        return memory.keep("x", fresh_for(TTL, "found"))
+
+    def interrupted() -> Entry:
+        # Here the handler runs, and wants the very name that is being asked for.
+        assert memory.single_flight("x", find, 60).text == "found"
+        return find()
+
+    done: list[str | None] = []
+
+    def main() -> None:
+        done.append(memory.single_flight("x", interrupted, 60).text)
+        with memory._lock:  # and here, inside each of the cache's own methods
+            memory.keep("y", fresh_for(0))
+            memory.note_failure("z", DOWN)
+            done.append("locked")
+
+    thread = threading.Thread(target=main, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert done == ["found", "locked"]

@@ -1,0 +1,224 @@
+"""Options: what counts as not given, what of other releases is known, and how contradictions are resolved."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets import options
+from airflow_providers_secrets.errors import ConfigurationError
+
+PREFIXES = ("connections", "variables", "config")
+PATTERNS = dict.fromkeys((f"{kind}_lookup_pattern" for kind in PREFIXES), None)
+AWS: dict[str, Any] = {
+    **PATTERNS,
+    **dict.fromkeys(
+        (
+            "aws_access_key_id",
+            "aws_secret_access_key",
+            "aws_session_token",
+            "session_kwargs",
+            "region_name",
+            "profile_name",
+            "verify",
+            "endpoint_url",
+            "role_arn",
+            "assume_role_kwargs",
+            "assume_role_with_saml",
+            "assume_role_with_web_identity_federation",
+            "assume_role_with_web_identity_token_file",
+            "assume_role_with_web_identity_federation_audience",
+            "config_kwargs",
+            "service_config",
+            "api_version",
+            "use_ssl",
+        )
+    ),
+    "assume_role_method": "assume_role",
+}
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "aws_ssm:SystemsManagerParameterStoreBackend": {
+        **AWS,
+        **{f"{kind}_prefix": f"/airflow/{kind}" for kind in PREFIXES},
+    },
+    "aws_secrets_manager:SecretsManagerBackend": {
+        **AWS,
+        **{f"{kind}_prefix": f"airflow/{kind}" for kind in PREFIXES},
+        "sep": "/",
+        "extra_conn_words": None,
+    },
+    "hashicorp_vault:VaultBackend": {
+        **{f"{kind}_path": kind for kind in PREFIXES},
+        **dict.fromkeys(
+            (
+                "url",
+                "auth_mount_point",
+                "token",
+                "token_path",
+                "username",
+                "password",
+                "key_id",
+                "secret_id",
+                "role_id",
+                "assume_role_kwargs",
+                "region",
+                "kubernetes_role",
+                "gcp_key_path",
+                "gcp_keyfile_dict",
+                "gcp_scopes",
+                "azure_tenant_id",
+                "azure_resource",
+                "radius_host",
+                "radius_secret",
+                "radius_port",
+                "jwt_role",
+                "jwt_token",
+                "jwt_token_path",
+                "global_secrets_path",
+                # of hvac.Client
+                "verify",
+                "cert",
+                "proxies",
+                "namespace",
+            )
+        ),
+        "use_team_secrets_path": True,
+        "auth_type": "token",
+        "mount_point": "secret",
+        "kv_engine_version": 2,
+        "kubernetes_jwt_path": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    },
+    "gcp_secret_manager:CloudSecretManagerBackend": {
+        **{f"{kind}_prefix": f"airflow-{kind}" for kind in PREFIXES},
+        **dict.fromkeys(
+            (
+                "gcp_keyfile_dict",
+                "gcp_key_path",
+                "gcp_credential_config_file",
+                "gcp_scopes",
+                "project_id",
+                "impersonation_chain",
+            )
+        ),
+        "sep": "-",
+    },
+    "azure_key_vault:AzureKeyVaultBackend": {
+        **{f"{kind}_prefix": f"airflow-{kind}" for kind in PREFIXES},
+        **dict.fromkeys(
+            (
+                "vault_url",
+                "tenant_id",
+                "client_id",
+                "client_secret",
+                "managed_identity_client_id",
+                "workload_identity_tenant_id",
+            ),
+            "",
+        ),
+        "sep": "-",
+    },
+}
+"""The official classes' options with their official defaults: amazon 9.39.0, hashicorp 4.8.4, google 22.8.0,
+microsoft-azure 15.2.1."""
+
+MAY_BE_EMPTY = {"sep", "global_secrets_path", *(f"{kind}_{what}" for kind in PREFIXES for what in ("prefix", "path"))}
+NULL_BY_EMPTY = {"mount_point"}
+"""Options whose null is a value of its own, which an empty text stands for, as officially."""
+
+EACH = [(backend, name) for backend, official in OFFICIAL.items() for name in official]
+
+
+def given(backend: str, **kwargs: Any) -> dict[str, Any]:
+    """The options that a backend of these *kwargs* runs on."""
+    module, _, name = backend.partition(":")
+    backend_class = getattr(importlib.import_module(f"airflow_providers_secrets.backends.{module}"), name)
+    if module == "azure_key_vault":
+        kwargs = {"vault_url": "https://x.vault.azure.net", **kwargs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found: dict[str, Any] = backend_class(**kwargs).options
+    paths = {
+        name: (value,)
+        for name, value in found.items()
+        if name in MAY_BE_EMPTY and name.endswith("_path") and isinstance(value, str)
+    }
+    return {**found, **paths}  # a path stands for a list of one
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "x")
+
+
+@pytest.mark.parametrize(("backend", "name"), EACH)
+def test_official_default_is_the_default(backend: str, name: str) -> None:
+    default = OFFICIAL[backend][name]
+    if name == "vault_url":
+        pytest.skip("any test of Azure names a vault")
+    assert given(backend, **{name: default}) == given(backend)
+
+
+@pytest.mark.parametrize(("backend", "name"), [(backend, name) for backend, name in EACH if name not in MAY_BE_EMPTY])
+def test_empty_means_not_given(backend: str, name: str) -> None:
+    for empty in ("", "{}", {}, [], "null"):
+        if name == "vault_url":
+            assert given(backend, vault_url=empty)[name] in (None, "")
+        elif name in NULL_BY_EMPTY:
+            assert given(backend, **{name: empty})[name] is None
+        else:
+            assert given(backend, **{name: empty}) == given(backend)
+
+
+@pytest.mark.parametrize(("backend", "name"), [(backend, name) for backend, name in EACH if name in MAY_BE_EMPTY])
+def test_prefixes_and_separators_may_be_empty(backend: str, name: str) -> None:
+    assert given(backend, **{name: ""})[name] in ("", ("",))
+
+
+@pytest.mark.parametrize("backend", OFFICIAL)
+@pytest.mark.parametrize("name", ["cache_ttl", "timeout", "shared_cache", "preload", "on_denied", "unknown_fields"])
+def test_empty_means_not_given_for_options_of_every_backend(backend: str, name: str) -> None:
+    assert given(backend, **{name: ""}) == given(backend)
+
+
+@pytest.mark.parametrize("backend", OFFICIAL)
+def test_unknown_fields_are_dropped_where_the_official_class_drops_them(backend: str) -> None:
+    assert given(backend)["unknown_fields"] == ("drop" if backend.startswith("aws_secrets_manager") else "refuse")
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(family, name) for family, names in options.OTHER_RELEASES.items() for name in names]
+)
+def test_option_of_another_release_is_ignored_with_the_reason(family: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"'{name}' is ignored: ") as warned:
+        assert options.parse("Backend", (), {name: "S3cr3t"}, family or "aws") == {}
+    assert "S3cr3t" not in str(warned[0].message)
+    if family:
+        with pytest.raises(ConfigurationError, match=f"unknown option '{name}'"):
+            options.parse("Backend", (), {name: "x"}, "another")
+
+
+def test_what_contradicts_is_resolved_with_a_warning() -> None:
+    values = {"token_path": "/path", "token": "S3cr3t", "more": {"a": "S3cr3t"}, "other": None}
+    with pytest.warns(UserWarning, match="is ignored, since 'token_path' is given") as warned:
+        options.prefer("Backend", values, "token_path", "token", "more", "other")
+    assert values == {"token_path": "/path", "token": None, "more": {}, "other": None}
+    assert len(warned) == 2
+    assert not any("S3cr3t" in str(warning.message) for warning in warned)
+
+
+def test_nothing_is_resolved_where_nothing_contradicts() -> None:
+    values = {"token_path": None, "token": "x"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        options.prefer("Backend", values, "token_path", "token")
+    assert values == {"token_path": None, "token": "x"}
+
+
+@pytest.mark.parametrize("value", ["[1]", {"pasword": ["x"]}, {"password": "x"}, {"password": [1]}])
+def test_unusable_words_for_fields(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"object|known are|list of words"):
+        options.field_words(value)
