@@ -1,20 +1,20 @@
-"""Sphinx configuration; the tables of options are made from the backends themselves."""
+"""Sphinx configuration. The pages are plain Markdown: what is generated stands in them (``docs/tables.py``)."""
 
 from __future__ import annotations
-
-import importlib
-
-from docutils import nodes
-from docutils.statemachine import StringList
-from sphinx.util.docutils import SphinxDirective
 
 from airflow_providers_secrets import __version__
 
 project = "airflow-providers-secrets"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_logo = "_static/logo.svg"
+smartquotes = False  # messages and options are searched for as they are
+html_show_sourcelink = False
+html_show_copyright = False
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -24,34 +24,7 @@ nitpick_ignore_regex = [
 myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# What a reader copies from a transcript is the commands.
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
 # SDK-using private modules are no API; nothing here needs an SDK to be installed.
-
-
-class OptionsTable(SphinxDirective):
-    """``options MODULE CLASS``: the options of one backend, or ``options common`` those of all."""
-
-    required_arguments = 1
-    optional_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        from airflow_providers_secrets.lookup import COMMON_OPTIONS
-
-        if self.arguments[0] == "common":
-            options = COMMON_OPTIONS
-        else:
-            module = importlib.import_module(f"airflow_providers_secrets.backends.{self.arguments[0]}")
-            common = {option.name for option in COMMON_OPTIONS}
-            declared = getattr(module, self.arguments[1]).declared_options()
-            options = tuple(option for option in declared if option.name not in common)
-        lines = ["| option | default | meaning |", "|---|---|---|"]
-        for option in options:
-            default = "null" if option.default in (None, ()) else f"`{option.default}`"
-            deprecated = f" Deprecated: use {option.deprecated}." if option.deprecated else ""
-            lines.append(f"| `{option.name}` | {default} | {option.doc}{deprecated} |".replace("{}", "{ }"))
-        container = nodes.container()
-        self.state.nested_parse(StringList(lines, source="options"), self.content_offset, container)
-        return container.children
-
-
-def setup(app) -> None:
-    app.add_directive("options", OptionsTable)

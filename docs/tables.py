@@ -1,0 +1,218 @@
+"""Write the tables of the documentation that the code knows: options, codes, messages, versions.
+
+``python docs/tables.py`` rewrites them between ``<!-- table: NAME … -->`` and ``<!-- end of table -->``; a test of
+tests/project fails while a page is not what this would write. Needs the package with the extra ``all``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import airflow_providers_secrets
+
+DOCS: Final = Path(__file__).parent
+PACKAGE: Final = Path(airflow_providers_secrets.__file__).parent
+
+REGION: Final = re.compile(r"(<!-- table: ([^\n]*?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def cell(text: str) -> str:
+    """Keep *text* from ending a cell, and from being read as markup."""
+    return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
+
+
+# options MODULE CLASS, options common
+
+
+def options(module: str, name: str = "") -> str:
+    backends = "airflow_providers_secrets.backends"
+    common = importlib.import_module(f"{backends}.mixin").COMMON_OPTIONS
+    if module == "common":
+        declared = common
+    else:
+        shared = {id(option) for option in common}
+        own = getattr(importlib.import_module(f"{backends}.{module}"), name).declared_options()
+        declared = [option for option in own if id(option) not in shared]
+    return table(("option", "default", "meaning"), (row(option) for option in declared))
+
+
+def row(option: Any) -> tuple[str, str, str]:
+    deprecated = f" Deprecated: use {option.deprecated}." if option.deprecated else ""
+    return f"`{option.name}`", default(option.default), cell(option.doc) + deprecated
+
+
+def default(value: Any) -> str:
+    if value is None or value == ():
+        return "null"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float) and value.is_integer():
+        return f"`{int(value)}`"
+    return f"`{value}`" if value != "" else '`""`'
+
+
+# codes MODULE CLASS, codes common
+
+
+def codes(module: str, name: str = "") -> str:
+    """What each code of a store means, and the one thing to do about it."""
+    from airflow_providers_secrets.lookup import outcomes
+    from airflow_providers_secrets.stores import base
+
+    if module == "common":
+        rows = [(cell(shown(code)), cell(text)) for code, text in outcomes.ADVICE.items()]
+        return table(("where the store's own table has no advice", "what to do"), rows)
+    store = getattr(importlib.import_module(f"airflow_providers_secrets.stores.{module}"), name)
+    by_advice: dict[str, list[str]] = {}
+    for code, text in store.advice.items():
+        by_advice.setdefault(text, []).append(shown(code))
+    for code, outcome in {**base.COMMON_OUTCOMES, **store.outcomes}.items():
+        if code not in store.advice and outcome is not base.Outcome.NOT_FOUND:
+            by_advice.setdefault(outcomes.advice((code,), outcome, store.advice), []).append(shown(code))
+    rows = [(cell(", ".join(names)), cell(text)) for text, names in by_advice.items()]
+    return table(("code", "what to do"), rows)
+
+
+def shown(code: Any) -> str:
+    return f"`{code}`" if isinstance(code, str) else f"any other that is {code.value}"
+
+
+# messages GROUP
+
+
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "options": ("options.py", "backends/"),
+    "ids": ("lookup/plan.py",),
+    "secrets": ("lookup/decoding.py",),
+    "cache": ("lookup/shared_cache/",),
+    "aws": ("stores/aws/",),
+    "vault": ("stores/vault/",),
+    "google": ("stores/google/",),
+    "azure": ("stores/azure/",),
+    "command": ("cli/",),
+    "lookup": ("",),
+}
+"""What the messages of each part of the package are about; a module is of the first group that it fits."""
+
+
+def messages(group: str) -> str:
+    """The fixed parts of the messages of one group; ``…`` stands for what varies."""
+    found = {
+        text: None
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if group_of(path.relative_to(PACKAGE).as_posix()) == group
+        for text in in_module(path)
+    }
+    return "".join(f"- `{text}`\n" for text in sorted(found, key=lambda text: text.lstrip("… '").lower()))
+
+
+def group_of(module: str) -> str:
+    return next(group for group, starts in GROUPS.items() if module.startswith(starts))
+
+
+RAISED: Final = re.compile(r"(Error|Unusable|InvalidSecret|StoreUnavailable|AccessDenied|StoreMisconfigured)$")
+SAYS: Final = ("warn", "LookupPlan", "error", "_ended", "say", "_say", "Finding", "Item")
+NAMED: Final = re.compile(r"^(reason|cure|fault|problem|conflict|MISPLACED)$")
+ANSWERS: Final = re.compile(r"refusal|conflict|_problem|misreading|_unusable")
+
+
+def in_module(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            to_notes = (
+                called == "append" and isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "notes"
+            )
+            if RAISED.search(called) or called in SAYS or to_notes:
+                given = [*node.args, *(word.value for word in node.keywords)]
+                yield from (text for one in given for text in texts(one))
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and NAMED.match(target.id) for target in targets):
+                yield from texts(node.value)
+        elif isinstance(node, ast.FunctionDef) and ANSWERS.search(node.name):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Return | ast.Yield) and inner.value is not None:
+                    yield from texts(inner.value)
+
+
+def texts(node: ast.expr) -> Iterator[str]:
+    """Yield what is a sentence, or a part of one, with an ellipsis for what varies."""
+    if isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield from texts(value)
+        return
+    if isinstance(node, ast.IfExp):
+        yield from texts(node.body)
+        yield from texts(node.orelse)
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = re.sub(r"%[srgd]", "…", node.value)
+    elif isinstance(node, ast.JoinedStr):
+        text = "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    else:
+        return
+    if len(fixed := text.replace("…", "").strip(" :.'()").split()) > 1 and len(" ".join(fixed)) >= MIN_LENGTH:
+        yield " ".join(text.split())
+
+
+MIN_LENGTH: Final = 8
+"""The shortest text, in characters without what varies, that somebody could search for."""
+
+
+# versions
+
+
+def versions() -> str:
+    """The oldest version of each library that the extras admit."""
+    text = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")  # tomllib comes with Python 3.11
+    extras = text.split("[project.optional-dependencies]\n")[1].split("\n[")[0]
+    rows = []
+    for extra, needed in re.findall(r"^([\w-]+) = (\[.*?\])(?:\s*#.*)?$", extras, re.MULTILINE):
+        outside = [one for one in ast.literal_eval(needed) if not one.startswith("airflow-providers-secrets")]
+        if outside:
+            rows.append((f"`{extra}`", ", ".join(cell(one.replace(">=", " ").replace("==", " ")) for one in outside)))
+    return table(("extra", "brings, in this version or a later one"), rows)
+
+
+TABLES: Final[dict[str, Callable[..., str]]] = {
+    "options": options,
+    "codes": codes,
+    "messages": messages,
+    "versions": versions,
+}
+
+
+def written(text: str) -> str:
+    """Return a page's *text* with its tables as the code has them."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, *arguments = found[2].split()
+        return f"{found[1]}\n{TABLES[name](*arguments)}\n{found[3]}"
+
+    return REGION.sub(fill, text)
+
+
+def main() -> int:
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (new := written(text)) != text:
+            page.write_text(new, encoding="utf-8")
+            sys.stdout.write(f"{page.name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
