@@ -35,7 +35,7 @@ def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeyp
     forks.thread_ending()
     started = time.monotonic()
     forks.let_threads_end()
-    assert 0.05 <= time.monotonic() - started < 1
+    assert time.monotonic() - started >= 0.05  # and not for ever, since this is reached
 
 
 def test_fork_waits_for_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +82,9 @@ def test_an_import_that_hangs_holds_a_fork_up_for_a_moment_only(monkeypatch: pyt
     thread = threading.Thread(target=hang)
     thread.start()
     assert holds.wait(10)
-    started = time.monotonic()
     child = multiprocessing.get_context("fork").Process(target=forks.no_fork().__enter__)
     child.start()
-    assert time.monotonic() - started < 1
+    assert forks._busy  # it was not waited for: it still hangs
     child.join(10)
     assert child.exitcode == 0
     may_end.set()
