@@ -24,8 +24,8 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["TMPDIR"] = tempfile.tempdir = leftovers.directory()
 os.environ["AIRFLOW_HOME"] = leftovers.directory("airflow-home")
 
-from airflow_providers_secrets.lookup import access, answers, cache, notices  # noqa: E402
-from airflow_providers_secrets.lookup.deadline import DeadlineCall  # noqa: E402
+from airflow_providers_secrets.lookup import access, answers, cache, forks, notices  # noqa: E402
+from airflow_providers_secrets.lookup.deadline import DeadlineCall, end_idle_threads  # noqa: E402
 from tests.rigs import Rig, running  # noqa: E402
 from tests.support.lookups import Clock, Waits  # noqa: E402
 
@@ -151,7 +151,9 @@ def google(request: pytest.FixtureRequest) -> Rig:
 
 @pytest.fixture(autouse=True)
 def process_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No client and no memory of warnings from another test."""
+    """No client, no idle thread and no memory of warnings from another test."""
+    end_idle_threads()
+    forks.let_threads_end()
     answers.reset_after_fork()
     notices._warned.clear()
     # Airflow's logging set-up may have ended propagation to pytest's handler.

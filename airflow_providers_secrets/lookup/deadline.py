@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from airflow_providers_secrets.lookup.forks import thread_ending
+from airflow_providers_secrets.lookup import forks
 from airflow_providers_secrets.stores.base import deadline
 
 Result = TypeVar("Result")
 
+LINGER: Final = 0.2
+"""Seconds for which a thread waits for more work. Starting one for each call costs half of a small call's CPU time."""
+
 
 class DeadlineCall(Generic[Result]):
-    """One piece of work in a daemon thread of its own, so that neither its caller nor the interpreter's exit waits.
+    """One piece of work in a daemon thread, so that neither its caller nor the interpreter's exit waits.
+
+    A thread does one piece of work at a time, and waits :data:`LINGER` seconds for another; work that hangs holds its
+    own thread alone. Before a fork, idle threads end.
 
     :param work: called with an event that is set once nobody waits any more.
     :param seconds: how long :meth:`finished` waits.
@@ -39,16 +48,10 @@ class DeadlineCall(Generic[Result]):
         self._ended_late = ended_late
         self._given_up = threading.Event()
         self._finished = threading.Event()
-        context = contextvars.copy_context()
-        context.run(deadline.set, self._until)
-        self._thread = threading.Thread(
-            target=context.run, args=(self._run_and_end,), name="secrets-lookup", daemon=True
-        )
-        try:
-            self._thread.start()
-        except RuntimeError:
-            # The interpreter is ending, or the host has no thread left: work here, within the SDK's own time-outs.
-            context.run(self._run)
+        self._unclaimed = [self]
+        self._context = contextvars.copy_context()
+        self._context.run(deadline.set, self._until)
+        self._hand_over()
 
     def finished(self) -> bool:
         """Wait until the deadline at most; after that, or after any exception here, the work is left behind."""
@@ -62,11 +65,23 @@ class DeadlineCall(Generic[Result]):
                 if self._finished.is_set():  # it ended between the two looks
                     self._ended_late(self)
 
-    def _run_and_end(self) -> None:
+    def _hand_over(self) -> None:
+        with contextlib.suppress(IndexError):
+            if _idle.pop().takes(self):
+                return
         try:
-            self._run()
-        finally:
-            thread_ending()
+            _Worker(self).start()
+        except RuntimeError:
+            # The interpreter is ending, or the host has no thread left: work here, within the SDK's own time-outs.
+            self.run()
+
+    def run(self) -> None:
+        """Do the work, unless somebody else has begun it."""
+        try:
+            self._unclaimed.pop()
+        except IndexError:
+            return
+        self._context.run(self._run)
 
     def _run(self) -> None:
         try:
@@ -78,3 +93,67 @@ class DeadlineCall(Generic[Result]):
             self._finished.set()
             if self._given_up.is_set():
                 self._ended_late(self)
+
+
+class _Worker(threading.Thread):
+    """Does one piece of work, and then waits for more.
+
+    Who takes it out of :data:`_idle` may hand it the next one. No lock: a signal's handler may look something up, or
+    raise, between any two steps here.
+    """
+
+    def __init__(self, first: DeadlineCall[Any]) -> None:
+        super().__init__(name="secrets-lookup", daemon=True)
+        self._inbox: queue.SimpleQueue[DeadlineCall[Any] | None] = queue.SimpleQueue()
+        self._inbox.put(first)
+        self._ended = False
+
+    def takes(self, call: DeadlineCall[Any]) -> bool:
+        """Hand over *call*, and tell whether this thread can still see it."""
+        self._inbox.put(call)
+        return not self._ended
+
+    def end(self) -> None:
+        """Have this thread end now."""
+        self._inbox.put(None)
+        if self.native_id is not None:
+            forks.thread_ending(self.native_id)
+
+    def run(self) -> None:
+        try:
+            while call := self._next():
+                call.run()
+                del call  # or what was read would stay in memory
+                _idle.append(self)
+        finally:
+            self._ended = True
+            forks.thread_ending(threading.get_native_id())
+            with contextlib.suppress(queue.Empty):  # it came just before this thread was seen to have ended
+                if call := self._inbox.get_nowait():
+                    call.run()
+
+    def _next(self) -> DeadlineCall[Any] | None:
+        try:
+            return self._inbox.get(timeout=LINGER)
+        except queue.Empty:
+            pass
+        try:
+            _idle.remove(self)
+        except ValueError:  # somebody took it, and is about to hand something over, or was interrupted
+            with contextlib.suppress(queue.Empty):
+                return self._inbox.get(timeout=LINGER)
+        return None
+
+
+_idle: deque[_Worker] = deque()
+
+
+def end_idle_threads() -> None:
+    """Have every thread end that waits for work: a child of a fork would have none of them."""
+    while _idle:
+        with contextlib.suppress(IndexError):
+            _idle.pop().end()
+
+
+forks.before_waiting.append(end_idle_threads)
+forks.in_child.append(_idle.clear)

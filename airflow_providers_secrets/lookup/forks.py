@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ _collector_pauses = 0
 _unprepared: dict[bytes, StoreConfig] = {}
 _prepared: set[bytes] = set()
 _redelivered: list[Any] = []
+
+before_waiting: list[Callable[[], None]] = []
+"""What makes threads end, called before a fork waits for them."""
+in_child: list[Callable[[], None]] = []
+"""What forgets, in a child, the threads that it does not have."""
 
 
 @contextlib.contextmanager
@@ -102,9 +107,9 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
-def thread_ending() -> None:
-    """Note that the calling thread is about to end."""
-    _ending.append(threading.get_native_id())
+def thread_ending(native_id: int) -> None:
+    """Note that a thread is about to end."""
+    _ending.append(native_id)
 
 
 def let_threads_end() -> None:
@@ -157,6 +162,8 @@ def _before() -> None:
         with _gate:
             _forking = me
             _gate.wait_for(lambda: not _busy.keys() - {me}, LONGEST_WAIT)
+        for end in before_waiting:
+            end()
         let_threads_end()
 
 
@@ -174,6 +181,8 @@ def _after_in_child() -> None:
     _busy.clear()
     _ending.clear()
     _redelivered.clear()
+    for forget in in_child:
+        forget()
     if _collector_pauses:
         # The thread that paused it does not exist here.
         _collector_pauses = 0

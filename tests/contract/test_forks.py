@@ -10,12 +10,13 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.lookup import forks
+from airflow_providers_secrets.lookup import deadline, forks
 from tests.rigs import Rig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -24,15 +25,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
 def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = rig.backend()
-    for _ in range(20):
-        backend.get_variable("absent")
-    ending = list(forks._ending)
-    assert len(ending) >= 20
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(backend.get_variable, ["absent"] * 20))
+    ours = [thread.native_id for thread in threading.enumerate() if thread.name == "secrets-lookup"]
+    assert ours
+    deadline.end_idle_threads()
     forks.let_threads_end()
-    assert not [one for one in ending if Path(f"/proc/self/task/{one}").exists()]
+    assert not [one for one in ours if Path(f"/proc/self/task/{one}").exists()]
     # A thread that does not end holds a fork up for a moment only.
     monkeypatch.setattr(forks, "LONGEST_WAIT", 0.05)
-    forks.thread_ending()
+    forks.thread_ending(threading.get_native_id())
     started = time.monotonic()
     forks.let_threads_end()
     assert time.monotonic() - started >= 0.05  # and not for ever, since this is reached

@@ -47,7 +47,9 @@ def check_wheel(path: Path) -> None:
 def check_sdist(path: Path, directory: Path) -> Path:
     with tarfile.open(path) as sdist:
         names = [PurePosixPath(name) for name in sdist.getnames()]
-        sdist.extractall(directory, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4, and late releases of those before
+            sdist.extraction_filter = tarfile.data_filter
+        sdist.extractall(directory)
     root = directory / names[0].parts[0]
     missing = [name for name in NEEDED_IN_SDIST if not (root / name).is_file()]
     assert not missing, f"{path.name} lacks {missing}"

@@ -1,0 +1,129 @@
+"""Work in threads: handed from one call to the next, and never lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pytest
+
+from airflow_providers_secrets.lookup import deadline
+from airflow_providers_secrets.lookup.deadline import DeadlineCall
+from airflow_providers_secrets.stores.base import seconds_left
+
+AGES = 60.0
+"""Seconds that no test waits for unless something is wrong."""
+
+asked_by = ContextVar("asked_by", default="nobody")
+
+
+def result_of(call: DeadlineCall[object]) -> object:
+    assert call.finished()
+    assert call.error is None
+    return call.result
+
+
+def waiting_worker() -> deadline._Worker:
+    """The thread of a call that has just ended."""
+    worker = result_of(DeadlineCall(lambda _: threading.current_thread(), AGES))
+    assert isinstance(worker, deadline._Worker)
+    while worker not in deadline._idle:
+        assert worker.is_alive()
+    return worker
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Idle threads wait for as long as the test takes."""
+    monkeypatch.setattr(deadline, "LINGER", AGES)
+    yield
+    deadline.end_idle_threads()
+
+
+@pytest.mark.usefixtures("patient")
+def test_calls_in_turn_share_a_thread() -> None:
+    first = waiting_worker()
+    assert waiting_worker() is first
+
+
+@pytest.mark.usefixtures("patient")
+def test_work_that_hangs_holds_its_own_thread_alone() -> None:
+    go_on = threading.Event()
+    hanging = DeadlineCall(lambda _: go_on.wait(AGES), 0.01)
+    assert not hanging.finished()
+    assert result_of(DeadlineCall(lambda _: "answered", AGES)) == "answered"
+    go_on.set()
+
+
+@pytest.mark.usefixtures("patient")
+def test_each_call_has_its_own_context_and_deadline() -> None:
+    waiting_worker()
+    asked_by.set("the first")
+    assert result_of(DeadlineCall(lambda _: (asked_by.get(), seconds_left() > 1000), 10_000)) == ("the first", True)
+    asked_by.set("the second")
+    assert result_of(DeadlineCall(lambda _: (asked_by.get(), seconds_left() > 1000), AGES)) == ("the second", False)
+
+
+def test_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "LINGER", 0.01)
+    worker = result_of(DeadlineCall(lambda _: threading.current_thread(), AGES))
+    assert isinstance(worker, threading.Thread)
+    worker.join(AGES)
+    assert not worker.is_alive()
+    assert worker not in deadline._idle
+
+
+def test_thread_that_has_just_ended_loses_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end and the next call may cross: it was taken out while it waited, and ended before it was handed the call."""
+    monkeypatch.setattr(deadline, "LINGER", 0.01)
+    worker = result_of(DeadlineCall(lambda _: threading.current_thread(), AGES))
+    assert isinstance(worker, deadline._Worker)
+    worker.join(AGES)
+    deadline._idle.append(worker)
+    assert result_of(DeadlineCall(lambda _: "answered", AGES)) == "answered"
+
+
+@pytest.mark.usefixtures("patient")
+def test_work_is_done_once_though_two_threads_were_given_it() -> None:
+    done: list[int] = []
+    call = DeadlineCall(lambda _: done.append(1), AGES)
+    assert call.finished()
+    call.run()
+    assert done == [1]
+
+
+def test_thread_taken_by_who_was_interrupted_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "LINGER", 0.01)
+    worker = result_of(DeadlineCall(lambda _: threading.current_thread(), AGES))
+    assert isinstance(worker, deadline._Worker)
+    if worker in deadline._idle:
+        deadline._idle.remove(worker)  # and nothing is handed over
+    worker.join(AGES)
+    assert not worker.is_alive()
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_fork_leaves_no_idle_thread_to_either_side() -> None:
+    worker = waiting_worker()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if result_of(DeadlineCall(lambda _: 7, AGES)) == 7 and worker not in deadline._idle else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    worker.join(AGES)
+    assert not worker.is_alive()
+    assert worker not in deadline._idle
+
+
+def test_no_thread_to_be_had_means_work_in_the_caller_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(deadline._Worker, "start", no_thread)
+    assert result_of(DeadlineCall(lambda _: threading.current_thread(), AGES)) is threading.current_thread()
