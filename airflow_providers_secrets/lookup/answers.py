@@ -71,6 +71,9 @@ class Answers:
         self._cache = ProcessCache(self._lifetimes, self._broken)
         self._shared: SharedCache | None = None
         self._asker = b""
+        self._environment: list[tuple[str, str]] = []
+        self.is_inherited = False
+        """Whether a parent opened the shared cache, and this process has not yet looked whether that still fits."""
         self._opening = threading.RLock()
         self._is_opening = False
         self._opening_again_at = 0.0
@@ -248,6 +251,10 @@ class Answers:
         asker = store_of(self.config).asker()
         if self._shared and asker != self._asker:
             self._shared = None  # a file changed hands: what was told before was told to somebody else
+        if self.is_inherited:
+            self.is_inherited = False
+            if self._shared and not (self._shared.is_there() and self._environment == self._relevant_environment()):
+                self._shared = None
         if self._shared or cache.clock() < self._opening_again_at:
             return self._shared
         with self._opening:
@@ -272,14 +279,21 @@ class Answers:
 
     def _identity(self) -> bytes:
         """Identify the store and who asks it, so that nobody is answered what another was told."""
-        prefixes = tuple(store_of(self.config).env_prefixes)
-        environment = [
-            (name, value)
-            for name, value in sorted(_environment().items())
-            if name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
-        ]
-        told = json.dumps(environment).encode() + self._asker
+        self._environment = self._relevant_environment()
+        told = json.dumps(self._environment).encode() + self._asker
         return hashlib.sha256(self.config.identity + told).digest()
+
+    def _relevant_environment(self) -> list[tuple[str, str]]:
+        """Return the variables that tell who asks."""
+        prefixes = tuple(store_of(self.config).env_prefixes)
+        for _ in range(100):
+            with contextlib.suppress(KeyError, RuntimeError):  # other threads may be changing it
+                return [
+                    (name, os.environ[name])
+                    for name in sorted(os.environ)
+                    if name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
+                ]
+        return []
 
     def _is_still_of_who_asks(self, shared: SharedCache) -> bool:
         """Tell whether an answer belongs into *shared*: the login may be somebody else's since."""
@@ -321,15 +335,8 @@ def _shared_in_words(said: SharedEntry | None, lifetimes: Lifetimes) -> str:
     return f"{what}, {said.age:.0f} s old{'' if said.age < lifetimes.of(said.text) else ', expired'}"
 
 
-def _environment() -> dict[str, str]:
-    """Return a copy of the environment, which other threads may be changing."""
-    for _ in range(100):
-        with contextlib.suppress(KeyError, RuntimeError):
-            return dict(os.environ)
-    return {}
-
-
 _answers: dict[bytes, Answers] = {}
+_for_children: dict[bytes, Answers] = {}
 _inherited: list[object] = []
 
 
@@ -349,12 +356,29 @@ def counts_of_this_process() -> dict[str, dict[str, int]]:
     return {slug: dict(counts) for slug, counts in found.items()}
 
 
+def prepare_for_children(config: StoreConfig) -> None:
+    """Make what every child would make before it asks anyone: answers that nobody has used, their shared cache open.
+
+    No socket is opened, and no key is fetched: where Airflow's key is itself kept in a store, children open it.
+
+    :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
+    """
+    answers = Answers(config)
+    if config.shared_cache and config.lifetimes.ttl:
+        from airflow_providers_secrets.lookup import shared_cache
+
+        if config.shared_cache_key or shared_cache.has_airflow_key_at_hand():
+            answers.shared_cache()
+    _for_children[config.fingerprint] = answers
+
+
 def reset_after_fork() -> None:
     """Forget every client, login, answer, lock and thread of this process; the next lookup starts from nothing.
 
     Runs by itself in a forked child, which drops its parent's values with that.
     """
     global _answers  # noqa: PLW0603
+    _for_children.clear()
     for answers in _answers.values():
         # What the parent connected is kept alive unused: its destructors could close connections that the parent
         # still uses, or wait for threads that do not exist here.
@@ -362,4 +386,13 @@ def reset_after_fork() -> None:
     _answers = {}
 
 
-os.register_at_fork(after_in_child=reset_after_fork)
+def _after_in_child() -> None:
+    global _answers  # noqa: PLW0603
+    prepared = dict(_for_children)
+    reset_after_fork()
+    for answers in prepared.values():
+        answers.is_inherited = True
+    _answers = prepared
+
+
+os.register_at_fork(after_in_child=_after_in_child)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, quoted
 from airflow_providers_secrets.lookup.access import loaded_store, store_of
-from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.lookup.answers import answers_of, prepare_for_children
 from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.decoding import Unusable
 from airflow_providers_secrets.lookup.forks import no_fork
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 def prepare(config: StoreConfig) -> None:
     """Load whatever a lookup of *config* will need: modules and data files, no socket, thread, login or network.
 
+    :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
     :raises MissingDependencyError: where an SDK is not installed.
     """
     if config.shared_cache:
@@ -33,6 +34,7 @@ def prepare(config: StoreConfig) -> None:
 
         shared_cache.load_client(config)
     loaded_store(config)
+    prepare_for_children(config)
 
 
 def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> str | None:

@@ -18,6 +18,7 @@ import pytest
 
 from airflow_providers_secrets.lookup import deadline, forks
 from tests.rigs import Rig
+from tests.support.sharing import KEY
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -150,7 +151,7 @@ def test_a_child_imports_and_reads_nothing_of_its_own(rig: Rig, tmp_path: Path) 
         "    print(backend.get_variable('inherited'), imported, opened)\n"
         "fork(work)\n"
     )
-    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": "c" * 43 + "="}
+    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
     for options in ({}, shared):
         assert _in_a_process(rig, code, **options)[-1:] == ["x [] []"]
 
@@ -170,6 +171,70 @@ def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
     print(seen, len(sys.modules) - modules > 20, held() == before)
     """
     assert _in_a_process(rig, code)[-1:] == ["[] True True"]
+
+
+OPENED = """
+from airflow_providers_secrets.lookup import shared_cache
+opened = []
+really = shared_cache.opened
+def noted(*arguments):
+    opened.append(os.getpid() == parent)
+    return really(*arguments)
+shared_cache.opened = noted
+parent = os.getpid()
+def work():
+    print(backend.get_variable("inherited"), opened)
+"""
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_child_finds_its_shared_cache_open(rig: Rig, tmp_path: Path) -> None:
+    rig.put(rig.path("variables", "inherited"), "x")
+    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    with rig.counted() as calls:
+        assert _in_a_process(rig, OPENED + "fork(work)\nfork(work)\n", **shared)[-2:] == ["x [True]"] * 2
+    assert calls == [rig.path("variables", "inherited")]
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_child_opens_its_shared_cache_itself_where_the_parent_s_does_not_fit(rig: Rig, tmp_path: Path) -> None:
+    """Somebody else asks in the child, or the directory was removed since."""
+    rig.put(rig.path("variables", "inherited"), "x")
+    code = OPENED + textwrap.dedent("""
+    def somebody_else():
+        os.environ["HOME"] = "elsewhere"
+        work()
+    fork(work)
+    fork(somebody_else)
+    import shutil
+    shutil.rmtree(given["shared_cache"].removeprefix("file://"))
+    fork(work)
+    fork(work)
+    """)
+    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    with rig.counted() as calls:
+        printed = _in_a_process(rig, code, **shared)
+    assert printed[-4:] == ["x [True]", "x [True, False]", "x [True, False]", "x [True]"]
+    # Each of the first three asks the store; the last one finds what the one before it has left.
+    assert calls == [rig.path("variables", "inherited")] * 3
+
+
+@pytest.mark.parametrize("source", ["fernet_key_secret", "fernet_key_cmd"])
+def test_no_key_is_fetched_in_a_fork(ssm: Rig, tmp_path: Path, source: str) -> None:
+    """A command or a lookup for it would run in the hook."""
+    ssm.put(ssm.path("variables", "inherited"), "x")
+    ssm.put(ssm.path("config", "key"), KEY)
+    said = "key" if source.endswith("secret") else f"echo {KEY}"
+    code = f"""
+    os.environ.pop("AIRFLOW__CORE__FERNET_KEY", None)
+    os.environ["AIRFLOW__CORE__{source.upper()}"] = {said!r}
+    fork(lambda: None)
+    print(opened)
+    """
+    shared = {"shared_cache": f"file://{tmp_path}/shared"}
+    with ssm.counted() as calls:
+        assert _in_a_process(ssm, OPENED + textwrap.dedent(code), **shared)[-1:] == ["[]"]
+    assert calls == []
 
 
 @pytest.mark.each_rig_in_ci

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError
 from airflow_providers_secrets.lookup.notices import warn
-from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache
+from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache, is_ours_alone
 from airflow_providers_secrets.lookup.shared_cache.entries import SharedCache, SharedEntry
 from airflow_providers_secrets.options import fernet_keys
 
@@ -47,6 +46,15 @@ def airflow_keys() -> tuple[str, ...] | None:
             "Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key. Set it, or set "
             "'shared_cache_key' to one that every process has."
         ) from None
+
+
+def has_airflow_key_at_hand() -> bool:
+    """Tell whether :func:`airflow_keys` would neither run a command nor ask a secrets backend."""
+    conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
+    return conf is not None and (
+        "AIRFLOW__CORE__FERNET_KEY" in os.environ
+        or not (conf.has_option("core", "fernet_key_cmd") or conf.has_option("core", "fernet_key_secret"))
+    )
 
 
 _loaded: set[bytes] = set()
@@ -124,15 +132,7 @@ def _opened_at(
 def default_directory() -> str:
     """Return the user's own directory in memory, or a temporary one where the host has none."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and _is_ours_alone(runtime):
+    if runtime and is_ours_alone(runtime):
         return f"{runtime}/airflow-secrets"
     base = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()  # noqa: PTH112, S108
     return f"{base}/airflow-secrets-{os.geteuid()}"
-
-
-def _is_ours_alone(directory: str) -> bool:
-    try:
-        found = os.lstat(directory)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077

@@ -57,6 +57,10 @@ class DirectoryCache(SharedCache):
         self.where = self._directory
         self._max_bytes = max_bytes
 
+    def is_there(self) -> bool:
+        """Tell whether the directory is still there, and still the user's alone."""
+        return is_ours_alone(self._directory)
+
     def _files(self) -> Iterator[os.DirEntry[str]]:
         with os.scandir(self._directory) as files:
             yield from (file for file in files if _ENTRY.fullmatch(file.name))
@@ -212,6 +216,15 @@ class DirectoryCache(SharedCache):
 
     def _trouble(self, error: OSError) -> None:
         warn(("shared cache", self._directory), "The shared cache in %s: %s", self._directory, error.strerror)
+
+
+def is_ours_alone(directory: str) -> bool:
+    """Tell whether *directory* is one, belongs to this process's user, and is closed to all others."""
+    try:
+        found = os.lstat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _own_directory(directory: str) -> str:

@@ -120,7 +120,7 @@ class Seal:
 class SharedCache(ABC):
     """Entries that any process with the same key and identity reads. Any number of threads may use it.
 
-    Does not outlive a fork: its owner opens a new one in the child.
+    One that has been used does not outlive a fork: its owner opens a new one in the child.
     """
 
     def __init__(self, keys: Sequence[str], identity: bytes, lifetime: float) -> None:
@@ -134,6 +134,10 @@ class SharedCache(ABC):
     def lifetime(self) -> float:
         """Seconds after which an entry is of no use to anyone."""
         return self._lifetime
+
+    def is_there(self) -> bool:
+        """Tell, without a connection, whether what was opened by a parent can be used still."""
+        return True
 
     def get(self, name: str, counts: Counts = never) -> SharedEntry | None:
         """Return what was last written of *name*, however old; ``None`` where nothing usable is.

@@ -22,6 +22,10 @@ class LayeredCache(SharedCache):
         self._layers = layers
         self.where = ", ".join(layer.where for layer in layers)
 
+    def is_there(self) -> bool:
+        """Tell whether every layer can be used still."""
+        return all(layer.is_there() for layer in self._layers)
+
     def find(self, name: str, counts: Counts = never) -> Found | None:
         """Return the newest entry, asking no layer behind the one whose entry still counts."""
         newest: Found | None = None
