@@ -64,6 +64,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, too, as CI does")
 
 
+LONGEST_CHILD = 200
+"""Seconds after which a forked child of the tests is ended: one that hangs would keep open whatever the run waits for.
+Less than ``faulthandler_timeout``, which ends the test that waits for it."""
+
+os.register_at_fork(after_in_child=lambda: signal.alarm(LONGEST_CHILD))
+
+
 def pytest_configure() -> None:
     # As Ctrl-C does: fixtures and exit handlers run, and nothing is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
