@@ -111,7 +111,7 @@ def load_modules(extras: Mapping[str, str]) -> None:
 class StoreAccess:
     """Calls one store, from any number of threads.
 
-    Nothing is made before the first call. A call runs in a thread of its own, since no SDK's time-outs bound a
+    Nothing is made before the first call. A call runs in another thread, since no SDK's time-outs bound a
     server that sends a byte now and then: the caller leaves it behind at the deadline. That also keeps an exception
     that Airflow raises from a signal (``AirflowTaskTimeout``) out of the SDK's locks.
 

@@ -10,7 +10,7 @@ The child of a fork has the forking thread alone, and every lock as it was. So i
 - in its first TLS context, where a thread that had spoken TLS was just ending: the last thing it does, behind
   Python's back, is to free what OpenSSL kept for it, behind one of OpenSSL's global locks.
 
-Airflow forks right after lookups, and every lookup has a thread of its own. So a fork waits for both: some
+Airflow forks right after lookups, and every lookup has a thread. So a fork waits for both: some
 milliseconds, as a rule.
 
 An exception that is raised in an at-fork hook is printed and lost (``os.register_at_fork``). A signal's handler may
