@@ -41,6 +41,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     coerce_prefix = staticmethod(paths)
     own_options = VAULT_OPTIONS
     name_pattern = PATH
+    loads_quickly = True  # hvac takes 45 ms of CPU, and a fifth more in a forked child
 
     # Names.
 

@@ -175,6 +175,9 @@ class SecretLookupMixin:
     """The words for a connection's fields in JSON, by field; a field that is not here goes by Airflow's name alone."""
     dropped_fields: ClassVar[Sequence[str]] = ()
     """Fields of such JSON that the store writes for itself, whatever the option ``unknown_fields`` says."""
+    loads_quickly: ClassVar[bool] = False
+    """Whether even a process that forks for one task loads the SDK before: importing it in the child costs more than
+    the few tasks that look nothing up save."""
 
     @classmethod
     def declared_options(cls) -> tuple[Option, ...]:
@@ -249,7 +252,7 @@ class SecretLookupMixin:
         )
         self.plans: dict[tuple[Kind, str, str | None], LookupPlan] = {}
         """The plans made so far, at most :data:`~airflow_providers_secrets.lookup.plan.MAX_CACHED_PLANS`."""
-        prepare_before_fork(self._config)
+        prepare_before_fork(self._config, also_for_one=self.loads_quickly)
 
     def __repr__(self) -> str:
         rules: dict[Kind, KindRule] = getattr(self, "_rules", {})  # none yet where the constructor failed

@@ -42,7 +42,7 @@ LONGEST_WAIT: Final = 1.0
 
 ONE_TASK_MODULES: Final = frozenset({"airflow.sdk.execution_time.execute_workload"})
 """The main modules of processes that run one task in one child, and end: the pods of a KubernetesExecutor. What such a
-process loads, no second child inherits, so it leaves that to the one that may not even need it."""
+process loads, no second child inherits, so a heavy SDK is left to the one that may not even need it."""
 
 ONE_TASK_COMMAND: Final = ["tasks", "run"]
 """The same, as Airflow 2's command line has it."""
@@ -55,6 +55,7 @@ _forking: int | None = None
 _ending: deque[int] = deque(maxlen=64)
 _collector_pauses = 0
 _unprepared: dict[bytes, StoreConfig] = {}
+_worth_it_for_one: set[bytes] = set()
 _prepared: set[bytes] = set()
 _redelivered: list[Any] = []
 
@@ -121,10 +122,15 @@ def let_threads_end() -> None:
             time.sleep(0.0002)
 
 
-def prepare_before_fork(config: StoreConfig) -> None:
-    """Have what lookups of *config* need loaded just before this process's next fork; until then it is noted only."""
+def prepare_before_fork(config: StoreConfig, *, also_for_one: bool) -> None:
+    """Have what lookups of *config* need loaded just before this process's next fork; until then it is noted only.
+
+    :param also_for_one: also where that fork is for one task alone, which may look nothing up.
+    """
     if config.fingerprint not in _prepared:
         _unprepared[config.fingerprint] = config
+        if also_for_one:
+            _worth_it_for_one.add(config.fingerprint)
 
 
 def _prepare() -> None:
@@ -132,8 +138,10 @@ def _prepare() -> None:
     # Its own import is the first thing that children inherit.
     from airflow_providers_secrets.lookup.resolve import prepare
 
-    while _unprepared:
-        fingerprint, config = _unprepared.popitem()
+    for fingerprint in list(_unprepared if _forks_for_many() else _worth_it_for_one):
+        config = _unprepared.pop(fingerprint, None)
+        if config is None:
+            continue
         _prepared.add(fingerprint)
         try:
             prepare(config)
@@ -145,9 +153,9 @@ def _prepare() -> None:
         gc.freeze()
 
 
-def _forks_for_one_task() -> bool:
+def _forks_for_many() -> bool:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return getattr(spec, "name", None) in ONE_TASK_MODULES or sys.argv[1:3] == ONE_TASK_COMMAND
+    return getattr(spec, "name", None) not in ONE_TASK_MODULES and sys.argv[1:3] != ONE_TASK_COMMAND
 
 
 # The hooks.
@@ -156,7 +164,7 @@ def _forks_for_one_task() -> bool:
 def _before() -> None:
     global _forking  # noqa: PLW0603
     with _signals_deferred():
-        if _unprepared and not _forks_for_one_task():
+        if _unprepared and (_worth_it_for_one or _forks_for_many()):
             _prepare()
         me = threading.get_ident()
         with _gate:

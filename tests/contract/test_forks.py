@@ -347,9 +347,11 @@ def test_backends_of_one_store_keep_their_own_prefixes(rig: Rig) -> None:
     assert (one.get_variable("whose"), two.get_variable("whose")) == ("of one", "of two")
 
 
-def test_a_process_for_one_task_leaves_loading_to_its_child(ssm: Rig) -> None:
+@pytest.mark.parametrize("store", ["ssm", "vault"])
+def test_a_process_for_one_task_leaves_a_heavy_sdk_to_its_child(store: str, request: pytest.FixtureRequest) -> None:
     """The pod of a KubernetesExecutor forks once: what it loads is of use to nobody where the task looks nothing up."""
-    ssm.put(ssm.path("variables", "inherited"), "x")
+    rig: Rig = request.getfixturevalue(store)
+    rig.put(rig.path("variables", "inherited"), "x")
     code = WATCH + (
         "{mark}\n"
         "sys.meta_path.insert(0, Watch)\n"
@@ -357,9 +359,10 @@ def test_a_process_for_one_task_leaves_loading_to_its_child(ssm: Rig) -> None:
         "print('loaded' if 'airflow_providers_secrets.lookup.resolve' in sys.modules else 'left')\n"
     )
     pod = "import types; sys.modules['__main__'].__spec__ = types.SimpleNamespace(name={!r})"
+    in_a_pod = "loaded" if store == "vault" else "left"
     for mark, expected in (
-        (pod.format("airflow.sdk.execution_time.execute_workload"), "left"),
-        ("sys.argv = ['airflow', 'tasks', 'run', 'a', 'b']", "left"),
+        (pod.format("airflow.sdk.execution_time.execute_workload"), in_a_pod),
+        ("sys.argv = ['airflow', 'tasks', 'run', 'a', 'b']", in_a_pod),
         ("sys.argv = ['airflow', 'dag-processor']", "loaded"),
     ):
-        assert _in_a_process(ssm, code.replace("{mark}", mark))[-2:] == ["x", expected]
+        assert _in_a_process(rig, code.replace("{mark}", mark))[-2:] == ["x", expected]
