@@ -173,10 +173,22 @@ def test_terraform_parses(command: Command, backend: str, options: dict[str, Any
     assert whole["commands"]
 
 
-def test_vaults_policy_reads_and_everything_else_is_denied(command: Command) -> None:
+@pytest.mark.parametrize(
+    ("options", "data", "metadata"),
+    [
+        pytest.param({}, "secret/data", "secret/metadata", id="KV 2"),
+        pytest.param({"mount_point": "policy-1", "kv_engine_version": 1}, "policy-1", "policy-1", id="KV 1"),
+    ],
+)
+def test_vaults_policy_reads_and_everything_else_is_denied(
+    command: Command, options: dict[str, Any], data: str, metadata: str
+) -> None:
     server = openbao()
+    server.engine("policy-1", 1)
+    of_kv_2 = data != metadata
+    written = {"data": {"value": "x"}} if of_kv_2 else {"value": "x"}
     for path in ("connections/db", "connections/deep/er", "variables/flag", "other/db"):
-        server.api("POST", f"secret/data/{path}", {"data": {"value": "x"}})
+        server.api("POST", f"{data}/{path}", written)
 
     def status(token: str, method: str, path: str, body: Any = None) -> str:
         try:
@@ -186,7 +198,7 @@ def test_vaults_policy_reads_and_everything_else_is_denied(command: Command) -> 
         return "done"
 
     def token_for(*acts: str) -> str:
-        kwargs = {"url": "http://x", "auth_type": "approle", "role_id": "x", "secret_id": "x"}
+        kwargs = {"url": "http://x", "auth_type": "approle", "role_id": "x", "secret_id": "x", **options}
         said = command("policy", "--backend", "hashicorp_vault", "--kwargs", json.dumps(kwargs), *acts)
         assert said.code == 0, said.everything
         server.api("POST", "sys/policies/acl/cli-policy", {"policy": said.out})
@@ -195,25 +207,27 @@ def test_vaults_policy_reads_and_everything_else_is_denied(command: Command) -> 
 
     token = token_for()
     for path in ("connections/db", "connections/deep/er", "variables/flag"):
-        assert status(token, "GET", f"secret/data/{path}") == "done"
-    for method, path in (
-        ("GET", "secret/data/other/db"),
-        ("LIST", "secret/metadata/connections"),
-        ("GET", "secret/metadata/connections/db"),
-        ("POST", "secret/data/connections/db"),
-        ("DELETE", "secret/data/connections/db"),
+        assert status(token, "GET", f"{data}/{path}") == "done"
+    denied = [
+        ("GET", f"{data}/other/db"),
+        ("LIST", f"{metadata}/connections"),
+        ("POST", f"{data}/connections/db"),
+        ("DELETE", f"{data}/connections/db"),
         ("GET", "sys/mounts"),
         ("GET", "sys/policies/acl"),
-    ):
-        assert status(token, method, path, {"data": {}} if method == "POST" else None) == "403", (method, path)
+    ]
+    if of_kv_2:
+        denied.append(("GET", f"{metadata}/connections/db"))
+    for method, path in denied:
+        assert status(token, method, path, written if method == "POST" else None) == "403", (method, path)
     token = token_for("--allow", "list")
-    assert status(token, "LIST", "secret/metadata/connections") == "done"
-    assert status(token, "LIST", "secret/metadata/connections/deep") == "done"
-    assert status(token, "LIST", "secret/metadata/other") == "403"
-    assert status(token, "LIST", "secret/metadata/") == "403"
+    assert status(token, "LIST", f"{metadata}/connections") == "done"
+    assert status(token, "LIST", f"{metadata}/connections/deep") == "done"
+    assert status(token, "LIST", f"{metadata}/other") == "403"
+    assert status(token, "LIST", f"{metadata}/") == "403"
     token = token_for("--allow", "write")
-    assert status(token, "POST", "secret/data/connections/new", {"data": {"value": "x"}}) == "done"
-    assert status(token, "POST", "secret/data/other/new", {"data": {"value": "x"}}) == "403"
+    assert status(token, "POST", f"{data}/connections/new", written) == "done"
+    assert status(token, "POST", f"{data}/other/new", written) == "403"
 
 
 def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
