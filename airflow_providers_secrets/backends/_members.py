@@ -68,18 +68,24 @@ class Member:
 
         Members of other packages choose names by themselves: what stands for these here is the id.
         """
-        pattern = self.patterns[kind]
-        if pattern is None:
-            return LookupPlan(reason=f"its {kind!r} is null, so it is never asked for {kind}")
-        if kind not in self.lookups:
-            return LookupPlan(reason=f"this backend does not look up {kind}")
-        if pattern is not ALL_IDS and not matches(pattern, secret_id):
-            return LookupPlan(reason=f"the id does not match its pattern {kind!r}")
+        if reason := self.passed_over_for(kind, secret_id):
+            return LookupPlan(reason=reason)
         if isinstance(self.backend, SecretLookupMixin):
             return self.backend.plan(kind, secret_id, team_name)
         if not isinstance(secret_id, str):
             return LookupPlan(reason="it is not a string", refused=True)
         return LookupPlan((secret_id,), (None,))
+
+    def passed_over_for(self, kind: Kind, secret_id: str) -> str | None:
+        """Say why the chain does not ask this member for an id, or ``None`` where it does."""
+        pattern = self.patterns[kind]
+        if pattern is None:
+            return f"its {kind!r} is null, so it is never asked for {kind}"
+        if kind not in self.lookups:
+            return f"this backend does not look up {kind}"
+        if pattern is not ALL_IDS and not matches(pattern, secret_id):
+            return f"the id does not match its pattern {kind!r}"
+        return None
 
     def failure(self, kind: Kind, secret_id: str, error: Exception) -> Exception:
         """Return the error that leaves the chain for *error*: this package's own, or Airflow's denial, which is final.

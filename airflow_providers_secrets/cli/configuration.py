@@ -68,6 +68,7 @@ class Configured(NamedTuple):
     :param kwargs: what its constructor was given.
     :param origins: where each of them comes from.
     :param warnings: what was warned about when it was made.
+    :param member: the place in a chain that it was taken from, which asks it for some ids alone.
     """
 
     backend: Any
@@ -76,6 +77,7 @@ class Configured(NamedTuple):
     kwargs: Mapping[str, Any]
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    member: Member | None = None
 
     def fresh(self, **options: Any) -> Any:
         """Return the same backend without any cache and preloading, with *options* besides.
@@ -208,7 +210,7 @@ def member_of(chain: Configured, position: int, flag: str = "--member") -> Confi
     # The members env and file are no backends by themselves.
     path = f"{kind.__module__}.{kind.__qualname__}" if hasattr(kind, "get_conn_value") else member.name
     source = f"{chain.origins.get('backends', chain.origin)}, {member.title}"
-    return Configured(member.backend, path, source, kwargs, dict.fromkeys(kwargs, source))
+    return Configured(member.backend, path, source, kwargs, dict.fromkeys(kwargs, source), member=member)
 
 
 def _whole(args: argparse.Namespace) -> Configured:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,9 @@ from airflow_providers_secrets.cli.exits import NOT_OK, OK
 if TYPE_CHECKING:
     import re
 
+    from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.cli.configuration import Configured
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.lookup.operations import ListedId
     from airflow_providers_secrets.lookup.plan import Kind
@@ -44,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from airflow_providers_secrets.cli import configuration, output
 
-    backend = configuration.ours(configuration.configured(args))
+    configured = configuration.configured(args)
+    backend = configuration.ours(configured)
     kind = KIND_WORDS[args.kind]
     with output.Progress(f"listing {kind}") as progress:
-        ids = _ids(backend, kind, args.match, progress)
+        ids = _ids(configured, kind, args.match, progress)
         if args.shadowed:
             rows = _shadowed(backend, kind, ids, metastore=not args.no_metastore)
             number = output.show_rows(rows, SHADOWED, args.output)
@@ -59,15 +63,22 @@ def run(args: argparse.Namespace) -> int:
     return OK if number else NOT_OK
 
 
-def _ids(
-    backend: SecretLookupMixin, kind: Kind, match: re.Pattern[str] | None, progress: Progress
-) -> Iterator[ListedId]:
+def _ids(configured: Configured, kind: Kind, match: re.Pattern[str] | None, progress: Progress) -> Iterator[ListedId]:
     from airflow_providers_secrets.lookup import operations
 
-    for one in operations.listed_ids(backend, kind):
+    for one in operations.listed_ids(configured.backend, kind):
         progress.step()
         if match is None or match.match(one.secret_id):
-            yield one
+            yield one if one.refused else _as_member_of(configured.member, one)
+
+
+def _as_member_of(member: Member | None, one: ListedId) -> ListedId:
+    """Return *one* with why a chain does not ask its member for it, if it does not."""
+    from airflow_providers_secrets.lookup.plan import TEAM_SEP
+
+    own = one.secret_id.partition(TEAM_SEP)[2] or one.secret_id  # a pattern is tried on the id without its team
+    reason = member.passed_over_for(one.kind, own) if member else None
+    return dataclasses.replace(one, refused=reason) if reason else one
 
 
 def _row(one: ListedId) -> dict[str, Any]:

@@ -143,6 +143,17 @@ def test_policy_of_every_member(command: Command, ssm: Rig, secrets_manager: Rig
     assert "#" not in one.out
 
 
+def test_list_says_what_the_chain_does_not_ask_a_member_for(command: Command, rig: Rig, base: str) -> None:
+    for secret_id in ("proddb", "testdb"):
+        rig.put(path_of(rig, base, "variables", secret_id), "S3cr3t")
+    at = chain({"backend": "env"}, member(rig, base, {"variables": "^prod"}))
+    said = command("list", "var", "--member", "2", "-o", "json", *at)
+    assert {one["id"]: one["not looked up"] for one in said.json} == {
+        "proddb": None,
+        "testdb": "the id does not match its pattern 'variables'",
+    }, said.everything
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
