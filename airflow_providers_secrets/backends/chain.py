@@ -126,7 +126,8 @@ class ChainBackend(BaseSecretsBackend):
         }
 
     def __repr__(self) -> str:
-        return f"<ChainBackend {', '.join(member.title for member in self.members)}>"
+        members: tuple[Member, ...] = getattr(self, "members", ())  # none yet where the constructor failed
+        return f"<{type(self).__name__} {', '.join(member.title for member in members)}>"
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
         """Return the first member's connection as URI or JSON text, or ``None`` where every member asked has none.

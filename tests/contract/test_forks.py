@@ -192,7 +192,8 @@ def test_a_child_finds_its_shared_cache_open(rig: Rig, tmp_path: Path) -> None:
     rig.put(rig.path("variables", "inherited"), "x")
     shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
     with rig.counted() as calls:
-        assert _in_a_process(rig, OPENED + "fork(work)\nfork(work)\n", **shared)[-2:] == ["x [True]"] * 2
+        printed = _in_a_process(rig, OPENED + "fork(work)\nfork(work)\n", **shared)
+    assert [line for line in printed if line.startswith("x ")] == ["x [True]"] * 2
     assert calls == [rig.path("variables", "inherited")]
 
 
@@ -213,8 +214,8 @@ def test_a_child_opens_its_shared_cache_itself_where_the_parent_s_does_not_fit(r
     """)
     shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
     with rig.counted() as calls:
-        printed = _in_a_process(rig, code, **shared)
-    assert printed[-4:] == ["x [True]", "x [True, False]", "x [True, False]", "x [True]"]
+        printed = [line for line in _in_a_process(rig, code, **shared) if line.startswith("x ")]  # an SDK may log
+    assert printed == ["x [True]", "x [True, False]", "x [True, False]", "x [True]"]
     # Each of the first three asks the store; the last one finds what the one before it has left.
     assert calls == [rig.path("variables", "inherited")] * 3
 
