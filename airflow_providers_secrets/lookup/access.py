@@ -86,6 +86,7 @@ def loaded_store(config: StoreConfig) -> Store:
                 with contextlib.suppress(ImportError):
                     importlib.import_module(module)
             store.preload()
+            mute(store.muted_loggers)
         _loaded.add(config.fingerprint)
     return store
 
@@ -124,7 +125,6 @@ class StoreAccess:
         self._clients: list[Any] = []
         self._overdue: set[DeadlineCall[Any]] = set()
         self._last_overdue = 0.0
-        self._muted = False
 
     @property
     def clients(self) -> list[Any]:
@@ -165,7 +165,6 @@ class StoreAccess:
         :raises MissingDependencyError: where the SDK is not installed.
         """
         store = loaded_store(self._config)
-        self._mute(store)
         if len(self._overdue) >= MAX_OVERDUE and clock() - self._last_overdue < OVERDUE_PROBE:
             raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang", act=act)
         call = DeadlineCall(
@@ -296,18 +295,15 @@ class StoreAccess:
         own = store_of(self._config).advice
         return ERRORS[outcome](self._config.title, name, codes[0], advice(codes, outcome, own), act)
 
-    def _mute(self, store: Store) -> None:
-        if not self._muted:
-            mute(store.muted_loggers)
-            self._muted = True
-
 
 _in_lookup = contextvars.ContextVar("_in_lookup", default=False)
 
 
 def mute(loggers: Iterable[str]) -> None:
-    """Keep SDKs' loggers from giving secret values away, for our calls alone."""
-    for name in loggers:
+    """Keep SDKs' loggers, and those below them, from giving secret values away, for our calls alone."""
+    below = tuple(f"{name}." for name in loggers)
+    # A filter holds for its own logger alone; their modules have made theirs by now.
+    for name in (*loggers, *(known for known in list(logging.Logger.manager.loggerDict) if known.startswith(below))):
         logging.getLogger(name).addFilter(_silent_in_lookups)
 
 

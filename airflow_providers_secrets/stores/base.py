@@ -187,7 +187,7 @@ class Store(ABC):
     env_prefixes: Sequence[str] = ()
     """Prefixes of the environment variables that say where the store is or who asks it, as these options read them."""
     muted_loggers: ClassVar[Sequence[str]] = ()
-    """The SDK's loggers that write requests or answers out at DEBUG or INFO."""
+    """The SDK's loggers; they, and all below them, write nothing below WARNING in our calls: requests and answers."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options

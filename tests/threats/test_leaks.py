@@ -94,9 +94,6 @@ def secrets_of(rig: Rig) -> list[str]:
 # The rig's own servers run in this process.
 OF_THE_RIGS = ("werkzeug", "moto", "tests", "asyncio")
 
-NOT_YET = {"google-grpc": ("grpc._common",)}
-"""Loggers that still give a traceback whose frames hold an answer."""
-
 
 def assert_no_secret(rig: Rig, texts: Iterable[tuple[str, str]]) -> None:
     words = {spelling for secret in secrets_of(rig) for spelling in spellings(secret)}
@@ -155,8 +152,7 @@ def test_nothing_that_is_logged_or_raised_tells_a_secret(rig: Rig, everything: E
     told = used(rig, waits)
     logged = [(name, text) for name, text in everything.records if not name.startswith(OF_THE_RIGS)]
     assert logged
-    left_out = NOT_YET.get(rig.name, ())
-    assert_no_secret(rig, [one for one in logged if one[0] not in left_out])
+    assert_no_secret(rig, logged)
     assert_no_secret(rig, told)
 
 

@@ -168,15 +168,7 @@ class AwsStore(Store):
     late_imports = ("encodings.idna",)
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
-    muted_loggers = (
-        "botocore.auth",
-        "botocore.credentials",
-        "botocore.endpoint",
-        "botocore.hooks",
-        "botocore.parsers",
-        "botocore.retryhandler",
-        "botocore.utils",
-    )
+    muted_loggers = ("boto3", "botocore", "urllib3")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
     def __init__(self, options: Mapping[str, Any]) -> None:

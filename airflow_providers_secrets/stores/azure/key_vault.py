@@ -129,21 +129,7 @@ class KeyVault(Store):
         Outcome.MISCONFIGURED: "Fix the backend's vault_url or credential.",
     }
     expired_login = frozenset({EXPIRED})
-    muted_loggers = (
-        "azure.core.pipeline.policies.http_logging_policy",
-        "azure.core.pipeline.policies._universal",
-        "azure.identity",
-        # They log the traceback of an error that they go on after.
-        "azure.keyvault.secrets._generated._model_base",
-        "azure.keyvault.secrets._generated._serialization",
-        "azure.keyvault.secrets._generated._utils.model_base",
-        "azure.keyvault.secrets._generated._utils.serialization",
-        "msal.application",
-        "msal.authority",
-        "msal.oauth2cli.oauth2",
-        "msal.token_cache",
-        "urllib3.connectionpool",
-    )
+    muted_loggers = ("azure", "msal", "urllib3")
     write_settings: ClassVar = {
         "content_type": "What the value is, for people: 'text/plain'. Default: as before.",
     }

@@ -38,7 +38,6 @@ ENDLESS: Final = "the listing does not end"
 _RESOURCE = re.compile(r"projects/[^/]+/(?:locations/([^/]+)/)?secrets/([^/]+)(?:/versions/([^/]+))?")
 
 _STORES = "airflow_providers_secrets.stores.google"
-_SDK_LOGS: Final = "google.cloud.secretmanager_v1.services.secret_manager_service"
 
 _OF_TYPE: Final[Mapping[str, tuple[str, ...]]] = {
     "service_account": (),
@@ -149,20 +148,7 @@ class SecretManager(Store):
     }
     expired_login = frozenset({"UNAUTHENTICATED"})
     env_prefixes = ("GOOGLE_", "GCE_", "CLOUDSDK_", "GCLOUD_")
-    muted_loggers = (
-        "google.auth._default",
-        "google.auth.compute_engine._metadata",
-        "google.auth.external_account",
-        "google.auth.impersonated_credentials",
-        "google.auth.transport.requests",
-        "google.oauth2._client",
-        "google.oauth2.credentials",
-        "google.oauth2.service_account",
-        f"{_SDK_LOGS}.client",
-        f"{_SDK_LOGS}.transports.grpc",
-        f"{_SDK_LOGS}.transports.rest",
-        "urllib3.connectionpool",
-    )
+    muted_loggers = ("google", "grpc", "urllib3")
     write_settings: ClassVar[Mapping[str, str]] = {
         "locations": "regions, with commas between, that a new global secret is replicated to; else Google chooses",
     }

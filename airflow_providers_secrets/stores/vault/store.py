@@ -61,14 +61,7 @@ class Vault(Store):
     env_prefixes: Sequence[str] = ("VAULT_",)  # likewise
     outcomes = OUTCOMES
     advice = ADVICE
-    muted_loggers = (
-        "azure.core.pipeline.policies.http_logging_policy",
-        "botocore.auth",
-        "botocore.endpoint",
-        "botocore.hooks",
-        "botocore.parsers",
-        "botocore.utils",
-    )
+    muted_loggers = ("azure", "botocore", "google", "hvac", "urllib3")
     write_settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
