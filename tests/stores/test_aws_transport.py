@@ -24,12 +24,13 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
+from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.access import loaded_store
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.aws import loader, transport
 from airflow_providers_secrets.stores.base import deadline
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
-from tests.support.proxy import Proxy, Reply
+from tests.support.proxy import Proxy, Reply, Request
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
 WEB_IDENTITY = {
@@ -284,6 +285,59 @@ def test_credentials_that_never_come_hold_up_nobody_else(
         with pytest.raises(StoreUnavailable):  # and the next one waits no longer than its own deadline
             hanging.get_variable("found")
     endpoint.stop()
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
+    """What a container and a host ask for credentials."""
+    service = Proxy()
+    for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(file, str(tmp_path / "none"))
+    yield service
+    service.stop()
+
+
+@pytest.mark.parametrize("of_host", [False, True], ids=["container", "host"])
+def test_endless_credentials_are_left(
+    aws: AwsRig, metadata: Proxy, monkeypatch: pytest.MonkeyPatch, of_host: bool
+) -> None:
+    if of_host:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+    else:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata.url}/credentials")
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, timeout=60, cache_ttl=0)
+    endless = Reply(200, b" " * 4096, {"Content-Type": "application/json"}, endless=True)
+    with (
+        metadata.fault(endless),
+        pytest.raises(InvalidSecret, match=f"longer than {transport.MAX_METADATA_BYTES} bytes"),
+    ):
+        backend.get_variable("found")
+
+
+def test_credentials_of_a_container_and_a_host(aws: AwsRig, metadata: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are read as ever."""
+    aws.put(aws.path("variables", "found"), "x")
+    given = {
+        "AccessKeyId": "AKIDEXAMPLE",
+        "SecretAccessKey": "S3cr3t",
+        "Token": "t",
+        "Expiration": "2999-01-01T00:00:00Z",
+        "Code": "Success",
+    }
+
+    def answer(request: Request) -> Reply:
+        body = b"airflow" if request.path.endswith("/security-credentials/") else json.dumps(given).encode()
+        return Reply(200, b"token" if request.path.endswith("/api/token") else body)
+
+    options = {"endpoint_url": aws.proxy.url, "region_name": REGION, "timeout": 60, "cache_ttl": 0}
+    with metadata.fault(answer):
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+        assert aws.backend_class(**options).get_variable("found") == "x"
+        assert metadata.requests[-1].path.endswith("/security-credentials/airflow")
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata.url}/credentials")
+        answers.reset_after_fork()
+        assert aws.backend_class(**options, use_ssl=False).get_variable("found") == "x"
+        assert metadata.requests[-1].path == "/credentials"
 
 
 # Data files.

@@ -28,7 +28,7 @@ from botocore.utils import FileWebIdentityTokenLoader
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.aws.loader import loader_for
-from airflow_providers_secrets.stores.aws.transport import bound_answers
+from airflow_providers_secrets.stores.aws.transport import bound_answers, bound_metadata
 
 Options = Mapping[str, Any]
 
@@ -63,6 +63,11 @@ class AwsClient:
 
 class _Session(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
     """A botocore session all of whose clients, those that fetch credentials included, read bounded answers."""
+
+    def _create_credential_resolver(self) -> Any:
+        resolver: Any = super()._create_credential_resolver()
+        bound_metadata(resolver)
+        return resolver
 
     def create_client(self, *args: Any, **kwargs: Any) -> Any:
         client = super().create_client(*args, **kwargs)

@@ -16,6 +16,9 @@ from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """The longest answer read, in bytes. The longest that AWS gives is a batch of 20 secrets of 64 kB each."""
 
+MAX_METADATA_BYTES: Final = 64 * 1024
+"""The longest answer read of a host's or container's own service, in bytes, which gives credentials alone."""
+
 _PART_BYTES: Final = 64 * 1024
 _FIRST_ERROR: Final = 300
 
@@ -33,11 +36,20 @@ def bound_answers(client: Any) -> None:
     endpoint.http_session = _BoundedSession(endpoint.http_session)
 
 
+def bound_metadata(resolver: Any) -> None:
+    """Let the credential providers of *resolver* read short answers alone of a host's or container's own service."""
+    for provider in resolver.providers:
+        fetcher: Any = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
+        if hasattr(fetcher, "_session"):  # there is no public way to it
+            fetcher._session = _BoundedSession(fetcher._session, MAX_METADATA_BYTES)  # noqa: SLF001
+
+
 class _BoundedSession:
     """A botocore HTTP session whose answers are bounded."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._session = session
+        self._max_bytes = max_bytes
 
     def send(self, request: Any) -> AWSResponse:
         """Send *request*, and read the whole answer.
@@ -48,7 +60,7 @@ class _BoundedSession:
         """
         request.stream_output = True  # leaves the body to us
         answer = self._session.send(request)
-        body = _read(answer.raw, answer.headers.get("Content-Length", ""))
+        body = _read(answer.raw, answer.headers.get("Content-Length", ""), self._max_bytes)
         return AWSResponse(answer.url, answer.status_code, answer.headers, _Body(_text(body, answer.status_code)))
 
     def close(self) -> None:
@@ -65,7 +77,7 @@ class _Body:
         yield self._body
 
 
-def _read(raw: Any, announced: str) -> bytes:
+def _read(raw: Any, announced: str, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     length = 0
     with contextlib.ExitStack() as unread:
@@ -73,8 +85,8 @@ def _read(raw: Any, announced: str) -> bytes:
         for part in iter(lambda: _next_part(raw), b""):
             parts.append(part)
             length += len(part)
-            if length > MAX_ANSWER_BYTES:
-                raise StoreError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes", MALFORMED)
+            if length > max_bytes:
+                raise StoreError(f"the answer is longer than {max_bytes} bytes", MALFORMED)
             if not seconds_left():
                 raise TimeoutError
         if announced.isdigit() and length < int(announced):
