@@ -1,8 +1,10 @@
-"""check_dist DIRECTORY: what sdist and wheel hold, and that docs/install.md's commands work in the unpacked sdist."""
+"""check_dist DIRECTORY: what sdist and wheel hold, that the sdist builds them anew byte by byte, and that docs/install.md's
+commands work in it."""
 
 from __future__ import annotations
 
 import email
+import hashlib
 import re
 import subprocess
 import sys
@@ -56,6 +58,17 @@ def check_sdist(path: Path, directory: Path) -> Path:
     return root
 
 
+def check_reproducible(dist: Path, root: Path) -> None:
+    """Whoever builds the unpacked sdist gets the very files that are released."""
+    with tempfile.TemporaryDirectory() as again:
+        command = [sys.executable, "-m", "build", "--outdir", again, str(root)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for pattern in ("*.whl", "*.tar.gz"):
+            built = {hashlib.sha256(one(where, pattern).read_bytes()).hexdigest() for where in (dist, Path(again))}
+            assert len(built) == 1, f"{pattern} differs when it is built again"
+    print("built again from the sdist: the same bytes")
+
+
 def install_as_documented(root: Path) -> None:
     (commands,) = re.findall(r"```sh\n(pip wheel .*?)```", (root / "docs/install.md").read_text("utf-8"), re.DOTALL)
     subprocess.run(["bash", "-ec", commands], cwd=root, check=True, stdout=subprocess.DEVNULL)
@@ -66,7 +79,9 @@ def main() -> None:
     dist = Path(sys.argv[1])
     check_wheel(one(dist, "*.whl"))
     with tempfile.TemporaryDirectory() as directory:
-        install_as_documented(check_sdist(one(dist, "*.tar.gz"), Path(directory)))
+        root = check_sdist(one(dist, "*.tar.gz"), Path(directory))
+        check_reproducible(dist, root)
+        install_as_documented(root)
 
 
 if __name__ == "__main__":
