@@ -252,9 +252,11 @@ class Answers:
         if self._shared and asker != self._asker:
             self._shared = None  # a file changed hands: what was told before was told to somebody else
         if self.is_inherited:
-            self.is_inherited = False
-            if self._shared and not (self._shared.is_there() and self._environment == self._relevant_environment()):
-                self._shared = None
+            with self._opening:  # another thread must not take it before it is known to fit
+                shared = self._shared
+                if shared and not (shared.is_there() and self._environment == self._relevant_environment()):
+                    self._shared = None
+                self.is_inherited = False
         if self._shared or cache.clock() < self._opening_again_at:
             return self._shared
         with self._opening:
