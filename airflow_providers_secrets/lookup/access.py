@@ -168,13 +168,13 @@ class StoreAccess:
         if len(self._overdue) >= MAX_OVERDUE and clock() - self._last_overdue < OVERDUE_PROBE:
             raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang", act=act)
         call = DeadlineCall(
-            lambda given_up: self._exchanged(store, name, exchange, given_up, act),
+            lambda given_up: self._exchanged(store, name, exchange, given_up, within, act),
             within,
             self._leave_behind,
             self._overdue.discard,
         )
         if not call.finished():
-            raise self.failure(name, Outcome.UNAVAILABLE, f"no answer within {within:.3g} s", act=act)
+            raise self.failure(name, Outcome.UNAVAILABLE, late(within), act=act)
         # The error is raised from here, so that no frame of the SDK hangs on the traceback: their local
         # variables hold requests and answers.
         if call.error is not None:
@@ -191,12 +191,13 @@ class StoreAccess:
             # Perhaps by this very call: whoever comes next makes a client of its own.
             self._connecting = threading.Lock()
 
-    def _exchanged(
+    def _exchanged(  # noqa: PLR0913, PLR0917  # of one call
         self,
         store: Store,
         name: str,
         exchange: Callable[[Store, Any], Result],
         given_up: threading.Event,
+        within: float,
         act: str,
     ) -> Result:
         """Exchange with the store until the answer is final; pauses and attempts end when *given_up* is set.
@@ -220,6 +221,8 @@ class StoreAccess:
             failure: SecretsError = error
         except Exception as error:  # noqa: BLE001  # every failure is classified
             codes = tuple(store.codes(error)) or (type(error).__name__,)
+            if isinstance(error, TimeoutError) and not seconds_left():  # whoever of the two notices it first
+                codes = (late(within), *codes)
             failure = self.failure(name, self._outcome(store, error), *codes, act=act)
         raise failure
 
@@ -294,6 +297,11 @@ class StoreAccess:
         outcome = outcome or Outcome.UNAVAILABLE
         own = store_of(self._config).advice
         return ERRORS[outcome](self._config.title, name, codes[0], advice(codes, outcome, own), act)
+
+
+def late(within: float) -> str:
+    """Say that the deadline of a call passed, which was given *within* seconds."""
+    return f"no answer within {within:.3g} s"
 
 
 _in_lookup = contextvars.ContextVar("_in_lookup", default=False)

@@ -143,7 +143,7 @@ def test_airflows_own_command_has_the_group(airflow: Airflow, ssm: SsmRig) -> No
 
 
 def test_an_interrupt_ends_in_one_line(airflow: Airflow, ssm: SsmRig) -> None:
-    airflow.use(ssm)
+    airflow.use(ssm, {"timeout": 100, "read_timeout": 100})  # or it could end by itself before
     with ssm.fault("hang"):
         process = subprocess.Popen(
             [sys.executable, "-m", "airflow_providers_secrets.cli", "get", "var", "x"],

@@ -49,11 +49,11 @@ def test_environment_that_changes_meanwhile_fails_no_lookup(ssm: Rig, tmp_path: 
     class Changing(collections.UserDict[str, str]):
         changes = 0
 
-        def keys(self) -> Any:
+        def __getitem__(self, name: str) -> str:
             Changing.changes += 1
             if Changing.changes < 5:
-                raise KeyError("PWD")
-            return super().keys()
+                raise KeyError(name)  # its list of names was made before
+            return super().__getitem__(name)
 
     stored(ssm, "found", "x")
     monkeypatch.setattr(answers.os, "environ", Changing(os.environ))
