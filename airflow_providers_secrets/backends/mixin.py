@@ -288,7 +288,7 @@ class SecretLookupMixin:
         """Return the connection object, as ``get_connection`` does; the Task SDK awaits this (Airflow 3.2+).
 
         The event loop is never blocked: what is cached is returned at once, and anything else is looked up in a
-        thread, at most :data:`~airflow_providers_secrets.lookup.awaiting.MAX_AT_A_TIME` at a time. A caller that is
+        thread, at most 16 of an event loop at a time. A caller that is
         cancelled ends at once; its lookup ends by its own deadline, and the answer is cached.
 
         :param conn_id: the connection's id.

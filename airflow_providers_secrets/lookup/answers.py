@@ -340,6 +340,10 @@ class Answers:
         """
         return self._opened() if self._lifetimes.ttl else None
 
+    def state(self) -> dict[str, bool | int]:
+        """Say how this process's cache stands: whether the store counts as down, and how many answers are kept."""
+        return {"counts_as_down": self._cache.store_counts_as_down, "cached": self._cache.size}
+
     def forget_values(self) -> list[object]:
         """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""
         self._cache.clear()

@@ -48,7 +48,7 @@ async def awaited(
         async with turns:
             known = from_memory()  # another caller may have brought it meanwhile
             if known is None:
-                return await _in_a_thread(loop, lambda: _parsed(look_up(), parse))
+                return await in_a_thread(lambda: _parsed(look_up(), parse))
     return _parsed(known[0], parse)
 
 
@@ -56,11 +56,12 @@ def _parsed(text: str | None, parse: Callable[[str], Any]) -> Any:
     return parse(text) if text else None
 
 
-async def _in_a_thread(loop: asyncio.AbstractEventLoop, find: Callable[[], Any]) -> Any:
-    """Await *find* in a daemon thread: a loop that ends waits for no store."""
+async def in_a_thread(find: Callable[[], Any]) -> Any:
+    """Await *find* in a daemon thread of its own: a loop that ends waits for no store."""
     with no_fork():
         from airflow_providers_secrets.lookup.deadline import DeadlineCall
 
+    loop = asyncio.get_running_loop()
     result: asyncio.Future[Any] = loop.create_future()
 
     def work(_: threading.Event) -> None:
