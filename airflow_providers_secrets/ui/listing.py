@@ -176,7 +176,7 @@ class Listing:
                 return
             row = asked.get(one.name) or self._row_of(position, one.secret_id) or self._new_row(one.secret_id)
             self._by_name[position, one.name] = row
-            reason = one.refused or (member.plan(self.kind, one.secret_id).reason if member and not row.team else None)
+            reason = one.refused or (member.passed_over_for(self.kind, row.secret_id) if member else None)
             if row.name is None:
                 row.name, row.version, row.changed, row.unusable = one.name, one.version, one.changed, one.unusable
             if reason is None:
