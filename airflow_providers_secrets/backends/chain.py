@@ -147,6 +147,35 @@ class ChainBackend(BaseSecretsBackend):
         """
         return self._first("variables", key, team_name)
 
+    async def aget_connection(self, conn_id: str, team_name: str | None = None) -> Any:
+        """Return the first member's connection object, as ``get_connection`` does (Airflow 3.2+).
+
+        The event loop is never blocked: where the members' caches and the environment answer, at once; else the whole
+        search is done in a thread. See :meth:`.SecretLookupMixin.aget_connection`.
+
+        :param conn_id: the connection's id.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises SecretsError: as :meth:`get_conn_value` does.
+        """
+        from airflow_providers_secrets.lookup.awaiting import awaited
+
+        return await awaited(
+            lambda: self._conn_value_in_memory(conn_id, team_name),
+            lambda: self.get_conn_value(conn_id, team_name),
+            lambda text: self.deserialize_connection(conn_id, text),
+        )
+
+    def _conn_value_in_memory(self, conn_id: str, team_name: str | None) -> tuple[str | None] | None:
+        """Return the first value where every member up to it answers without waiting; else ``None``."""
+        for member, pattern, _ in self._routes["connections"]:
+            if pattern is not None and not matches(pattern, conn_id):
+                continue
+            in_memory = getattr(member.backend, "conn_value_in_memory", None)
+            known: tuple[str | None] | None = in_memory(conn_id, team_name) if in_memory is not None else None
+            if known is None or known[0] is not None:
+                return known
+        return (None,)
+
     def get_config(self, key: str) -> str | None:
         """Return the first member's configuration value, or ``None`` where every member asked has none.
 

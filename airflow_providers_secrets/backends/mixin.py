@@ -284,6 +284,38 @@ class SecretLookupMixin:
         """
         return self._lookup("variables", key, team_name)
 
+    async def aget_connection(self, conn_id: str, team_name: str | None = None) -> Any:
+        """Return the connection object, as ``get_connection`` does; the Task SDK awaits this (Airflow 3.2+).
+
+        The event loop is never blocked: what is cached is returned at once, and anything else is looked up in a
+        thread, at most 16 of an event loop at a time. A caller that is
+        cancelled ends at once; its lookup ends by its own deadline, and the answer is cached.
+
+        :param conn_id: the connection's id.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises LookupFailed: as :meth:`get_conn_value` does.
+        """
+        from airflow_providers_secrets.lookup.awaiting import awaited
+
+        return await awaited(
+            lambda: self.conn_value_in_memory(conn_id, team_name),
+            lambda: self.get_conn_value(conn_id, team_name),
+            lambda text: self.deserialize_connection(conn_id, text),
+        )
+
+    def conn_value_in_memory(self, conn_id: str, team_name: str | None = None) -> tuple[str | None] | None:
+        """Return what :meth:`get_conn_value` would where this process's memory alone tells; else ``None``, at once."""
+        if _resolve is None:
+            return None
+        from airflow_providers_secrets.lookup.resolve import from_memory
+
+        return from_memory(self, "connections", conn_id, team_name)
+
+    if TYPE_CHECKING:
+
+        def deserialize_connection(self, conn_id: str, value: str) -> Any:
+            """Airflow's own, of ``BaseSecretsBackend``."""
+
     def get_config(self, key: str) -> str | None:
         """Return the text of a configuration option, or ``None`` where the store proves that it has none.
 

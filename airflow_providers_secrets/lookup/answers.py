@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
@@ -30,6 +30,7 @@ from airflow_providers_secrets.lookup.outcomes import ERRORS
 from airflow_providers_secrets.stores.base import Outcome
 
 if TYPE_CHECKING:
+    from airflow_providers_secrets.lookup.plan import Kind
     from airflow_providers_secrets.lookup.shared_cache import SharedCache, SharedEntry
 
 OUTAGE: Final = "\0outage"
@@ -95,6 +96,28 @@ class Answers:
         else:
             self.counts.hits += 1
         return entry
+
+    def decoded_in_memory(self, kind: Kind, names: Iterable[str]) -> tuple[str | None] | None:
+        """Return the decoded text of the first of *names* that has one, or that all are absent, from memory alone.
+
+        ``None`` where memory does not tell, or holds a text that was never decoded.
+        """
+        absent = 0
+        for name in names:
+            entry = self._cache.fresh(name)
+            if entry is None:
+                return None
+            if entry.text is None:
+                absent += 1
+                continue
+            decoded: str | None = entry.decoded.get(kind)
+            if decoded is None:
+                return None
+            self.counts.hits += 1
+            self.counts.negative_hits += absent
+            return (decoded,)
+        self.counts.negative_hits += absent
+        return (None,)
 
     def _refresh(self, name: str, prefix: str | None) -> Entry:
         deadline = time.monotonic() + self.config.timeout
@@ -316,6 +339,10 @@ class Answers:
         :raises ConfigurationError: where it cannot be used and the user must fix it.
         """
         return self._opened() if self._lifetimes.ttl else None
+
+    def state(self) -> dict[str, bool | int]:
+        """Say how this process's cache stands: whether the store counts as down, and how many answers are kept."""
+        return {"counts_as_down": self._cache.store_counts_as_down, "cached": self._cache.size}
 
     def forget_values(self) -> list[object]:
         """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""

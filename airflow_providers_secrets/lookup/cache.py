@@ -180,6 +180,16 @@ class ProcessCache:
         self._breaker = Breaker()
         self._lock = threading.RLock()  # a signal's handler may look something up, too
 
+    @property
+    def size(self) -> int:
+        """How many answers are kept, expired ones that may still stand in included."""
+        return len(self._entries)
+
+    @property
+    def store_counts_as_down(self) -> bool:
+        """Whether so many calls had no answer that only one is tried now and then."""
+        return self._breaker.is_open
+
     def fresh(self, name: str) -> Entry | None:
         """Return the entry of *name* if it still counts."""
         try:

@@ -43,6 +43,8 @@ class Counts:
         self._module = module
         self._told: dict[str, int] = {}
         self._taken: deque[float] = deque(maxlen=1000)
+        self.recent: deque[float] = deque(maxlen=100)
+        """The seconds that the latest calls to the store took."""
 
     def so_far(self) -> dict[str, int]:
         """Return every count by the last part of its metric's name."""
@@ -54,6 +56,7 @@ class Counts:
         """Count a call to the store."""
         self.calls += 1
         self._taken.append(seconds)
+        self.recent.append(seconds)
         if error is not None:
             self.errors[type(error).__name__] += 1
 

@@ -58,6 +58,7 @@ class ListedId:
     :param version: the current version in the store's spelling, where the listing says it.
     :param changed: when that version was written, where the listing says it.
     :param refused: why no lookup asks for it, or ``None``.
+    :param unusable: why Airflow could not parse it, where the listing has its text; ``None`` also where it has not.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class ListedId:
     version: str | None = None
     changed: dt.datetime | None = None
     refused: str | None = None
+    unusable: str | None = None
 
 
 def store_capabilities(backend: SecretLookupMixin) -> dict[str, bool]:
@@ -97,8 +99,22 @@ def listed_ids(backend: SecretLookupMixin, kind: Kind) -> Iterator[ListedId]:
                 continue
             seen.add(secret.name)
             yield ListedId(
-                kind, secret_id, secret.name, secret.version, secret.changed, _refused(backend, kind, secret_id)
+                kind,
+                secret_id,
+                secret.name,
+                secret.version,
+                secret.changed,
+                _refused(backend, kind, secret_id),
+                None if secret.text is None else _unusable(backend, kind, secret.text),
             )
+
+
+def _unusable(backend: SecretLookupMixin, kind: Kind, stored: str) -> str | None:
+    try:
+        backend.decode(kind, stored)
+    except Unusable as error:
+        return str(error)
+    return None
 
 
 def _refused(backend: SecretLookupMixin, kind: Kind, secret_id: str) -> str | None:

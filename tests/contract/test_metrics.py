@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +13,7 @@ import pytest
 from airflow_providers_secrets.lookup import answers
 from tests.rigs import Rig
 from tests.rigs.aws import SsmRig
+from tests.support.airflow_process import VERSION
 from tests.support.lookups import ONE_TRY, TTL, Clock, failing, stored
 from tests.support.python import run_python
 
@@ -86,6 +89,57 @@ def test_airflows_metrics_are_told(ssm: SsmRig, statsd: socket.socket, component
             told[event] += int(value)
     assert told == {"calls": 3, "hits": 1, "negative_hits": 1}
     assert timings >= 2
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """An OpenTelemetry collector: takes what is exported over HTTP."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((self.path, body))  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(VERSION < (3, 2), reason="earlier ones are told apart in their configuration alone")
+def test_opentelemetry_is_told(ssm: SsmRig) -> None:
+    proto = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
+    stored(ssm, "measured", "x")
+    code = (
+        SET_UP.replace("COMPONENT", "")
+        + "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
+        f"backend = Backend(**{ssm.options()!r}, max_attempts=1)\n"
+        "[backend.get_variable(key) for key in ('measured', 'measured', 'absent', 'absent', 'another')]\n"
+        "from opentelemetry import metrics\n"
+        "metrics.get_meter_provider().force_flush()\n"
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        server.received = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        run = run_python(
+            code,
+            AIRFLOW__METRICS__OTEL_ON="True",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"http://127.0.0.1:{server.server_port}/v1/metrics",
+        )
+        server.shutdown()
+    assert run.returncode == 0, run.stderr
+    told = {}
+    for path, body in server.received:  # type: ignore[attr-defined]
+        assert path == "/v1/metrics"
+        exported = proto.ExportMetricsServiceRequest.FromString(body)
+        for resource in exported.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    (point,) = getattr(metric, metric.WhichOneof("data")).data_points
+                    told[metric.name] = point.count if hasattr(point, "count") else point.as_int or point.as_double
+    ours = {name: told[name] for name in told if ".secrets_backend." in name}
+    prefix = "airflow.secrets_backend.aws_ssm."
+    assert ours == {prefix + "calls": 3, prefix + "call": 3, prefix + "hits": 1, prefix + "negative_hits": 1}
 
 
 def test_metrics_that_are_off_are_not_imported(ssm: SsmRig) -> None:

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 PACKAGE = "airflow_providers_secrets"
+PAGE = ("static", "templates")
 NEEDED_IN_SDIST = (
     "docs/conf.py",
     "docs/tables.py",
@@ -37,6 +38,7 @@ def check_wheel(path: Path) -> None:
         metadata = email.message_from_bytes(wheel.read(str(info / "METADATA")))
     modules = {name for name in names if name.parts[0] == PACKAGE and name.suffix == ".py"}
     data = {PurePosixPath(PACKAGE, name) for name in ("py.typed", "provider.yaml")}
+    data |= {name for name in names if name.parent in (PurePosixPath(PACKAGE, "ui", part) for part in PAGE)}
     rest = [name for name in names if name not in modules | data and info not in name.parents]
     assert not rest, f"a running Airflow does not need {rest}"
     assert data < set(names)

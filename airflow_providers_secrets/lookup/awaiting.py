@@ -1,0 +1,88 @@
+"""A lookup that an event loop awaits: from memory at once, else in a thread, a bounded number at a time.
+
+Airflow's triggerer runs all its triggers in one event loop, which nothing here blocks: no import, no store, no lock
+that is held while a store is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from airflow_providers_secrets.lookup.forks import no_fork
+
+MAX_AT_A_TIME: Final = 16
+"""How many lookups of one event loop are in threads at most; the others wait for their turn, and look into the cache
+once more when it comes."""
+
+
+Known = tuple["str | None"]
+"""An answer that memory alone gives."""
+
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+
+
+async def awaited(
+    from_memory: Callable[[], Known | None],
+    look_up: Callable[[], str | None],
+    parse: Callable[[str], Any],
+) -> Any:
+    """Return what *from_memory* knows, else what *look_up* returns in a thread of its own; parsed, where not empty.
+
+    Where the caller is cancelled, it ends at once; the lookup goes on to its own deadline, and its answer is cached.
+
+    :param from_memory: answers without blocking, or returns ``None`` where memory does not tell.
+    :param look_up: the lookup as a thread makes it; what it raises is raised here.
+    :param parse: makes the object; the first time in a thread, since it may import much.
+    """
+    known = from_memory()
+    if known is None:
+        loop = asyncio.get_running_loop()
+        turns = _turns.get(loop)
+        if turns is None:
+            turns = _turns[loop] = asyncio.Semaphore(MAX_AT_A_TIME)
+        async with turns:
+            known = from_memory()  # another caller may have brought it meanwhile
+            if known is None:
+                return await in_a_thread(lambda: _parsed(look_up(), parse))
+    return _parsed(known[0], parse)
+
+
+def _parsed(text: str | None, parse: Callable[[str], Any]) -> Any:
+    return parse(text) if text else None
+
+
+async def in_a_thread(find: Callable[[], Any]) -> Any:
+    """Await *find* in a daemon thread of its own: a loop that ends waits for no store."""
+    with no_fork():
+        from airflow_providers_secrets.lookup.deadline import DeadlineCall
+
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def work(_: threading.Event) -> None:
+        answer: Any = None
+        failure: BaseException | None = None
+        try:
+            answer = find()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the awaiting side must not wait for ever
+            failure = error.with_traceback(None)
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(_settle, result, answer, failure)
+
+    # Nobody waits in the way of threads, so its own seconds play no part: the lookup keeps its own deadline.
+    DeadlineCall(work, threading.TIMEOUT_MAX)
+    return await result
+
+
+def _settle(result: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:
+    if result.done():  # cancelled
+        return
+    if failure is None:
+        result.set_result(answer)
+    else:
+        result.set_exception(failure)

@@ -1,0 +1,243 @@
+"""What the page lists: every id of a kind, which source answers it, and what that shadows. No value is kept.
+
+A listing runs in a thread of its own and can be looked at while it runs. Each is used for :data:`KEPT` seconds by
+everybody who opens the page, whatever they may see of it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_providers_secrets.errors import SecretsError
+from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, multi_team
+from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+KEPT: Final = 15.0
+"""Seconds for which a listing is used."""
+
+LONGEST: Final = 60.0
+"""Seconds after which a listing ends, with what it has by then."""
+
+MOST_IDS: Final = 50_000
+"""The most ids that a listing holds."""
+
+
+@dataclass
+class Row:
+    """One id and the sources that hold it, in the order in which Airflow asks them.
+
+    :param team: the team whose own secret it is, in multi-team mode.
+    :param unusable: why Airflow could not parse what the first source holds, where the listing tells.
+    """
+
+    secret_id: str
+    team: str | None
+    sources: list[str] = field(default_factory=list)
+    name: str | None = None
+    version: str | None = None
+    changed: dt.datetime | None = None
+    refused: str | None = None
+    unusable: str | None = None
+
+    @property
+    def answers(self) -> str | None:
+        """The source whose answer Airflow takes."""
+        return self.sources[0] if self.sources else None
+
+    @property
+    def shadowed(self) -> list[str]:
+        """The sources that hold it, too, and are not asked."""
+        return self.sources[1:]
+
+
+class Backends:
+    """What of the API server's search path this package can list.
+
+    :param members: this package's backends in their order, each with the title under which it is shown.
+    :param environment_title: how the environment is called where the chain has a member for it.
+    :param notices: what cannot be listed, and why.
+    """
+
+    def __init__(self, configured: Any) -> None:
+        from airflow_providers_secrets.backends.chain import ChainBackend
+        from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+        self.configured = configured
+        self.notices: list[str] = []
+        self.members: list[tuple[str, SecretLookupMixin | Source, Any]] = []
+        self.is_chain = isinstance(configured, ChainBackend)
+        if configured is None:
+            self.notices.append(
+                "This API server has no secrets backend: [secrets] backend is not set. Airflow looks into the "
+                "environment and the metastore alone."
+            )
+        elif isinstance(configured, ChainBackend):
+            for member in configured.members:
+                if isinstance(member.backend, SecretLookupMixin):
+                    self.members.append((member.title, member.backend, member))
+                elif member.name == "env":
+                    self.members.append((member.title, Environment(), member))
+                else:
+                    self.notices.append(f"{member.title} cannot be listed: it is no store of this package.")
+        elif isinstance(configured, SecretLookupMixin):
+            self.members.append((configured.store, configured, None))
+        else:
+            self.notices.append(
+                f"The API server's secrets backend is {type(configured).__module__}.{type(configured).__qualname__}, "
+                "which is of another package: only its own tools can list it."
+            )
+        if not any(isinstance(source, Environment) for _, source, _ in self.members):
+            self.members.append((Environment.title, Environment(), None))
+        self.members.append((Metastore.title, Metastore(), None))
+
+    @property
+    def ours(self) -> list[tuple[str, SecretLookupMixin]]:
+        """The backends of this package, with their titles."""
+        from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+        return [(title, one) for title, one, _ in self.members if isinstance(one, SecretLookupMixin)]
+
+
+def configured_backend() -> Any:
+    """Return the backend that this process's Airflow asks first, or ``None``."""
+    from airflow.configuration import ensure_secrets_loaded
+
+    airflows = ("EnvironmentVariablesBackend", "MetastoreBackend")
+    return next((one for one in ensure_secrets_loaded() if type(one).__name__ not in airflows), None)
+
+
+class Listing:
+    """One listing of a kind, being made or done. Any thread may look at it."""
+
+    def __init__(self, backends: Backends, kind: Kind) -> None:
+        self.kind = kind
+        self.problems: list[str] = []
+        self.done = threading.Event()
+        self.started = time.monotonic()
+        self._backends = backends
+        self._rows: list[Row] = []
+        self._by_name: dict[tuple[int, str], Row] = {}
+        self._by_id: dict[str, Row] = {}
+        self._by_small_id: dict[str, Row] = {}
+
+    def rows(self) -> list[Row]:
+        """Return what there is so far, by id."""
+        return sorted(self._rows.copy(), key=lambda row: row.secret_id)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.started
+
+    def make(self) -> None:
+        """Ask every source, in the order of the search. A source that fails is named, and the others are asked."""
+        try:
+            for position, (title, source, member) in enumerate(self._backends.members):
+                if member is not None and member.patterns[self.kind] is None:
+                    continue
+                try:
+                    self._add_all(position, title, source, member)
+                except SecretsError as error:
+                    self.problems.append(str(error))
+                except Exception as error:  # noqa: BLE001  # its words may hold anything
+                    self.problems.append(f"{title} could not be listed: unexpected {type(error).__name__}.")
+        finally:
+            self._by_name.clear()
+            self._by_id.clear()
+            self._by_small_id.clear()
+            self.done.set()
+
+    def _add_all(self, position: int, title: str, source: Any, member: Any) -> None:
+        if isinstance(source, Source):
+            for secret_id in source.ids(self.kind):
+                if self._is_full(title):
+                    return
+                row = self._row_of(position, secret_id) or self._new_row(secret_id)
+                if title not in row.sources:
+                    row.sources.append(title)
+            return
+        from airflow_providers_secrets.lookup.operations import listed_ids
+
+        if source.rule(self.kind).prefixes is None:
+            self.problems.append(f"{title} is not asked for {self.kind}: its prefix is null.")
+            return
+        # A store may spell an id its own way: what counts is which of its names a lookup of a known id asks for.
+        asked = {name: row for row in self._rows for name in source.plan(self.kind, row.secret_id, row.team).names}
+        for one in listed_ids(source, self.kind):
+            if self._is_full(title):
+                return
+            row = asked.get(one.name) or self._row_of(position, one.secret_id) or self._new_row(one.secret_id)
+            self._by_name[position, one.name] = row
+            reason = one.refused or (member.passed_over_for(self.kind, row.secret_id) if member else None)
+            if row.name is None:
+                row.name, row.version, row.changed, row.unusable = one.name, one.version, one.changed, one.unusable
+            if reason is None:
+                row.sources.append(title)
+            else:
+                row.refused = row.refused or reason
+
+    def _is_full(self, title: str) -> bool:
+        if len(self._rows) >= MOST_IDS:
+            self.problems.append(f"{title} holds more: the list ends after {MOST_IDS:,} ids.")
+            return True
+        if self.age > LONGEST:
+            self.problems.append(f"{title} took too long: the list ends after {LONGEST:.0f} s.")
+            return True
+        return False
+
+    def _row_of(self, position: int, secret_id: str) -> Row | None:
+        """Return the row that a source in front of *position* already has of the same secret, in its own spelling."""
+        if row := self._by_id.get(secret_id):
+            return row
+        if isinstance(self._backends.members[position][1], Environment):
+            return self._by_small_id.get(secret_id)  # it does not tell capitals from small letters
+        for before, (_, source, _) in enumerate(self._backends.members[:position]):
+            if isinstance(source, Environment) and (row := self._by_id.get(secret_id.lower())):
+                return row
+            if not isinstance(source, Source):
+                for name in source.plan(self.kind, secret_id).names:
+                    if row := self._by_name.get((before, name)):
+                        return row
+        return None
+
+    def _new_row(self, secret_id: str) -> Row:
+        team, _, of_team = secret_id.rpartition(TEAM_SEP) if multi_team() else ("", "", secret_id)
+        row = Row(of_team if team else secret_id, team or None)
+        self._rows.append(row)
+        self._by_id[secret_id] = self._by_small_id[secret_id.lower()] = row
+        return row
+
+
+def matching(rows: Iterable[Row], text: str, show: str) -> list[Row]:
+    """Return the rows whose id holds *text*, whatever its case, and that are what *show* says."""
+    text = text.casefold()
+    return [row for row in rows if _is(row, show) and text in row.secret_id.casefold()]
+
+
+def _is(row: Row, show: str) -> bool:
+    if show == "shadowed":
+        return bool(row.shadowed)
+    if show == "refused":
+        return row.refused is not None
+    return show != "invalid" or row.unusable is not None
+
+
+def age_in_words(changed: dt.datetime | None, now: dt.datetime | None = None) -> str:
+    """Return how long ago something was changed, in one unit."""
+    if changed is None:
+        return ""
+    if changed.tzinfo is None:
+        changed = changed.replace(tzinfo=dt.timezone.utc)
+    seconds = max(0.0, ((now or dt.datetime.now(dt.timezone.utc)) - changed).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"

@@ -1,0 +1,399 @@
+"""The page "Secrets", on a real API server: what it lists and explains, to whom, and what it never shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import RIGS, STORES
+from tests.rigs import Rig, running
+from tests.rigs.aws import SsmRig
+from tests.support import needs
+from tests.support.airflow_process import VERSION, Airflow
+from tests.support.speed import slowness
+
+if VERSION >= (3, 1):
+    from tests.support.api_server import api_server, rows
+
+since_airflow_3_1 = pytest.mark.skipif(VERSION < (3, 1), reason="Airflow has such pages from 3.1 on")
+
+VALUE = "S3cr3t-value"
+URI = f"postgres://user:{VALUE}@host:5432/db"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+FEW = {"timeout": 5.0, "max_attempts": 1}
+
+
+@pytest.fixture
+def home(airflow: Airflow, database: Path) -> Airflow:
+    airflow.use_database(database)
+    return airflow
+
+
+def with_backend(home: Airflow, class_path: str, **kwargs: Any) -> Airflow:
+    home.environment["AIRFLOW__SECRETS__BACKEND"] = class_path
+    home.environment["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps(kwargs)
+    return home
+
+
+def fill(rig: Rig) -> None:
+    for conn_id in ("page_a", "page_b", "page_shadowing"):
+        rig.put(rig.path("connections", conn_id), URI)
+    rig.put(rig.path("connections", "page_odd"), f'{{"password": "{VALUE}"')
+    rig.put(rig.path("variables", "page_variable"), VALUE)
+
+
+@since_airflow_3_1
+def test_the_page_of_one_store(home: Airflow, ssm: SsmRig, subtests: pytest.Subtests) -> None:
+    fill(ssm)
+    with_backend(home, ssm.class_path, **ssm.options(), **FEW, connections_exclude_pattern="page_b")
+    home.environment["AIRFLOW_CONN_PAGE_SHADOWING"] = f"http://:{VALUE}@env"
+    home.environment["AIRFLOW_CONN_ONLY_IN_ENV"] = f"http://:{VALUE}@env"
+    with api_server(home) as server:
+        answers = []
+
+        def page(path: str, **query: Any) -> Any:
+            answer = server.page(path, **query)
+            answers.append(answer)
+            return answer
+
+        with subtests.test("who may see it"):
+            for path in ("connections", "variables", "connection?id=x", "variable?id=x", "health"):
+                assert server.get(path, user=None).status_code == 401, path
+                assert server.get(path, user="viewer").status_code == 403, path
+                assert server.get(path, user="op").status_code == 200, path
+        with subtests.test("it is only read"):
+            assert {server.get("connections").request.method} == {"GET"}
+            import httpx
+
+            assert httpx.post(f"{server.url}/secrets-page/connections", timeout=60).status_code == 405
+        with subtests.test("every id, who answers it, and what that shadows"):
+            found = rows(page("connections"))
+            assert found["page_a"][:3] == [ssm.backend_class.store, "", "/airflow/connections/page_a"]
+            assert found["page_shadowing"][:2] == [ssm.backend_class.store, "environment"]
+            assert found["only_in_env"][:2] == ["environment", ""]
+            assert found["page_a"][3] == "1"
+            assert found["page_a"][4].endswith((" s", " min"))
+        with subtests.test("what is refused, and what cannot be parsed"):
+            found = rows(page("connections"))
+            assert "not looked up: it matches connections_exclude_pattern" in found["page_b"][-1]
+            assert found["page_b"][0] == "nobody"
+            assert "Airflow cannot parse it" in found["page_odd"][-1]
+            assert set(rows(page("connections", show="refused"))) == {"page_b"}
+            assert set(rows(page("connections", show="shadowed"))) == {"page_shadowing"}
+            assert "page_odd" in rows(page("connections", show="invalid"))
+        with subtests.test("filter"):
+            assert set(rows(page("connections", match="PAGE_A"))) == {"page_a"}
+            assert "No connection matches." in page("connections", match="nothing has this").text
+        with subtests.test("variables apart"):
+            assert set(rows(page("variables", match="page"))) == {"page_variable"}
+        with subtests.test("a check reads what is shown, and says how that ends"):
+            found = rows(page("connections", match="page_", check=True))
+            assert found["page_a"][-1] == "Airflow can use it"
+        with subtests.test("one id explained"):
+            text = page("connection", id="page_shadowing").text
+            assert "Airflow takes it from: <strong>AWS SSM Parameter Store</strong>" in text
+            assert "It reads as URI with conn_type" in text
+            assert "Airflow finds it nowhere" in page("variable", id="page_absent").text
+            assert "Airflow could not use it" in page("connection", id="page_odd").text
+        with subtests.test("health"):
+            text = page("health").text
+            assert "arn:aws:sts::" in text or "arn:aws:iam::" in text
+            assert "cache_ttl" in text
+        with subtests.test("hostile ids are text"):
+            for answer in (page("connection", id=HOSTILE), page("connections", match=HOSTILE)):
+                assert "<script>alert" not in answer.text
+                assert "&lt;script&gt;" in answer.text
+            assert "longer than 512 characters" in page("connection", id=HOSTILE * 10).text
+        with subtests.test("nothing of others runs in it"):
+            policy = page("connections").headers["Content-Security-Policy"]
+            assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self';")
+            assert "frame-ancestors 'self'" in policy
+            assert "unsafe" not in policy
+            assert page("connections").headers["Cache-Control"] == "no-store"
+        with subtests.test("a denied listing is said, and what others hold is listed"):
+            with ssm.fault("denied"):
+                answer = page("connections", fresh=True)
+                explained = page("connection", id="page_a")
+            assert "AWS SSM Parameter Store could not list" in answer.text
+            assert "AccessDenied" in answer.text
+            assert "only_in_env" in rows(answer)
+            assert "AccessDenied" in explained.text
+        with subtests.test("a store that is down is said, and the page stays up"):
+            with ssm.fault("reset"):
+                assert "could not list" in page("connections", fresh=True).text
+                assert "cache_ttl" in page("health").text
+            assert "page_a" in rows(page("connections", fresh=True))
+        with subtests.test("no value, anywhere"):
+            assert answers
+            for answer in answers:
+                assert VALUE not in answer.text, answer.url
+                assert ssm.options()["aws_secret_access_key"] not in answer.text
+            assert VALUE not in server.log
+
+
+@since_airflow_3_1
+@pytest.mark.long
+def test_the_page_of_every_store(home: Airflow, subtests: pytest.Subtests) -> None:
+    """Each rig's store is a member of a chain."""
+    rigs = {name: running(RIGS[name]) for name in STORES}
+    for rig in rigs.values():
+        fill(rig)
+    members = [{"backend": rig.class_path, "kwargs": {**rig.options(), **FEW}} for rig in rigs.values()]
+    with_backend(home, "airflow_providers_secrets.backends.chain.ChainBackend", backends=members)
+    with api_server(home) as server:
+        for position, (name, rig) in enumerate(rigs.items(), 1):
+            title = f"member {position} ({rig.class_path})"
+            with subtests.test("listed", store=name):
+                (found,) = (cells for row, cells in rows(server.page("connections", match="page", fresh=True)).items()
+                            if row.replace("-", "_") == "page_a")  # fmt: skip
+                assert title in (found[0] if position == 1 else found[1])
+            with subtests.test("explained", store=name):
+                text = server.page("connection", id="page_a").text
+                assert f"{title}: {'answers' if position == 1 else 'shadowed'}" in text
+            with subtests.test("denied", store=name):
+                with rig.fault("denied"):
+                    text = server.page("connections", fresh=True).text
+                assert f"{rig.backend_class.store} could not list" in text  # type: ignore[attr-defined]
+            with subtests.test("down", store=name):
+                with rig.fault("reset"):
+                    text = server.page("connections", fresh=True).text
+                assert f"{rig.backend_class.store} could not list" in text  # type: ignore[attr-defined]
+        with subtests.test("health"):
+            text = server.page("health").text
+            for position, rig in enumerate(rigs.values(), 1):
+                assert f"member {position} ({rig.class_path})" in text
+        with subtests.test("no value"):
+            for path in ("connections", "variables", "health"):
+                assert VALUE not in server.page(path).text
+            assert VALUE not in server.log
+
+
+@since_airflow_3_1
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "backend", ("", "airflow.secrets.local_filesystem.LocalFilesystemBackend"), ids=("none", "of-another-package")
+)
+def test_without_a_backend_of_this_package(home: Airflow, backend: str) -> None:
+    home.environment["AIRFLOW_CONN_ONLY_IN_ENV"] = f"http://:{VALUE}@env"
+    with_backend(home, backend)
+    with api_server(home) as server:
+        answer = server.page("connections")
+        assert ("which is of another package" if backend else "no secrets backend") in answer.text
+        assert rows(answer)["only_in_env"][:2] == ["environment", ""]
+        assert server.page("health").status_code == 200
+        explained = server.page("connection", id="only_in_env").text
+        assert ("<strong>environment</strong>" in explained) or backend
+        assert VALUE not in answer.text + explained
+
+
+@since_airflow_3_1
+@pytest.mark.long
+@pytest.mark.skipif(VERSION < (3, 2), reason="Airflow has teams from 3.2 on")
+def test_only_the_callers_team(home: Airflow, ssm: SsmRig) -> None:
+    for conn_id in ("page_of_all", "blue--page_theirs", "red--page_others"):
+        ssm.put(f"/airflow/connections/{conn_id}", URI)
+    with_backend(home, ssm.class_path, **ssm.options())
+    home.environment["AIRFLOW__CORE__MULTI_TEAM"] = "True"
+    created = home.run("teams", "create", "blue")
+    assert created.code == 0, created.everything
+    with api_server(home, {"blue": "op:blue", "root": "admin"}) as server:
+        found = rows(server.page("connections", user="blue", match="page_"))
+        assert {"page_of_all", "page_theirs"} <= set(found)
+        assert "page_others" not in found
+        assert found["page_theirs"][0] == "blue"
+        assert "page_others" in rows(server.page("connections", user="root", match="page_"))
+        assert server.get("connection", user="blue", id="page_others", team="red").status_code == 403
+        assert server.get("connection", user="blue", id="page_theirs", team="blue").status_code == 200
+        assert server.get("connection", user="blue", id="_red___page_others").status_code == 403
+
+
+@since_airflow_3_1
+def test_it_can_be_turned_off(home: Airflow) -> None:
+    run = home.python(
+        "from airflow_providers_secrets.ui.plugin import SecretsPage; print(SecretsPage.external_views)",
+        AIRFLOW__SECRETS__PAGE="False",
+    )
+    assert run.last_line == "[]"
+
+
+@pytest.mark.skipif(VERSION >= (3, 1), reason="Airflow 2")
+def test_older_airflow_says_that_there_is_none(home: Airflow) -> None:
+    run = home.python(
+        """
+        import logging, sys
+        sys.argv = ["airflow", "webserver"]
+        from airflow import plugins_manager
+        plugins_manager.ensure_plugins_loaded()
+        print("LOADED", "secrets_page" in [plugin.name for plugin in plugins_manager.plugins])
+        """
+    )
+    assert run.printed("LOADED") == ["True"], run.everything
+    assert "The page 'Secrets' is not available: it needs Airflow 3.1 or later." in run.everything
+
+
+@since_airflow_3_1
+@pytest.mark.measured
+def test_start_up_grows_by_twenty_milliseconds_at_most(home: Airflow) -> None:
+    run = home.python(
+        """
+        import sys, time
+        import airflow.plugins_manager
+        before, started = set(sys.modules), time.process_time()
+        from airflow_providers_secrets.ui.plugin import SecretsPage
+        print("TOOK", time.process_time() - started)
+        print("LOADED", [name for name in set(sys.modules) - before if name.startswith(("fastapi", "jinja2"))])
+        """
+    )
+    assert float(run.printed("TOOK")[0]) < 0.020 * slowness(), run.everything
+    assert run.printed("LOADED") == ["[]"]
+
+
+@since_airflow_3_1
+@pytest.mark.measured
+def test_five_thousand_names_within_a_second(home: Airflow, ssm: SsmRig) -> None:
+    names = [f"/airflow/connections/many_{number:04}" for number in range(5000)]
+    with_backend(home, ssm.class_path, **ssm.options())
+    with api_server(home) as server, ssm.answering(ssm.page(names, None), listings=True):
+        token = server.token("op")
+        import httpx
+
+        def first_page() -> tuple[float, str]:
+            started = time.monotonic()
+            answer = httpx.get(
+                f"{server.url}/secrets-page/connections", headers={"Authorization": f"Bearer {token}"}, timeout=60
+            )
+            return time.monotonic() - started, answer.text
+
+        server.page("variables")  # what a process imports once
+        took, _ = first_page()
+        assert took < 1.0 * slowness()
+        answer = server.page("connections", page=50)
+        assert "5,000 connections" in answer.text
+        assert "many_4999" in rows(answer)
+        took, text = first_page()
+        assert took < 1.0 * slowness()
+        assert "Page 1 of 50" in text
+
+
+# In a browser.
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        needs.unmet("Chromium is not installed; run: apt-get install chromium")
+    needs.test_module("playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def shot(page: Any, name: str) -> None:
+    """Take the documentation's screenshots where SECRETS_TEST_SCREENSHOTS names a directory."""
+    if directory := os.environ.get("SECRETS_TEST_SCREENSHOTS"):
+        page.screenshot(path=Path(directory) / f"{name}.png")
+
+
+@since_airflow_3_1
+@pytest.mark.long
+def test_in_a_browser(browser: Any, home: Airflow, ssm: SsmRig, subtests: pytest.Subtests) -> None:
+    for conn_id in ("reports_api", "smtp_default", "warehouse"):
+        ssm.put(f"/shop/connections/{conn_id}", URI)
+    ssm.put("/shop/connections/old_ftp", f'{{"password": "{VALUE}"')
+    ssm.put("/shop/connections/test_api", URI)
+    with_backend(
+        home,
+        ssm.class_path,
+        **ssm.options(),
+        **FEW,
+        connections_prefix="/shop/connections",
+        connections_exclude_pattern="test_",
+    )
+    home.environment["AIRFLOW_CONN_WAREHOUSE"] = f"http://:{VALUE}@env"
+    with api_server(home) as server:
+        said: list[str] = []
+
+        def opened(user: str, path: str, **context: Any) -> Any:
+            opened_in = browser.new_context(viewport={"width": 1180, "height": 560}, **context)
+            opened_in.set_default_timeout(60_000)
+            opened_in.add_cookies([{"name": "_token", "value": server.token(user), "url": server.url}])
+            page = opened_in.new_page()
+            page.on("console", lambda message: said.append(message.text))
+            page.goto(f"{server.url}/{path}")
+            return page
+
+        with subtests.test("inside Airflow, from its menu"):
+            page = opened("op", "plugin/secrets")
+            frame = page.frame_locator("iframe")
+            frame.get_by_role("link", name="warehouse").wait_for()
+            shot(page, "page-in-airflow")
+            frame.get_by_label("Id holds").fill("smtp_default")
+            frame.get_by_label("Id holds").press("Enter")
+            frame.get_by_text("1 match.").wait_for()
+            frame.get_by_role("link", name="smtp_default").click()
+            frame.get_by_text("Airflow takes it from").wait_for()
+        with subtests.test("shadowing, by keyboard alone"):
+            page = opened("op", "secrets-page/connections?show=shadowed")
+            page.get_by_text("1 match.").wait_for()
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.className") == "skip"
+            page.get_by_role("link", name="warehouse").focus()
+            page.keyboard.press("Enter")
+            page.get_by_text("which shadows").wait_for()
+            shot(page, "page-explain")
+        with subtests.test("dark, as Airflow is"):
+            page = opened("op", "secrets-page/connections", color_scheme="light")
+            page.evaluate("localStorage.setItem('theme', 'dark')")
+            page.reload()
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert ground == "rgb(17, 19, 24)"
+            page.get_by_role("link", name="smtp_default").wait_for()
+        with subtests.test("a viewer is refused"):
+            page = opened("viewer", "secrets-page/connections")
+            page.get_by_text("You may not see this.").wait_for()
+            assert not page.get_by_text("smtp_default").count()
+        with subtests.test("a denial"):
+            with ssm.fault("denied"):
+                page = opened("op", "secrets-page/connections?fresh=true")
+                page.get_by_role("alert").wait_for()
+                assert "AccessDenied" in page.get_by_role("alert").inner_text()
+                shot(page, "page-denied")
+        with subtests.test("a store that is down"):
+            with ssm.fault("reset"):
+                page = opened("op", "secrets-page/connections?fresh=true")
+                page.get_by_role("alert").wait_for()
+        with subtests.test("health"):
+            page = opened("op", "secrets-page/health")
+            page.get_by_text("cache_ttl").wait_for()
+            shot(page, "page-health")
+        with subtests.test("five thousand names"):
+            names = [f"/shop/connections/many_{number:04}" for number in range(5000)]
+            with ssm.answering(ssm.page(names, None), listings=True):
+                page = opened("op", "secrets-page/connections?fresh=true&match=many")
+                page.get_by_text("Page 1 of 50").wait_for()
+                page.get_by_role("link", name="Next").click()
+                page.get_by_role("link", name="many_0100").wait_for()
+        with subtests.test("the policy blocks nothing of the page's own"):
+            assert not [text for text in said if "Content Security Policy" in text and "secrets-page" in text], said

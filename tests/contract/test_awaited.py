@@ -1,0 +1,198 @@
+"""What the Task SDK awaits: ``aget_connection`` answers as ``get_connection`` does, and blocks no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.lookup.awaiting import MAX_AT_A_TIME
+from tests.rigs import PATIENT, Rig
+from tests.support.lookups import Clock, Waits
+from tests.support.speed import slowness
+
+URI = "postgres://u:p@h:5432/db"
+MANY = 500
+
+
+def put(rig: Rig, conn_id: str) -> str:
+    path = rig.path("connections", conn_id)
+    rig.put(path, URI)
+    return path
+
+
+def at_once(lookup: Coroutine[Any, Any, Any]) -> Any:
+    """What *lookup* returns without ever giving its thread to an event loop."""
+    try:
+        lookup.send(None)
+    except StopIteration as ended:
+        return ended.value
+    lookup.close()
+    return pytest.fail("it waited")
+
+
+def members(backend: Any) -> list[Any]:
+    return [member.backend for member in getattr(backend, "members", ())] or [backend]
+
+
+def flights(backend: Any) -> dict[str, Any]:
+    return {name: flight for one in members(backend) for name, flight in answers_of(one.config)._cache._flights.items()}
+
+
+def test_the_same_connection_and_then_without_a_thread(rig: Rig) -> None:
+    path = put(rig, "awaited")
+    backend = rig.caching()
+    with rig.counted() as calls:
+        awaited = asyncio.run(backend.aget_connection("awaited"))
+        cached = at_once(backend.aget_connection("awaited"))
+    assert calls == [path]
+    expected = rig.caching().get_connection("awaited")
+    assert (awaited.get_uri(), cached.get_uri()) == (expected.get_uri(), expected.get_uri())
+    assert (awaited.conn_id, type(awaited)) == ("awaited", type(expected))
+
+
+def test_an_absence_and_then_without_a_thread(rig: Rig) -> None:
+    backend = rig.caching()
+    with rig.counted() as calls:
+        assert asyncio.run(backend.aget_connection("awaited_absent")) is None
+        assert at_once(backend.aget_connection("awaited_absent")) is None
+    assert calls == [rig.path("connections", "awaited_absent")]
+
+
+def test_what_the_options_keep_from_the_store_is_told_without_a_thread(rig: Rig) -> None:
+    backend = rig.caching(**{rig.prefix_option.format(kind="connections"): None})
+    asyncio.run(backend.aget_connection("any"))
+    with rig.counted() as calls:
+        assert at_once(backend.aget_connection("any")) is None
+    assert calls == []
+
+
+def test_what_has_expired_is_asked_for_again(rig: Rig, clock: Clock) -> None:
+    path = put(rig, "awaited")
+    backend = rig.caching()
+    with rig.counted() as calls:
+        asyncio.run(backend.aget_connection("awaited"))
+        clock.now += 61
+        asyncio.run(backend.aget_connection("awaited"))
+    assert calls == [path, path]
+
+
+@pytest.mark.parametrize("fault", ("denied", "malformed", "reset"))
+def test_the_same_error(rig: Rig, fault: str) -> None:
+    put(rig, "awaited")
+    backend = rig.backend(max_attempts=1)
+    with rig.fault(fault):
+        with pytest.raises(LookupFailed) as expected:
+            backend.get_conn_value("awaited")
+        with pytest.raises(LookupFailed) as raised:
+            asyncio.run(backend.aget_connection("awaited"))
+    assert (type(raised.value), str(raised.value)) == (type(expected.value), str(expected.value))
+
+
+def test_the_policy_is_the_same(rig: Rig) -> None:
+    denial = pytest.importorskip("airflow.sdk.exceptions", reason="Airflow 3 only")
+    if not hasattr(denial, "AirflowSecretsBackendAccessDenied"):
+        pytest.skip("Airflow 3.2.2 and later")
+    backend = rig.backend(max_attempts=1, on_denied="fail")
+    with rig.fault("denied"), pytest.raises(denial.AirflowSecretsBackendAccessDenied):
+        asyncio.run(backend.aget_connection("awaited"))
+
+
+def test_the_deadline_is_the_same(rig: Rig, waits: Waits) -> None:
+    backend = rig.backend(max_attempts=1, timeout=0.5)
+    with rig.fault("hang"), pytest.raises(StoreUnavailable):
+        asyncio.run(backend.aget_connection("awaited"))
+    assert waits.granted
+    assert max(waits.granted) <= 0.5
+
+
+def test_a_cancelled_caller_ends_at_once_and_leaves_no_flight(rig: Rig) -> None:
+    path = put(rig, "awaited")
+    backend = rig.caching()
+    asyncio.run(backend.aget_connection("awaited_warm"))  # whatever a first lookup takes is not what hangs
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def held(_: Any) -> None:
+        arrived.set()
+        assert go_on.wait(PATIENT["timeout"])
+
+    async def scenario() -> str:
+        first = asyncio.create_task(backend.aget_connection("awaited"))
+        assert await asyncio.to_thread(arrived.wait, PATIENT["timeout"])
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert len(flights(backend)) == 1  # it is still asked for
+        second = asyncio.create_task(backend.aget_connection("awaited"))
+        await asyncio.sleep(0)
+        go_on.set()
+        uri: str = (await second).get_uri()
+        return uri
+
+    with rig.counted() as calls, rig.answering(held):
+        assert asyncio.run(scenario())
+    assert calls == [path]
+    assert flights(backend) == {}
+
+
+def test_five_hundred_at_once_make_one_request_for_each_name(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"awaited_{number}" for number in range(20)]
+    paths = [put(rig, name) for name in names]
+    backend = rig.caching()
+    look_up = backend.get_conn_value
+    going_on: set[int] = set()
+    most = 0
+
+    def watched(conn_id: str, team_name: str | None = None) -> str | None:
+        nonlocal most
+        going_on.add(threading.get_ident())
+        most = max(most, len(going_on))
+        try:
+            text: str | None = look_up(conn_id, team_name)
+            return text
+        finally:
+            going_on.discard(threading.get_ident())
+
+    monkeypatch.setattr(backend, "get_conn_value", watched)
+
+    async def scenario() -> list[Any]:
+        return await asyncio.gather(*(backend.aget_connection(names[at % len(names)]) for at in range(MANY)))
+
+    with rig.counted() as calls:
+        found = asyncio.run(scenario())
+    assert [connection.conn_id for connection in found] == [names[at % len(names)] for at in range(MANY)]
+    assert Counter(calls) == Counter(paths)
+    assert 0 < most <= MAX_AT_A_TIME
+
+
+@pytest.mark.measured
+def test_five_hundred_at_once_keep_the_event_loop_for_five_milliseconds_at_most(vault: Rig) -> None:
+    """CPU time of the loop's thread in each single callback: what other threads take meanwhile is not counted."""
+    names = [f"awaited_{number}" for number in range(50)]
+    for name in names:
+        put(vault, name)
+    backend = vault.caching()
+    taken: list[float] = []
+    run = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        started = time.thread_time()
+        run(handle)
+        taken.append(time.thread_time() - started)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(backend.aget_connection(names[at % len(names)]) for at in range(MANY)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(asyncio.Handle, "_run", timed)
+        asyncio.run(scenario())
+        asyncio.run(scenario())
+    assert len(taken) > 2 * MANY
+    assert max(taken) < 0.005 * slowness()
