@@ -20,7 +20,7 @@ from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
 from airflow_providers_secrets.lookup.shared_cache.entries import MAX_ENTRY_BYTES, SharedCache, StoredEntry, pauses
-from airflow_providers_secrets.lookup.shared_cache.redis_address import Address, Client
+from airflow_providers_secrets.lookup.shared_cache.redis_address import Address, Client, pools
 
 clock = time.monotonic
 
@@ -196,9 +196,8 @@ def _measured(client: Client, key: bytes) -> tuple[int, int]:
 
 
 def _disconnected(client: Client) -> None:
-    for one in client.get_nodes() if hasattr(client, "get_nodes") else [client]:
+    for pool in pools(client):
         with contextlib.suppress(Exception):
-            pool = (one if one is client else one.redis_connection).connection_pool
             pool.disconnect()
 
 
@@ -233,8 +232,8 @@ _REASONS: Final = (
         "the user may not do this. Grant it what the documentation names, by ACL SETUSER.",
     ),
     (
-        (exceptions.MovedError,),
-        None,
+        (exceptions.ResponseError,),
+        r"^(MOVED )?\d+ \S*:\d+$",
         "it is a node of a cluster. Write redis+cluster:// or rediss+cluster:// for redis:// or rediss://.",
     ),
     (
