@@ -597,7 +597,7 @@ def test_a_cluster_whose_primary_dies(ssm: SsmRig, clock: Clock, caplog: pytest.
     for node in lost.nodes[1:]:
         fleet.until(
             lambda node=node: (
-                b"cluster_state:ok" in fleet._raw(node, "CLUSTER INFO")
+                b"cluster_state:ok" in fleet.raw(node, "CLUSTER INFO")
                 and any(b"master" in line and f":{lost.nodes[3].port}@".encode() in line for line in fleet._nodes(node))
             ),
             "the replica is elected",

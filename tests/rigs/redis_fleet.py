@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import socket
 import ssl
 import subprocess
@@ -113,8 +114,14 @@ def authority() -> trustme.CA:
 
 
 @functools.cache
+def _tls_directory() -> Path:
+    # Each worker of a run has an authority of its own.
+    return Path(leftovers.directory(f"redis-tls-{os.getpid()}"))
+
+
+@functools.cache
 def ca_file() -> str:
-    path = Path(leftovers.directory("redis-tls")) / "ca.pem"
+    path = _tls_directory() / "ca.pem"
     authority().cert_pem.write_to_path(str(path))
     return str(path)
 
@@ -123,7 +130,7 @@ def ca_file() -> str:
 def certificate(name: str) -> tuple[str, str]:
     """Return the files of a certificate for *name* and of its key."""
     issued = authority().issue_cert(name)
-    directory = Path(leftovers.directory("redis-tls"))
+    directory = _tls_directory()
     chain, key = directory / f"{name}.pem", directory / f"{name}.key"
     issued.cert_chain_pems[0].write_to_path(str(chain))
     issued.private_key_pem.write_to_path(str(key))
@@ -176,11 +183,11 @@ class Cluster:
     def settle(self) -> None:
         """Wait until every node serves every slot."""
         for node in self.nodes:
-            until(lambda node=node: b"cluster_state:ok" in _raw(node, "CLUSTER INFO"), "the cluster serves all slots")
+            until(lambda node=node: b"cluster_state:ok" in raw(node, "CLUSTER INFO"), "the cluster serves all slots")
 
     @staticmethod
     def identifier(node: RedisServer) -> str:
-        return _raw(node, "CLUSTER MYID").decode()
+        return raw(node, "CLUSTER MYID").decode()
 
     @property
     def url(self) -> str:
@@ -197,7 +204,7 @@ class Cluster:
             node.stop()
 
 
-def _raw(node: RedisServer, command: str) -> bytes:
+def raw(node: RedisServer, command: str) -> bytes:
     # A connection of its own: redis-py would parse the answer, in a way that its releases differ in.
     connection = node.client.connection_pool.get_connection(command)
     try:
@@ -210,7 +217,7 @@ def _raw(node: RedisServer, command: str) -> bytes:
 
 
 def _nodes(node: RedisServer) -> list[bytes]:
-    return [line for line in _raw(node, "CLUSTER NODES").splitlines() if b"handshake" not in line]
+    return [line for line in raw(node, "CLUSTER NODES").splitlines() if b"handshake" not in line]
 
 
 def tls_query() -> str:
@@ -228,7 +235,7 @@ class Sentinels:
     PASSWORD = "S3cr3t-of-redis"
     SENTINELS_PASSWORD = "S3cr3t-of-sentinel"
 
-    def __init__(self) -> None:
+    def __init__(self, down_after_ms: int = 500, failover_timeout_ms: int = 2000) -> None:
         login = {"requirepass": self.PASSWORD, "masterauth": self.PASSWORD, "repl-diskless-sync-delay": 0}
         self.primary = RedisServer(**login)
         self.replica = RedisServer(**login, replicaof=["127.0.0.1", self.primary.port])
@@ -238,8 +245,8 @@ class Sentinels:
             **{
                 "sentinel monitor": [self.SERVICE, "127.0.0.1", self.primary.port, 1],
                 "sentinel auth-pass": [self.SERVICE, self.PASSWORD],
-                "sentinel down-after-milliseconds": [self.SERVICE, 500],
-                "sentinel failover-timeout": [self.SERVICE, 2000],
+                "sentinel down-after-milliseconds": [self.SERVICE, down_after_ms],
+                "sentinel failover-timeout": [self.SERVICE, failover_timeout_ms],
             },
         )
         until(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "the replica follows")
