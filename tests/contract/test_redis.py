@@ -39,6 +39,7 @@ from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECT
 from airflow_providers_secrets.lookup.shared_cache.redis_credentials import AwsToken, EntraToken
 from tests.rigs import redis_fleet as fleet
 from tests.rigs.aws import SsmRig
+from tests.rigs.redis import valkey_server
 from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
 from tests.support.sharing import KEY, anew, sharing
 from tests.support.speed import slowness
@@ -85,6 +86,21 @@ def sentinels() -> fleet.Sentinels:
     return fleet.Sentinels()
 
 
+@functools.cache
+def valkey() -> fleet.RedisServer:
+    return fleet.RedisServer(binary=valkey_server())
+
+
+@functools.cache
+def valkey_cluster() -> fleet.Cluster:
+    return fleet.Cluster(binary=valkey_server())
+
+
+@functools.cache
+def valkey_sentinels() -> fleet.Sentinels:
+    return fleet.Sentinels(binary=valkey_server())
+
+
 FORMS = {
     "single": lambda: f"redis://127.0.0.1:{single().port}/3",
     "unix": lambda: f"unix://{socket_server().directory}/redis.sock?db=1",
@@ -93,6 +109,9 @@ FORMS = {
     "cluster": lambda: cluster().url,
     "tls-cluster": lambda: tls_cluster().url,
     "sentinel": lambda: sentinels().url,
+    "valkey": lambda: f"redis://127.0.0.1:{valkey().port}/3",
+    "valkey-cluster": lambda: valkey_cluster().url,
+    "valkey-sentinel": lambda: valkey_sentinels().url,
 }
 
 
@@ -134,7 +153,7 @@ def test_processes_share_answers_on_every_form(ssm: SsmRig, form: str, caplog: p
     assert warned(caplog) == []
 
 
-@pytest.mark.parametrize("form", ["single", "cluster", "sentinel"])
+@pytest.mark.parametrize("form", ["single", "cluster", "sentinel", "valkey", "valkey-cluster", "valkey-sentinel"])
 def test_an_operator_sees_and_clears_our_keys_alone(ssm: SsmRig, form: str) -> None:
     backend = emptied(sharing(ssm, FORMS[form](), shared_cache_prefix="ours[*]:"))
     shared = shared_of(backend)

@@ -48,11 +48,12 @@ def free_port() -> int:
 class RedisServer:
     """One redis-server.
 
+    :param binary: redis-server or valkey-server, where it is not to be the one that all tests run on.
     :param options: as on its command line, ``{"maxmemory": "3mb"}``; what is a list stands for several arguments.
     """
 
-    def __init__(self, *, sentinel: bool = False, tls: bool = False, **options: Any) -> None:
-        binary = redis_server()
+    def __init__(self, *, sentinel: bool = False, tls: bool = False, binary: str | None = None, **options: Any) -> None:
+        binary = binary or redis_server()
         if binary is None:
             needs.unmet("redis-server is not installed; run: apt-get install redis-server")
         self.directory = Path(leftovers.directory("redis")) / f"fleet-{next(_numbers)}-{free_port()}"
@@ -235,12 +236,18 @@ class Sentinels:
     PASSWORD = "S3cr3t-of-redis"
     SENTINELS_PASSWORD = "S3cr3t-of-sentinel"
 
-    def __init__(self, down_after_ms: int = 500, failover_timeout_ms: int = 2000) -> None:
-        login = {"requirepass": self.PASSWORD, "masterauth": self.PASSWORD, "repl-diskless-sync-delay": 0}
+    def __init__(self, down_after_ms: int = 500, failover_timeout_ms: int = 2000, binary: str | None = None) -> None:
+        login: dict[str, Any] = {
+            "requirepass": self.PASSWORD,
+            "masterauth": self.PASSWORD,
+            "repl-diskless-sync-delay": 0,
+        }
+        login["binary"] = binary
         self.primary = RedisServer(**login)
         self.replica = RedisServer(**login, replicaof=["127.0.0.1", self.primary.port])
         self.sentinel = RedisServer(
             sentinel=True,
+            binary=binary,
             requirepass=self.SENTINELS_PASSWORD,
             **{
                 "sentinel monitor": [self.SERVICE, "127.0.0.1", self.primary.port, 1],
