@@ -765,6 +765,31 @@ def test_a_servers_nonsense_never_leaves(
         assert reason in warnings_of_redis(caplog)[0]
 
 
+CLUSTERS_NONSENSE = {
+    "sent in circles": b"-MOVED 5 127.0.0.1:PORT\r\n",
+    "sent to itself": b"-MOVED 5 :PORT\r\n",
+    "sent to nobody": b"-MOVED 5 127.0.0.1:1\r\n",
+    "sent to no port": b"-MOVED 5 127.0.0.1:99999\r\n",
+    "sent to no slot": b"-MOVED S3cr3t 127.0.0.1:PORT\r\n",
+    "sent nowhere": b"-MOVED S3cr3t\r\n",
+    "asked in circles": b"-ASK 5 127.0.0.1:PORT\r\n",
+    "told to try again": b"-TRYAGAIN S3cr3t\r\n",
+    "down": b"-CLUSTERDOWN S3cr3t\r\n",
+    "a list": b"*2\r\n:1\r\n$6\r\nS3cr3t\r\n",
+    "a huge number": b":999999999999999\r\n",
+}
+
+
+@pytest.mark.parametrize("nonsense", CLUSTERS_NONSENSE)
+def test_a_clusters_nonsense_never_leaves(
+    ssm: SsmRig, nonsense: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fleet.answering(CLUSTERS_NONSENSE[nonsense]) as port:
+        Lookups(ssm, sharing(ssm, f"redis+cluster://127.0.0.1:{port}", timeout=60)).go_on(3)
+    assert "S3cr3t" not in "\n".join(warned(caplog))
+    assert len(warnings_of_redis(caplog)) == 1
+
+
 def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:
     shared = shared_of(emptied(sharing(ssm, FORMS["single"]())))
     shared.put("big", "x")

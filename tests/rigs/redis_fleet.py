@@ -274,7 +274,10 @@ class Sentinels:
 
 @contextlib.contextmanager
 def answering(*replies: bytes) -> Iterator[int]:
-    """Run a server that answers each command with the next of *replies*, and the last one ever after."""
+    """Run a server that answers each command with the next of *replies*, and the last one ever after.
+
+    ``PORT`` in a reply stands for the server's own port.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -283,7 +286,8 @@ def answering(*replies: bytes) -> Iterator[int]:
                     threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
 
         def answer(connection: socket.socket) -> None:
-            left = list(replies)
+            own = str(server.getsockname()[1]).encode()
+            left = [reply.replace(b"PORT", own) for reply in replies]
             with contextlib.suppress(OSError), connection:
                 while connection.recv(65536):
                     connection.sendall(left.pop(0) if len(left) > 1 else left[0])

@@ -56,8 +56,8 @@ class Cluster:
         self._complete: Any = None
         self._completing = threading.Lock()
 
-    def getrange(self, key: str, start: int, end: int) -> bytes:
-        """Return a part of the value of *key*."""
+    def getrange(self, key: str, start: int, end: int) -> Any:
+        """Return a part of the value of *key*; whatever a server that makes no sense may send."""
         if self._complete is None and len(self._owners) < REDIRECTIONS:
             try:
                 return self._read(key, start, end)
@@ -65,16 +65,16 @@ class Cluster:
                 raise
             except RedisError:
                 pass  # the complete client finds out what it is
-        return bytes(self._whole().getrange(key, start, end))
+        return self._whole().getrange(key, start, end)
 
-    def _read(self, key: str, start: int, end: int) -> bytes:
+    def _read(self, key: str, start: int, end: int) -> Any:
         slot = key_slot(key.encode())
         if self._entrance is None:
             self._entrance = random.choice(self._entrances)  # noqa: S311  # spreads processes over the nodes
         node = self._owners.get(slot, self._entrance)
         for _ in range(HOPS):
             try:
-                return bytes(node.getrange(key, start, end))
+                return node.getrange(key, start, end)
             except ResponseError as error:
                 moved = _MOVED.fullmatch(str(error))
                 if not moved or (isinstance(error, AskError) and not isinstance(error, MovedError)):
