@@ -34,7 +34,7 @@ from typing import Any, TextIO
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-TTL, TIMEOUT, PAUSE = 2.0, 5.0, 1.0
+TTL, PAUSE = 2.0, 1.0
 SLACK = 1.0  # seconds: of a call to the store, and of threads that wait for a core
 KEY = "c29hay1zb2FrLXNvYWstc29hay1zb2FrLXNvYWstMDE="
 NAMES = 24
@@ -46,7 +46,7 @@ WORKERS, THREADS = 2, 2
 # What looks up.
 
 
-def made(url: str, place: str) -> Any:
+def made(url: str, place: str, timeout: str) -> Any:
     from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
     from airflow_providers_secrets.lookup.shared_cache import redis_server
 
@@ -58,7 +58,7 @@ def made(url: str, place: str) -> Any:
         aws_secret_access_key="soak",
         shared_cache=place,
         shared_cache_key=KEY,
-        timeout=TIMEOUT,
+        timeout=timeout,
         cache_ttl=TTL,
         cache_negative_ttl=TTL / 2,
         max_stale=0,
@@ -108,7 +108,7 @@ def own_output() -> TextIO:
     return output
 
 
-def work(url: str, place: str) -> None:
+def work(*how: str) -> None:
     """Look up in threads and in forked children until standard input ends, and print the tally."""
     out = own_output()
     warnings: list[str] = []
@@ -116,7 +116,7 @@ def work(url: str, place: str) -> None:
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
     handler.setLevel(logging.WARNING)
     logging.getLogger("airflow_providers_secrets").addHandler(handler)
-    backend, ends = made(url, place), threading.Event()
+    backend, ends = made(*how), threading.Event()
     tallies = [Tally() for _ in range(THREADS)]
 
     def loop(tally: Tally) -> None:
@@ -143,9 +143,9 @@ def work(url: str, place: str) -> None:
     out.flush()
 
 
-def probe(url: str, place: str) -> None:
+def probe(*how: str) -> None:
     """Answer each line of standard input with what two new children of this process are told of that name."""
-    out, backend = own_output(), made(url, place)
+    out, backend = own_output(), made(*how)
     for line in sys.stdin:
         name = line.strip()
         values = [forked(partial(backend.get_variable, name)) for _ in range(2)]
@@ -278,9 +278,10 @@ def until(state: Callable[[], Any], what: str) -> Any:
 class Run:
     """Processes that look up over one cache, while it fails over."""
 
-    def __init__(self, url: str, place: str) -> None:
-        self._workers = [started("--worker", url, place) for _ in range(WORKERS)]
-        self._prober = started("--probe", url, place)
+    def __init__(self, url: str, place: str, timeout: float) -> None:
+        self._timeout = timeout
+        self._workers = [started("--worker", url, place, str(timeout)) for _ in range(WORKERS)]
+        self._prober = started("--probe", url, place, str(timeout))
         self._probes = 0
         while not self.is_used():  # until all have started, too
             pass
@@ -323,7 +324,7 @@ class Run:
             f"{count} {ending}" for ending, count in tally.ended.items() if ending.isupper() or ":" in ending
         ]
         slowest = max(tally.seconds)
-        if slowest > TIMEOUT + SLACK:
+        if slowest > self._timeout + SLACK:
             self.problems.append(f"a lookup took {slowest:.1f} s")
         tally.seconds.sort()
         return {
@@ -339,8 +340,9 @@ def main() -> int:
     parser.add_argument("--elections", type=int, default=20)
     parser.add_argument("--deaths", type=int, default=15)
     parser.add_argument("--moves", type=int, default=15)
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--probe", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds that a lookup may take")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker)
@@ -360,13 +362,13 @@ def main() -> int:
     problems: list[str] = []
     try:
         sentinels = redis_fleet.Sentinels(down_after_ms=300, failover_timeout_ms=500)
-        run, how = Run(store.url, sentinels.url), elections(sentinels)
+        run, how = Run(store.url, sentinels.url, arguments.timeout), elections(sentinels)
         for number in range(elected):
             run.fail_over(next(how), f"Sentinel elects, {number + 1}")
         report(f"Sentinel, {elected} elections", run, problems)
         sentinels.stop()
         cluster = redis_fleet.Cluster()
-        run, dying, moving = Run(store.url, cluster.url), deaths(cluster), moves(cluster)
+        run, dying, moving = Run(store.url, cluster.url, arguments.timeout), deaths(cluster), moves(cluster)
         for number in range(max(killed, moved)):
             if number < killed:
                 run.fail_over(next(dying), f"a cluster's primary dies, {number + 1}")
