@@ -167,9 +167,11 @@ def forked(work: Callable[[], Any]) -> Any:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        with os.fdopen(writer, "w") as told:
-            json.dump(work(), told)
-        os._exit(0)
+        try:
+            with os.fdopen(writer, "w") as told:
+                told.write(json.dumps(work()))
+        finally:
+            os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as told:
         said = told.read()
