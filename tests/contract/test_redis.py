@@ -737,6 +737,22 @@ def test_a_slow_server_costs_one_exchange(ssm: SsmRig, clock: Clock, caplog: pyt
     server.stop()
 
 
+@pytest.mark.long
+def test_a_server_that_answers_slowly_leaves_time_for_the_store(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of a lookup's exchanges is in time; all of them together would not be."""
+    stored(ssm, "slowly", "x")
+    with fleet.slowly(single().port, 0.85) as port:
+        backend = sharing(ssm, f"redis://127.0.0.1:{port}?socket_timeout=10", timeout=4, max_stale=0)
+        answered: list[str | None] = []
+        threads = [threading.Thread(target=lambda: answered.append(backend.get_variable("slowly"))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answered == ["x"] * 4
+    assert not [message for message in warned(caplog) if "no answer within" in message]
+
+
 NONSENSE = {
     "loading": (b"-LOADING Redis is loading the dataset in memory\r\n", "still loading its data"),
     "no number": (b"$S3cr3t\r\n", None),

@@ -19,7 +19,13 @@ from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
-from airflow_providers_secrets.lookup.shared_cache.entries import MAX_ENTRY_BYTES, SharedCache, StoredEntry, pauses
+from airflow_providers_secrets.lookup.shared_cache.entries import (
+    MAX_ENTRY_BYTES,
+    SharedCache,
+    StoredEntry,
+    pauses,
+    seconds_for_exchange,
+)
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address, Client, pools
 
 clock = time.monotonic
@@ -97,9 +103,14 @@ class RedisCache(SharedCache):
         now = clock()
         if now < self._left_alone_until or (writes and now < self._unwritten_until):
             return None
-        call = DeadlineCall(lambda _: self._exchanged(exchange), self._longest)
+        left = seconds_for_exchange()
+        if left <= 0:
+            return None
+        call = DeadlineCall(lambda _: self._exchanged(exchange), min(self._longest, left))
         if call.finished() and call.error is None:
             return call.result
+        if call.error is None and left < self._longest:
+            return None  # the lookup's time is over, which says nothing of Redis
         # Whatever came of it, a server's nonsense included: a cache that cannot be used fails no lookup.
         self._leave_alone(call.error, writes=writes)
         return None
