@@ -965,7 +965,7 @@ for number in range(int(sys.argv[2])):
 @pytest.mark.measured
 @pytest.mark.parametrize(
     ("form", "bound"),
-    [("single", 6e-3), ("sentinel", 8e-3), ("cluster", 6e-3), ("tls", 8e-3), ("tls-cluster", 10e-3)],
+    [("single", 6e-3), ("sentinel", 8e-3), ("cluster", 6e-3), ("tls", 10e-3), ("tls-cluster", 12e-3)],
 )
 def test_a_childs_first_lookup_found_in_redis_costs_few_ms(ssm: SsmRig, form: str, bound: float) -> None:
     """Being told where the primary is takes another connection; a TLS handshake takes 2 ms."""
