@@ -45,12 +45,13 @@ class Arm:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def arms(official: str | None, lifetime: float | None) -> list[Arm]:
+def arms(official: str | None, lifetime: float | None, redis: str | None = None) -> list[Arm]:
     """Give the arms of a comparison.
 
     :param official: the interpreter of an environment with the official class; without it that is left out.
     :param lifetime: seconds of ``cache_ttl`` and ``cache_negative_ttl`` in two more arms; else there are the
         defaults alone.
+    :param redis: the URL of a Redis, for two more arms: the fleet's cache alone, and the host's directory before it.
     """
     shared = {"shared_cache": "file://{home}/shared"}
     preload = {**shared, "preload": ["connections", "variables"]}
@@ -61,6 +62,12 @@ def arms(official: str | None, lifetime: float | None) -> list[Arm]:
             Arm("official, use_cache", OFFICIAL, {}, official, {"AIRFLOW__SECRETS__USE_CACHE": "True"}),
         ]
     found += [Arm("ours"), Arm("ours, shared", kwargs=shared), Arm("ours, preload", kwargs=preload)]
+    if redis:
+        prefix = {"shared_cache_prefix": "{home}:"}
+        found += [
+            Arm("ours, Redis", kwargs={"shared_cache": redis, **prefix}),
+            Arm("ours, both", kwargs={"shared_cache": ["file://{home}/shared", redis], **prefix}),
+        ]
     if lifetime:
         long = dict.fromkeys(("cache_ttl", "cache_negative_ttl"), lifetime)
         found += [
@@ -251,6 +258,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", action="append", metavar="ARM", help="this arm; may be given several times")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that the store thinks")
+    parser.add_argument("--redis", metavar="URL", help="two more arms, over this Redis")
     parser.add_argument("--lifetime", type=float, help="seconds: two more arms with caches this long")
     parser.add_argument("--json", type=Path, help="where the figures are written, else beside the program")
 
@@ -260,7 +268,9 @@ def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
     if not importlib.util.find_spec("airflow.sdk"):
         raise SystemExit("The DAG files of the benchmarks need Airflow 3.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
-    compared = [arm for arm in arms(given.official, given.lifetime) if not given.only or arm.label in given.only]
+    compared = [
+        arm for arm in arms(given.official, given.lifetime, given.redis) if not given.only or arm.label in given.only
+    ]
     rounds: list[dict[str, dict[str, float]]] = []
     store = Store(Names.parameters(), given.latency)
     try:

@@ -1,7 +1,7 @@
 """A stand-in for SSM Parameter Store on loopback that counts, light enough not to disturb what is measured.
 
 It answers ``GetParameter`` and ``GetParametersByPath`` in a process of its own, checks no signature, and can be
-told how long to think.
+told how long to think, and to have each value say when it was given.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from typing import Any
@@ -20,11 +21,11 @@ PAGE_SIZE = 10
 class Store:
     """The stand-in, as those see it that started it: a process with an address and counts."""
 
-    def __init__(self, parameters: dict[str, str], latency: float = 0.0) -> None:
+    def __init__(self, parameters: dict[str, str], latency: float = 0.0, *, stamped: bool = False) -> None:
         self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps({"parameters": parameters, "latency": latency}).encode() + b"\n")
+        self._process.stdin.write(json.dumps([parameters, latency, stamped]).encode() + b"\n")
         self._process.stdin.flush()
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
@@ -42,6 +43,7 @@ class Store:
 class _Connection(asyncio.Protocol):
     parameters: dict[str, str]
     latency: float
+    stamped: bool
     counts: Counter[str] = Counter()
 
     def connection_made(self, transport: Any) -> None:
@@ -75,6 +77,8 @@ class _Connection(asyncio.Protocol):
         value = self.parameters.get(asked["Name"])
         if value is None:
             return 400, {"__type": "ParameterNotFound"}
+        if self.stamped:
+            value = f"{value}@{time.time()}"
         return 200, {"Parameter": {"Name": asked["Name"], "Type": "SecureString", "Value": value}}
 
     def GetParametersByPath(self, asked: dict[str, Any]) -> tuple[int, Any]:  # noqa: N802
@@ -91,8 +95,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def _serve() -> None:
-    given = json.loads(sys.stdin.readline())
-    _Connection.parameters, _Connection.latency = given["parameters"], given["latency"]
+    _Connection.parameters, _Connection.latency, _Connection.stamped = json.loads(sys.stdin.readline())
     server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

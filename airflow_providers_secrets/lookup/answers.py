@@ -51,6 +51,9 @@ SHORTEST: Final = 0.01
 REOPENING_PAUSE: Final = 60.0
 """Seconds until the shared cache's place is tried again, where it could not be used."""
 
+LEFT_FOR_OTHERS: Final = 0.05
+"""The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
+
 Ask = Callable[[str, float], str | None]
 
 _FAILURES: Final = {error.__name__: outcome for outcome, error in ERRORS.items()}
@@ -189,16 +192,25 @@ class Answers:
     def _share_or_ask(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
         """Look where other processes may have left it, and ask the store for what they have not."""
         if shared is None:
+            self._refuse(name, None)
             return self._ask_store(name, ask, None, deadline)
+        from airflow_providers_secrets.lookup.shared_cache.entries import exchanges_until  # who shares has loaded it
 
         def counts(said: SharedEntry) -> bool:
             return said.age < self._lifetime(name, said.text) * cache.JITTER[0]
 
-        if entry := self._adopt(name, shared.get(name, counts)):
-            return entry
-        # Half of the time is for another process's call, the other half for one of our own.
-        with shared.flight(name, max(0.0, (deadline - time.monotonic()) / 2), counts):
-            return self._adopt(name, shared.get(name, counts)) or self._ask_store(name, ask, shared, deadline)
+        # Half of the time is for the cache and another process's call, the other half for a call of our own.
+        halfway = (time.monotonic() + deadline) / 2
+        latest = deadline - self.config.timeout * LEFT_FOR_OTHERS
+        with exchanges_until(latest), contextlib.ExitStack() as flight:
+            with exchanges_until(halfway):
+                if entry := self._adopt(name, shared.get(name, counts)):
+                    return entry
+                flight.enter_context(shared.flight(name, max(0.0, halfway - time.monotonic()), counts))
+                if entry := self._adopt(name, shared.get(name, counts)):
+                    return entry
+                self._refuse(name, shared)
+            return self._ask_store(name, ask, shared, deadline)
 
     def _adopt(self, name: str, said: SharedEntry | None) -> Entry | None:
         """Take over what another process wrote, and give it if it still counts.
@@ -220,9 +232,12 @@ class Answers:
         error, code = said.failure
         raise self.access.failure(name, _FAILURES.get(error), code)
 
-    def _ask_store(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+    def _refuse(self, name: str, shared: SharedCache | None) -> None:
+        """Raise the error that stands for a call while the store is known to give no answer."""
         if refusal := self._cache.refusal(name) or self._outage(name, shared):
             raise refusal
+
+    def _ask_store(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
         try:
             text = self._timed_call(ask, name, deadline)
         except LookupFailed as error:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import signal
+import ssl
 import statistics
 import subprocess
 import sys
@@ -21,14 +22,24 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import redis
+import redis.crc
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup import answers, cache
 from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
+from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
 from airflow_providers_secrets.lookup.shared_cache.redis_credentials import AwsToken, EntraToken
 from tests.rigs import redis_fleet as fleet
 from tests.rigs.aws import SsmRig
+from tests.rigs.redis import valkey_server
 from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
 from tests.support.sharing import KEY, anew, sharing
 from tests.support.speed import slowness
@@ -75,6 +86,21 @@ def sentinels() -> fleet.Sentinels:
     return fleet.Sentinels()
 
 
+@functools.cache
+def valkey() -> fleet.RedisServer:
+    return fleet.RedisServer(binary=valkey_server())
+
+
+@functools.cache
+def valkey_cluster() -> fleet.Cluster:
+    return fleet.Cluster(binary=valkey_server())
+
+
+@functools.cache
+def valkey_sentinels() -> fleet.Sentinels:
+    return fleet.Sentinels(binary=valkey_server())
+
+
 FORMS = {
     "single": lambda: f"redis://127.0.0.1:{single().port}/3",
     "unix": lambda: f"unix://{socket_server().directory}/redis.sock?db=1",
@@ -83,6 +109,9 @@ FORMS = {
     "cluster": lambda: cluster().url,
     "tls-cluster": lambda: tls_cluster().url,
     "sentinel": lambda: sentinels().url,
+    "valkey": lambda: f"redis://127.0.0.1:{valkey().port}/3",
+    "valkey-cluster": lambda: valkey_cluster().url,
+    "valkey-sentinel": lambda: valkey_sentinels().url,
 }
 
 
@@ -124,7 +153,7 @@ def test_processes_share_answers_on_every_form(ssm: SsmRig, form: str, caplog: p
     assert warned(caplog) == []
 
 
-@pytest.mark.parametrize("form", ["single", "cluster", "sentinel"])
+@pytest.mark.parametrize("form", ["single", "cluster", "sentinel", "valkey", "valkey-cluster", "valkey-sentinel"])
 def test_an_operator_sees_and_clears_our_keys_alone(ssm: SsmRig, form: str) -> None:
     backend = emptied(sharing(ssm, FORMS[form](), shared_cache_prefix="ours[*]:"))
     shared = shared_of(backend)
@@ -183,6 +212,143 @@ def test_16_processes_ask_once_for_each_of_50_names(ssm: SsmRig, form: str) -> N
             child.join(60)
     assert values == [[f"value {number}" for number in range(25)] + [None] * 25] * 16
     assert len(calls) == 50
+
+
+# What a cluster is asked, and TLS.
+
+
+def times_asked(nodes: list[fleet.RedisServer], command: str) -> int:
+    """Tell how many times *nodes* were sent *command*."""
+    stats = [node.client.info("commandstats") for node in nodes]
+    return sum(int(of.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for of in stats)
+
+
+def test_reading_in_a_cluster_follows_redirections_and_asks_for_no_map(ssm: SsmRig) -> None:
+    nodes = cluster().nodes
+    names = [f"unmapped-{number}" for number in range(12)]
+    backend = emptied(sharing(ssm, FORMS["cluster"]()))
+    for name in names:
+        stored(ssm, name, name)
+        backend.get_variable(name)
+    before = times_asked(nodes, "cluster|slots")
+    with ssm.counted() as calls:
+        for name in names:
+            assert anew(lambda name=name: backend.get_variable(name)) == name
+    assert calls == []
+    assert times_asked(nodes, "cluster|slots") == before
+
+
+def test_a_reader_that_is_sent_elsewhere_too_often_asks_for_the_map(ssm: SsmRig) -> None:
+    nodes = cluster().nodes
+    names = [f"mapped-{number}" for number in range(REDIRECTIONS * 4)]
+    backend = emptied(sharing(ssm, FORMS["cluster"]()))
+    for name in names:
+        backend.get_variable(name)
+    anew(lambda: None)
+    reading = shared_of(backend)
+    maps, sent_elsewhere = times_asked(nodes, "cluster|slots"), times_asked(nodes, "getrange")
+    assert all(reading.get(ssm.path("variables", name)) is not None for name in names)
+    assert times_asked(nodes, "cluster|slots") - maps == 1
+    assert times_asked(nodes, "getrange") - sent_elsewhere <= len(names) + REDIRECTIONS
+
+
+def test_a_key_that_is_just_moving_is_found(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
+    moving = cluster()
+    backend = emptied(sharing(ssm, moving.url, timeout=60))
+    path = stored(ssm, "just-moving", "x")
+    with ssm.counted() as calls:
+        assert backend.get_variable("just-moving") == "x"
+    assert calls == [path]
+    (source, key) = next((node, keys[0]) for node in moving.nodes[:3] if (keys := node.client.keys("*")))
+    target = next(node for node in moving.nodes[:3] if node is not source)
+    slot = redis.crc.key_slot(key)
+    target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", moving.identifier(source))
+    source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", moving.identifier(target))
+    try:
+        source.client.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        for _ in range(4):
+            with ssm.counted() as calls:
+                assert anew(lambda: backend.get_variable("just-moving")) == "x"
+            assert calls == []
+    finally:
+        for node in (target, source, *moving.nodes[:3]):
+            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", moving.identifier(target))
+    assert warned(caplog) == []
+
+
+def test_a_node_that_is_away_is_gone_around(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
+    url = cluster().url.replace("://", "://127.0.0.1:1,")
+    path, backend = stored(ssm, "gone-around", "x"), emptied(sharing(ssm, url, timeout=60))
+    with ssm.counted() as calls:
+        for _ in range(12):
+            assert anew(lambda: backend.get_variable("gone-around")) == "x"
+    assert calls == [path]
+    assert warned(caplog) == []
+
+
+@pytest.mark.parametrize("form", ["tls", "tls-cluster"])
+def test_a_certificate_that_is_renewed_is_read_again(
+    ssm: SsmRig, form: str, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = fleet.client_certificate()
+    place = FORMS[form]()
+    for name, file in files.items():
+        place = place.replace(file, f"{tmp_path}/{name}")
+    right = {name: Path(file).read_bytes() for name, file in files.items()}
+    unknown = trustme.CA().issue_cert("client.test")
+    wrong = {
+        "ssl_certfile": unknown.cert_chain_pems[0].bytes(),
+        "ssl_keyfile": unknown.private_key_pem.bytes(),
+    }
+
+    def renew(content: dict[str, bytes]) -> None:
+        for name, octets in content.items():
+            (tmp_path / f"{name}.new").write_bytes(octets)
+            (tmp_path / f"{name}.new").replace(tmp_path / name)
+
+    renew(right)
+    lookups = Lookups(ssm, emptied(sharing(ssm, place, timeout=60)))
+    assert lookups.are_shared(lookups.go_on(2))
+    renew(wrong)
+    answers.reset_after_fork()
+    lookups.go_on(2)
+    assert len(warnings_of_redis(caplog)) == 1
+    renew(right)
+    clock.now += redis_server.REDIS_PAUSE
+    assert lookups.are_shared(lookups.go_on(2))
+    assert len(warnings_of_redis(caplog)) == 1
+
+
+@pytest.mark.parametrize("form", ["tls", "tls-cluster"])
+def test_certificates_are_read_once_for_all_children(ssm: SsmRig, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system trusts takes longer to read than all the rest of a child's first lookup."""
+    read: list[int] = []
+    create = ssl.create_default_context
+    path, backend = stored(ssm, "read-once", "x"), emptied(sharing(ssm, FORMS[form]()))
+    monkeypatch.setattr(redis_address, "_addresses", {})
+    monkeypatch.setattr(ssl, "create_default_context", lambda: read.append(1) or create())
+    with ssm.counted() as calls:
+        for _ in range(5):
+            assert anew(lambda: backend.get_variable("read-once")) == "x"
+    assert calls == [path]
+    assert read == [1]
+
+
+def test_an_encrypted_key_without_its_password_is_told(
+    ssm: SsmRig, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenSSL by itself would ask for it at the terminal, and wait."""
+    key = load_pem_private_key(Path(fleet.client_certificate()["ssl_keyfile"]).read_bytes(), None)
+    encrypted = tmp_path / "encrypted.pem"
+    encrypted.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"S3cr3t-of-the-key"))
+    )
+    url = FORMS["tls"]().replace(fleet.client_certificate()["ssl_keyfile"], str(encrypted))
+    Lookups(ssm, sharing(ssm, url, timeout=60)).go_on(2)
+    assert len(warnings_of_redis(caplog)) == 1
+    lookups = Lookups(ssm, emptied(sharing(ssm, f"{url}&ssl_password=S3cr3t-of-the-key", timeout=60)))
+    assert lookups.are_shared(lookups.go_on(2))
+    assert "S3cr3t" not in caplog.text
 
 
 # The host's directory before the fleet's Redis.
@@ -450,7 +616,7 @@ def test_a_cluster_whose_primary_dies(ssm: SsmRig, clock: Clock, caplog: pytest.
     for node in lost.nodes[1:]:
         fleet.until(
             lambda node=node: (
-                b"cluster_state:ok" in fleet._raw(node, "CLUSTER INFO")
+                b"cluster_state:ok" in fleet.raw(node, "CLUSTER INFO")
                 and any(b"master" in line and f":{lost.nodes[3].port}@".encode() in line for line in fleet._nodes(node))
             ),
             "the replica is elected",
@@ -571,6 +737,22 @@ def test_a_slow_server_costs_one_exchange(ssm: SsmRig, clock: Clock, caplog: pyt
     server.stop()
 
 
+@pytest.mark.long
+def test_a_server_that_answers_slowly_leaves_time_for_the_store(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of a lookup's exchanges is in time; all of them together would not be."""
+    stored(ssm, "slowly", "x")
+    with fleet.slowly(single().port, 0.85) as port:
+        backend = sharing(ssm, f"redis://127.0.0.1:{port}?socket_timeout=10", timeout=4, max_stale=0)
+        answered: list[str | None] = []
+        threads = [threading.Thread(target=lambda: answered.append(backend.get_variable("slowly"))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answered == ["x"] * 4
+    assert not [message for message in warned(caplog) if "no answer within" in message]
+
+
 NONSENSE = {
     "loading": (b"-LOADING Redis is loading the dataset in memory\r\n", "still loading its data"),
     "no number": (b"$S3cr3t\r\n", None),
@@ -597,6 +779,31 @@ def test_a_servers_nonsense_never_leaves(
     assert len(warnings_of_redis(caplog)) <= 1
     if reason:
         assert reason in warnings_of_redis(caplog)[0]
+
+
+CLUSTERS_NONSENSE = {
+    "sent in circles": b"-MOVED 5 127.0.0.1:PORT\r\n",
+    "sent to itself": b"-MOVED 5 :PORT\r\n",
+    "sent to nobody": b"-MOVED 5 127.0.0.1:1\r\n",
+    "sent to no port": b"-MOVED 5 127.0.0.1:99999\r\n",
+    "sent to no slot": b"-MOVED S3cr3t 127.0.0.1:PORT\r\n",
+    "sent nowhere": b"-MOVED S3cr3t\r\n",
+    "asked in circles": b"-ASK 5 127.0.0.1:PORT\r\n",
+    "told to try again": b"-TRYAGAIN S3cr3t\r\n",
+    "down": b"-CLUSTERDOWN S3cr3t\r\n",
+    "a list": b"*2\r\n:1\r\n$6\r\nS3cr3t\r\n",
+    "a huge number": b":999999999999999\r\n",
+}
+
+
+@pytest.mark.parametrize("nonsense", CLUSTERS_NONSENSE)
+def test_a_clusters_nonsense_never_leaves(
+    ssm: SsmRig, nonsense: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fleet.answering(CLUSTERS_NONSENSE[nonsense]) as port:
+        Lookups(ssm, sharing(ssm, f"redis+cluster://127.0.0.1:{port}", timeout=60)).go_on(3)
+    assert "S3cr3t" not in "\n".join(warned(caplog))
+    assert len(warnings_of_redis(caplog)) == 1
 
 
 def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:
@@ -704,6 +911,14 @@ def test_what_is_wrong_is_told_with_its_cure(
     assert re.search(cure, warning), warning
 
 
+def test_the_host_name_of_a_cluster_is_checked(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with fleet.speaking_tls("another.test", cluster().nodes[0].port) as port:
+        url = f"rediss+cluster://127.0.0.1:{port}?ssl_ca_certs={fleet.ca_file()}"
+        Lookups(ssm, sharing(ssm, url, timeout=60)).go_on(2)
+    (warning,) = warnings_of_redis(caplog)
+    assert "certificate is not trusted" in warning
+
+
 def test_the_host_name_is_checked(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with fleet.speaking_tls("another.test", single().port) as port:
         url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={fleet.ca_file()}"
@@ -748,9 +963,12 @@ for number in range(int(sys.argv[2])):
 
 
 @pytest.mark.measured
-@pytest.mark.parametrize(("form", "bound"), [("single", 6e-3), ("sentinel", 8e-3), ("cluster", 12e-3)])
+@pytest.mark.parametrize(
+    ("form", "bound"),
+    [("single", 6e-3), ("sentinel", 8e-3), ("cluster", 6e-3), ("tls", 10e-3), ("tls-cluster", 12e-3)],
+)
 def test_a_childs_first_lookup_found_in_redis_costs_few_ms(ssm: SsmRig, form: str, bound: float) -> None:
-    """Being told where the primary is takes another connection, or two."""
+    """Being told where the primary is takes another connection; a TLS handshake takes 2 ms."""
     stored(ssm, "of-the-fleet", "x")
     emptied(sharing(ssm, FORMS[form]()))
     options = {**ssm.options(), "shared_cache": FORMS[form](), "shared_cache_key": KEY}

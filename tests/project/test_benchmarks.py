@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import airflow_providers_secrets
+from tests.rigs.redis import redis_url
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,27 @@ def test_dag_processor_reads_in_bulk(tmp_path: Path) -> None:
     assert found["times"] >= 8
     # 9 connections and 21 variables, ten a page. One by one it would be 15 for each parse.
     assert found["requests"] == found["pages"] == 4
+
+
+@pytest.mark.long
+def test_redis_fails_over() -> None:
+    """Fifty times is for a quiet machine."""
+    redis_url()
+    run = _run("redis_failover.py", "--elections", "1", "--deaths", "1", "--moves", "2", "--timeout", "40")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "problems: none" in run.stdout
+
+
+@pytest.mark.long
+def test_one_redis_under_a_fleet(tmp_path: Path) -> None:
+    redis_url()
+    figures = tmp_path / "figures.json"
+    run = _run("redis_load.py", "--quick", "--json", str(figures))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert [(one["tls"], one["missed"], one["hits/s"] > 0) for one in json.loads(figures.read_text())] == [
+        (False, 0, True),
+        (True, 0, True),
+    ]
 
 
 def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

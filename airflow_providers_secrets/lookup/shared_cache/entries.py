@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -10,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +28,27 @@ SKEW: Final = 2.0
 
 MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
 """The largest entry, sealed; a larger answer is not shared, and a larger entry is not read."""
+
+
+_exchanges_until: ContextVar[float] = ContextVar("exchanges_until", default=float("inf"))
+
+
+@contextlib.contextmanager
+def exchanges_until(moment: float) -> Iterator[None]:
+    """Have no exchange with a server last beyond *moment* (``time.monotonic``), in this thread and meanwhile.
+
+    Each is short by itself; seven of them with a slow server are not.
+    """
+    before = _exchanges_until.set(moment)
+    try:
+        yield
+    finally:
+        _exchanges_until.reset(before)
+
+
+def seconds_for_exchange() -> float:
+    """Return how long an exchange may last, as :func:`exchanges_until` says; 0 or less for not at all."""
+    return _exchanges_until.get() - time.monotonic()
 
 
 class SharedEntry(NamedTuple):

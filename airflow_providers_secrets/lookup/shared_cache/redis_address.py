@@ -11,6 +11,7 @@ Whatever redis-py takes as a query parameter is taken in each.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -26,9 +27,12 @@ from redis.cluster import RedisCluster
 from redis.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
+from redis.sentinel import SentinelManagedSSLConnection
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
+from airflow_providers_secrets.lookup.shared_cache.redis_cluster import Cluster
+from airflow_providers_secrets.lookup.shared_cache.redis_tls import Tls
 
 # Without types in redis-py.
 ClusterNode: Any = redis.cluster.ClusterNode
@@ -60,8 +64,8 @@ _COMMANDS: Final[Mapping[str, Any]] = {
 """Where the keys of our commands are."""
 
 
-class Cluster(RedisCluster):
-    """A cluster's client that does not have the server describe its 240 commands to each process first."""
+class CompleteCluster(RedisCluster):
+    """redis-py's client of a cluster that does not have the server describe its 240 commands to each process first."""
 
     def command(self, **_: Any) -> Any:
         """Return what is known of the commands that are sent from here."""
@@ -107,6 +111,7 @@ class Address:
         if redis_credentials.is_slow(self.credentials):
             self.longest += LOGIN_SECONDS
         self._spare: Client | None = None
+        self._tls: Tls | None = None
         self._try_out()
 
     def __repr__(self) -> str:
@@ -146,15 +151,17 @@ class Address:
         """See now, without a socket, what redis-py would refuse with the first connection."""
         unknown: str | None = None
         try:
-            self._pool(Retry(NoBackoff(), 0)).make_connection()
+            connection: Any = self._pool(self._first_host(), Retry(NoBackoff(), 0)).make_connection()
         except Exception as error:  # noqa: BLE001  # it may hold a value
             named = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             unknown = f"parameter {quoted(named[1])}" if named else f"a parameter ({type(error).__name__})"
         if unknown:
             raise ConfigurationError(f"Option 'shared_cache': redis-py does not take {unknown}. Leave it out.")
+        if self.kwargs.get("ssl") and not (connection.ssl_validate_ocsp or connection.ssl_validate_ocsp_stapled):
+            self._tls = Tls(connection)
 
     def client(self) -> Client:
-        """Return a new client. A cluster's asks for the nodes at once, others connect with the first command."""
+        """Return a new client, which connects with the first command."""
         # What load() made is used once: it holds no socket until then, so that a forked child may have it too.
         spare, self._spare = self._spare, None
         return spare or self._made()
@@ -163,39 +170,65 @@ class Address:
         # One more attempt, on a new connection, with credentials that are read anew: the server may have been replaced.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         if self.mode == "cluster":
-            nodes = [ClusterNode(host, port) for host, port in self._hosts]
-            # Answers are worth having while a part of the slots is not served.
-            serving = {"startup_nodes": nodes, "require_full_coverage": False, "reinitialize_steps": 1, "retry": retry}
-            return Cluster(**{**serving, **_ATTEMPTS, **self.kwargs})
+            return Cluster([self._node(*host) for host in self._hosts], self._node, lambda: self._complete(retry))
         if self.mode == "sentinel":
-            without = ("db", "username", "password", "credential_provider")
-            sentinel_kwargs = {name: value for name, value in self.kwargs.items() if name not in without}
-            sentinel = Sentinel(
-                self._hosts,
-                sentinel_kwargs={**sentinel_kwargs, **self._sentinel, "retry": Retry(NoBackoff(), 0)},
-                **self.kwargs,
-            )
-            return sentinel.master_for(self._service, retry=retry)
-        return redis.Redis(connection_pool=self._pool(retry))
+            return self._sentinels().master_for(self._service, retry=retry, **self._connecting(of_sentinel=True))
+        return redis.Redis(connection_pool=self._pool(self._first_host(), retry))
 
-    def _pool(self, retry: Retry) -> ConnectionPool:
-        kwargs = {**self.kwargs, "retry": retry}
-        if kwargs.pop("ssl", False):
-            kwargs["connection_class"] = SSLConnection
-        if "path" in kwargs:
+    def _node(self, host: str, port: int) -> Client:
+        return redis.Redis(connection_pool=self._pool((host, port), Retry(NoBackoff(), 0)))
+
+    def _complete(self, retry: Retry) -> Client:
+        # Answers are worth having while a part of the slots is not served.
+        serving = {"require_full_coverage": False, "reinitialize_steps": 1, "retry": retry, **_ATTEMPTS}
+        first, *others = self._hosts
+        nodes = [ClusterNode(host, port) for host, port in others]
+        # With a URL, and in no other way, a class of connections is taken.
+        return CompleteCluster(url=_url(*first), startup_nodes=nodes, **{**serving, **self._connecting()})
+
+    def _sentinels(self) -> Any:
+        without = ("db", "username", "password", "credential_provider")
+        connecting = {name: value for name, value in self._connecting().items() if name not in without}
+        connecting |= {**self._sentinel, "retry": Retry(NoBackoff(), 0)}
+        sentinel = Sentinel([])
+        # Given as addresses, each would be connected to by redis-py's own class.
+        sentinel.sentinels = [
+            redis.Redis(connection_pool=ConnectionPool(**{**connecting, "host": host, "port": port}))
+            for host, port in self._hosts
+        ]
+        return sentinel
+
+    def _connecting(self, *, of_sentinel: bool = False) -> dict[str, Any]:
+        """Return the parameters of connections, their class among them."""
+        kwargs = dict(self.kwargs)
+        encrypted = kwargs.pop("ssl", False)
+        if encrypted and self._tls:
+            kwargs["connection_class"] = self._tls.connection_class(of_sentinel=of_sentinel)
+        elif encrypted:
+            kwargs["connection_class"] = SentinelManagedSSLConnection if of_sentinel else SSLConnection
+        elif "path" in kwargs:
             kwargs["connection_class"] = UnixDomainSocketConnection
-        else:
-            kwargs["host"], kwargs["port"] = self._hosts[0]
+        return kwargs
+
+    def _first_host(self) -> tuple[str, int] | None:
+        return self._hosts[0] if self._hosts else None
+
+    def _pool(self, host: tuple[str, int] | None, retry: Retry) -> ConnectionPool:
+        kwargs = {**self._connecting(), "retry": retry}
+        if host and "path" not in kwargs:
+            kwargs["host"], kwargs["port"] = host
         return ConnectionPool(**kwargs)
 
     def load(self) -> None:
-        """Import what the first connection will need.
+        """Import what the first connection will need, read the certificates, and make a client that is not connected.
 
         :raises MissingDependencyError: naming the extra.
         """
         redis_credentials.load(self.credentials)
-        if self.mode != "cluster":
-            self._spare = self._spare or self._made()
+        if self._tls:
+            with contextlib.suppress(OSError, ValueError):  # the first connection says it
+                self._tls.load()
+        self._spare = self._spare or self._made()
 
 
 _addresses: dict[str, Address] = {}
@@ -208,6 +241,15 @@ def address_of(url: str, credentials: Mapping[str, str] | None) -> Address:
     if address is None:
         address = _addresses.setdefault(key, Address(url, credentials))
     return address
+
+
+def _url(host: str, port: int) -> str:
+    return f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}"
+
+
+def pools(client: Client) -> list[Any]:
+    """Return the pools of the connections that *client* has by now."""
+    return client.pools() if isinstance(client, Cluster) else [client.connection_pool]
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:

@@ -19,8 +19,14 @@ from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
-from airflow_providers_secrets.lookup.shared_cache.entries import MAX_ENTRY_BYTES, SharedCache, StoredEntry, pauses
-from airflow_providers_secrets.lookup.shared_cache.redis_address import Address, Client
+from airflow_providers_secrets.lookup.shared_cache.entries import (
+    MAX_ENTRY_BYTES,
+    SharedCache,
+    StoredEntry,
+    pauses,
+    seconds_for_exchange,
+)
+from airflow_providers_secrets.lookup.shared_cache.redis_address import Address, Client, pools
 
 clock = time.monotonic
 
@@ -97,9 +103,14 @@ class RedisCache(SharedCache):
         now = clock()
         if now < self._left_alone_until or (writes and now < self._unwritten_until):
             return None
-        call = DeadlineCall(lambda _: self._exchanged(exchange), self._longest)
+        left = seconds_for_exchange()
+        if left <= 0:
+            return None
+        call = DeadlineCall(lambda _: self._exchanged(exchange), min(self._longest, left))
         if call.finished() and call.error is None:
             return call.result
+        if call.error is None and left < self._longest:
+            return None  # the lookup's time is over, which says nothing of Redis
         # Whatever came of it, a server's nonsense included: a cache that cannot be used fails no lookup.
         self._leave_alone(call.error, writes=writes)
         return None
@@ -196,9 +207,8 @@ def _measured(client: Client, key: bytes) -> tuple[int, int]:
 
 
 def _disconnected(client: Client) -> None:
-    for one in client.get_nodes() if hasattr(client, "get_nodes") else [client]:
+    for pool in pools(client):
         with contextlib.suppress(Exception):
-            pool = (one if one is client else one.redis_connection).connection_pool
             pool.disconnect()
 
 
@@ -233,8 +243,8 @@ _REASONS: Final = (
         "the user may not do this. Grant it what the documentation names, by ACL SETUSER.",
     ),
     (
-        (exceptions.MovedError,),
-        None,
+        (exceptions.ResponseError,),
+        r"^(MOVED )?\d+ \S*:\d+$",
         "it is a node of a cluster. Write redis+cluster:// or rediss+cluster:// for redis:// or rediss://.",
     ),
     (
