@@ -100,6 +100,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "vault": ("stores/vault/",),
     "google": ("stores/google/",),
     "azure": ("stores/azure/",),
+    "kubernetes": ("stores/kubernetes/",),
     "command": ("cli/",),
     "lookup": ("",),
 }

@@ -33,16 +33,18 @@ RIGS = {
     "azure": "tests.rigs.azure:AzureRig",
     "google-grpc": "tests.rigs.google:GoogleGrpcRig",
     "google-rest": "tests.rigs.google:GoogleRestRig",
+    "kubernetes": "tests.rigs.kubernetes:KubernetesRig",
 }
 """Every rig by its name. Its module is imported when a test asks for it."""
 
 EMULATORS = {
     "SECRETS_TEST_LOCALGCP": ("google-localgcp", "tests.rigs.google:LocalGcpRig"),
     "SECRETS_TEST_LOWKEY_VAULT": ("azure-lowkey-vault", "tests.rigs.azure:LowkeyVaultRig"),
+    "SECRETS_TEST_KUBERNETES": ("kubernetes-api-server", "tests.rigs.kubernetes:RealKubernetesRig"),
 }
 """Rigs on servers by others that no package index brings: those run that a variable names (docs/development.md)."""
 
-CHAINS = {f"chain-of-{name}": f"tests.rigs.chain:{path.rpartition(':')[2]}" for name, path in RIGS.items()}
+CHAINS = {f"chain-of-{name}": f"tests.rigs.chain:{path.replace(':', '/')}" for name, path in RIGS.items()}
 """The same rigs with their backend as a chain's only member: a chain must change nothing."""
 
 STORES = tuple(RIGS)
@@ -146,6 +148,11 @@ def vault() -> Rig:
 @pytest.fixture
 def azure() -> Rig:
     return running(RIGS["azure"])
+
+
+@pytest.fixture
+def kubernetes() -> Rig:
+    return running(RIGS["kubernetes"])
 
 
 @pytest.fixture(params=("google-grpc", "google-rest"))
