@@ -42,7 +42,9 @@ def test_dag_processor_reads_in_bulk(tmp_path: Path) -> None:
     assert found["requests"] == found["pages"] == 4
 
 
-@pytest.mark.parametrize("store", ["ssm", "vault", "azure", "google-rest"])
+@pytest.mark.parametrize(
+    "store", ["ssm", *(pytest.param(store, marks=pytest.mark.long) for store in ("vault", "azure", "google-rest"))]
+)
 def test_requests_are_as_many_as_the_figures_say(tmp_path: Path, store: str) -> None:
     """One for 100 lookups of a name, one for each child, and one for all children that share; whatever the machine."""
     figures = _run("bench.py", "--ours-alone", "--parts", "requests", "--stores", store, "--out", str(tmp_path))
