@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -32,7 +34,7 @@ from benchmarks.setups import ROOT, SETUPS, Setup, chosen
 COLUMNS = ("child", "after", "idle", "bill", "pod", "none", "MB")
 
 PROGRAM = """
-import json, os, resource, sys, time, types
+import json, os, resource, signal, sys, time, types
 import airflow.configuration, airflow.models, airflow.secrets.base_secrets
 begun = time.process_time()
 {make}
@@ -41,6 +43,9 @@ def in_a_child(work):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        # A child that hangs in C, where no Python handler runs, is ended all the same.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm({longest})
         os.close(reader)
         os.write(writer, json.dumps(work()).encode())
         os._exit(0)
@@ -48,6 +53,8 @@ def in_a_child(work):
     with os.fdopen(reader) as told:
         result = json.loads(told.read() or "null")
     _, status, used = os.wait4(child, 0)
+    if status == signal.SIGALRM:
+        return float("nan"), float("nan")
     assert status == 0, status
     return result, (used.ru_utime + used.ru_stime) * 1000
 
@@ -82,6 +89,8 @@ else:
     figures["after"] = in_a_child(look_up)[0]
 print("\\n" + json.dumps(figures))
 """
+LONGEST = 30
+"""Seconds after which a child counts as hanging; half a second is usual on a busy machine."""
 MODES = ("idle parent", "pod", "none", "busy parent")
 NONE = "class backend:\n    get_variable = staticmethod({'x': '1'}.get)\n"
 
@@ -91,7 +100,7 @@ def run(make: str, python: str, environment: dict[str, str]) -> dict[str, float]
     figures: dict[str, float] = {}
     for mode in MODES:
         done = subprocess.run(
-            [python, "-W", "ignore", "-c", PROGRAM.format(make=make, mode=mode)],
+            [python, "-W", "ignore", "-c", PROGRAM.format(make=make, mode=mode, longest=LONGEST)],
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT), **environment},
             capture_output=True,
             text=True,
@@ -104,22 +113,31 @@ def run(make: str, python: str, environment: dict[str, str]) -> dict[str, float]
     return figures
 
 
-def compare(setup: Setup, official: str | None, runs: int) -> dict[str, dict[str, float]]:
-    """Print and return the medians of each arm, and ours to the official class, pair by pair."""
+def measure(setup: Setup, official: str | None, runs: int) -> list[dict[str, dict[str, float]]]:
+    """Return the figures of each arm in each round, which take turns; those of a child that hung are not numbers."""
     arms = {"no backend": (NONE, sys.executable), "ours": (setup.ours, sys.executable)}
     if official:
         arms["official"] = (setup.official, official)
-    rounds = [
+    return [
         {label: run(make, python, setup.environment) for label, (make, python) in arms.items()} for _ in range(runs + 1)
     ][1:]  # the first writes bytecode and fills the file cache
-    found = {
-        label: {column: statistics.median(one[label][column] for one in rounds) for column in COLUMNS} for label in arms
-    }
+
+
+def median(figures: Iterable[float]) -> float:
+    """Return the median of what are numbers."""
+    numbers = [figure for figure in figures if not math.isnan(figure)]
+    return statistics.median(numbers) if numbers else math.nan
+
+
+def compare(setup: Setup, official: str | None, runs: int) -> dict[str, dict[str, float]]:
+    """Print and return the medians of each arm, and ours to the official class, pair by pair."""
+    rounds = measure(setup, official, runs)
+    found = {label: {column: median(one[label][column] for one in rounds) for column in COLUMNS} for label in rounds[0]}
     if official:
         found["ours / official"] = {
             # A child of the official class goes on with its parent's client, which has answered one child with another
             # one's secret: what ours is held against is the official class's first lookup.
-            column: statistics.median(
+            column: median(
                 one["ours"][column] / one["official"]["child" if column == "after" else column] for one in rounds
             )
             for column in COLUMNS
@@ -128,6 +146,9 @@ def compare(setup: Setup, official: str | None, runs: int) -> dict[str, dict[str
     print(" " * 18 + "".join(f"{column:>9}" for column in COLUMNS))
     for label, figures in found.items():
         print(f"  {label:<16}" + "".join(f"{figures[column]:9.2f}" for column in COLUMNS), flush=True)
+    for label in rounds[0]:
+        if hung := sum(math.isnan(figure) for one in rounds for figure in one[label].values()):
+            print(f"  {label}: {hung} figures left out, of children that hung for {LONGEST} s")
     return found
 
 

@@ -47,14 +47,19 @@ class Contender:
         return float(json.loads(done.stdout.splitlines()[-1]))
 
 
+def measure(contenders: list[Contender], runs: int) -> list[dict[str, float]]:
+    """Return the CPU ms of each contender in each round; they take turns."""
+    for contender in contenders:
+        contender.run()  # writes bytecode, fills the file cache
+    return [{contender.label: contender.run() for contender in contenders} for _ in range(runs)]
+
+
 def compare(title: str, contenders: list[Contender], runs: int) -> dict[str, float]:
     """Print the medians, and the median of the pairwise ratios of the first contender to each other one.
 
     :return: those ratios by label.
     """
-    for contender in contenders:
-        contender.run()  # writes bytecode, fills the file cache
-    rounds = [[contender.run() for contender in contenders] for _ in range(runs)]
+    rounds = [list(one.values()) for one in measure(contenders, runs)]
     print(f"{title}: CPU ms, {runs} interleaved runs, Python {sys.version.split()[0]}")
     ratios = {}
     for position, contender in enumerate(contenders):

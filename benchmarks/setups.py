@@ -21,6 +21,7 @@ class Setup:
     :param official: code that makes the official ``backend``.
     :param plain: code that makes ``look_up``, a function without parameters, of the SDK alone.
     :param environment: what all of them find in the environment.
+    :param calls: how many reads the server has been asked for so far.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Setup:
     official: str
     plain: str
     environment: dict[str, str] = field(default_factory=dict)
+    calls: Callable[[], int] = lambda: 0
 
 
 def aws(service: str) -> Setup:
@@ -53,6 +55,7 @@ def aws(service: str) -> Setup:
             "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
             "AWS_DEFAULT_REGION": REGION,
         },
+        calls=lambda: len(rig.calls),
     )
 
 
@@ -73,6 +76,7 @@ def vault() -> Setup:
         f"    client.auth.approle.login(role_id={options['role_id']!r}, secret_id={options['secret_id']!r})\n"
         "    read = client.secrets.kv.v2.read_secret_version\n"
         "    return read(path='variables/x', raise_on_deleted_version=True)['data']['data']['value']",
+        calls=lambda: len(rig.calls),
     )
 
 
@@ -101,6 +105,7 @@ def azure() -> Setup:
         f"    client = SecretClient({options['vault_url']!r}, credential)\n"
         "    return client.get_secret('airflow-variables-x').value",
         dict(rig.cloud.environment),
+        calls=lambda: len(rig.calls),
     )
 
 
@@ -142,6 +147,7 @@ def google(transport: str) -> Setup:
             "HTTPS_PROXY": for_rest.url,
             "REQUESTS_CA_BUNDLE": bundle,
         },
+        calls=lambda: len(rig.calls),
     )
 
 

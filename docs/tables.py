@@ -100,6 +100,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "vault": ("stores/vault/",),
     "google": ("stores/google/",),
     "azure": ("stores/azure/",),
+    "kubernetes": ("stores/kubernetes/",),
     "command": ("cli/",),
     "lookup": ("",),
 }
@@ -111,6 +112,7 @@ def messages(group: str) -> str:
     found = {
         text: None
         for path in sorted(PACKAGE.rglob("*.py"))
+        if "testing" not in path.relative_to(PACKAGE).parts  # which speaks to developers of stores
         if group_of(path.relative_to(PACKAGE).as_posix()) == group
         for text in in_module(path)
     }

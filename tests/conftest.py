@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,10 +22,9 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["TMPDIR"] = tempfile.tempdir = leftovers.directory()
 os.environ["AIRFLOW_HOME"] = leftovers.directory("airflow-home")
 
-from airflow_providers_secrets.lookup import access, answers, cache, forks, notices  # noqa: E402
-from airflow_providers_secrets.lookup.deadline import DeadlineCall, end_idle_threads  # noqa: E402
 from tests.rigs import Rig, running  # noqa: E402
-from tests.support.lookups import Clock, Waits  # noqa: E402
+
+pytest_plugins = ["airflow_providers_secrets.testing.plugin"]
 
 RIGS = {
     "ssm-moto": "tests.rigs.aws:SsmRig",
@@ -36,16 +33,18 @@ RIGS = {
     "azure": "tests.rigs.azure:AzureRig",
     "google-grpc": "tests.rigs.google:GoogleGrpcRig",
     "google-rest": "tests.rigs.google:GoogleRestRig",
+    "kubernetes": "tests.rigs.kubernetes:KubernetesRig",
 }
 """Every rig by its name. Its module is imported when a test asks for it."""
 
 EMULATORS = {
     "SECRETS_TEST_LOCALGCP": ("google-localgcp", "tests.rigs.google:LocalGcpRig"),
     "SECRETS_TEST_LOWKEY_VAULT": ("azure-lowkey-vault", "tests.rigs.azure:LowkeyVaultRig"),
+    "SECRETS_TEST_KUBERNETES": ("kubernetes-api-server", "tests.rigs.kubernetes:RealKubernetesRig"),
 }
 """Rigs on servers by others that no package index brings: those run that a variable names (docs/development.md)."""
 
-CHAINS = {f"chain-of-{name}": f"tests.rigs.chain:{path.rpartition(':')[2]}" for name, path in RIGS.items()}
+CHAINS = {f"chain-of-{name}": f"tests.rigs.chain:{path.replace(':', '/')}" for name, path in RIGS.items()}
 """The same rigs with their backend as a chain's only member: a chain must change nothing."""
 
 STORES = tuple(RIGS)
@@ -151,52 +150,11 @@ def azure() -> Rig:
     return running(RIGS["azure"])
 
 
+@pytest.fixture
+def kubernetes() -> Rig:
+    return running(RIGS["kubernetes"])
+
+
 @pytest.fixture(params=("google-grpc", "google-rest"))
 def google(request: pytest.FixtureRequest) -> Rig:
     return running(RIGS[request.param])
-
-
-@pytest.fixture(autouse=True)
-def process_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No client, no idle thread and no memory of warnings from another test."""
-    end_idle_threads()
-    forks.let_threads_end()
-    answers.reset_after_fork()
-    notices._warned.clear()
-    # Airflow's logging set-up may have ended propagation to pytest's handler.
-    monkeypatch.setattr(logging.getLogger("airflow_providers_secrets"), "propagate", True)
-    yield
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which answers in memory expire."""
-    clock = Clock()
-    monkeypatch.setattr(cache, "clock", clock)
-    return clock
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    """The seconds that each call to the store was given, of which a test may cut some short."""
-    waits = Waits()
-
-    class Watched(DeadlineCall[Any]):
-        def __init__(self, work: Callable[..., Any], seconds: float, *call_backs: Any) -> None:
-            waits.granted.append(seconds)
-            super().__init__(work, waits.shortened(seconds), *call_backs)
-
-        def finished(self) -> bool:
-            waits.on_wait()
-            return super().finished()
-
-    monkeypatch.setattr(access, "DeadlineCall", Watched)
-    return waits
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds of each pause before another attempt, none of which is sat out."""
-    made: list[float] = []
-    monkeypatch.setattr(access, "sleep_using_event", lambda _: made.append)
-    return made

@@ -34,6 +34,7 @@ SHORT_NAMES: Final = {
     "hashicorp_vault": f"{_OURS}.hashicorp_vault.VaultBackend",
     "gcp_secret_manager": f"{_OURS}.gcp_secret_manager.CloudSecretManagerBackend",
     "azure_key_vault": f"{_OURS}.azure_key_vault.AzureKeyVaultBackend",
+    "kubernetes_secrets": f"{_OURS}.kubernetes_secrets.KubernetesSecretsBackend",
     "env": _ENVIRONMENT,
     "file": _LOCAL_FILES,
 }

@@ -158,8 +158,10 @@ class SecretLookupMixin:
 
     store: ClassVar[str]
     """The store in words, for messages."""
+    stores: ClassVar[str] = "airflow_providers_secrets.stores"
+    """The package that has the store; another package says its own."""
     store_class: ClassVar[str]
-    """The class that speaks to it, as ``module:Class`` below ``airflow_providers_secrets.stores``. Imported late."""
+    """The class that speaks to it, as ``module:Class`` below :attr:`stores`. Imported late."""
     own_options: ClassVar[tuple[Option, ...]] = ()
     """The options of this store, beyond the prefixes and the common ones; one of a common one's name replaces that."""
     default_prefixes: ClassVar[Mapping[Kind, str]]
@@ -241,7 +243,7 @@ class SecretLookupMixin:
         self._config = StoreConfig(
             self.store,
             type(self).__module__.rpartition(".")[2],
-            self.store_class,
+            f"{self.stores}.{self.store_class}",
             {option.name: self.options[option.name] for option in declared if option.identifies_client},
             options.fingerprint(type(self), declared, self.options),
             options.fingerprint(

@@ -25,6 +25,7 @@ LARGEST: Final = {
     "hashicorp_vault": 1024 * 1024,
     "gcp_secret_manager": 65536,
     "azure_key_vault": 25_000,
+    "kubernetes_secrets": 1024 * 1024,
 }
 """The most bytes of a value, by the backend's module. (SSM takes 8192 in the advanced tier.)"""
 

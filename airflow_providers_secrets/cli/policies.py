@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
+
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup.plan import KINDS, Kind
 
@@ -32,7 +34,7 @@ ROLE: Final = "airflow-secrets"
 class Policy:
     """A policy in the vendor's own form.
 
-    :param form: what :attr:`text` is: ``json``, ``hcl``, ``sh``.
+    :param form: what :attr:`text` is: ``json``, ``hcl``, ``yaml``.
     :param text: the policy.
     :param commands: shell commands that put it in force.
     :param terraform: the same as Terraform.
@@ -365,10 +367,59 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     return Policy("json", text, commands, terraform, (whole, single))
 
 
+# Kubernetes.
+
+RBAC: Final = "rbac.authorization.k8s.io"
+
+
+def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+    # What has a label is found by a listing; without a label it is read by its own name.
+    by_label = any("=" in start for start in scope.starts)
+    verbs = [
+        *(["get"] if any("=" not in start for start in scope.starts) else []),
+        *(["list"] if by_label or scope.listed else []),
+        *(["create", "patch"] if "write" in wanted.acts else []),
+        *(["delete"] if "delete" in wanted.acts else []),
+    ]
+    namespace = str(backend.options["namespace"] or "<namespace>")
+    metadata = {"name": ROLE, "namespace": namespace}
+    role = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "Role",
+        "metadata": metadata,
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": verbs}],
+    }
+    binding = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": ROLE},
+        "subjects": [{"kind": "ServiceAccount", "name": wanted.principal, "namespace": namespace}],
+    }
+    text = yaml.safe_dump_all([role, binding], sort_keys=False)
+    given = f'  metadata {{\n    name      = "{ROLE}"\n    namespace = "{namespace}"\n  }}\n'
+    terraform = (
+        f'resource "kubernetes_role_v1" "airflow_secrets" {{\n{given}'
+        '  rule {\n    api_groups = [""]\n    resources  = ["secrets"]\n'
+        f"    verbs      = {json.dumps(verbs)}\n  }}\n}}\n\n"
+        f'resource "kubernetes_role_binding_v1" "airflow_secrets" {{\n{given}'
+        f'  role_ref {{\n    api_group = "{RBAC}"\n    kind      = "Role"\n    name      = "{ROLE}"\n  }}\n'
+        f'  subject {{\n    kind      = "ServiceAccount"\n    name      = "{wanted.principal}"\n'
+        f'    namespace = "{namespace}"\n  }}\n}}\n'
+    )
+    whole = (
+        "Kubernetes cannot narrow the right to list by labels: every Secret in this namespace can be read. "
+        "Keep Airflow's Secrets in a namespace of their own."
+    )
+    notes = (whole,) if "list" in verbs else ()
+    return Policy("yaml", text, "kubectl apply -f policy.yaml", terraform, notes)
+
+
 _MAKERS: Final[dict[str, Callable[[Any, Wanted, _Scope], Policy]]] = {
     "aws_ssm": _ssm,
     "aws_secrets_manager": _secrets_manager,
     "hashicorp_vault": _vault,
     "gcp_secret_manager": _google,
     "azure_key_vault": _azure,
+    "kubernetes_secrets": _kubernetes,
 }

@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partition", metavar="NAME", help="AWS: aws, aws-cn, aws-us-gov")
     parser.add_argument("--kms-key", metavar="ARN", help="AWS: the customer's key that encrypts the secrets")
     parser.add_argument("--project-number", metavar="N", help="Google: the project's number")
-    parser.add_argument("--principal", metavar="WHO", help="Google: the member; Azure: the principal's object id")
+    parser.add_argument(
+        "--principal",
+        metavar="WHO",
+        help="Google: the member; Azure: the principal's object id; Kubernetes: the service account",
+    )
     parser.add_argument("--vault-id", metavar="ID", help="Azure: the vault's resource id")
     add_backend(parser)
     add_output(parser)

@@ -81,7 +81,7 @@ def loaded_store(config: StoreConfig) -> Store:
     store = store_of(config)
     if config.fingerprint not in _loaded:
         with no_fork(), collector_paused():
-            load_modules(store.imports())
+            load_modules(store.imports(), store.distribution)
             for module in (*LATE_IMPORTS, *store.late_imports):
                 with contextlib.suppress(ImportError):
                     importlib.import_module(module)
@@ -91,8 +91,8 @@ def loaded_store(config: StoreConfig) -> Store:
     return store
 
 
-def load_modules(extras: Mapping[str, str]) -> None:
-    """Import modules, each with the extra that brings it.
+def load_modules(extras: Mapping[str, str], distribution: str = Store.distribution) -> None:
+    """Import modules, each with the extra of *distribution* that brings it.
 
     :raises MissingDependencyError: naming the extra.
     """
@@ -105,7 +105,7 @@ def load_modules(extras: Mapping[str, str]) -> None:
             missing = error.name or module
         if missing is not None:
             raise MissingDependencyError(
-                f"{missing} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
+                f"{missing} is not installed. Install it with: pip install '{distribution}[{extra}]'"
             )
 
 

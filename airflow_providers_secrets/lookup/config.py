@@ -18,7 +18,7 @@ class StoreConfig:  # no NamedTuple: making one takes longer than importing a mo
 
     :param title: the store in words, for messages.
     :param slug: the backend's module, which names metrics.
-    :param store: the store's class, as ``module:Class`` below this package's ``stores``.
+    :param store: the store's class, as ``module:Class``.
     :param options: the options that identify the client.
     :param fingerprint: a digest of class and options: who agrees on it shares client, login and cache.
     :param identity: a digest of what says which store it is and who asks, for entries that outlive the process.
@@ -78,6 +78,6 @@ class StoreConfig:  # no NamedTuple: making one takes longer than importing a mo
     def make_store(self) -> Store:
         """Import the store's module, and make the store."""
         module, _, name = self.store.partition(":")
-        store_class = getattr(importlib.import_module(f"airflow_providers_secrets.stores.{module}"), name)
+        store_class = getattr(importlib.import_module(module), name)
         store: Store = store_class(self.options)
         return store

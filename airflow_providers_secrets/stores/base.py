@@ -173,8 +173,10 @@ class Store(ABC):
     :param options: the options that identify the client, coerced, each with its default where none was given.
     """
 
+    distribution: ClassVar[str] = "airflow-providers-secrets"
+    """What pip knows the store's package by, for the message that an SDK is not installed."""
     sdk: ClassVar[Mapping[str, str]]
-    """The modules to import before connecting, each with the extra of this package that brings it."""
+    """The modules to import before connecting, each with the extra of :attr:`distribution` that brings it."""
     late_imports: Sequence[str] = ()
     """What the SDK imports by itself at a first call. It is imported with the SDK, in the thread of the caller, so that
     no fork falls into it; where a version of the SDK has no such module, none is needed."""

@@ -18,7 +18,7 @@ from tests.support.airflow_process import VERSION, Airflow
 from tests.support.python import BLOCKED
 
 NAME = "airflow-providers-secrets"
-SDKS = ("botocore", "boto3", "hvac", "google.cloud", "grpc", "azure")
+SDKS = ("botocore", "boto3", "hvac", "google.cloud", "grpc", "azure", "kubernetes")
 
 
 def schema(name: str) -> Any:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli.conftest import Command
 from tests.rigs.openbao import ROOT_TOKEN, openbao
@@ -153,6 +154,7 @@ CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
     ("hashicorp_vault", {"auth_type": "approle", "role_id": "x", "secret_id": "x"}),
     ("gcp_secret_manager", {"project_id": "p"}),
     ("azure_key_vault", {"vault_url": "https://v.vault.azure.net"}),
+    ("kubernetes_secrets", {"namespace": "airflow"}),
 ]
 
 
@@ -238,3 +240,24 @@ def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
     assert 'startsWith("projects/12/secrets/airflow-connections-")' in binding["condition"]["expression"]
     said = command("policy", "--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
     assert "never to a prefix" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "acts", "verbs"),
+    [
+        ({}, [], ["list"]),
+        ({"connections_label": "", "variables_label": "", "config_label": ""}, [], ["get"]),
+        ({"connections_label": ""}, ["write", "delete"], ["get", "list", "create", "patch", "delete"]),
+    ],
+    ids=["by label", "by name", "everything"],
+)
+def test_kubernetes_role_allows_what_a_lookup_asks(
+    command: Command, options: dict[str, Any], acts: list[str], verbs: list[str]
+) -> None:
+    kwargs = json.dumps({"namespace": "airflow", **options})
+    allowing = [argument for act in acts for argument in ("--allow", act)]
+    said = command("policy", "--backend", "kubernetes_secrets", "--kwargs", kwargs, "--principal", "worker", *allowing)
+    role, binding = yaml.safe_load_all(said.out)
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": verbs}]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "worker", "namespace": "airflow"}]
+    assert ("cannot narrow" in said.err) is ("list" in verbs)

@@ -2,93 +2,21 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.errors import StoreUnavailable
-from airflow_providers_secrets.lookup import access, forks
+from airflow_providers_secrets.lookup import access
+from airflow_providers_secrets.testing.contract.deadline import *
+from airflow_providers_secrets.testing.contract.deadline import Hang
 from tests.rigs import Rig
-from tests.support.signals import TimeIsUp, raised_in_the_main_thread
-
-TIME_OUT = 0.3
-
-
-class Hang:
-    """Stands where a credential endpoint or process would that never answers: calls that have come, and a way out."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.came = threading.Event()
-        self.may_end = threading.Event()
-
-    def __call__(self, *_: Any) -> None:
-        self.calls += 1
-        self.came.set()
-        self.may_end.wait(60)
-        raise OSError
-
-
-@pytest.fixture
-def hang(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
-    hang = Hang()
-    store_class = type(access.store_of(rig.backend().config))
-    with monkeypatch.context() as patched:
-        patched.setattr(store_class, "connect", hang)
-        yield hang
-    hang.may_end.set()
-
-
-def test_a_login_that_hangs_ends_at_the_deadline(rig: Rig, hang: Hang) -> None:
-    backend = rig.backend(timeout=TIME_OUT)
-    for _ in range(3):
-        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.3"):
-            backend.get_variable("x")
-    assert hang.calls == 3  # whoever comes later waits for no one that was given up
-
-
-def test_calls_that_hang_in_a_login_are_bounded(rig: Rig, hang: Hang, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(access, "clock", lambda: now)
-    backend = rig.backend(timeout=0.05)
-    for expected in (*["no answer"] * access.MAX_OVERDUE, "still hang"):
-        with pytest.raises(StoreUnavailable, match=expected):
-            backend.get_variable("x")
-    assert hang.calls == access.MAX_OVERDUE
-    now += access.OVERDUE_PROBE + 1  # one more finds out whether it is so for ever
-    for expected in ("no answer", "still hang"):
-        with pytest.raises(StoreUnavailable, match=expected):
-            backend.get_variable("x")
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_login_that_hangs_holds_no_fork_and_no_collector_up(rig: Rig, hang: Hang) -> None:
-    """Only imports hold a fork up, and pause the collector."""
-    backend = rig.backend(timeout=60)
-    thread = threading.Thread(target=_fails, args=(backend,), daemon=True)
-    thread.start()
-    assert hang.came.wait(60)
-    assert gc.isenabled()
-    assert not forks._busy
-    child = multiprocessing.get_context("fork").Process(target=_exit_where_the_collector_is_on)
-    child.start()
-    child.join(60)
-    assert child.exitcode == 0
-    hang.may_end.set()
-    thread.join(60)
 
 
 def _fails(backend: Any) -> None:
     with pytest.raises(StoreUnavailable):
         backend.get_variable("x")
-
-
-def _exit_where_the_collector_is_on() -> None:
-    raise SystemExit(0 if gc.isenabled() else 1)
 
 
 def test_a_login_that_hangs_holds_no_other_store_up(ssm: Rig, secrets_manager: Rig, monkeypatch: Any) -> None:
@@ -102,26 +30,3 @@ def test_a_login_that_hangs_holds_no_other_store_up(ssm: Rig, secrets_manager: R
         assert secrets_manager.backend().get_variable("healthy") == "x"
         hang.may_end.set()
         thread.join(60)
-
-
-def test_a_time_out_from_a_signal_is_raised_though_a_login_hangs(rig: Rig, hang: Hang) -> None:
-    with raised_in_the_main_thread() as raise_it, pytest.raises(TimeIsUp):
-        raise_it()
-        rig.backend().get_variable("x")
-    assert not hang.may_end.is_set()
-
-
-def test_a_login_that_fails_once_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.put(rig.path("variables", "found"), "x")
-    backend = rig.backend()
-    store_class = type(access.store_of(backend.config))
-    connect = store_class.connect
-    failures = iter([ConnectionError()])
-
-    def failing_once(store: Any) -> Any:
-        for failure in failures:
-            raise failure
-        return connect(store)
-
-    monkeypatch.setattr(store_class, "connect", failing_once)
-    assert backend.get_variable("found") == "x"

@@ -5,40 +5,20 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import subprocess
 import sys
 import textwrap
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.lookup import deadline, forks
+from airflow_providers_secrets.lookup import forks
+from airflow_providers_secrets.testing.contract.forks import *
+from airflow_providers_secrets.testing.contract.forks import OPENED, WATCH, in_a_process
 from tests.rigs import Rig
 from tests.support.sharing import KEY
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
-def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = rig.backend()
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(backend.get_variable, ["absent"] * 20))
-    ours = [thread.native_id for thread in threading.enumerate() if thread.name == "secrets-lookup"]
-    assert ours
-    deadline.end_idle_threads()
-    forks.let_threads_end()
-    assert not [one for one in ours if Path(f"/proc/self/task/{one}").exists()]
-    # A thread that does not end holds a fork up for a moment only.
-    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.05)
-    forks.thread_ending(threading.get_native_id())
-    started = time.monotonic()
-    forks.let_threads_end()
-    assert time.monotonic() - started >= 0.05  # and not for ever, since this is reached
 
 
 def test_fork_waits_for_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,126 +80,6 @@ def test_an_import_that_hangs_holds_a_fork_up_for_a_moment_only(monkeypatch: pyt
 # What a child inherits.
 
 
-def _in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
-    """Run *code* in a process that has Airflow loaded and has built ``backend``, and return what it printed."""
-    module, _, name = rig.class_path.rpartition(".")
-    given = {**rig.options(), **options}
-    preamble = (
-        "import gc, os, signal, sys, threading, airflow.configuration, airflow.models\n"
-        f"from {module} import {name} as Backend\n"
-        "def fork(work):\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        work()\n"
-        "        sys.stdout.flush()\n"
-        "        os._exit(0)\n"
-        "    assert os.waitpid(child, 0)[1] == 0\n"
-        f"given = {given!r}\n"
-        "backend = Backend(**given)\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-u", "-W", "ignore", "-c", preamble + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout.splitlines()
-
-
-WATCH = """
-class Watch:
-    def find_spec(name, path=None, target=None):
-        imported.append(name)
-imported = []
-opened = []
-site = os.path.dirname(os.path.dirname(sys.modules["airflow"].__file__))
-def audit(event, args):
-    if event == "open" and str(args[0]).startswith(site):
-        opened.append(args[0])
-"""
-
-
-@pytest.mark.each_rig_in_ci
-def test_a_child_imports_and_reads_nothing_of_its_own(rig: Rig, tmp_path: Path) -> None:
-    rig.put(rig.path("variables", "inherited"), "x")
-    code = WATCH + (
-        "def work():\n"
-        "    sys.meta_path.insert(0, Watch)\n"
-        "    sys.addaudithook(audit)\n"
-        "    print(backend.get_variable('inherited'), imported, opened)\n"
-        "fork(work)\n"
-    )
-    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
-    for options in ({}, shared):
-        assert _in_a_process(rig, code, **options)[-1:] == ["x [] []"]
-
-
-@pytest.mark.each_rig_in_ci
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
-def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
-    """Importing urllib3 makes a socket to find out whether there is IPv6, and closes it."""
-    code = """
-    seen = []
-    events = ("socket.connect", "socket.getaddrinfo", "_thread.start_new_thread", "subprocess.Popen", "os.posix_spawn")
-    sys.addaudithook(lambda event, args: seen.append(event) if event in events else None)
-    def held():
-        return [len(os.listdir(f"/proc/self/{kind}")) for kind in ("fd", "task")]
-    before, modules = held(), len(sys.modules)
-    fork(lambda: None)
-    print(seen, len(sys.modules) - modules > 20, held() == before)
-    """
-    assert _in_a_process(rig, code)[-1:] == ["[] True True"]
-
-
-OPENED = """
-from airflow_providers_secrets.lookup import shared_cache
-opened = []
-really = shared_cache.opened
-def noted(*arguments):
-    opened.append(os.getpid() == parent)
-    return really(*arguments)
-shared_cache.opened = noted
-parent = os.getpid()
-def work():
-    print(backend.get_variable("inherited"), opened)
-"""
-
-
-@pytest.mark.each_rig_in_ci
-def test_a_child_finds_its_shared_cache_open(rig: Rig, tmp_path: Path) -> None:
-    rig.put(rig.path("variables", "inherited"), "x")
-    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
-    with rig.counted() as calls:
-        printed = _in_a_process(rig, OPENED + "fork(work)\nfork(work)\n", **shared)
-    assert [line for line in printed if line.startswith("x ")] == ["x [True]"] * 2
-    assert calls == [rig.path("variables", "inherited")]
-
-
-@pytest.mark.each_rig_in_ci
-def test_a_child_opens_its_shared_cache_itself_where_the_parent_s_does_not_fit(rig: Rig, tmp_path: Path) -> None:
-    """Somebody else asks in the child, or the directory was removed since."""
-    rig.put(rig.path("variables", "inherited"), "x")
-    code = OPENED + textwrap.dedent("""
-    def somebody_else():
-        os.environ["HOME"] = "elsewhere"
-        work()
-    fork(work)
-    fork(somebody_else)
-    import shutil
-    shutil.rmtree(given["shared_cache"].removeprefix("file://"))
-    fork(work)
-    fork(work)
-    """)
-    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
-    with rig.counted() as calls:
-        printed = [line for line in _in_a_process(rig, code, **shared) if line.startswith("x ")]  # an SDK may log
-    assert printed == ["x [True]", "x [True, False]", "x [True, False]", "x [True]"]
-    # Each of the first three asks the store; the last one finds what the one before it has left.
-    assert calls == [rig.path("variables", "inherited")] * 3
-
-
 @pytest.mark.parametrize("source", ["fernet_key_secret", "fernet_key_cmd"])
 def test_no_key_is_fetched_in_a_fork(ssm: Rig, tmp_path: Path, source: str) -> None:
     """A command or a lookup for it would run in the hook."""
@@ -234,27 +94,8 @@ def test_no_key_is_fetched_in_a_fork(ssm: Rig, tmp_path: Path, source: str) -> N
     """
     shared = {"shared_cache": f"file://{tmp_path}/shared"}
     with ssm.counted() as calls:
-        assert _in_a_process(ssm, OPENED + textwrap.dedent(code), **shared)[-1:] == ["[]"]
+        assert in_a_process(ssm, OPENED + textwrap.dedent(code), **shared)[-1:] == ["[]"]
     assert calls == []
-
-
-@pytest.mark.each_rig_in_ci
-def test_only_the_first_fork_loads(rig: Rig) -> None:
-    code = WATCH + (
-        "fork(lambda: None)\nsys.meta_path.insert(0, Watch)\nBackend(**given)\nfork(lambda: None)\nprint(imported)\n"
-    )
-    assert _in_a_process(rig, code)[-1:] == ["[]"]
-
-
-@pytest.mark.each_rig_in_ci
-def test_what_is_loaded_for_children_is_frozen_where_the_heap_is(rig: Rig) -> None:
-    code = """
-    gc.freeze()
-    frozen = gc.get_freeze_count()
-    fork(lambda: None)
-    print(gc.get_freeze_count() - frozen > 1000, len(gc.get_objects()) < 2000)
-    """
-    assert _in_a_process(rig, code)[-1:] == ["True True"]
 
 
 TIMEOUT_IN_THE_HOOK = """
@@ -293,7 +134,7 @@ def test_a_time_out_that_arrives_while_the_parent_loads_is_raised_after_the_fork
         "fork(lambda: print('again'))\n"  # the signal is raised once
         "print('end')\n"
     )
-    assert _in_a_process(ssm, code)[-4:] == ["raised True", "x True", "again", "end"]
+    assert in_a_process(ssm, code)[-4:] == ["raised True", "x True", "again", "end"]
 
 
 def test_a_child_collects_garbage_though_a_thread_of_its_parent_was_importing(
@@ -338,16 +179,6 @@ def test_two_threads_that_import_do_not_wait_for_each_other() -> None:
     assert not inside.broken
 
 
-def test_backends_of_one_store_keep_their_own_prefixes(rig: Rig) -> None:
-    """One client and cache; what is looked up where is each backend's own."""
-    option = rig.prefix_option.format(kind="variables")
-    rig.put(rig.path("variables", "whose", base="one"), "of one")
-    rig.put(rig.path("variables", "whose", base="two"), "of two")
-    one, two = rig.backend(**{option: "one"}), rig.backend(**{option: "two"})
-    assert one.config.fingerprint == two.config.fingerprint
-    assert (one.get_variable("whose"), two.get_variable("whose")) == ("of one", "of two")
-
-
 @pytest.mark.parametrize("store", ["ssm", "vault"])
 def test_a_process_for_one_task_leaves_a_heavy_sdk_to_its_child(store: str, request: pytest.FixtureRequest) -> None:
     """The pod of a KubernetesExecutor forks once: what it loads is of use to nobody where the task looks nothing up."""
@@ -366,4 +197,4 @@ def test_a_process_for_one_task_leaves_a_heavy_sdk_to_its_child(store: str, requ
         ("sys.argv = ['airflow', 'tasks', 'run', 'a', 'b']", in_a_pod),
         ("sys.argv = ['airflow', 'dag-processor']", "loaded"),
     ):
-        assert _in_a_process(rig, code.replace("{mark}", mark))[-2:] == ["x", expected]
+        assert in_a_process(rig, code.replace("{mark}", mark))[-2:] == ["x", expected]

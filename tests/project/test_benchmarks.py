@@ -64,6 +64,46 @@ def test_one_redis_under_a_fleet(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "store", ["ssm", *(pytest.param(store, marks=pytest.mark.long) for store in ("vault", "azure", "google-rest"))]
+)
+def test_requests_are_as_many_as_the_figures_say(tmp_path: Path, store: str) -> None:
+    """One for 100 lookups of a name, one for each child, and one for all children that share; whatever the machine."""
+    figures = _run("bench.py", "--ours-alone", "--parts", "requests", "--stores", store, "--out", str(tmp_path))
+    assert figures.returncode == 0, figures.stdout + figures.stderr
+    (found,) = json.loads((tmp_path / "bench.json").read_text())["stores"].values()
+    assert found["requests"] == {
+        "ours": {"100 lookups": 1, "10 children": 10},
+        "ours, shared_cache": {"10 children": 1},
+    }
+
+
+HANGING = """
+import math, sys
+import benchmarks.first_lookup_in_a_fork as fork
+
+fork.LONGEST = 1
+make = '''
+import os, time
+parent = os.getpid()
+class backend:
+    def get_variable(key):
+        while os.getpid() != parent:
+            time.sleep(1)
+        return "1"
+'''
+figures = fork.run(make, sys.executable, {})
+print(sorted(name for name, figure in figures.items() if math.isnan(figure)))
+"""
+
+
+def test_a_child_that_hangs_is_left_out() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", HANGING], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert run.stdout.splitlines()[-1:] == ["['after', 'bill', 'child', 'pod']"], run.stdout + run.stderr
+
+
 def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, f"benchmarks/{program}", *arguments],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 import sys
@@ -21,19 +22,12 @@ import yaml
 from airflow_providers_secrets.cli import make_parser
 from airflow_providers_secrets.errors import AccessDenied, StoreUnavailable
 from airflow_providers_secrets.provider_info import get_provider_info
-from tests.support import needs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-STORES = {
-    "aws.parameter_store:ParameterStore": "aws",
-    "aws.secrets_manager:SecretsManager": "aws",
-    "vault.store:Vault": "vault",
-    "google.secret_manager:SecretManager": "google",
-    "azure.key_vault:KeyVault": "azure",
-}
-SDKS = {"aws": "boto3", "vault": "hvac", "google": "google.cloud.secretmanager_v1", "azure": "azure.keyvault.secrets"}
+BACKENDS = [pkgutil.resolve_name(path) for path in get_provider_info()["secrets-backends"]]
+STORES = [backend.store_class for backend in BACKENDS if hasattr(backend, "store_class")]
 
 
 def text_of(page: str) -> str:
@@ -56,8 +50,6 @@ def ini(page: str) -> list[tuple[type, dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def tables() -> Any:
-    for extra, sdk in SDKS.items():
-        needs.module(sdk, extra)
     spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
     assert spec
     assert spec.loader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,19 @@ def imported(tree: ast.Module) -> Iterator[str]:
 def test_no_module_imports_a_test_module(path: Path) -> None:
     names = imported(ast.parse(path.read_text(encoding="utf-8")))
     assert not [name for name in names if name.startswith("tests.") and ".test_" in name]
+
+
+def test_no_name_of_the_contract_hides_another() -> None:
+    """It is imported into one module: a second test or fixture of a name would take the place of the first."""
+    modules = (TESTS.parent / "airflow_providers_secrets/testing/contract").glob("[a-z]*.py")
+    names = Counter(
+        node.name
+        for path in modules
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and (node.name.startswith("test_") or node.decorator_list)
+    )
+    assert len(names) > 100
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_every_server_is_pinned_by_its_hash_in_the_version_that_is_required() -> None:

@@ -1,4 +1,4 @@
-"""Any rig with its backend as the only member of a chain. A class here has the name of the rig's class."""
+"""Any rig with its backend as the only member of a chain. A class here is called by the rig's module and class: ``module/Class``."""
 
 from __future__ import annotations
 
@@ -66,8 +66,7 @@ def short_name(rig: Rig) -> str:
 
 
 def __getattr__(name: str) -> type[ChainRig]:
-    modules = {"SsmRig": "aws", "SecretsManagerRig": "aws", "VaultRig": "vault", "AzureRig": "azure"}
-    modules |= {"GoogleGrpcRig": "google", "GoogleRestRig": "google"}
-    if name not in modules:
+    module, found, rig = name.partition("/")
+    if not found:
         raise AttributeError(name)
-    return type(name, (ChainRig,), {"store_rig": f"tests.rigs.{modules[name]}:{name}"})
+    return type(rig, (ChainRig,), {"store_rig": f"{module}:{rig}"})

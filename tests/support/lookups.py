@@ -1,95 +1,35 @@
-"""What tests of a lookup share: options, times, and how an answer or a failure is read."""
+"""What the contract suite's tests of a lookup share."""
 
-from __future__ import annotations
-
-import logging
-import re
-from collections.abc import Callable
-from typing import Any, Final
-
-import pytest
-
-from airflow_providers_secrets.errors import LookupFailed
-from tests.rigs import Rig
-
-LOOKUP: Final = {"connections": "get_conn_value", "variables": "get_variable", "config": "get_config"}
-VALUE: Final = {"connections": "postgres://u:p@h:5432/db", "variables": "as typed", "config": "sqlite://"}
-
-TTL, NEGATIVE_TTL, MAX_STALE = 60.0, 30.0, 900.0
-"""The defaults, by the documentation."""
-
-ONE_TRY: Final[dict[str, Any]] = {"max_attempts": 1}
-
-
-HOSTILE: Final[tuple[Any, ...]] = (
-    "",
-    "..",
-    "../connections/found",
-    "a/../../x",
-    "./a",
-    "a//b",
-    "/a",
-    "a/",
-    "nul\0",
-    "line\nbreak",
-    "\x1b[31mred",
-    7,
+from airflow_providers_secrets.testing.lookups import (
+    HOSTILE,
+    LOOKUP,
+    MAX_STALE,
+    NEGATIVE_TTL,
+    ONE_TRY,
+    TTL,
+    VALUE,
+    Clock,
+    Waits,
+    ask,
+    credentials,
+    failing,
+    stored,
+    warned,
 )
-"""Ids that are not allowed anywhere."""
 
-
-class Clock:
-    """A clock that a test turns by hand."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Waits:
-    """How long calls to the store are waited for.
-
-    :ivar granted: the seconds that the lookup granted to each call.
-    :ivar shortened: turns them into those that are waited, so that a hanging call need not be sat out.
-    :ivar on_wait: called whenever a caller starts to wait.
-    """
-
-    def __init__(self) -> None:
-        self.granted: list[float] = []
-        self.shortened: Callable[[float], float] = lambda seconds: seconds
-        self.on_wait: Callable[[], object] = lambda: None
-
-
-def ask(backend: Any, kind: str, secret_id: str) -> str | None:
-    answer: str | None = getattr(backend, LOOKUP[kind])(secret_id)
-    return answer
-
-
-def stored(rig: Rig, key: str, value: str) -> str:
-    """Write a variable, and return its name in the store."""
-    path = rig.path("variables", key)
-    rig.put(path, value)
-    return path
-
-
-def failing(lookup: Callable[[], object], times: int = 1) -> list[LookupFailed]:
-    """Call *lookup*, and return what it raises each time."""
-    errors = []
-    for _ in range(times):
-        with pytest.raises(LookupFailed) as raised:
-            lookup()
-        errors.append(raised.value)
-    return errors
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the package's own warnings."""
-    ours = (record for record in caplog.records if record.name.startswith("airflow_providers_secrets"))
-    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
-
-
-def credentials(rig: Rig) -> list[str]:
-    """Return the rig's options that must appear nowhere."""
-    words = re.compile("secret|password|token|keyfile")
-    return [value for name, value in rig.options().items() if words.search(name) and isinstance(value, str)]
+__all__ = [
+    "HOSTILE",
+    "LOOKUP",
+    "MAX_STALE",
+    "NEGATIVE_TTL",
+    "ONE_TRY",
+    "TTL",
+    "VALUE",
+    "Clock",
+    "Waits",
+    "ask",
+    "credentials",
+    "failing",
+    "stored",
+    "warned",
+]

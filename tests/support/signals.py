@@ -1,48 +1,5 @@
-"""Exceptions that come from a signal's handler, as Airflow's time-out of a DAG file does."""
+"""The signals of the contract suite."""
 
-from __future__ import annotations
+from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
-import contextlib
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-
-
-class TimeIsUp(BaseException):
-    """What no ``except Exception`` catches."""
-
-
-@contextlib.contextmanager
-def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
-    """Provide a function that lets the main thread raise :class:`TimeIsUp` as soon as it waits for another thread."""
-
-    def raise_it(*_: object) -> None:
-        raise TimeIsUp
-
-    main = threading.main_thread().ident
-    assert main
-
-    def send_once_it_waits() -> None:
-        while not _waits(main):
-            os.sched_yield()
-        signal.pthread_kill(main, signal.SIGALRM)
-
-    sender = threading.Thread(target=send_once_it_waits)
-    before = signal.signal(signal.SIGALRM, raise_it)
-    try:
-        yield sender.start
-        sender.join()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-def _waits(thread: int) -> bool:
-    """Tell whether *thread* waits for another one's work, and not for it to start, which nothing may interrupt."""
-    frame = sys._current_frames().get(thread)
-    if frame is None or frame.f_code is not threading.Condition.wait.__code__:
-        return False
-    while frame is not None and frame.f_code is not threading.Thread.start.__code__:
-        frame = frame.f_back
-    return frame is None
+__all__ = ["TimeIsUp", "raised_in_the_main_thread"]

@@ -121,12 +121,24 @@ OFFICIAL: dict[str, dict[str, Any]] = {
         ),
         "sep": "-",
     },
+    "kubernetes_secrets:KubernetesSecretsBackend": {
+        "namespace": None,
+        "connections_label": "airflow.apache.org/connection-id",
+        "variables_label": "airflow.apache.org/variable-key",
+        "config_label": "airflow.apache.org/config-key",
+        "team_label": "airflow.apache.org/team",
+        **{f"{kind}_data_key": "value" for kind in PREFIXES},
+    },
 }
 """The official classes' options with their official defaults: amazon 9.39.0, hashicorp 4.8.4, google 22.8.0,
-microsoft-azure 15.2.1."""
+microsoft-azure 15.2.1, cncf-kubernetes 10.25.0."""
 
-MAY_BE_EMPTY = {"sep", "global_secrets_path", *(f"{kind}_{what}" for kind in PREFIXES for what in ("prefix", "path"))}
-NULL_BY_EMPTY = {"mount_point"}
+MAY_BE_EMPTY = {
+    "sep",
+    "global_secrets_path",
+    *(f"{kind}_{what}" for kind in PREFIXES for what in ("prefix", "path", "label")),
+}
+NULL_BY_EMPTY = {"mount_point", "team_label"}
 """Options whose null is a value of its own, which an empty text stands for, as officially."""
 
 EACH = [(backend, name) for backend, official in OFFICIAL.items() for name in official]

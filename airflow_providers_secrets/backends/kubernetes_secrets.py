@@ -1,0 +1,95 @@
+"""Kubernetes Secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+from airflow.secrets.base_secrets import BaseSecretsBackend
+
+from airflow_providers_secrets import options
+from airflow_providers_secrets.backends.mixin import KIND_WORDS, SecretLookupMixin
+from airflow_providers_secrets.lookup.plan import KINDS
+from airflow_providers_secrets.options import Option
+
+DATA_KEY: Final = "value"
+"""The official default of the options ``*_data_key``."""
+
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_WORD: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL: Final = rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_WORD}={_WORD}"
+_DNS_NAME: Final = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_KEY: Final = r"[A-Za-z0-9_.-]{1,253}"
+
+
+class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
+    """Connections, variables and configuration values from Kubernetes Secrets.
+
+    A Secret is found by a label, ``airflow.apache.org/connection-id: my_db``, whatever it is called; its key ``value``
+    holds the value as it is. In multi-team mode the Secret that has the label of the team as well is asked for first,
+    and what has any team's label is never everybody's. A label's value has at most 63 letters, digits, ``-``, ``_`` and
+    ``.``: other ids are refused. With an empty label, the Secret is asked for by its own name, which is the id.
+
+    Needs ``list`` on Secrets in the namespace. See `Secrets
+    <https://kubernetes.io/docs/concepts/configuration/secret/>`_.
+
+    Options, threads, forks and freshness: :class:`~airflow_providers_secrets.backends.mixin.SecretLookupMixin`.
+    """
+
+    store = "Kubernetes Secrets"
+    store_class = "kubernetes.secrets:KubernetesSecrets"
+    prefix_option = "{kind}_label"
+    default_prefixes: ClassVar = {
+        "connections": "airflow.apache.org/connection-id",
+        "variables": "airflow.apache.org/variable-key",
+        "config": "airflow.apache.org/config-key",
+    }
+    sep = "="
+    own_options = (
+        Option("namespace", options.text, doc="Where the Secrets are; null: the pod's own, or the kubeconfig's."),
+        Option(
+            "team_label",
+            options.text,
+            "airflow.apache.org/team",
+            "The label that says which team's a Secret is; null: no Secret is a team's.",
+            nullable=True,
+        ),
+        *(
+            Option(
+                f"{kind}_data_key",
+                options.text,
+                DATA_KEY,
+                f"The key of a Secret's data that holds {KIND_WORDS[kind]}.",
+                identifies_client=False,
+            )
+            for kind in KINDS
+        ),
+        Option("kubeconfig", options.text, doc="A kubeconfig to log in by; null: the pod's service account, if any."),
+        Option("context", options.text, doc="The kubeconfig's context; null: its current one."),
+    )
+    name_pattern = re.compile(rf"(?:{_KEY}:)?(?:{_LABEL}(?:,{_LABEL})?|{_DNS_NAME})")
+
+    def _prefixes(self, option: str) -> tuple[str, ...] | None:
+        self._data_key = self.options[option.replace("_label", "_data_key")]
+        return super()._prefixes(option)
+
+    def prefixes_of(self, given: Any) -> Iterable[str]:
+        """Yield the label, after the key of the Secret's data where that is another one than by default."""
+        yield given if self._data_key == DATA_KEY else f"{self._data_key}:{given}"
+
+    def name(self, prefix: str, secret_id: str) -> str:
+        """Return label and value; without a label, the id alone."""
+        return prefix + secret_id if prefix.endswith(":") or not prefix else f"{prefix}={secret_id}"
+
+    def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
+        """Yield the candidate names, the team's own first."""
+        by_label = all(prefix and not prefix.endswith(":") for prefix in prefixes)
+        if not by_label:
+            yield from super().names(prefixes, secret_id, team_name)
+            return
+        for prefix in prefixes:
+            name = self.name(prefix, secret_id)
+            if team_name and self.options["team_label"]:
+                yield f"{name},{self.options['team_label']}={team_name}"
+            yield name

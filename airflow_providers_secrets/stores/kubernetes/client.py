@@ -1,0 +1,160 @@
+"""How the Kubernetes API is asked: the SDK's login, TLS and connections. Imported at the first lookup.
+
+The SDK's typed operations are left out. Importing them takes a second of CPU and 95 MB more than its configuration does
+(kubernetes 37.0.1), they read answers of any length, and their errors hold the answer's text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import urllib3
+import yaml
+from kubernetes.client.configuration import Configuration
+from kubernetes.client.rest import RESTClientObject
+from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
+
+from airflow_providers_secrets import __version__
+from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.kubernetes import identity
+from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, TOO_LONG
+
+Options = Mapping[str, Any]
+
+UNREADABLE: Final = (AttributeError, ConfigException, LookupError, OSError, TypeError, ValueError, yaml.YAMLError)
+"""What the SDK raises where a kubeconfig, or what a pod should find, is missing or is none."""
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""The longest answer that is read, in bytes: one Secret has 1 MiB at most, a page of a listing more."""
+
+CHUNK: Final = 64 * 1024
+"""The most that is read at a time, in bytes."""
+
+MAX_CONNECTIONS: Final = 64
+"""Connections that are kept open: one for each thread of a busy API server or triggerer."""
+
+
+class KubernetesClient:
+    """One identity's way to the API server. Any number of threads may use one; it starts none.
+
+    Redirects are not followed, and nothing is retried. The SDK reads a service account's token anew each minute, and
+    runs the command of a kubeconfig once its token has expired.
+
+    :param options: the store's options.
+    :raises StoreError: where nothing says how to log in.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._timeouts = options["connect_timeout"], options["read_timeout"]
+        self._configuration = Configuration()
+        failure: StoreError | None = None
+        try:
+            self.namespace = _logged_in(self._configuration, options)
+        except UNREADABLE as error:
+            failure = StoreError(f"no usable login ({type(error).__name__})", NO_LOGIN)
+        if failure:  # outside the handler: the SDK's words may quote the kubeconfig
+            raise failure
+        self._configuration.connection_pool_maxsize = MAX_CONNECTIONS
+        self.server = str(self._configuration.host).rstrip("/")
+        self._pool: urllib3.PoolManager = RESTClientObject(self._configuration).pool_manager
+
+    def secrets(self, name: str = "", query: Mapping[str, str | int] | None = None) -> str:
+        """Return the path of a Secret, or of all."""
+        path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/secrets"
+        return path + (f"/{quote(name, safe='')}" if name else "") + (f"?{urlencode(query)}" if query else "")
+
+    def ask(self, method: str, path: str, body: Any = None, form: str = "application/json") -> dict[str, Any]:
+        """Send one request and return the JSON object of its answer.
+
+        :param form: the content type of *body*.
+        :raises StoreError: for every answer that is none: the reason that Kubernetes has a word for, then the status.
+        :raises TimeoutError: once nobody waits any more.
+        """
+        left = seconds_left()
+        if not left:
+            raise TimeoutError
+        connect, read = self._timeouts
+        response: Any = self._pool.request(
+            method,
+            self.server + path,
+            body=None if body is None else json.dumps(body).encode(),
+            headers={**self._headers(), **({"Content-Type": form} if body is not None else {})},
+            timeout=urllib3.Timeout(connect=min(connect, left), read=min(read, left)),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+        try:
+            answer = _parsed(_body(response))
+        finally:
+            response.close()  # which ends the connection, unless all was read
+            response.release_conn()
+        if not 200 <= response.status < 300:  # noqa: PLR2004
+            raise _refusal(response, answer)
+        if not isinstance(answer, dict):
+            raise StoreError("the answer is not JSON", MALFORMED)
+        return answer
+
+    def _headers(self) -> dict[str, str]:
+        logins = self._configuration.auth_settings().values()
+        return {
+            "Accept": "application/json",
+            "User-Agent": f"airflow-providers-secrets/{__version__}",
+            **{str(one["key"]): str(one["value"]) for one in logins if one["in"] == "header" and one["value"]},
+        }
+
+
+def _logged_in(configuration: Configuration, options: Options) -> str:
+    """Let the SDK log in, and return the namespace to look in."""
+    named: str | None = options["namespace"]
+    if identity.in_pod(options):
+        load_incluster_config(client_configuration=configuration)
+        return named or Path(identity.SERVICE_ACCOUNT, "namespace").read_text(encoding="utf-8").strip()
+    where = {"config_file": options["kubeconfig"], "context": options["context"]}
+    load_kube_config(client_configuration=configuration, persist_config=False, **where)
+    if named:
+        return named
+    contexts, active = list_kube_config_contexts(options["kubeconfig"])
+    chosen = next((one for one in contexts if one["name"] == options["context"]), active)
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _body(response: Any) -> bytes:
+    """Read what the server sends, as it comes, until the deadline."""
+    read = getattr(response, "read1", response.read)  # urllib3 1.26 has no read1
+    length, chunks = 0, []
+    while chunk := read(CHUNK, decode_content=False):
+        length += len(chunk)
+        chunks.append(chunk)
+        if length > MAX_BODY:
+            raise StoreError(f"the answer is longer than {MAX_BODY} bytes", TOO_LONG)
+        if not seconds_left():
+            raise TimeoutError
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdigit() and length < int(announced):
+        raise StoreError("the answer ended early")
+    return b"".join(chunks)
+
+
+def _parsed(body: bytes) -> Any:
+    """Return the JSON of *body*, or ``None`` where it is none or holds bytes that are no text."""
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refusal(response: Any, answer: Any) -> StoreError:
+    """Return what an answer that is no success says, in Kubernetes' own words ("API Conventions", Status)."""
+    codes = [f"HTTP {response.status}"]
+    if isinstance(answer, dict) and answer.get("kind") == "Status":
+        reason, details = answer.get("reason"), answer.get("details")
+        if isinstance(reason, str) and reason.isascii() and reason.isalpha():
+            codes.insert(0, reason[:60])
+            if reason == "NotFound" and isinstance(details, dict) and details.get("kind") == "secrets":
+                codes.insert(0, ABSENT)
+    return StoreError(*codes, retry_after=seconds_to_wait(response.headers.get("Retry-After", "")))

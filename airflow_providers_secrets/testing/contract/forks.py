@@ -1,0 +1,192 @@
+"""What a fork waits for, so that its child finds no lock held by a thread that does not exist there."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.lookup import deadline, forks
+from airflow_providers_secrets.testing.rig import Rig
+
+KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
+def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = rig.backend()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(backend.get_variable, ["absent"] * 20))
+    ours = [thread.native_id for thread in threading.enumerate() if thread.name == "secrets-lookup"]
+    assert ours
+    deadline.end_idle_threads()
+    forks.let_threads_end()
+    assert not [one for one in ours if Path(f"/proc/self/task/{one}").exists()]
+    # A thread that does not end holds a fork up for a moment only.
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.05)
+    forks.thread_ending(threading.get_native_id())
+    started = time.monotonic()
+    forks.let_threads_end()
+    assert time.monotonic() - started >= 0.05  # and not for ever, since this is reached
+
+
+# What a child inherits.
+
+
+def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
+    """Run *code* in a process that has Airflow loaded and has built ``backend``, and return what it printed."""
+    module, _, name = rig.class_path.rpartition(".")
+    given = {**rig.options(), **options}
+    preamble = (
+        "import gc, os, signal, sys, threading, airflow.configuration, airflow.models\n"
+        f"from {module} import {name} as Backend\n"
+        "def fork(work):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        work()\n"
+        "        sys.stdout.flush()\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        f"given = {given!r}\n"
+        "backend = Backend(**given)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-u", "-W", "ignore", "-c", preamble + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout.splitlines()
+
+
+WATCH = """
+class Watch:
+    def find_spec(name, path=None, target=None):
+        imported.append(name)
+imported = []
+opened = []
+site = os.path.dirname(os.path.dirname(sys.modules["airflow"].__file__))
+def audit(event, args):
+    if event == "open" and str(args[0]).startswith(site):
+        opened.append(args[0])
+"""
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_child_imports_and_reads_nothing_of_its_own(rig: Rig, tmp_path: Path) -> None:
+    rig.put(rig.path("variables", "inherited"), "x")
+    code = WATCH + (
+        "def work():\n"
+        "    sys.meta_path.insert(0, Watch)\n"
+        "    sys.addaudithook(audit)\n"
+        "    print(backend.get_variable('inherited'), imported, opened)\n"
+        "fork(work)\n"
+    )
+    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    for options in ({}, shared):
+        assert in_a_process(rig, code, **options)[-1:] == ["x [] []"]
+
+
+@pytest.mark.each_rig_in_ci
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
+def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
+    """Importing urllib3 makes a socket to find out whether there is IPv6, and closes it."""
+    code = """
+    seen = []
+    events = ("socket.connect", "socket.getaddrinfo", "_thread.start_new_thread", "subprocess.Popen", "os.posix_spawn")
+    sys.addaudithook(lambda event, args: seen.append(event) if event in events else None)
+    def held():
+        return [len(os.listdir(f"/proc/self/{kind}")) for kind in ("fd", "task")]
+    before, modules = held(), len(sys.modules)
+    fork(lambda: None)
+    print(seen, len(sys.modules) - modules > 20, held() == before)
+    """
+    assert in_a_process(rig, code)[-1:] == ["[] True True"]
+
+
+OPENED = """
+from airflow_providers_secrets.lookup import shared_cache
+opened = []
+really = shared_cache.opened
+def noted(*arguments):
+    opened.append(os.getpid() == parent)
+    return really(*arguments)
+shared_cache.opened = noted
+parent = os.getpid()
+def work():
+    print(backend.get_variable("inherited"), opened)
+"""
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_child_finds_its_shared_cache_open(rig: Rig, tmp_path: Path) -> None:
+    rig.put(rig.path("variables", "inherited"), "x")
+    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    with rig.counted() as calls:
+        printed = in_a_process(rig, OPENED + "fork(work)\nfork(work)\n", **shared)
+    assert [line for line in printed if line.startswith("x ")] == ["x [True]"] * 2
+    assert calls == [rig.path("variables", "inherited")]
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_child_opens_its_shared_cache_itself_where_the_parent_s_does_not_fit(rig: Rig, tmp_path: Path) -> None:
+    """Somebody else asks in the child, or the directory was removed since."""
+    rig.put(rig.path("variables", "inherited"), "x")
+    code = OPENED + textwrap.dedent("""
+    def somebody_else():
+        os.environ["HOME"] = "elsewhere"
+        work()
+    fork(work)
+    fork(somebody_else)
+    import shutil
+    shutil.rmtree(given["shared_cache"].removeprefix("file://"))
+    fork(work)
+    fork(work)
+    """)
+    shared = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    with rig.counted() as calls:
+        printed = [line for line in in_a_process(rig, code, **shared) if line.startswith("x ")]  # an SDK may log
+    assert printed == ["x [True]", "x [True, False]", "x [True, False]", "x [True]"]
+    # Each of the first three asks the store; the last one finds what the one before it has left.
+    assert calls == [rig.path("variables", "inherited")] * 3
+
+
+@pytest.mark.each_rig_in_ci
+def test_only_the_first_fork_loads(rig: Rig) -> None:
+    code = WATCH + (
+        "fork(lambda: None)\nsys.meta_path.insert(0, Watch)\nBackend(**given)\nfork(lambda: None)\nprint(imported)\n"
+    )
+    assert in_a_process(rig, code)[-1:] == ["[]"]
+
+
+@pytest.mark.each_rig_in_ci
+def test_what_is_loaded_for_children_is_frozen_where_the_heap_is(rig: Rig) -> None:
+    code = """
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    fork(lambda: None)
+    print(gc.get_freeze_count() - frozen > 1000, len(gc.get_objects()) < 2000)
+    """
+    assert in_a_process(rig, code)[-1:] == ["True True"]
+
+
+def test_backends_of_one_store_keep_their_own_prefixes(rig: Rig) -> None:
+    """One client and cache; what is looked up where is each backend's own."""
+    option = rig.prefix_option.format(kind="variables")
+    rig.put(rig.path("variables", "whose", base="one"), "of one")
+    rig.put(rig.path("variables", "whose", base="two"), "of two")
+    one, two = rig.backend(**{option: "one"}), rig.backend(**{option: "two"})
+    assert one.config.fingerprint == two.config.fingerprint
+    assert (one.get_variable("whose"), two.get_variable("whose")) == ("of one", "of two")

@@ -1,0 +1,164 @@
+"""What the contract suite needs of a store: a running server, a backend that speaks to it, and ways to break both."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Final, TypeAlias
+
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
+
+Found: TypeAlias = Callable[..., Reply]
+Answer: TypeAlias = Reply | Callable[[Request], "Reply | None"]
+
+PAGE = "*"
+"""What :attr:`Rig.calls` holds for one page of a listing."""
+
+FROM_THE_STORE = "X-From-The-Store"
+"""The header of an answer of a rig's own store, which no check and no injected fault has given."""
+
+FAULTS = (
+    "denied",
+    "throttled",
+    "server-error",
+    "proxy-404",
+    "malformed",
+    "truncated",
+    "reset",
+    "hang",
+    "drip",
+    "wrong-name",
+)
+"""The faults that every rig injects; see :meth:`Rig.fault`."""
+
+HOSTILE_FAULTS = ("redirect", "undecodable", "endless", "throttled-for-an-hour")
+"""More of them, as an attacker or a broken proxy would; :attr:`Rig.missing_faults` says which a protocol has not."""
+
+
+PATIENT: Final = {"timeout": 60.0, "connect_timeout": 30.0, "read_timeout": 30.0}
+"""Time that a machine at work on something else needs at most; no test waits for it unless something is wrong."""
+
+
+def http_faults(
+    *, denied: Answer, throttled: Answer, server_error: Answer, found: Found, wrong_name: Answer, content_type: str
+) -> dict[str, Answer]:
+    """Return the fault table of a store that speaks HTTP, made from what its protocol spells its own way.
+
+    :param found: answers a read or a page; its keyword arguments are those of :class:`.Reply`.
+    :param wrong_name: an answer that is for another name.
+    """
+    return {
+        "denied": denied,
+        "throttled": throttled,
+        "server-error": server_error,
+        "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
+        "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": content_type}),
+        "truncated": lambda request: found(request, truncate=True),
+        "reset": Reply(reset=True),
+        "hang": Reply(hang=True),
+        "drip": lambda request: found(request, drip=0.1),
+        "wrong-name": wrong_name,
+    }
+
+
+def answer_to(request: Request, answer: Answer) -> Reply | None:
+    """Return the reply that one entry of :func:`http_faults` gives to *request*."""
+    return answer if isinstance(answer, Reply) else answer(request)
+
+
+class Rig(ABC):
+    """A running server of one store, and a backend class that speaks to it.
+
+    A rig lives for the whole session. Names are spelled here by the official rules, written independently of
+    the code under test.
+    """
+
+    name: ClassVar[str]
+    backend_class: ClassVar[type]
+    class_path: ClassVar[str]
+    distribution: ClassVar[str] = "airflow-providers-secrets"
+    extra: ClassVar[str]
+    """The extra of the distribution that brings the SDK."""
+    sdk: ClassVar[str]
+    """The SDK's top module."""
+    prefix_option: ClassVar[str] = "{kind}_prefix"
+    missing_faults: ClassVar[frozenset[str]] = frozenset()
+    """What the protocol has not: gRPC knows no redirects."""
+    ambient: ClassVar[tuple[str, ...]]
+    """Variables of the environment that may tell who asks, and that these options do without."""
+    elsewhere: Proxy
+    """Another host, to which the fault "redirect" sends requests; it answers whatever it is asked."""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The options that make a backend speak to this server. A JSON object."""
+
+    def backend(self, **options: Any) -> Any:
+        """A backend that asks the store at each lookup, unless *options* say otherwise."""
+        return self.caching(**{"cache_ttl": 0, **options})
+
+    def caching(self, **options: Any) -> Any:
+        """A backend as a user has it who says nothing of caching."""
+        return self.backend_class(**{**self.options(), **PATIENT, **options})
+
+    @abstractmethod
+    def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
+        """The store's name of a secret; *base* stands for the default prefix."""
+
+    @abstractmethod
+    def put(self, path: str, text: str) -> None:
+        """Write a secret so that *text* is the value of a variable, or the URI or JSON of a connection."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Delete it for good."""
+
+    @property
+    @abstractmethod
+    def calls(self) -> list[str]:
+        """The names asked for so far, one for each request that reached the store's own port, logins left out.
+
+        A page of a listing counts as :data:`PAGE`.
+        """
+
+    @abstractmethod
+    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Let every answer, or with *listings* every page of a listing, be one of :data:`FAULTS` meanwhile."""
+
+    @property
+    @abstractmethod
+    def requests(self) -> list[Request]:
+        """Every request so far, logins and what they ask included."""
+
+    @abstractmethod
+    def page(self, names: list[str], more: str | None) -> Reply:
+        """A page of a listing that holds *names*, and says by *more* that there is another one.
+
+        Where a store has folders instead of pages, *more* is another folder.
+        """
+
+    @abstractmethod
+    def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Let every answer, or with *listings* every page of a listing, be *answer* meanwhile; logins go on."""
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[list[str]]:
+        """Give a list that holds, after the block, the names asked for in it."""
+        seen: list[str] = []
+        before = len(self.calls)
+        yield seen
+        seen.extend(self.calls[before:])
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the server."""
+
+
+@functools.cache
+def running(path: str) -> Any:
+    """The session's one rig of a class, named as ``module:Class``; started when it is first asked for."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)()

@@ -1,0 +1,256 @@
+"""What Kubernetes Secrets alone have: labels, keys, teams, service accounts and kubeconfigs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
+from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, StoreMisconfigured, StoreUnavailable
+from airflow_providers_secrets.lookup.access import store_of
+from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
+from tests.rigs.kubernetes import JSON, LABELS, NAMESPACE, TEAM, TOKEN, WHO, KubernetesRig, encoded, listed, secret
+from tests.support.proxy import Reply
+
+VARIABLE = LABELS["variables"]
+
+
+@pytest.fixture
+def made(kubernetes: KubernetesRig) -> Iterator[Any]:
+    """Create Secrets, which are gone afterwards."""
+    names: list[str] = []
+
+    def make(name: str, labels: dict[str, str], data: dict[str, str]) -> None:
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels}}
+        texts = {key: encoded(text) for key, text in data.items()}
+        reply = kubernetes.proxy.do("POST", kubernetes.collection, json.dumps({**body, "data": texts}).encode())
+        assert reply.status == 201, reply
+        names.append(name)
+
+    yield make
+    for name in names:
+        kubernetes.proxy.do("DELETE", f"{kubernetes.collection}/{name}")
+
+
+def stored(rig: KubernetesRig, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(rig.proxy.do("GET", f"{rig.collection}/{name}").body)
+    return found
+
+
+def called(backend: KubernetesSecretsBackend, name: str, act: Any) -> Any:
+    return answers_of(backend.config).access.call(name, 60.0, act, "write")
+
+
+# Labels and keys.
+
+
+def test_the_first_by_name_counts(kubernetes: KubernetesRig, made: Any) -> None:
+    for name in ("zebra", "antelope", "mule"):
+        made(name, {VARIABLE: "twice"}, {"value": name})
+    assert kubernetes.backend().get_variable("twice") == "antelope"
+
+
+@pytest.mark.parametrize("data", [{}, {"other": "S3cr3t"}], ids=["none", "another"])
+def test_a_secret_without_the_key_is_not_absent(kubernetes: KubernetesRig, made: Any, data: dict[str, str]) -> None:
+    made("keyless", {VARIABLE: "keyless"}, data)
+    with pytest.raises(InvalidSecret, match=r"the Secret has no key 'value'\. Put the value under that key"):
+        kubernetes.backend().get_variable("keyless")
+
+
+def test_a_value_that_is_not_text_is_named(kubernetes: KubernetesRig) -> None:
+    found = secret("binary", {VARIABLE: "binary"}, {"value": base64.b64encode(b"S3cr3t\xff").decode()})
+    reply = Reply(200, json.dumps(listed([found])).encode(), JSON)
+    with kubernetes.proxy.fault(reply), pytest.raises(InvalidSecret, match=r"its value is not text\. Store") as raised:
+        kubernetes.backend().get_variable("binary")
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_each_kind_has_a_key_of_its_own(kubernetes: KubernetesRig, made: Any) -> None:
+    made("keyed", {LABELS["connections"]: "keyed", VARIABLE: "keyed"}, {"uri": "http://h", "text": "x", "value": "no"})
+    backend = kubernetes.backend(connections_data_key="uri", variables_data_key="text")
+    assert backend.get_conn_value("keyed") == "http://h"
+    assert backend.get_variable("keyed") == "x"
+    preloaded = kubernetes.caching(variables_data_key="text", preload=["variables"])
+    assert preloaded.get_variable("keyed") == "x"
+
+
+@pytest.mark.parametrize("preload", [[], ["variables"]], ids=["singly", "in bulk"])
+def test_what_is_a_teams_is_never_everybodys(kubernetes: KubernetesRig, made: Any, preload: list[str]) -> None:
+    made("of-red", {VARIABLE: "theirs", TEAM: "red"}, {"value": "x"})
+    backend = kubernetes.caching(preload=preload)
+    assert backend.get_variable("theirs") is None
+    assert backend.get_variable("theirs", team_name="blue") is None
+    assert backend.get_variable("theirs", team_name="red") == "x"
+    assert kubernetes.caching(team_label=None, preload=preload).get_variable("theirs") == "x"
+
+
+def test_an_empty_label_asks_for_the_name_by_get(kubernetes: KubernetesRig, made: Any) -> None:
+    made("by-name", {}, {"value": "x"})
+    backend = kubernetes.backend(variables_label="")
+    assert backend.get_variable("by-name") == "x"
+    assert kubernetes.requests[-1].path == f"{kubernetes.collection}/by-name"
+    assert backend.get_variable("absent") is None
+    with kubernetes.counted() as calls:
+        assert backend.get_variable("by_name") is None  # no Secret can have that name
+    assert calls == []
+
+
+@pytest.mark.parametrize("secret_id", ["x" * 64, "a/b", "a,b", "a=b", "!a", "a b", "-a", "ä"])
+def test_what_no_label_holds_is_not_asked_for(kubernetes: KubernetesRig, secret_id: str) -> None:
+    with kubernetes.counted() as calls:
+        assert kubernetes.backend().get_variable(secret_id) is None
+    assert calls == []
+
+
+# Logins.
+
+
+def as_pod(rig: KubernetesRig, directory: Path, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """Let this process find a service account as a pod does."""
+    from kubernetes.config import incluster_config
+
+    from airflow_providers_secrets.stores.kubernetes import identity
+
+    (directory / "token").write_text(token)
+    (directory / "namespace").write_text(NAMESPACE)
+    (directory / "ca.crt").write_bytes((rig.directory / "ca.pem").read_bytes())
+    monkeypatch.setattr(identity, "SERVICE_ACCOUNT", str(directory))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(directory / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(directory / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(rig.tls.ports[0]))
+
+
+def test_a_pod_logs_in_as_its_service_account(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_pod(kubernetes, tmp_path, monkeypatch, TOKEN)
+    made("in-pod", {VARIABLE: "in-pod"}, {"value": "x"})
+    backend = KubernetesSecretsBackend(cache_ttl=0, timeout=60)
+    assert backend.get_variable("in-pod") == "x"
+    who: Identity = called(backend, "", lambda store, client: store.identify(client))
+    assert who.who == WHO
+    assert who.details["namespace"] == NAMESPACE
+
+
+def test_a_token_that_is_refused_costs_one_new_login(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_pod(kubernetes, tmp_path, monkeypatch, "expired")
+    made("renewed", {VARIABLE: "renewed"}, {"value": "x"})
+    backend = KubernetesSecretsBackend(cache_ttl=0, timeout=60)
+    with kubernetes.counted() as calls, pytest.raises(StoreMisconfigured, match="Unauthorized"):
+        backend.get_variable("renewed")
+    assert len(calls) == 2
+    (tmp_path / "token").write_text(TOKEN)
+    assert backend.get_variable("renewed") == "x"
+
+
+def token_of(subject: str, number: int) -> str:
+    claims = json.dumps({"iss": "https://cluster", "sub": subject, "exp": number}).encode()
+    return f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.signature"
+
+
+def test_who_asks_is_the_service_account_and_not_its_token(
+    kubernetes: KubernetesRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_pod(kubernetes, tmp_path, monkeypatch, token_of("one", 1))
+    store = store_of(KubernetesSecretsBackend().config)
+    first = store.asker()
+    (tmp_path / "token").write_text(token_of("one", 2))
+    assert store.asker() == first
+    (tmp_path / "token").write_text(token_of("another", 2))
+    assert store.asker() != first
+
+
+def test_who_asks_changes_with_the_kubeconfig(kubernetes: KubernetesRig, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    store = store_of(KubernetesSecretsBackend(kubeconfig=str(path)).config)
+    assert store.asker()
+    seen = {store.asker()}
+    for token in ("one", "another"):
+        path.write_text(json.dumps(kubernetes.configuration("https://127.0.0.1:1", token)))
+        seen.add(store.asker())
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("content", [None, "", "S3cr3t: [", '{"contexts": []}'])
+def test_no_login_is_told_without_the_kubeconfig(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "kubeconfig"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(StoreMisconfigured, match=r"no usable login \(\w+\)\. Mount the pod's") as raised:
+        KubernetesSecretsBackend(kubeconfig=str(path), timeout=60).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+# Answers.
+
+
+def test_a_bare_404_proves_nothing(kubernetes: KubernetesRig) -> None:
+    backend = kubernetes.backend(variables_label="", max_attempts=1)
+    for body in (b"", b'{"kind": "Status", "reason": "NotFound", "details": {}}'):
+        with kubernetes.proxy.fault(Reply(404, body, JSON)), pytest.raises(StoreUnavailable):
+            backend.get_variable("absent")
+
+
+def test_a_denial_names_the_reason(kubernetes: KubernetesRig) -> None:
+    with kubernetes.fault("denied"), pytest.raises(AccessDenied, match=r": Forbidden\. Allow it by a Role"):
+        kubernetes.backend().get_variable("x")
+
+
+# Writing.
+
+
+def test_a_write_keeps_what_else_the_secret_has(kubernetes: KubernetesRig, made: Any) -> None:
+    made("kept", {VARIABLE: "kept", "mine": "yes"}, {"value": "one", "other": "stays"})
+    backend = kubernetes.backend()
+    written: Written = called(backend, "kept", lambda store, client: store.write(client, f"{VARIABLE}=kept", "two"))
+    assert not written.created
+    after = stored(kubernetes, "kept")
+    assert after["data"] == {"value": encoded("two"), "other": encoded("stays")}
+    assert after["metadata"]["labels"] == {VARIABLE: "kept", "mine": "yes"}
+
+
+def test_what_is_created_has_the_labels_and_a_name_of_its_own(kubernetes: KubernetesRig) -> None:
+    backend = kubernetes.backend()
+    names = [f"{VARIABLE}={secret_id}" for secret_id in ("New.One", "new_one")]
+    for name in (*names, f"{names[0]},{TEAM}=red"):
+        written: Written = called(backend, name, lambda store, client, name=name: store.write(client, name, name))
+        assert written.created
+    assert [backend.get_variable(secret_id) for secret_id in ("New.One", "new_one")] == names
+    assert backend.get_variable("New.One", team_name="red") == f"{names[0]},{TEAM}=red"
+    for name in (*names, f"{names[0]},{TEAM}=red"):
+        called(backend, name, lambda store, client, name=name: store.delete(client, name) or True)
+    assert backend.get_variable("new_one") is None
+
+
+def test_who_creates_it_at_the_same_time_is_noticed(kubernetes: KubernetesRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = kubernetes.backend()
+    name = f"{VARIABLE}=raced"
+    store: Any = store_of(backend.config)
+    called(backend, name, lambda store, client: store.write(client, name, "first"))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store), "_find", lambda *_: None)  # as it was when the other one had not yet written
+        with pytest.raises(InvalidSecret, match=r"AlreadyExists|exists already"):
+            called(backend, name, lambda store, client: store.write(client, name, "second", only_if_absent=True))
+    assert backend.get_variable("raced") == "first"
+    kubernetes.remove(name)
+
+
+def test_exists_is_told_as_such(kubernetes: KubernetesRig, made: Any) -> None:
+    made("there", {VARIABLE: "there"}, {"value": "x"})
+    backend = kubernetes.backend()
+
+    def write(store: Any, client: Any) -> Any:
+        with pytest.raises(StoreError) as raised:
+            store.write(client, f"{VARIABLE}=there", "y", only_if_absent=True)
+        return raised.value.codes
+
+    assert called(backend, "there", write) == (EXISTS,)
