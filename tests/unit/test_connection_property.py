@@ -224,14 +224,17 @@ def test_uri(uri: str) -> None:
 
 @many
 @given(st.builds("{}://{}".format, types, pieces) | pieces)
+@example("aws://http\n://http")
 def test_text_of_pieces(text: str) -> None:
     assume(not text.startswith("{"))
     meant = meaning_of_uri(text)
     try:
         handed_on = connection(text)
     except Unusable:
-        # The grammar is wider here than what a host may be, so that Airflow alone says what it reads.
-        assert meant is Lost or not any(same(meant, read) for read in read_by_airflow(text).values())
+        # The grammar is wider here than what a host may be, so that Airflow alone says what it reads. A line broken in
+        # the middle, which urlsplit() joins again, may be refused all the same.
+        broken = re.search(r"[\t\r\n]", text.strip())
+        assert broken or meant is Lost or not any(same(meant, read) for read in read_by_airflow(text).values())
         return
     assert handed_on == text
     check(text, meant)
