@@ -54,6 +54,7 @@ class Origin(ABC):
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Return a value as Airflow would parse it.
 
+        :raises Blocked: where it is not to be copied from here.
         :raises Unusable: where nobody can use it.
         :raises SecretsError: where it is not to be had.
         """
@@ -153,24 +154,31 @@ class FromBackend(Origin):
     def __init__(self, configured: Configured, names: Mapping[Kind, Iterable[str]] | None) -> None:
         from airflow_providers_secrets.cli.configuration import is_ours
 
+        self._configured = configured
         self._backend = configured.fresh(**PATIENCE)
         self._ours = is_ours(self._backend)
         self._names = names
         self.title = self._backend.store if self._ours else configured.class_path
 
     def ids(self, kind: Kind) -> Iterable[str]:
-        """Yield the ids that are to be asked for."""
+        """Yield the ids that are to be asked for: of a chain's member, those that the chain asks it for."""
         if self._names is not None:
             return list(self._names.get(kind, ()))
         from airflow_providers_secrets.lookup import operations
 
         if self._backend.rule(kind).prefixes is None:
             return ()
-        return (one.secret_id for one in operations.listed_ids(self._backend, kind) if one.refused is None)
+        return (
+            one.secret_id
+            for one in operations.listed_ids(self._backend, kind)
+            if one.refused is None and self._configured.passed_over_for(kind, one.secret_id) is None
+        )
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Look one id up."""
         failure: str
+        if reason := self._configured.passed_over_for(kind, secret_id):
+            raise Blocked(f"the source's chain does not ask this member: {reason}")
         try:
             if kind == "connections":
                 return cast("str | None", self._backend.get_conn_value(secret_id))
@@ -227,6 +235,7 @@ class ToBackend(Target):
         from airflow_providers_secrets.cli.configuration import ours
 
         ours(configured, "--to-member")
+        self._configured = configured
         self.backend = configured.fresh(**PATIENCE)
         self.title = self.backend.store
         slug = self.backend.config.slug
@@ -239,6 +248,8 @@ class ToBackend(Target):
 
     def name(self, kind: Kind, secret_id: str) -> str:
         """Return the first name that a lookup asks for."""
+        if reason := self._configured.passed_over_for(kind, secret_id):
+            raise Blocked(f"the target's chain does not ask this member: {reason}")
         plan = self.backend.plan(kind, secret_id)
         if not plan.names:
             raise Blocked(str(plan.reason))
