@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, quoted
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
@@ -59,6 +59,13 @@ class Origin(ABC):
         :raises SecretsError: where it is not to be had.
         """
 
+    def loses(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # of a store, nothing
+        """Say what a copy of an id leaves behind, or return ``None``."""
+        return None
+
+
+DESCRIPTION_LOST: Final = "its description is not copied, its value alone"
+
 
 class FromSource(Origin):
     """The metastore or the environment."""
@@ -74,6 +81,10 @@ class FromSource(Origin):
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Return a value of the source."""
         return self._source.text(kind, secret_id)
+
+    def loses(self, kind: Kind, secret_id: str) -> str | None:
+        """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
+        return DESCRIPTION_LOST if self._source.description(kind, secret_id) else None
 
 
 class FromFile(Origin):
@@ -107,16 +118,23 @@ class FromFile(Origin):
                 if name not in ("conn_id", "id", "is_encrypted", "is_extra_encrypted")
             }
             return json.dumps({("login" if name == "user" else name): one for name, one in known.items()})
-        if (
-            kind == "variables"
-            and isinstance(value, Mapping)
-            and set(value) <= {"value", "description"}
-            and "value" in value
-        ):
-            value = value["value"]  # as the export writes a variable with a description
+        if kind == "variables" and _is_described(value):
+            value = value["value"]
         if value is None or isinstance(value, str):
             return value
         return json.dumps(value, ensure_ascii=False)
+
+    def loses(self, kind: Kind, secret_id: str) -> str | None:
+        """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
+        value = self._entries.get(kind, {}).get(secret_id)
+        if kind == "variables" and _is_described(value) and value.get("description"):
+            return DESCRIPTION_LOST
+        return None
+
+
+def _is_described(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether *value* is what the export writes for a variable with a description."""
+    return isinstance(value, Mapping) and set(value) <= {"value", "description"} and "value" in value
 
 
 def _parsed_file(path: str) -> dict[str, Any]:
