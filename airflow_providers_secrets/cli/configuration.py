@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.lookup.plan import Kind
 
 SINGLE_SINCE: Final = (3, 2)
 """The first Airflow that reads ``AIRFLOW__SECRETS__BACKEND_KWARG__NAME``."""
@@ -93,6 +94,16 @@ class Configured(NamedTuple):
         changes = {name: value for name, value in {**none, **options}.items() if name in known}
         with collected_warnings():
             return type(self.backend)(**{**self.kwargs, **changes})
+
+    def passed_over_for(self, kind: Kind, secret_id: str) -> str | None:
+        """Say why the chain that this member is taken from does not ask it for an id; ``None`` where it does.
+
+        A pattern is tried on the id without its team, as in a lookup.
+        """
+        from airflow_providers_secrets.lookup.plan import TEAM_SEP
+
+        own = secret_id.partition(TEAM_SEP)[2] or secret_id
+        return self.member.passed_over_for(kind, own) if self.member else None
 
 
 def is_ours(backend: object) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -51,7 +52,7 @@ class Item:
     """What is or was to be done about one id.
 
     :param state: one of :data:`STATES`.
-    :param reason: why, where it is invalid or failed.
+    :param reason: why, where it is invalid or failed; what a write loses.
     """
 
     kind: Kind
@@ -356,11 +357,13 @@ class Copying:
             there = ""
         if there and same(kind, text, there):
             return Item(kind, secret_id, SAME)
+        lost = self._origin.loses(kind, secret_id)
         if not self._apply:
-            return Item(kind, secret_id, CREATE if there is None else DIFFERENT)
+            return Item(kind, secret_id, CREATE if there is None else DIFFERENT, lost)
         if there is not None and not self._overwrite:
             return Item(kind, secret_id, DIFFERENT)
-        return self._written(kind, secret_id, text, created=there is None)
+        written = self._written(kind, secret_id, text, created=there is None)
+        return written if written.reason else dataclasses.replace(written, reason=lost)
 
     def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
         from airflow_providers_secrets.cli.endpoints import same

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, quoted
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
@@ -55,9 +55,17 @@ class Origin(ABC):
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Return a value as Airflow would parse it.
 
+        :raises Blocked: where it is not to be copied from here.
         :raises Unusable: where nobody can use it.
         :raises SecretsError: where it is not to be had.
         """
+
+    def loses(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # of a store, nothing
+        """Say what a copy of an id leaves behind, or return ``None``."""
+        return None
+
+
+DESCRIPTION_LOST: Final = "its description is not copied, its value alone"
 
 
 class FromSource(Origin):
@@ -74,6 +82,10 @@ class FromSource(Origin):
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Return a value of the source."""
         return self._source.text(kind, secret_id)
+
+    def loses(self, kind: Kind, secret_id: str) -> str | None:
+        """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
+        return DESCRIPTION_LOST if self._source.description(kind, secret_id) else None
 
 
 class FromFile(Origin):
@@ -107,16 +119,23 @@ class FromFile(Origin):
                 if name not in ("conn_id", "id", "is_encrypted", "is_extra_encrypted")
             }
             return json.dumps({("login" if name == "user" else name): one for name, one in known.items()})
-        if (
-            kind == "variables"
-            and isinstance(value, Mapping)
-            and set(value) <= {"value", "description"}
-            and "value" in value
-        ):
-            value = value["value"]  # as the export writes a variable with a description
+        if kind == "variables" and _is_described(value):
+            value = value["value"]
         if value is None or isinstance(value, str):
             return value
         return json.dumps(value, ensure_ascii=False)
+
+    def loses(self, kind: Kind, secret_id: str) -> str | None:
+        """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
+        value = self._entries.get(kind, {}).get(secret_id)
+        if kind == "variables" and _is_described(value) and value.get("description"):
+            return DESCRIPTION_LOST
+        return None
+
+
+def _is_described(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether *value* is what the export writes for a variable with a description."""
+    return isinstance(value, Mapping) and set(value) <= {"value", "description"} and "value" in value
 
 
 def _parsed_file(path: str) -> dict[str, Any]:
@@ -154,24 +173,31 @@ class FromBackend(Origin):
     def __init__(self, configured: Configured, names: Mapping[Kind, Iterable[str]] | None) -> None:
         from airflow_providers_secrets.cli.configuration import is_ours
 
+        self._configured = configured
         self._backend = configured.fresh(**PATIENCE)
         self._ours = is_ours(self._backend)
         self._names = names
         self.title = self._backend.store if self._ours else configured.class_path
 
     def ids(self, kind: Kind) -> Iterable[str]:
-        """Yield the ids that are to be asked for."""
+        """Yield the ids that are to be asked for: of a chain's member, those that the chain asks it for."""
         if self._names is not None:
             return list(self._names.get(kind, ()))
         from airflow_providers_secrets.lookup import operations
 
         if self._backend.rule(kind).prefixes is None:
             return ()
-        return (one.secret_id for one in operations.listed_ids(self._backend, kind) if one.refused is None)
+        return (
+            one.secret_id
+            for one in operations.listed_ids(self._backend, kind)
+            if one.refused is None and self._configured.passed_over_for(kind, one.secret_id) is None
+        )
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Look one id up."""
         failure: str
+        if reason := self._configured.passed_over_for(kind, secret_id):
+            raise Blocked(f"the source's chain does not ask this member: {reason}")
         try:
             if kind == "connections":
                 return cast("str | None", self._backend.get_conn_value(secret_id))
@@ -228,6 +254,7 @@ class ToBackend(Target):
         from airflow_providers_secrets.cli.configuration import ours
 
         ours(configured, "--to-member")
+        self._configured = configured
         self.backend = configured.fresh(**PATIENCE)
         self.title = self.backend.store
         slug = self.backend.config.slug
@@ -240,6 +267,8 @@ class ToBackend(Target):
 
     def name(self, kind: Kind, secret_id: str) -> str:
         """Return the first name that a lookup asks for."""
+        if reason := self._configured.passed_over_for(kind, secret_id):
+            raise Blocked(f"the target's chain does not ask this member: {reason}")
         plan = self.backend.plan(kind, secret_id)
         if not plan.names:
             raise Blocked(str(plan.reason))

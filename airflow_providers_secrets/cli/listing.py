@@ -13,7 +13,6 @@ from airflow_providers_secrets.cli.exits import NOT_OK, OK
 if TYPE_CHECKING:
     import re
 
-    from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.cli.configuration import Configured
     from airflow_providers_secrets.cli.output import Progress
@@ -69,16 +68,8 @@ def _ids(configured: Configured, kind: Kind, match: re.Pattern[str] | None, prog
     for one in operations.listed_ids(configured.backend, kind):
         progress.step()
         if match is None or match.match(one.secret_id):
-            yield one if one.refused else _as_member_of(configured.member, one)
-
-
-def _as_member_of(member: Member | None, one: ListedId) -> ListedId:
-    """Return *one* with why a chain does not ask its member for it, if it does not."""
-    from airflow_providers_secrets.lookup.plan import TEAM_SEP
-
-    own = one.secret_id.partition(TEAM_SEP)[2] or one.secret_id  # a pattern is tried on the id without its team
-    reason = member.passed_over_for(one.kind, own) if member else None
-    return dataclasses.replace(one, refused=reason) if reason else one
+            reason = one.refused or configured.passed_over_for(kind, one.secret_id)
+            yield dataclasses.replace(one, refused=reason)
 
 
 def _row(one: ListedId) -> dict[str, Any]:

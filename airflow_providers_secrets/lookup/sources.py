@@ -45,6 +45,10 @@ class Source(ABC):
         :raises SourceFailed: where it cannot be read.
         """
 
+    def description(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # the environment's
+        """Return a variable's description, which is no part of its text, or ``None``. A connection's is a field."""
+        return None
+
     def holds(self, kind: Kind, secret_id: str, team: str | None = None) -> bool:
         """Tell whether it has the id."""
         try:
@@ -97,6 +101,15 @@ class Metastore(Source):
             if row is None:
                 return None
             return _text_of_connection(row) if kind == "connections" else _text_of_variable(row)
+
+    def description(self, kind: Kind, secret_id: str) -> str | None:
+        """Return the description that a variable's row has."""
+        if kind != "variables":
+            return None
+        with self._session() as (session, models):
+            model, key = models[kind]
+            row = session.query(model).filter(key == secret_id).first()
+            return getattr(row, "description", None) or None
 
     def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> bool:
         """Write one row in a transaction of its own, encrypted by Airflow's key; return whether it is new.

@@ -154,6 +154,31 @@ def test_list_says_what_the_chain_does_not_ask_a_member_for(command: Command, ri
     }, said.everything
 
 
+def test_copy_leaves_alone_what_the_chain_does_not_ask_a_member_for(
+    command: Command, ssm: Rig, secrets_manager: Rig, base: str, tmp_path: Path
+) -> None:
+    for secret_id in ("proddb", "testdb"):
+        ssm.put(path_of(ssm, base, "variables", secret_id), "S3cr3t")
+    patterned = json.dumps({"backends": [member(ssm, base, {"variables": "^prod"})]})
+    whole = json.dumps(member(ssm, base)["kwargs"])
+    other = json.dumps(member(secrets_manager, base)["kwargs"])
+    of_member = ["--from", "chain", "--from-kwargs", patterned, "--from-member", "1"]
+    to_other = ["--to", "aws_secrets_manager", "--to-kwargs", other, "--kind", "var", "-o", "json"]
+
+    said = command("copy", *of_member, *to_other)
+    assert {one["id"]: one["state"] for one in said.json} == {"proddb": "create"}, said.everything
+    (tmp_path / "names").write_text("var:testdb\n")
+    said = command("copy", *of_member, *to_other, "--names", f"{tmp_path}/names")
+    (row,) = said.json
+    assert (said.code, row["state"]) == (1, "invalid"), said.everything
+    assert row["reason"].endswith("does not ask this member: the id does not match its pattern 'variables'")
+
+    to_member = ["--to", "chain", "--to-kwargs", patterned, "--to-member", "1", "--kind", "var", "-o", "json"]
+    said = command("copy", "--from", "aws_ssm", "--from-kwargs", whole, *to_member)
+    assert {one["id"]: one["state"] for one in said.json} == {"proddb": "same", "testdb": "invalid"}, said.everything
+    assert "S3cr3t" not in said.everything
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -121,6 +121,11 @@ def test_the_metastore(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     ssm.remove("/cli-metastore/shared")
     run = ran(airflow, "copy", "--from", "metastore", "--apply", "-o", "json")
     assert (run.code, [item["state"] for item in json.loads(run.output)]) == (0, ["created"]), run.everything
+    assert airflow.run("variables", "set", "described", "S3cr3t", "--description", "S3cr3t").code == 0
+    run = ran(airflow, "copy", "--from", "metastore", "--kind", "var", "-o", "json")
+    (item,) = json.loads(run.output)
+    assert (item["state"], item["reason"]) == ("create", "its description is not copied, its value alone")
+    assert "S3cr3t" not in run.everything
     # A key that does not fit any more gives "invalid", never "different".
     other = "b3RoZXJrZXlvdGhlcmtleW90aGVya2V5b3RoZXJrZXk="
     assert airflow.run("connections", "add", "locked", "--conn-uri", "http://u:S3cr3t@h").code == 0

@@ -105,6 +105,19 @@ def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Ri
     assert "5000 bytes; the store holds 4096" in reasons["large"]
 
 
+def test_what_a_write_loses_is_told_before_it(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    path = tmp_path / "variables.json"
+    described = {"value": "S3cr3t-1", "description": "S3cr3t-2"}
+    path.write_text(json.dumps({"described": described, "plain": "x", "empty": {**described, "description": ""}}))
+    copy = ["copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "-o", "json"]
+    lost = {"described": "its description is not copied, its value alone", "plain": None, "empty": None}
+    for more, state in (([], "create"), (["--apply", "--journal", f"{tmp_path}/j"], "created")):
+        said = command(*copy, *more)
+        assert (said.code, set(states(said).values())) == (0, {state}), said.everything
+        assert {item["id"]: item["reason"] for item in said.json} == lost
+        assert "S3cr3t" not in said.everything
+
+
 def test_ids_that_the_target_cannot_tell_apart_are_invalid(
     command: Command, azure: Rig, base: str, tmp_path: Path
 ) -> None:
