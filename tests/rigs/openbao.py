@@ -69,7 +69,7 @@ class OpenBao:
     def _wait_until_ready(self) -> str:
         assert self.process.stdout is not None
         output: list[str] = []
-        watchdog = threading.Timer(30, self.process.kill)
+        watchdog = threading.Timer(60, servers.stop, (self.process,))
         watchdog.start()
         for line in self.process.stdout:
             output.append(line)

@@ -101,10 +101,14 @@ def api_server(airflow: Airflow, users: dict[str, str] = USERS) -> Iterator[ApiS
     reader = threading.Thread(target=drain, daemon=True)
     reader.start()
     try:
-        started.wait()
+        started.wait(180)
         assert any(READY in line for line in server.lines), server.log
         yield server
     finally:
         process.terminate()
-        process.wait()
-        reader.join()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
+        reader.join(30)

@@ -295,8 +295,8 @@ def test_unusable_option_is_refused_at_construction(rig: Rig, option: str, value
 
 
 def test_raw_strings_mean_what_json_means(rig: Rig) -> None:
-    backend = rig.backend(timeout="2", max_attempts="2", connections_lookup_pattern="null", on_denied="next")
-    assert (backend.config.timeout, backend.config.max_attempts) == (2.0, 2)
+    backend = rig.backend(timeout="20", max_attempts="2", connections_lookup_pattern="null", on_denied="next")
+    assert (backend.config.timeout, backend.config.max_attempts) == (20.0, 2)
     with rig.counted() as calls:
         assert backend.get_conn_value("absent") is None
     assert len(calls) == 1
