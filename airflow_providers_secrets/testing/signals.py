@@ -24,17 +24,26 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
     main = threading.main_thread().ident
     assert main
 
-    def send_once_it_waits() -> None:
-        while not _waits(main):
-            os.sched_yield()
-        signal.pthread_kill(main, signal.SIGALRM)
+    is_over = threading.Event()
 
-    sender = threading.Thread(target=send_once_it_waits)
+    def send_once_it_waits() -> None:
+        while not is_over.is_set():
+            if _waits(main):
+                signal.pthread_kill(main, signal.SIGALRM)
+                return
+            os.sched_yield()
+
+    sender = threading.Thread(target=send_once_it_waits, daemon=True)
     before = signal.signal(signal.SIGALRM, raise_it)
     try:
         yield sender.start
-        sender.join()
     finally:
+        # Whatever ended the block: a sender that went on would raise in the midst of another test, or be waited for
+        # for ever.
+        is_over.set()
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what is on its way
+        if sender.ident is not None:
+            sender.join(60)
         signal.signal(signal.SIGALRM, before)
 
 

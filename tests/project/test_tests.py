@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import airflow_providers_secrets
+
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path for path in TESTS.rglob("*.py"))
 
@@ -30,7 +32,7 @@ def test_no_module_imports_a_test_module(path: Path) -> None:
 
 def test_no_name_of_the_contract_hides_another() -> None:
     """It is imported into one module: a second test or fixture of a name would take the place of the first."""
-    modules = (TESTS.parent / "airflow_providers_secrets/testing/contract").glob("[a-z]*.py")
+    modules = (Path(airflow_providers_secrets.__file__).parent / "testing/contract").glob("[a-z]*.py")
     names = Counter(
         node.name
         for path in modules
