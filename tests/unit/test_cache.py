@@ -114,12 +114,12 @@ def test_no_answer_keeps_what_was_known_and_pauses_ever_longer(memory: ProcessCa
     memory.keep("x", fresh_for(0))
     for pause in (2, 4, 8, 16, 32, 60, 60):
         memory.note_failure("x", DOWN)
+        memory.answered("another")  # or the breaker would be what refuses
         clock.now += pause - 0.001
         assert memory.refusal("x") is not None, pause
-        clock.now += 60
-        memory.answered("another")  # or the breaker would be what refuses
+        clock.now += 0.002
+        assert memory.refusal("x") is None, pause
         assert memory.stale("x")
-        memory._failures["x"].until = clock.now
     memory.answered("x")
     memory.note_failure("x", DOWN)
     clock.now += cache.FIRST_FORGOTTEN
@@ -166,8 +166,23 @@ def test_an_answer_ends_a_row(clock: Clock) -> None:
     for _ in range(3):
         for _ in range(Breaker.FAILURES - 1):
             breaker.failed()
+        assert not breaker.is_open
         breaker.answered()
-    assert not breaker.is_open
+    for _ in range(Breaker.FAILURES):
+        breaker.failed()
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["shortest", "longest"])
+def test_the_pause_between_probes_is_spread(clock: Clock, monkeypatch: pytest.MonkeyPatch, end: int) -> None:
+    monkeypatch.setattr(cache.random, "uniform", lambda *ends: ends[end])
+    breaker = Breaker()
+    for _ in range(Breaker.FAILURES):
+        breaker.failed()
+    clock.now += Breaker.PAUSE * Breaker.PAUSE_JITTER[end] - 0.001
+    assert not breaker.lets_through()
+    clock.now += 0.001
+    assert breaker.lets_through()
 
 
 def test_an_open_breaker_refuses_every_name_until_one_is_answered(memory: ProcessCache, clock: Clock) -> None:

@@ -63,6 +63,17 @@ def test_nobodys_own_secret_is_a_teams(monkey_id: str, team: str, secret_id: str
         assert team_refusal(monkey_id, team)
 
 
+@pytest.mark.parametrize("secret_id", ["b--c", "--", "-b", "-"])
+def test_with_a_team_an_id_holds_no_separator_and_starts_with_none(secret_id: str) -> None:
+    assert team_refusal(secret_id, "a")
+    assert team_refusal(secret_id, None) is None
+
+
+def test_a_plan_says_why_nothing_is_asked() -> None:
+    plan = LookupPlan(reason="it is too long", refused=True)
+    assert (plan.names, plan.steps, plan.reason, plan.refused) == ((), (), "it is too long", True)
+
+
 def test_a_plan_keeps_names_and_prefixes_together() -> None:
     plan = LookupPlan(("a/x", "b/x"), ("a/", None))
     assert plan.steps == (("a/x", "a/"), ("b/x", None))
