@@ -315,10 +315,10 @@ class Run:
         print(f"{label}: over after {over - begun:.1f} s, used again after {time.monotonic() - over:.1f}", flush=True)
 
     def end(self) -> dict[str, Any]:
-        self._prober.communicate("", timeout=60)
+        self._prober.communicate("", timeout=180)
         tally, children, warnings = Tally(), 0, 0
         for worker in self._workers:
-            told = json.loads(worker.communicate("", timeout=60)[0])
+            told = json.loads(worker.communicate("", timeout=180)[0])
             tally.add(told)
             children += told["children"]
             warnings += len(told["warnings"])
