@@ -806,10 +806,34 @@ def test_a_clusters_nonsense_never_leaves(
     assert len(warnings_of_redis(caplog)) == 1
 
 
-def test_a_cluster_whose_map_never_ends_holds_a_bounded_number_of_threads(
-    ssm: SsmRig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("form", "command"),
+    [
+        ("redis://127.0.0.1:PORT", b"GETRANGE"),
+        ("redis+cluster://127.0.0.1:PORT", b"GETRANGE"),
+        ("redis+cluster://127.0.0.1:PORT", b"CLUSTER"),
+        ("redis+sentinel://127.0.0.1:PORT/x", b"SENTINEL"),
+    ],
+)
+def test_an_answer_that_never_ends_holds_no_thread(
+    ssm: SsmRig, form: str, command: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What reads it has no deadline of its own: each byte is in time."""
+    """Nor memory, though each byte is in time: its connection is ended, also that of a client still being made."""
+    with fleet.dripping(command) as port:
+        shared = shared_of(sharing(ssm, f"{form.replace('PORT', str(port))}?socket_timeout=20", timeout=60))
+        monkeypatch.setattr(shared, "_longest", 0.3)
+        before = set(threading.enumerate())
+        assert shared.get("x") is None
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "secrets-lookup":
+                thread.join(10)
+                assert not thread.is_alive()
+        assert not shared._hanging
+
+
+def test_exchanges_that_hang_for_ever_are_bounded(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing that this package can end would end them."""
+    monkeypatch.setattr(redis_server, "_disconnected", lambda _: None)
     monkeypatch.setattr(redis_server, "MAX_HANGING", 3)
     monkeypatch.setattr(redis_server, "REDIS_PAUSE", 0.0)
     with fleet.dripping(b"CLUSTER") as port:
