@@ -37,8 +37,22 @@ async def awaited(
 
     :param from_memory: answers without blocking, or returns ``None`` where memory does not tell.
     :param look_up: the lookup as a thread makes it; what it raises is raised here.
-    :param parse: makes the object; the first time in a thread, since it may import much.
+    :param parse: makes the object; the first time in a thread, since it may import much. What it raises is raised
+        without its frames, which hold the text: error trackers send local variables.
     """
+    failure: Exception
+    try:
+        return await _found(from_memory, look_up, parse)
+    except Exception as error:  # noqa: BLE001  # whatever it is
+        failure = error.with_traceback(None)
+    raise failure
+
+
+async def _found(
+    from_memory: Callable[[], Known | None],
+    look_up: Callable[[], str | None],
+    parse: Callable[[str], Any],
+) -> Any:
     known = from_memory()
     if known is None:
         loop = asyncio.get_running_loop()

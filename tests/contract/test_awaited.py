@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
@@ -94,6 +95,25 @@ def test_the_same_error(rig: Rig, fault: str) -> None:
         with pytest.raises(LookupFailed) as raised:
             asyncio.run(backend.aget_connection("awaited"))
     assert (type(raised.value), str(raised.value)) == (type(expected.value), str(expected.value))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_airflow_makes_nothing_of_is_on_no_frame(rig: Rig, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    put(rig, "awaited")
+    backend = rig.caching()
+    if known:
+        asyncio.run(backend.aget_connection("awaited"))
+
+    def deserialize(conn_id: str, value: str) -> Any:
+        raise ValueError(conn_id, len(value))
+
+    monkeypatch.setattr(backend, "deserialize_connection", deserialize)
+    with pytest.raises(ValueError, match="awaited") as raised:
+        asyncio.run(backend.aget_connection("awaited"))
+    frames = [frame for frame, _ in traceback.walk_tb(raised.value.__traceback__)]
+    ours = [frame for frame in frames if "/airflow_providers_secrets/" in frame.f_code.co_filename]
+    assert ours
+    assert URI not in "".join(repr(frame.f_locals) for frame in ours)
 
 
 def test_the_policy_is_the_same(rig: Rig) -> None:

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from airflow_providers_secrets.errors import ConfigurationError
-from airflow_providers_secrets.lookup import answers, cache
+from airflow_providers_secrets.lookup import answers, cache, deadline
 from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
@@ -804,6 +804,54 @@ def test_a_clusters_nonsense_never_leaves(
         Lookups(ssm, sharing(ssm, f"redis+cluster://127.0.0.1:{port}", timeout=60)).go_on(3)
     assert "S3cr3t" not in "\n".join(warned(caplog))
     assert len(warnings_of_redis(caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "command"),
+    [
+        ("redis://127.0.0.1:PORT", b"GETRANGE"),
+        ("redis+cluster://127.0.0.1:PORT", b"GETRANGE"),
+        ("redis+cluster://127.0.0.1:PORT", b"CLUSTER"),
+        ("redis+sentinel://127.0.0.1:PORT/x", b"SENTINEL"),
+    ],
+)
+def test_an_answer_that_never_ends_holds_no_thread(
+    ssm: SsmRig, form: str, command: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor memory, though each byte is in time: its connection is ended, also that of a client still being made."""
+    with fleet.dripping(command) as port:
+        shared = shared_of(sharing(ssm, f"{form.replace('PORT', str(port))}?socket_timeout=20", timeout=60))
+        monkeypatch.setattr(shared, "_longest", 0.3)
+        before = set(threading.enumerate())
+        assert shared.get("x") is None
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "secrets-lookup":
+                thread.join(10)
+                assert not thread.is_alive()
+        assert not shared._hanging
+
+
+def test_exchanges_that_hang_for_ever_are_bounded(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing that this package can end would end them."""
+    monkeypatch.setattr(redis_server, "_disconnected", lambda _: None)
+    monkeypatch.setattr(redis_server, "MAX_HANGING", 3)
+    monkeypatch.setattr(redis_server, "REDIS_PAUSE", 0.0)
+    with fleet.dripping(b"CLUSTER") as port:
+        shared = shared_of(sharing(ssm, f"redis+cluster://127.0.0.1:{port}?socket_timeout=10", timeout=60))
+        monkeypatch.setattr(shared, "_longest", 0.2)
+        before = set(threading.enumerate())
+        for _ in range(10):
+            assert shared.get("x") is None
+        deadline.end_idle_threads()
+        left = set(threading.enumerate()) - before
+        for thread in left:
+            thread.join(0.5)  # an idle one ends
+        left = {thread for thread in left if thread.name == "secrets-lookup" and thread.is_alive()}
+        assert len(left) == 3
+    for thread in left:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not shared._hanging  # it would be asked again
 
 
 def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:

@@ -547,18 +547,20 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
 
 
 @pytest.mark.measured
-def test_a_hit_takes_150_microseconds(ssm: SsmRig, tmp_path: Path) -> None:
-    stored(ssm, "warm", "x" * 200)
-    backend = sharing(ssm, f"file://{tmp_path}/shared")
+@pytest.mark.each_rig_in_ci
+def test_a_hit_takes_150_microseconds(rig: Rig, tmp_path: Path) -> None:
+    """Who asks is found out anew at each: some logins have files for it."""
+    path = stored(rig, "warm", "x" * 200)
+    backend = sharing(rig, f"file://{tmp_path}/shared")
     backend.get_variable("warm")
     (known,) = answers._answers.values()
     medians: list[float] = []
 
     def hit() -> None:
-        known._cache.forget("/airflow/variables/warm")
+        known._cache.forget(path)
         assert backend.get_variable("warm")
 
-    with ssm.counted() as calls:
+    with rig.counted() as calls:
         while len(medians) < 20 and min(medians, default=1.0) > 150e-6:  # the machine's noise only adds
             medians.append(
                 statistics.median(timeit.repeat(hit, number=1, repeat=200, timer=time.process_time)) / slowness()

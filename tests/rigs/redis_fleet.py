@@ -297,6 +297,31 @@ def answering(*replies: bytes) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def dripping(command: bytes) -> Iterator[int]:
+    """Run a server that refuses every command, and begins an answer to *command* that never ends."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+        def answer(connection: socket.socket) -> None:
+            with contextlib.suppress(OSError), connection:
+                while octets := connection.recv(65536):
+                    while command in octets.upper() and not over.wait(0.05):
+                        connection.sendall(b"+")
+                    connection.sendall(b"-ERR no\r\n" * octets.count(b"*"))
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            over.set()
+
+
+@contextlib.contextmanager
 def slowly(port: int, seconds: float) -> Iterator[int]:
     """Run a front for the server on *port* that hands each answer on after *seconds*."""
     pause = threading.Event()

@@ -180,6 +180,61 @@ def test_who_asks_changes_with_the_kubeconfig(kubernetes: KubernetesRig, tmp_pat
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize("file", ["ca.crt", "namespace"])
+def test_equal_service_accounts_of_two_clusters_are_told_apart(
+    kubernetes: KubernetesRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Clusters often have one issuer, ``https://kubernetes.default.svc``, and one address; each has its own authority."""
+    as_pod(kubernetes, tmp_path, monkeypatch, token_of("one", 1))
+    store = store_of(KubernetesSecretsBackend().config)
+    first = store.asker()
+    (tmp_path / file).write_text("of another cluster")
+    assert store.asker() != first
+
+
+@pytest.mark.parametrize(
+    "token", [b"\xff\xfe", b"e30." + base64.urlsafe_b64encode(b"[" * 99_999) + b".x", b"a.b.c", b""]
+)
+def test_a_token_that_is_none_is_told_apart_too(
+    kubernetes: KubernetesRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: bytes
+) -> None:
+    as_pod(kubernetes, tmp_path, monkeypatch, token_of("one", 1))
+    store = store_of(KubernetesSecretsBackend().config)
+    first = store.asker()
+    (tmp_path / "token").write_bytes(token)
+    assert store.asker() != first
+
+
+@pytest.mark.parametrize("field", ["tokenFile", "client-certificate"])
+@pytest.mark.parametrize(
+    "spelled", ['{"users": [{"name": "x", "user": {"%s": "%s"}}]}', "users:\n- user:\n    %s: %s\n"]
+)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_who_asks_changes_with_a_file_that_the_kubeconfig_names(
+    tmp_path: Path, field: str, spelled: str, absolute: bool
+) -> None:
+    path, named = tmp_path / "kubeconfig", tmp_path / "login"
+    path.write_text(spelled % (field, named if absolute else "login"))
+    store = store_of(KubernetesSecretsBackend(kubeconfig=str(path)).config)
+    seen = {store.asker()}
+    for content in ("one", token_of("one", 1), token_of("one", 2), token_of("another", 2)):
+        named.write_text(content)
+        seen.add(store.asker())
+    assert len(seen) == 4  # a token that is renewed is the same account's
+
+
+def test_the_kubeconfig_that_is_read_is_the_one_that_counts_as_who_asks(
+    kubernetes: KubernetesRig, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK keeps what ``KUBECONFIG`` said when it was imported; a forked child may have another one."""
+    made("of-the-environment", {VARIABLE: "of-the-environment"}, {"value": "x"})
+    from kubernetes.config import kube_config
+
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
+    monkeypatch.setenv("KUBECONFIG", str(kubernetes.kubeconfig))
+    assert KubernetesSecretsBackend(cache_ttl=0, timeout=60).get_variable("of-the-environment") == "x"
+
+
 @pytest.mark.parametrize("content", [None, "", "S3cr3t: [", '{"contexts": []}'])
 def test_no_login_is_told_without_the_kubeconfig(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "kubeconfig"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +27,50 @@ class Login(NamedTuple):
     fault: Callable[[Reply], contextlib.AbstractContextManager[None]]
 
 
+class LoginCommand:
+    """A kubeconfig whose command prints the token, or whatever a server would have answered in its place."""
+
+    VERSION = "client.authentication.k8s.io/v1"
+
+    def __init__(self, directory: Path, rig: Any) -> None:
+        from tests.rigs.kubernetes import TOKEN
+
+        self._said, self._status, self._waits = (directory / name for name in ("said", "status", "waits"))
+        self._works = json.dumps({"apiVersion": self.VERSION, "kind": "ExecCredential", "status": {"token": TOKEN}})
+        self._say(self._works.encode(), 0)
+        script = directory / "login.sh"
+        script.write_text(
+            f"#!/bin/sh\nwhile [ -e {self._waits} ]; do sleep 0.1; done\ncat {self._said}\n"
+            f"cat {self._said} >&2\nexit $(cat {self._status})\n"
+        )
+        script.chmod(0o700)
+        configuration = rig.configuration(f"https://127.0.0.1:{rig.tls.ports[0]}")
+        configuration["users"][0]["user"] = {"exec": {"apiVersion": self.VERSION, "command": str(script)}}
+        self.kubeconfig = directory / "kubeconfig"
+        self.kubeconfig.write_text(json.dumps(configuration))
+
+    def _say(self, octets: bytes, status: int) -> None:
+        self._said.write_bytes(octets)
+        self._status.write_text(str(status))
+
+    @contextlib.contextmanager
+    def fault(self, reply: Reply) -> Iterator[None]:
+        if reply.endless:
+            pytest.skip("the command is a program of the operator's own: what it prints is not bounded")
+        body = reply.body[: len(reply.body) // 2 + 1] if reply.truncate else reply.body
+        self._say(body, int(reply.reset or reply.status >= 400))
+        if reply.hang or reply.drip:
+            self._waits.touch()
+        try:
+            yield
+        finally:
+            self._waits.unlink(missing_ok=True)
+            self._say(self._works.encode(), 0)
+
+
 @pytest.fixture
 def login(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Login]:
-    """How the rig's store is logged in at: STS, Vault itself, Entra, or Google's token service."""
+    """How the rig's store is logged in at: STS, Vault itself, Entra, Google's token service, or a kubeconfig's command."""
     with contextlib.ExitStack() as stack:
         if rig.extra == "aws":
             from tests.rigs.aws import moto
@@ -47,6 +89,9 @@ def login(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             yield Login(rig.options(), lambda reply: proxy.fault(lambda request: reply if is_login(request) else None))
         elif rig.extra == "azure":
             yield Login(rig.options(), rig.entra.fault)  # type: ignore[attr-defined]
+        elif rig.extra == "kubernetes":
+            command = LoginCommand(tmp_path, rig)
+            yield Login({**rig.options(), "kubeconfig": str(command.kubeconfig)}, command.fault)
         else:
             from tests.rigs.google import PROJECT, Accounts
 

@@ -18,6 +18,7 @@ from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterSt
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
+from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
 from airflow_providers_secrets.errors import AccessDenied
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.cache import Entry
@@ -130,6 +131,14 @@ IDENTITIES: list[tuple[type, dict[str, Any], str]] = [
     (AzureKeyVaultBackend, {"vault_url": "https://v"}, "IDENTITY_ENDPOINT"),
     (CloudSecretManagerBackend, {}, "GOOGLE_APPLICATION_CREDENTIALS"),
     (CloudSecretManagerBackend, {}, "GCE_METADATA_HOST"),
+    (KubernetesSecretsBackend, {}, "KUBECONFIG"),
+    (KubernetesSecretsBackend, {}, "KUBERNETES_SERVICE_HOST"),
+    # What the commands read that a kubeconfig names: aws eks get-token, kubelogin, gke-gcloud-auth-plugin.
+    (KubernetesSecretsBackend, {"kubeconfig": "/k"}, "AWS_PROFILE"),
+    (KubernetesSecretsBackend, {"kubeconfig": "/k"}, "AZURE_CLIENT_ID"),
+    (KubernetesSecretsBackend, {"kubeconfig": "/k"}, "AAD_SERVICE_PRINCIPAL_CLIENT_ID"),
+    (KubernetesSecretsBackend, {"kubeconfig": "/k"}, "CLOUDSDK_CONFIG"),
+    (KubernetesSecretsBackend, {"kubeconfig": "/k"}, "GOOGLE_APPLICATION_CREDENTIALS"),
 ]  # fmt: skip
 
 

@@ -170,7 +170,9 @@ class Address:
         # One more attempt, on a new connection, with credentials that are read anew: the server may have been replaced.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         if self.mode == "cluster":
-            return Cluster([self._node(*host) for host in self._hosts], self._node, lambda: self._complete(retry))
+            return Cluster(
+                [self._node(*host) for host in self._hosts], self._node, lambda nodes: self._complete(retry, nodes)
+            )
         if self.mode == "sentinel":
             return self._sentinels().master_for(self._service, retry=retry, **self._connecting(of_sentinel=True))
         return redis.Redis(connection_pool=self._pool(self._first_host(), retry))
@@ -178,12 +180,12 @@ class Address:
     def _node(self, host: str, port: int) -> Client:
         return redis.Redis(connection_pool=self._pool((host, port), Retry(NoBackoff(), 0)))
 
-    def _complete(self, retry: Retry) -> Client:
+    def _complete(self, retry: Retry, nodes: list[Any]) -> Client:
         # Answers are worth having while a part of the slots is not served.
         serving = {"require_full_coverage": False, "reinitialize_steps": 1, "retry": retry, **_ATTEMPTS}
         first, *others = self._hosts
-        nodes = [ClusterNode(host, port) for host, port in others]
-        # With a URL, and in no other way, a class of connections is taken.
+        nodes += [ClusterNode(host, port) for host, port in others]
+        # redis-py adds the first to the list. With a URL, and in no other way, a class of connections is taken.
         return CompleteCluster(url=_url(*first), startup_nodes=nodes, **{**serving, **self._connecting()})
 
     def _sentinels(self) -> Any:
@@ -249,7 +251,11 @@ def _url(host: str, port: int) -> str:
 
 def pools(client: Client) -> list[Any]:
     """Return the pools of the connections that *client* has by now."""
-    return client.pools() if isinstance(client, Cluster) else [client.connection_pool]
+    if isinstance(client, Cluster):
+        return client.pools()
+    sentinel = getattr(client.connection_pool, "sentinel_manager", None)
+    asked = [client, *(sentinel.sentinels if sentinel else ())]
+    return [one.connection_pool for one in asked]
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:

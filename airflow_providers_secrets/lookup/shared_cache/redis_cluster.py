@@ -41,11 +41,12 @@ class Cluster:
 
     :param entrances: clients of the nodes that the user named; none is connected yet.
     :param client_of: makes one of another node.
-    :param complete: makes redis-py's own client of the whole cluster.
+    :param complete: makes redis-py's own client of the whole cluster, and lists the nodes that are asked for its map
+        in what it is given: until it is made, their connections are in no other place.
     """
 
     def __init__(
-        self, entrances: Sequence[Any], client_of: Callable[[str, int], Any], complete: Callable[[], Any]
+        self, entrances: Sequence[Any], client_of: Callable[[str, int], Any], complete: Callable[[list[Any]], Any]
     ) -> None:
         self._entrances = entrances
         self._entrance: Any = None
@@ -54,6 +55,7 @@ class Cluster:
         self._owners: dict[int, Any] = {}
         self._make_complete = complete
         self._complete: Any = None
+        self._asked: list[Any] = []
         self._completing = threading.Lock()
 
     def getrange(self, key: str, start: int, end: int) -> Any:
@@ -91,7 +93,7 @@ class Cluster:
     def _whole(self) -> Any:
         with self._completing:
             if self._complete is None:
-                self._complete = self._make_complete()
+                self._complete = self._make_complete(self._asked)
             return self._complete
 
     def __getattr__(self, command: str) -> Any:
@@ -102,6 +104,6 @@ class Cluster:
     def pools(self) -> list[Any]:
         """Return the connections' pools, of what is connected by now."""
         nodes = [*self._entrances, *self._nodes.values()]
-        if self._complete is not None:
-            nodes += [node.redis_connection for node in self._complete.get_nodes() if node.redis_connection]
+        known = [*self._asked, *(self._complete.get_nodes() if self._complete is not None else ())]
+        nodes += [node.redis_connection for node in known if node.redis_connection]
         return [node.connection_pool for node in nodes]

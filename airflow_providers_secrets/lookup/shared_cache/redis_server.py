@@ -33,6 +33,9 @@ clock = time.monotonic
 REDIS_PAUSE: Final = 15.0
 """Seconds for which Redis is left alone after it failed."""
 
+MAX_HANGING: Final = 8
+"""How many exchanges may hang beyond their time: while so many do, Redis is asked nothing."""
+
 BATCH: Final = 500
 """How many keys are asked about in one exchange, where an operator asks for all."""
 
@@ -68,6 +71,7 @@ class RedisCache(SharedCache):
         self._longest = min(address.longest, longest)
         self._client: Client | None = None
         self._connecting = threading.Lock()
+        self._hanging: set[DeadlineCall[Any]] = set()
         self._left_alone_until = 0.0
         self._unwritten_until = 0.0
 
@@ -104,9 +108,12 @@ class RedisCache(SharedCache):
         if now < self._left_alone_until or (writes and now < self._unwritten_until):
             return None
         left = seconds_for_exchange()
-        if left <= 0:
+        if left <= 0 or len(self._hanging) >= MAX_HANGING:
             return None
-        call = DeadlineCall(lambda _: self._exchanged(exchange), min(self._longest, left))
+        # A server that sends a byte now and then holds the client's thread as long as it likes.
+        call = DeadlineCall(
+            lambda _: self._exchanged(exchange), min(self._longest, left), self._hanging.add, self._hanging.discard
+        )
         if call.finished() and call.error is None:
             return call.result
         if call.error is None and left < self._longest:

@@ -114,11 +114,11 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
     if identity.in_pod(options):
         load_incluster_config(client_configuration=configuration)
         return named or Path(identity.SERVICE_ACCOUNT, "namespace").read_text(encoding="utf-8").strip()
-    where = {"config_file": options["kubeconfig"], "context": options["context"]}
-    load_kube_config(client_configuration=configuration, persist_config=False, **where)
+    path = identity.kubeconfig(options)
+    load_kube_config(path, options["context"], client_configuration=configuration, persist_config=False)
     if named:
         return named
-    contexts, active = list_kube_config_contexts(options["kubeconfig"])
+    contexts, active = list_kube_config_contexts(path)
     chosen = next((one for one in contexts if one["name"] == options["context"]), active)
     return str(chosen["context"].get("namespace") or "default")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Options = Mapping[str, Any]
 
@@ -25,41 +27,75 @@ def in_pod(options: Options) -> bool:
 
 
 def asker(options: Options) -> bytes:
-    """Return a digest of who asks, as the service account's token or the kubeconfig says it."""
-    if in_pod(options):
-        return hashlib.sha256(_subject(Path(SERVICE_ACCOUNT, "token").read_text(encoding="utf-8"))).digest()
+    """Return a digest of who asks which cluster, as the service account or the kubeconfig says it. Raises nothing."""
     digest = hashlib.sha256()
-    for path in _kubeconfigs(options):
-        digest.update(_content(path))
+    if in_pod(options):
+        digest.update(_holder(f"{SERVICE_ACCOUNT}/token"))
+        # Clusters often have one issuer and one address; each has its own authority.
+        for file in ("ca.crt", "namespace"):
+            digest.update(_content(f"{SERVICE_ACCOUNT}/{file}").digest)
+        return digest.digest()
+    for path in kubeconfig(options).split(os.pathsep):
+        place = os.path.expanduser(path)  # noqa: PTH111  # cheaper
+        content = _content(place)
+        digest.update(content.digest)
+        for file in content.logins:
+            digest.update(_holder(os.path.join(os.path.dirname(place), file)))  # noqa: PTH118, PTH120
     return digest.digest()
 
 
-def _kubeconfigs(options: Options) -> Iterator[str]:
-    named = options["kubeconfig"] or os.environ.get("KUBECONFIG") or KUBECONFIG
-    yield from (os.path.expanduser(path) for path in named.split(os.pathsep) if path)  # noqa: PTH111  # cheaper
+def kubeconfig(options: Options) -> str:
+    """Return the file to log in by where no pod's account does; several, with ``:`` between, are merged.
+
+    The SDK's own default is what ``KUBECONFIG`` said when that was imported, in a forked child perhaps long before.
+    """
+    return str(options["kubeconfig"] or os.environ.get("KUBECONFIG") or KUBECONFIG)
 
 
-_contents: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+class _Content(NamedTuple):
+    """What is known of a file.
+
+    :param logins: the files that it names as holding a token or a certificate, where it is a kubeconfig.
+    """
+
+    digest: bytes
+    logins: tuple[str, ...]
 
 
-def _content(path: str) -> bytes:
-    """Return a digest of a file, which is read again only once it has changed."""
+_MISSING: Final = _Content(bytes(32), ())
+
+_LOGIN: Final = re.compile(rb"""\b(?:tokenFile|client-certificate)["']?\s*:\s*["']?([^"'\r\n,}]+)""")
+"""Where a kubeconfig, in YAML or JSON, names such a file (Kubernetes, "kubeconfig v1", AuthInfo)."""
+
+_contents: dict[str, tuple[tuple[int, int, int], _Content]] = {}
+
+
+def _content(path: str) -> _Content:
+    """Return what is in a file, which is read again only once it has changed."""
     try:
         seen = os.stat(path)  # noqa: PTH116  # around each call
         version = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
         known = _contents.get(path)
         if known is None or known[0] != version:
-            known = _contents[path] = (version, hashlib.sha256(Path(path).read_bytes()).digest())
-    except OSError:
-        return b""
+            octets = Path(path).read_bytes()
+            logins = tuple(os.fsdecode(file.strip()) for file in _LOGIN.findall(octets))
+            known = _contents[path] = version, _Content(hashlib.sha256(octets).digest(), logins)
+    except (OSError, ValueError):  # a path may hold a NUL
+        return _MISSING
     return known[1]
 
 
-def _subject(token: str) -> bytes:
-    """Return issuer and subject of a service account's token, which stay while it is renewed; else all of it."""
+def _holder(path: str) -> bytes:
+    """Return a digest of whom a file identifies: a token's issuer and subject, which stay while it is renewed.
+
+    Anything else, a certificate for instance, is all of its content.
+    """
     try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return f"{claims['iss']} {claims['sub']}".encode()
-    except (ValueError, LookupError, TypeError):
-        return token.encode()
+        content = Path(path).read_bytes()
+    except (OSError, ValueError):
+        return _MISSING.digest
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        payload = content.split(b".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        content = f"{claims['iss']} {claims['sub']}".encode()
+    return hashlib.sha256(content).digest()

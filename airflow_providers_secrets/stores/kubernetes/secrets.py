@@ -80,7 +80,8 @@ class KubernetesSecrets(Store):
         "kubernetes.config": "kubernetes",
         "airflow_providers_secrets.stores.kubernetes.client": "kubernetes",
     }
-    env_prefixes = ("KUBECONFIG", "KUBERNETES_SERVICE_")
+    # Beside Kubernetes' own, what the commands read that kubeconfigs name: aws, kubelogin, gke-gcloud-auth-plugin.
+    env_prefixes = ("KUBECONFIG", "KUBERNETES_SERVICE_", "AAD_", "AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_")
     outcomes: ClassVar = {
         # Kubernetes, "API Conventions": HTTP status codes. The rest is UNAVAILABLE: 5xx, 410 for a page token that has
         # expired, and a 404 that is not for a Secret.
@@ -119,7 +120,7 @@ class KubernetesSecrets(Store):
     write_settings: ClassVar[Mapping[str, str]] = {}
 
     def asker(self) -> bytes:
-        """Return a digest of who asks: the service account, or the kubeconfig."""
+        """Return a digest of who asks which cluster: the service account, or the kubeconfig and the files it names."""
         return asker(self.options)
 
     def connect(self) -> KubernetesClient:
