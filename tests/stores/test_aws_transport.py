@@ -361,3 +361,62 @@ def test_data_of_ones_own_is_searched_first(aws: AwsRig, tmp_path: Path, monkeyp
     assert loader.loader_for(os.environ["AWS_DATA_PATH"]).load_data("partitions")["mark"] == "ours"
     aws.put(aws.path("variables", "found"), "x")
     assert aws.backend().get_variable("found") == "x"
+
+
+@pytest.fixture(params=[False, True], ids=["profile", "source-profile"])
+def process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A profile whose credentials a Python program prints, or a role that such a profile assumes."""
+    host, port = moto().get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+    def printing(program: str) -> dict[str, Any]:
+        (tmp_path / "program.py").write_text(program)
+        role = f"role_arn = {ROLE}\nsource_profile = printing\nregion = {REGION}\n" if request.param else ""
+        command = f"credential_process = {sys.executable} -I {tmp_path / 'program.py'}\n"
+        (tmp_path / "config").write_text(f"[profile printing]\n{command}[profile assuming]\n{role}")
+        return {"profile_name": "assuming" if request.param else "printing"}
+
+    return printing
+
+
+def test_endless_output_of_a_command_is_left(aws: AwsRig, process: Any, tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid()))
+while True:
+    os.write(1, b" " * 4096)
+"""
+    backend = aws.backend_class(
+        endpoint_url=aws.proxy.url, region_name=REGION, timeout=60, cache_ttl=0, **process(program)
+    )
+    with pytest.raises(InvalidSecret, match=f"prints more than {transport.MAX_METADATA_BYTES} bytes"):
+        backend.get_variable("found")
+    with pytest.raises(ProcessLookupError):  # killed, and waited for
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_command_that_hangs_ends_with_the_lookup(aws: AwsRig, process: Any, tmp_path: Path) -> None:
+    """It holds the other end of a pipe, which is closed once it is gone."""
+    os.mkfifo(tmp_path / "alive")
+    program = (
+        f"import signal\nheld = open({str(tmp_path / 'alive')!r}, 'w')\nheld.write('!')\nheld.flush()\nsignal.pause()\n"
+    )
+    backend = aws.backend_class(
+        endpoint_url=aws.proxy.url, region_name=REGION, timeout=2.0, cache_ttl=0, **process(program)
+    )
+    alive = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(StoreUnavailable, match="no answer within 2 s"):
+        backend.get_variable("found")
+    os.set_blocking(alive, True)
+    assert [os.read(alive, 2), os.read(alive, 2)] == [b"!", b""]
+    os.close(alive)
+
+
+def test_credentials_that_a_command_prints(aws: AwsRig, process: Any) -> None:
+    aws.put(aws.path("variables", "found"), "x")
+    given = {"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "S3cr3t", "SessionToken": "t"}
+    options = process(f"import sys\nprint({json.dumps(given)!r})\nsys.stderr.write('w' * 1000)\n")
+    where = {"endpoint_url": aws.proxy.url, "region_name": REGION, "cache_ttl": 0}
+    assert aws.backend_class(**where, **options).get_variable("found") == "x"

@@ -28,7 +28,7 @@ from botocore.utils import FileWebIdentityTokenLoader
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.aws.loader import loader_for
-from airflow_providers_secrets.stores.aws.transport import bound_answers, bound_metadata
+from airflow_providers_secrets.stores.aws.transport import bound_answers, bound_commands, bound_metadata
 
 Options = Mapping[str, Any]
 
@@ -67,6 +67,7 @@ class _Session(botocore.session.Session):  # type: ignore[misc]  # botocore is u
     def _create_credential_resolver(self) -> Any:
         resolver: Any = super()._create_credential_resolver()
         bound_metadata(resolver)
+        bound_commands(resolver)
         return resolver
 
     def create_client(self, *args: Any, **kwargs: Any) -> Any:

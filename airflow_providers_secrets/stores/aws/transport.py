@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import selectors
+import subprocess
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,7 +20,10 @@ MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """The longest answer read, in bytes. The longest that AWS gives is a batch of 20 secrets of 64 kB each."""
 
 MAX_METADATA_BYTES: Final = 64 * 1024
-"""The longest answer read of a host's or container's own service, in bytes, which gives credentials alone."""
+"""The longest answer read of a host's or container's own service, in bytes, which gives credentials alone.
+
+It also bounds each of the two streams that a profile's ``credential_process`` prints to.
+"""
 
 _PART_BYTES: Final = 64 * 1024
 _FIRST_ERROR: Final = 300
@@ -42,6 +48,73 @@ def bound_metadata(resolver: Any) -> None:
         fetcher: Any = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
         if hasattr(fetcher, "_session"):  # there is no public way to it
             fetcher._session = _BoundedSession(fetcher._session, MAX_METADATA_BYTES)  # noqa: SLF001
+
+
+def bound_commands(resolver: Any) -> None:
+    """Let the credential providers of *resolver* run a profile's ``credential_process`` as a :class:`_Command`.
+
+    A role's ``source_profile`` may have one, too; its provider is made when the role is assumed.
+    """
+    for provider in resolver.providers:
+        _run_bounded(provider)
+        builder: Any = getattr(provider, "_profile_provider_builder", None)
+        if hasattr(builder, "_create_process_provider"):  # there is no public way to it
+            make = builder._create_process_provider  # noqa: SLF001
+            builder._create_process_provider = lambda name, make=make: _run_bounded(make(name))  # noqa: SLF001
+
+
+def _run_bounded(provider: Any) -> Any:
+    if hasattr(provider, "_popen"):
+        provider._popen = _Command  # noqa: SLF001
+    return provider
+
+
+class _Command(subprocess.Popen):  # type: ignore[type-arg]
+    """A command whose output is read until the deadline, and :data:`MAX_METADATA_BYTES` of it at most.
+
+    It is killed where it prints more or takes longer: nobody would read on, and another lookup starts it anew.
+    """
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002, ARG002
+        """Return what it printed to its standard output and error.
+
+        :raises StoreError: where it prints too much.
+        :raises TimeoutError: where nobody waits for it any more.
+        """
+        with self, contextlib.ExitStack() as unfinished:
+            unfinished.callback(self.kill)  # before the wait for its end
+            printed = self._printed()
+            try:
+                self.wait(_longest_wait())
+            except subprocess.TimeoutExpired:
+                raise TimeoutError from None
+            unfinished.pop_all()
+        return printed
+
+    def _printed(self) -> tuple[bytes, bytes]:
+        printed: dict[Any, bytearray] = {self.stdout: bytearray(), self.stderr: bytearray()}
+        with selectors.DefaultSelector() as pipes:
+            for pipe in printed:
+                pipes.register(pipe, selectors.EVENT_READ)
+            while pipes.get_map():
+                if not seconds_left():
+                    raise TimeoutError
+                for ready, _ in pipes.select(_longest_wait()):
+                    part = os.read(ready.fd, _PART_BYTES)
+                    if not part:
+                        pipes.unregister(ready.fileobj)
+                    printed[ready.fileobj] += part
+                    if len(printed[ready.fileobj]) > MAX_METADATA_BYTES:
+                        raise StoreError(
+                            f"the credential_process prints more than {MAX_METADATA_BYTES} bytes", MALFORMED
+                        )
+        out, errors = printed.values()
+        return bytes(out), bytes(errors)
+
+
+def _longest_wait() -> float | None:
+    left = seconds_left()
+    return left if left < float("inf") else None
 
 
 class _BoundedSession:
