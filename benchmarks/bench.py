@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import logging
 import math
 import os
 import platform
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     given = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the server's line for each request, among the figures
     parts = given.parts or ["import", "cold", "fork", "lookups", "requests"]
     official = not given.ours_alone
     given.out.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "azure": ("stores/azure/",),
     "kubernetes": ("stores/kubernetes/",),
     "command": ("cli/",),
+    "page": ("ui/",),
     "lookup": ("",),
 }
 """What the messages of each part of the package are about; a module is of the first group that it fits."""
@@ -123,9 +124,12 @@ def group_of(module: str) -> str:
     return next(group for group, starts in GROUPS.items() if module.startswith(starts))
 
 
-RAISED: Final = re.compile(r"(Error|Unusable|InvalidSecret|StoreUnavailable|AccessDenied|StoreMisconfigured)$")
-SAYS: Final = ("warn", "LookupPlan", "error", "_ended", "say", "_say", "Finding", "Item")
-NAMED: Final = re.compile(r"^(reason|cure|fault|problem|conflict|MISPLACED)$")
+RAISED: Final = re.compile(
+    r"(Error|Unusable|Unreadable|Blocked|AlreadyExists|SourceFailed|InvalidSecret|StoreUnavailable|AccessDenied"
+    r"|StoreMisconfigured)$"
+)
+SAYS: Final = ("warn", "LookupPlan", "error", "_ended", "say", "_say", "Finding", "Item", "failure")
+NAMED: Final = re.compile(r"^(reason|cure|fault|problem|conflict|refusals|MISPLACED)$")
 ANSWERS: Final = re.compile(r"refusal|conflict|_problem|misreading|_unusable")
 
 
@@ -142,7 +146,7 @@ def in_module(path: Path) -> Iterator[str]:
                 yield from (text for one in given for text in texts(one))
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and NAMED.match(target.id) for target in targets):
+            if any(NAMED.match(name_of(target)) for target in targets):
                 yield from texts(node.value)
         elif isinstance(node, ast.FunctionDef) and ANSWERS.search(node.name):
             for inner in ast.walk(node):
@@ -150,9 +154,16 @@ def in_module(path: Path) -> Iterator[str]:
                     yield from texts(inner.value)
 
 
+def name_of(target: ast.expr) -> str:
+    """Return the variable's name, or the key's under which a dictionary gets it."""
+    if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+        return str(target.slice.value)
+    return target.id if isinstance(target, ast.Name) else ""
+
+
 def texts(node: ast.expr) -> Iterator[str]:
     """Yield what is a sentence, or a part of one, with an ellipsis for what varies."""
-    if isinstance(node, ast.BoolOp):
+    if isinstance(node, ast.BoolOp | ast.Dict):
         for value in node.values:
             yield from texts(value)
         return
@@ -163,6 +174,9 @@ def texts(node: ast.expr) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         text = re.sub(r"%[srgd]", "…", node.value)
     elif isinstance(node, ast.JoinedStr):
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.IfExp):
+                yield from texts(part.value)
         text = "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
     else:
         return

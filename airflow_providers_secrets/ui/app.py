@@ -209,10 +209,12 @@ def make_app() -> FastAPI:
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_: Request, error: StarletteHTTPException) -> HTMLResponse:
-        words = {401: "You are not logged in. Log in to Airflow, and open this page again.",
-                 403: "You may not see this. It takes Airflow's permission to read connections, or variables.",
-                 404: "There is no such page."}  # fmt: skip
-        return rendered("refused.html", error.status_code, here="", text=words.get(error.status_code, "It failed."))
+        refusals = {
+            401: "You are not logged in. Log in to Airflow, and open this page again.",
+            403: "You may not see this. It takes Airflow's permission to read connections, or variables.",
+            404: "There is no such page.",
+        }
+        return rendered("refused.html", error.status_code, here="", text=refusals.get(error.status_code, "It failed."))
 
     @app.get("/")
     async def start() -> RedirectResponse:

@@ -50,6 +50,35 @@ def test_provider_yaml_is_valid_by_the_strict_schema() -> None:
     jsonschema.validate(content, schema("provider.yaml.schema.json"))
 
 
+def test_integrations_are_complete_and_lead_somewhere() -> None:
+    """Each store and Redis has a page and a logo among the documentation, and a vendor's page."""
+    root = Path(__file__).parents[2]
+    by_page = {}
+    for integration in provider_yaml()["integrations"]:
+        for path in [*integration["how-to-guide"], integration["logo"]]:
+            assert path.startswith("/docs/")
+            assert (root / path[1:]).is_file(), path
+        assert integration["external-doc-url"].startswith("https://")
+        by_page |= dict.fromkeys(integration["how-to-guide"], integration["integration-name"])
+    stores = [path.split(".")[-2] for path in get_provider_info()["secrets-backends"]]
+    stores.remove("chain")  # of these stores, and of none outside
+    pages = {f"/docs/{name.replace('_', '-').replace('gcp-', 'google-')}.md" for name in stores}
+    assert set(by_page) == {*pages, "/docs/caching.md"}
+    assert by_page["/docs/caching.md"] == "Redis"
+
+
+@pytest.mark.skipif(VERSION < (3, 3), reason="Airflow reads no such address yet")
+def test_the_documentations_address_is_the_distributions(airflow: Airflow) -> None:
+    """It is the wheel's, or none: Airflow takes it from nowhere else."""
+    urls = importlib.metadata.metadata(NAME).get_all("Project-URL") or []
+    given = dict(url.split(", ", 1) for url in urls).get("Documentation")
+    run = airflow.python(
+        "from airflow.providers_manager import ProvidersManager\n"
+        f"print(ProvidersManager().providers[{NAME!r}].data.get('documentation-url', 'not read'))\n"
+    )
+    assert run.last_line == str(given)
+
+
 def test_provider_yaml_knows_this_version() -> None:
     assert provider_yaml()["versions"][0] == airflow_providers_secrets.__version__
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
+from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
 from tests.conftest import STORES
 from tests.rigs import Rig
+from tests.rigs.kubernetes import NAMESPACE, KubernetesRig
 from tests.rigs.openbao import ROOT_TOKEN
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -78,3 +82,31 @@ def test_written_by_vaults_own_command_and_read_by_the_rights_of_the_page(vault:
         assert backend.get_variable("hello") == "world"
         assert backend.get_conn_value("smtp_default") == "smtp://reader:s3cret@mail.example.com:587"
         assert backend.get_variable("absent") is None
+
+
+@pytest.mark.parametrize("by", ["kubectl", "its manifests"])
+def test_written_by_kubectl_and_read(kubernetes: KubernetesRig, tmp_path: Path, by: str) -> None:
+    written = commands("start.md", "Kubernetes Secrets", "bash")
+    command, manifests = written.split(" create -f - <<'END'\n")
+    assert command == "kubectl --namespace=airflow-secrets"
+    if by == "kubectl":
+        if not shutil.which(by):
+            pytest.skip("kubectl comes from no Python index; its manifests are sent without it")
+        ran(
+            written.replace("--namespace=airflow-secrets", f"--namespace={NAMESPACE}"),
+            KUBECONFIG=str(kubernetes.kubeconfig),
+            HOME=str(tmp_path),  # where kubectl keeps what it discovers
+        )
+    else:
+        for manifest in yaml.safe_load_all(manifests.removesuffix("END\n")):
+            reply = kubernetes.proxy.do("POST", kubernetes.collection, json.dumps(manifest).encode())
+            assert reply.status == 201, reply
+    try:
+        for preload in ([], ["connections", "variables"]):
+            backend = KubernetesSecretsBackend(**kubernetes.options(), timeout=LONG, preload=preload)
+            assert backend.get_variable("hello") == "world"
+            assert backend.get_conn_value("smtp_default") == "smtp://reader:s3cret@mail.example.com:587"
+            assert backend.get_variable("absent") is None
+    finally:
+        for name in ("smtp-default", "hello"):
+            kubernetes.proxy.do("DELETE", f"{kubernetes.collection}/{name}")

@@ -42,6 +42,28 @@ LABELS = {
 }
 JSON = {"Content-Type": "application/json"}
 
+SECRETS = {"name": "secrets", "singularName": "secret", "namespaced": True, "kind": "Secret"}
+VERBS = ["create", "delete", "get", "list", "patch"]
+DISCOVERY = {
+    ("GET", "/api"): {"kind": "APIVersions", "versions": ["v1"]},
+    ("GET", "/apis"): {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    ("GET", "/api/v1"): {"kind": "APIResourceList", "groupVersion": "v1", "resources": [{**SECRETS, "verbs": VERBS}]},
+    ("GET", "/openapi/v3"): {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=any"}}},
+    ("GET", "/openapi/v3/api/v1"): {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1"},
+        "paths": {
+            "/api/v1/namespaces/{namespace}/secrets/{name}": {
+                "patch": {
+                    "parameters": [{"name": "fieldValidation", "in": "query"}],  # the server checks, not kubectl
+                    "x-kubernetes-group-version-kind": {"group": "", "version": "v1", "kind": "Secret"},
+                }
+            }
+        },
+    },
+}
+"""What kubectl asks first: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api."""
+
 
 def json_reply(status: int, body: Any, how: dict[str, Any] | None = None, **headers: str) -> Reply:
     return Reply(status, json.dumps(body).encode(), {**JSON, **headers}, **(how or {}))
@@ -106,7 +128,8 @@ class ApiServer(Proxy):
         return reply
 
     def answer(self, request: Request) -> Reply:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         if (scheme.lower(), token) != ("bearer", TOKEN):  # the scheme's case does not count (RFC 9110, section 11.1)
             return status(401, "Unauthorized", "Unauthorized")
         return self.do(request.method, request.path, request.body)
@@ -117,6 +140,8 @@ class ApiServer(Proxy):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if (method, parts.path) == ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews"):
             return json_reply(201, {"kind": "SelfSubjectReview", "status": {"userInfo": {"username": WHO}}})
+        if (method, parts.path) in DISCOVERY:
+            return json_reply(200, DISCOVERY[method, parts.path])
         found = re.fullmatch(rf"/api/v1/namespaces/{NAMESPACE}/secrets(?:/([^/]+))?", parts.path)
         if not found:
             return status(404, "NotFound", "the server could not find the requested resource")
@@ -145,7 +170,8 @@ class ApiServer(Proxy):
         if name in self.secrets:
             return status(409, "AlreadyExists", f'secrets "{name}" already exists')
         labels = given["metadata"].get("labels", {})
-        self.secrets[name] = secret(name, labels, given.get("data", {}), str(next(self._versions)))
+        data = given.get("data", {}) | {key: encoded(text) for key, text in given.get("stringData", {}).items()}
+        self.secrets[name] = secret(name, labels, data, str(next(self._versions)))
         return json_reply(201, self.secrets[name])
 
     def _page(self, query: dict[str, str]) -> Reply:
