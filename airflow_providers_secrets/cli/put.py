@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         with output.Progress(f"reading {name}"):
             exists = operations.read(configured.fresh(), kind, args.id, args.team) is not None
-        done["state"] = ("exists" if args.if_not_exists else "would replace") if exists else "would create"
+        done["state"] = ("exists" if args.if_not_exists else "would be replaced") if exists else "would be created"
         code = NOT_OK if exists and args.if_not_exists else OK
     else:
         code = OK

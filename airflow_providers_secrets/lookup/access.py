@@ -296,7 +296,7 @@ class StoreAccess:
         """Make the error of a call about *name*; the first of *codes* is shown, the first known one has the advice."""
         outcome = outcome or Outcome.UNAVAILABLE
         own = store_of(self._config).advice
-        return ERRORS[outcome](self._config.title, name, codes[0], advice(codes, outcome, own), act)
+        return ERRORS[outcome](self._config.title, name, codes[0], advice(codes, outcome, own, act), act)
 
 
 def late(within: float) -> str:

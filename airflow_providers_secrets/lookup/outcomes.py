@@ -58,11 +58,18 @@ POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
 """Which option says whether an error lets Airflow fall through to its next source."""
 
 
-def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, str]) -> str:
+GRANTED: Final = ("list", "write", "delete")
+"""What ``airflow-secrets policy --allow`` takes."""
+
+
+def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, str], act: str = "give") -> str:
     """Return the one cure for the first of *codes* that a table knows, else for *outcome*.
 
     :param own: the store's own table, which comes first for each.
+    :param act: the verb of the error. The tables are about reading: what else is denied, is allowed otherwise.
     """
+    if outcome is Outcome.DENIED and act in GRANTED:
+        return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
     known_by: list[str | Outcome] = [*codes, outcome]
     for known in known_by:
         for table in (own, ADVICE):

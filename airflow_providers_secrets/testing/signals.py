@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 
 class TimeIsUp(BaseException):
@@ -49,9 +51,20 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
 
 def _waits(thread: int) -> bool:
     """Tell whether *thread* waits for another one's work, and not for it to start, which nothing may interrupt."""
-    frame = sys._current_frames().get(thread)
+    frame = _frame_of(thread)
     if frame is None or frame.f_code is not threading.Condition.wait.__code__:
         return False
     while frame is not None and frame.f_code is not threading.Thread.start.__code__:
         frame = frame.f_back
     return frame is None
+
+
+def _frame_of(thread: int) -> FrameType | None:
+    """Return where *thread* is. A garbage collection in the midst of that may deadlock CPython (its issue 106883)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread)
+    finally:
+        if enabled:
+            gc.enable()

@@ -62,6 +62,19 @@ def test_a_denial_is_told_with_its_cure(command: Command, rig: Rig, at: list[str
             assert "Traceback" not in said.everything
 
 
+def test_a_denied_write_or_delete_is_told_what_allows_it(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    rig.put(path_of(rig, base, "variables", "there"), SECRET)
+    with rig.fault("denied"):
+        for act, arguments in (
+            ("write", ["put", "var", "new", "--stdin", "--if-not-exists"]),
+            ("delete", ["delete", "var", "there", "--yes"]),
+        ):
+            said = command(*arguments, *at, stdin=SECRET)
+            assert (said.code, said.err.count("\n")) == (3, 1), said.everything
+            assert f"policy --allow {act}" in said.err, said.everything
+            assert SECRET not in said.everything
+
+
 @pytest.mark.skipif(VERSION < (3, 3), reason="Airflow's own denial came with 3.2.2")
 def test_a_final_denial_is_told_like_any_other(command: Command, ssm: Rig, base: str) -> None:
     at = using(ssm, **prefixes(ssm, base), on_denied="fail")
@@ -75,7 +88,7 @@ def test_a_final_denial_is_told_like_any_other(command: Command, ssm: Rig, base:
 
 def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], base: str) -> None:
     said = command("put", "conn", "db", "--stdin", "--dry-run", *at, stdin=json.dumps(CONNECTION))
-    assert (said.code, "would create" in said.out) == (0, True), said.everything
+    assert (said.code, "would be created" in said.out) == (0, True), said.everything
     assert command("get", "conn", "db", *at).code == 1
     said = command("put", "conn", "db", "--stdin", "--if-not-exists", *at, stdin=json.dumps(CONNECTION))
     assert (said.code, "created" in said.out) == (0, True), said.everything
