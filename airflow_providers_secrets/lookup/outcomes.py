@@ -69,7 +69,9 @@ def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, s
     :param act: the verb of the error. The tables are about reading: what else is denied, is allowed otherwise.
     """
     if outcome is Outcome.DENIED and act in GRANTED:
-        return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
+        codes = [code for code in codes if " of " in code]  # AWS's, which name the operation
+        if not any(code in own for code in codes):
+            return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
     known_by: list[str | Outcome] = [*codes, outcome]
     for known in known_by:
         for table in (own, ADVICE):
