@@ -182,6 +182,17 @@ def test_what_is_loaded_for_children_is_frozen_where_the_heap_is(rig: Rig) -> No
     assert in_a_process(rig, code)[-1:] == ["True True"]
 
 
+@pytest.mark.each_rig_in_ci
+def test_a_heap_that_is_not_frozen_stays_so(rig: Rig) -> None:
+    """Python 3.12 freezes some hundred objects of its own when it starts."""
+    code = """
+    frozen = gc.get_freeze_count()
+    fork(lambda: None)
+    print(gc.get_freeze_count() - frozen)
+    """
+    assert in_a_process(rig, code)[-1:] == ["0"]
+
+
 def test_backends_of_one_store_keep_their_own_prefixes(rig: Rig) -> None:
     """One client and cache; what is looked up where is each backend's own."""
     option = rig.prefix_option.format(kind="variables")
