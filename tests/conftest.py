@@ -73,6 +73,9 @@ os.register_at_fork(after_in_child=lambda: signal.alarm(LONGEST_CHILD))
 def pytest_configure() -> None:
     # As Ctrl-C does: fixtures and exit handlers run, and nothing is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell without job control starts what it runs in the background deaf to it, and so would be all that is tested.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
