@@ -16,6 +16,7 @@ from typing import Any, Final
 from cachetools import FIFOCache
 
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.lookup.deadline import waited
 
 clock = time.monotonic
 """Seconds that no change of the host's clock moves."""
@@ -219,7 +220,7 @@ class ProcessCache:
             while (other := self._flights.setdefault(name, flight)) is not flight:
                 if other.owner == flight.owner:  # a signal's handler, in the midst of the flight: it cannot wait
                     return find()
-                if not other.done.wait(max(0.0, deadline - time.monotonic())):
+                if not waited(other.done, deadline):
                     raise TimeoutError
                 if isinstance(other.result, Entry):
                     return other.result

@@ -20,6 +20,22 @@ LINGER: Final = 0.2
 """Seconds for which a thread waits for more work. Starting one for each call costs half of a small call's CPU time."""
 
 
+LONGEST_SLEEP: Final = 0.5
+"""Seconds after which a thread that waits looks for signals. One that came just before it fell asleep, or that the
+system gave to another thread, does not wake it: Ctrl-C or ``AirflowTaskTimeout`` would wait until the deadline."""
+
+
+def waited(event: threading.Event, until: float) -> bool:
+    """Wait for *event* until the monotonic time *until* at most, and tell whether it is set.
+
+    A signal's handler runs meanwhile, after :data:`LONGEST_SLEEP` seconds at the latest.
+    """
+    while not event.wait(max(0.0, min(until - time.monotonic(), LONGEST_SLEEP))):
+        if time.monotonic() >= until:
+            return event.is_set()
+    return True
+
+
 class DeadlineCall(Generic[Result]):
     """One piece of work in a daemon thread, so that neither its caller nor the interpreter's exit waits.
 
@@ -56,7 +72,7 @@ class DeadlineCall(Generic[Result]):
     def finished(self) -> bool:
         """Wait until the deadline at most; after that, or after any exception here, the work is left behind."""
         try:
-            return self._finished.wait(max(0.0, self._until - time.monotonic()))
+            return waited(self._finished, self._until)
         finally:
             # No lock: a signal's handler may look something up while its thread is just here.
             if not self._finished.is_set():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Final
+import textwrap
+from typing import Any, Final
 
-TIMEOUT: Final = 300.0
+from airflow_providers_secrets.testing.rig import Rig
+
+TIMEOUT: Final = 200.0
 """Seconds after which a process counts as hanging; 2 are usual."""
 
 BLOCKED: Final = """
@@ -39,3 +42,31 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         timeout=TIMEOUT,
         check=False,
     )
+
+
+def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
+    """Run *code* in a process that has Airflow loaded and has built ``backend``, and return what it printed."""
+    module, _, name = rig.class_path.rpartition(".")
+    given = {**rig.options(), **options}
+    preamble = (
+        "import gc, os, signal, sys, threading, airflow.configuration, airflow.models\n"
+        f"from {module} import {name} as Backend\n"
+        "def fork(work):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        work()\n"
+        "        sys.stdout.flush()\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        f"given = {given!r}\n"
+        "backend = Backend(**given)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-u", "-W", "ignore", "-c", preamble + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout.splitlines()

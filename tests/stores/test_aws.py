@@ -377,7 +377,7 @@ def test_use_ssl_and_api_version(aws: AwsRig) -> None:
 
 
 def test_retry_after_is_honoured_within_the_deadline(aws: AwsRig) -> None:
-    backend = aws.backend(timeout=1.0)
+    backend = aws.backend(timeout=20.0)
     throttled = aws_error("ThrottlingException", 429, **{"Retry-After": "30"})
     with aws.proxy.fault(throttled), aws.counted() as calls, pytest.raises(StoreUnavailable, match="Throttling"):
         backend.get_variable("x")

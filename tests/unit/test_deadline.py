@@ -6,12 +6,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 
 import pytest
 
 from airflow_providers_secrets.lookup import deadline
 from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.stores.base import seconds_left
+from airflow_providers_secrets.testing.processes import run_python
 
 AGES = 60.0
 """Seconds that no test waits for unless something is wrong."""
@@ -127,3 +129,57 @@ def test_no_thread_to_be_had_means_work_in_the_caller_s(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(deadline._Worker, "start", no_thread)
     assert result_of(DeadlineCall(lambda _: threading.current_thread(), AGES)) is threading.current_thread()
+
+
+SIGNALLED_AS_IT_FELL_ASLEEP = """
+import os, signal, threading
+from airflow_providers_secrets.lookup.cache import Lifetimes, ProcessCache
+from airflow_providers_secrets.lookup.deadline import DeadlineCall
+
+class Stopped(BaseException):
+    pass
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGUSR1, stop)
+main = f"/proc/self/task/{threading.get_native_id()}/stat"
+never = threading.Event()
+
+def is_asleep():
+    with open(main) as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "S"
+
+def signal_another_thread_than_the_one_that_waits(*_):
+    asleep = 0
+    while asleep < 1000:  # in a row: no wait for the interpreter's lock
+        asleep = asleep + 1 if is_asleep() else 0
+    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+    never.wait()
+
+def call():
+    DeadlineCall(signal_another_thread_than_the_one_that_waits, 3600).finished()
+
+def flight():
+    cache = ProcessCache(Lifetimes(60, 60, 60, 60), lambda _: None)
+    begun = threading.Event()
+    def find():
+        begun.set()
+        signal_another_thread_than_the_one_that_waits()
+    threading.Thread(target=lambda: cache.single_flight("x", find, 3600), daemon=True).start()
+    begun.wait()
+    cache.single_flight("x", find, 3600)
+
+try:
+    WAIT()
+except Stopped:
+    print("stopped")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("wait", ["call", "flight"])
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="what a thread does is told by Linux alone")
+def test_a_signal_that_does_not_wake_the_waiting_thread_is_handled_all_the_same(wait: str) -> None:
+    run = run_python(SIGNALLED_AS_IT_FELL_ASLEEP.replace("WAIT()", f"{wait}()"))
+    assert run.stdout.strip() == "stopped", run.stderr

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import subprocess
-import sys
 import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.lookup import deadline, forks
+from airflow_providers_secrets.testing.processes import in_a_process
 from airflow_providers_secrets.testing.rig import Rig
 
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
@@ -41,34 +39,6 @@ def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeyp
 
 
 # What a child inherits.
-
-
-def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
-    """Run *code* in a process that has Airflow loaded and has built ``backend``, and return what it printed."""
-    module, _, name = rig.class_path.rpartition(".")
-    given = {**rig.options(), **options}
-    preamble = (
-        "import gc, os, signal, sys, threading, airflow.configuration, airflow.models\n"
-        f"from {module} import {name} as Backend\n"
-        "def fork(work):\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        work()\n"
-        "        sys.stdout.flush()\n"
-        "        os._exit(0)\n"
-        "    assert os.waitpid(child, 0)[1] == 0\n"
-        f"given = {given!r}\n"
-        "backend = Backend(**given)\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-u", "-W", "ignore", "-c", preamble + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout.splitlines()
 
 
 WATCH = """
