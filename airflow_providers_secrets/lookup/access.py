@@ -91,6 +91,18 @@ def loaded_store(config: StoreConfig) -> Store:
     return store
 
 
+def prepare_store_for_children(config: StoreConfig) -> None:
+    """Have the store make what each child would make alike before its first call."""
+    store = loaded_store(config)
+
+    def prepare() -> None:
+        _in_lookup.set(True)  # what the SDK logs of it is as little anybody's as what it logs of a lookup
+        with collector_paused():
+            store.prepare_for_children()
+
+    contextvars.copy_context().run(prepare)
+
+
 def load_modules(extras: Mapping[str, str], distribution: str = Store.distribution) -> None:
     """Import modules, each with the extra of *distribution* that brings it.
 

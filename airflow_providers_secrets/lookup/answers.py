@@ -27,7 +27,7 @@ from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.metrics import Counts
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.outcomes import ERRORS
-from airflow_providers_secrets.stores.base import Outcome
+from airflow_providers_secrets.stores.base import Outcome, environment
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.plan import Kind
@@ -326,14 +326,9 @@ class Answers:
     def _relevant_environment(self) -> list[tuple[str, str]]:
         """Return the variables that tell who asks."""
         prefixes = tuple(store_of(self.config).env_prefixes)
-        for _ in range(100):
-            with contextlib.suppress(KeyError, RuntimeError):  # other threads may be changing it
-                return [
-                    (name, os.environ[name])
-                    for name in sorted(os.environ)
-                    if name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
-                ]
-        return []
+        return environment(
+            lambda name: name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
+        )
 
     def _is_still_of_who_asks(self, shared: SharedCache) -> bool:
         """Tell whether an answer belongs into *shared*: the login may be somebody else's since."""

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, quoted
-from airflow_providers_secrets.lookup.access import loaded_store, store_of
+from airflow_providers_secrets.lookup.access import loaded_store, prepare_store_for_children, store_of
 from airflow_providers_secrets.lookup.answers import answers_of, prepare_for_children
 from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.decoding import Unusable
@@ -35,6 +35,7 @@ def prepare(config: StoreConfig) -> None:
         shared_cache.load_client(config)
     loaded_store(config)
     prepare_for_children(config)
+    prepare_store_for_children(config)
 
 
 def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> str | None:

@@ -6,12 +6,14 @@ A store raises whatever its SDK raises. :mod:`airflow_providers_secrets.lookup.a
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import enum
+import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -154,6 +156,14 @@ def seconds_left() -> float:
     return max(0.0, deadline.get() - time.monotonic())
 
 
+def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """Return the environment variables whose names are *wanted*, sorted; other threads may be changing them."""
+    for _ in range(100):
+        with contextlib.suppress(KeyError, RuntimeError):
+            return [(name, os.environ[name]) for name in sorted(os.environ) if wanted(name)]
+    return []
+
+
 MAX_DIGITS = 6
 """The most digits of a Retry-After: eleven days."""
 
@@ -203,6 +213,13 @@ class Store(ABC):
 
         Runs after :meth:`imports` were imported, possibly just before a fork: no socket, no thread, no network, no lock
         held, no credential of the environment. Its result is inherited by every child.
+        """
+
+    def prepare_for_children(self) -> None:  # noqa: B027  # most have a client that is made quickly
+        """Make what each child would make alike before its first call; :meth:`connect` takes it in a child alone.
+
+        Runs just before a fork, in the forking thread: no socket, no thread, no login, no network, no lock held.
+        Whatever it reads of environment and files is compared by the child that takes it: they may have changed.
         """
 
     def asker(self) -> bytes:

@@ -17,7 +17,7 @@ from airflow_providers_secrets.stores.base import (
 )
 
 if TYPE_CHECKING:
-    from airflow_providers_secrets.stores.aws.session import AwsClient
+    from airflow_providers_secrets.stores.aws.session import AwsClient, SpareClient
 
 BAD_SETTING: Final = "bad setting"
 """The code of a write's setting that cannot be used."""
@@ -156,7 +156,7 @@ MAX_PAGES: Final = 20_000
 class AwsStore(Store):
     """One AWS service.
 
-    Threads share its client; a forked child makes its own, from data files that its parent has read.
+    Threads share its client; a forked child has its own, which its parent made ready for it before the fork.
     """
 
     service: ClassVar[str]
@@ -173,7 +173,7 @@ class AwsStore(Store):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self._unused: list[Any] = []
+        self._spare: SpareClient | None = None
         self._by_google = (
             options["assume_role_method"] == "assume_role_with_web_identity"
             and options["assume_role_with_web_identity_federation"] == "google"
@@ -186,23 +186,28 @@ class AwsStore(Store):
         return {**self.sdk, **dict.fromkeys(GOOGLE_MODULES, "google")} if self._by_google else self.sdk
 
     def preload(self) -> None:
-        """Read botocore's files about the service, and STS where a role is assumed; make a session for connect."""
+        """Read botocore's files about the service, and STS where a role is assumed."""
         from airflow_providers_secrets.stores.aws import session
 
         in_role = session.role_arn(self.options)
         session.load_files([self.service, session.STS] if in_role else [self.service], self.options["api_version"])
-        # Registering its 140 handlers is a fifth of what a client costs a forked child.
-        self._unused = [session.unused_session(self.options)]
 
-    def connect(self) -> AwsClient:
-        """Make the client. Credentials that botocore must fetch are fetched here or at the first call."""
+    def prepare_for_children(self) -> None:
+        """Make a client for each of them, but for a role by Google's token, for which google-auth asks the network."""
         from airflow_providers_secrets.stores.aws import session
 
-        try:
-            unused = self._unused.pop()
-        except IndexError:  # there has been a client before
-            unused = None
-        return session.connect(self.service, self.session_name, self.options, unused)
+        if not self._by_google:
+            self._spare = session.SpareClient(self.service, self.session_name, self.options, self.fetch)
+
+    def connect(self) -> AwsClient:
+        """Make the client, or take the one made ready. Credentials that are fetched are, here or at the first call."""
+        from airflow_providers_secrets.stores.aws import session
+
+        client = self._spare.taken() if self._spare else None
+        if client is None:
+            return session.connect(self.service, self.session_name, self.options)
+        self._spare = None
+        return client
 
     def codes(self, error: Exception) -> Iterator[str]:
         """Yield AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""

@@ -134,19 +134,20 @@ class _BoundedSession:
         request.stream_output = True  # leaves the body to us
         answer = self._session.send(request)
         body = _read(answer.raw, answer.headers.get("Content-Length", ""), self._max_bytes)
-        return AWSResponse(answer.url, answer.status_code, answer.headers, _Body(_text(body, answer.status_code)))
+        return AWSResponse(answer.url, answer.status_code, answer.headers, Body(_text(body, answer.status_code)))
 
     def close(self) -> None:
         self._session.close()
 
 
-class _Body:
-    """A body that was read."""
+class Body:
+    """A body that was read, as botocore's AWSResponse takes it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     def stream(self) -> Iterator[bytes]:
+        """Yield all of it at once."""
         yield self._body
 
 
