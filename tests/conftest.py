@@ -21,6 +21,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # Everything that the run writes, by this process, its workers and their children, is below one directory.
 os.environ["TMPDIR"] = tempfile.tempdir = leftovers.directory()
 os.environ["AIRFLOW_HOME"] = leftovers.directory("airflow-home")
+leftovers.bind_children()
 
 from tests.rigs import Rig, running  # noqa: E402
 
@@ -61,13 +62,6 @@ QUICKEST = {"rig": "ssm-moto", "aws": "ssm-moto", "google": "google-rest"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, too, as CI does")
-
-
-LONGEST_CHILD = 200
-"""Seconds after which a forked child of the tests is ended: one that hangs would keep open whatever the run waits for.
-Less than ``faulthandler_timeout``, which ends the test that waits for it."""
-
-os.register_at_fork(after_in_child=lambda: signal.alarm(LONGEST_CHILD))
 
 
 def pytest_configure() -> None:

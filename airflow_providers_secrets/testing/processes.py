@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from airflow_providers_secrets.testing.rig import Rig
 
 TIMEOUT: Final = 200.0
 """Seconds after which a process counts as hanging; 2 are usual."""
+
+PATIENCE: Final = 60.0
+"""Seconds after which a server that says nothing counts as hanging; it is usually ready within 2."""
 
 BLOCKED: Final = """
 import importlib.abc, sys
@@ -70,3 +75,22 @@ def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout.splitlines()
+
+
+def next_line(process: subprocess.Popen[str], within: float = PATIENCE, end: Callable[[], object] | None = None) -> str:
+    """Return the next line that *process* writes, with the newline.
+
+    :param within: seconds after which it is ended instead.
+    :param end: ends it, where killing it would leave others that hold its output.
+    :raises AssertionError: where it ended, or was ended, before it wrote one.
+    """
+    assert process.stdout is not None
+    watchdog = threading.Timer(within, end or process.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        watchdog.cancel()
+    assert line, f"{process.args!r} ended, or wrote nothing for {within:g} s"
+    return line

@@ -29,17 +29,20 @@ class TlsFront:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the tests, which may still need their servers to clean up
         )
         owner = os.getpid()
         atexit.register(lambda: self.stop() if os.getpid() == owner else None)
-        assert self._process.stdout is not None
-        self.ports = [int(port) for port in self._process.stdout.readline().split()]
+        # Not above: this file is run by itself, too, where the package need not be found.
+        from airflow_providers_secrets.testing.processes import next_line
+
+        self.ports = [int(port) for port in next_line(self._process).split()]
         assert len(self.ports) == len(plain)
 
     def stop(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-        self._process.communicate()
+        self._process.communicate(timeout=30)
 
 
 async def serve(certificate: str, key: str, *plain: str) -> None:

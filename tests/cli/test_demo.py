@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_providers_secrets
+from tests.support.processes import processes_of
 
 BLOCKED = "import sys\nsys.modules[{sdk!r}] = None\n"
 """Lets an import fail as one of a package that is not installed."""
@@ -59,18 +60,6 @@ def command(code: str, temporary: Path) -> subprocess.Popen[str]:
     )
 
 
-def processes_of(directory: Path) -> list[str]:
-    """The command lines of the processes that work in *directory* or know it from their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if str(directory).encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:  # another user's, or just ended
-            continue
-    return found
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("store", ["aws_ssm", "aws_secrets_manager", "hashicorp_vault"])
 def test_demo_shows_every_lookup_and_leaves_nothing(temporary: Path, store: str) -> None:
@@ -101,13 +90,13 @@ def test_a_signal_ends_every_process_and_removes_every_file(temporary: Path, num
     # Read until the first run of Airflow has been announced; it takes seconds.
     while "airflow db migrate …" not in (read := _until_pause(process)):
         assert process.poll() is None, read
-    while not any("airflow db migrate" in line for line in processes_of(temporary)):
+    while not any("airflow db migrate" in line for line in processes_of(temporary).values()):
         assert process.poll() is None
     process.send_signal(number)
     _, progress = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert f"Stopped by {number.name}; everything is cleaned up." in progress
-    assert processes_of(temporary) == []
+    assert processes_of(temporary) == {}
 
 
 def _until_pause(process: subprocess.Popen[str]) -> str:

@@ -30,6 +30,7 @@ from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretMan
 from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to
 from tests.support import needs
 from tests.support.proxy import Proxy, Reply, Request
+from tests.support.python import next_line
 from tests.support.tcp import TcpProxy
 
 PROJECT = "test-project"
@@ -442,11 +443,11 @@ class GoogleGrpcRig(GoogleRestRig):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the tests, which may still need their servers to clean up
         )
         owner = os.getpid()
         atexit.register(lambda: self.stop() if os.getpid() == owner else None)
-        assert self.process.stdout
-        self.wire = TcpProxy(("127.0.0.1", int(self.process.stdout.readline())), ("127.0.0.1", self.server.port))
+        self.wire = TcpProxy(("127.0.0.1", int(next_line(self.process))), ("127.0.0.1", self.server.port))
 
     def upstream(self) -> list[str]:
         """Where another implementation has the secrets, if one has."""
@@ -474,11 +475,8 @@ class GoogleGrpcRig(GoogleRestRig):
         if self.process.poll() is not None:
             return
         self.wire.stop()
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()
-        self.process.wait(10)
-        self.process.stdout.close()
+        self.process.kill()  # a forked child may hold open the pipe by which it would end
+        self.process.communicate(timeout=30)
         super().stop()
 
 
@@ -503,6 +501,5 @@ class LocalGcpRig(GoogleGrpcRig):
 
     def _tell(self, method: str, path: str, *arguments: str) -> None:
         assert self.process.stdin
-        assert self.process.stdout
         print(json.dumps([method, f"projects/{PROJECT}", path, *arguments]), file=self.process.stdin, flush=True)
-        assert self.process.stdout.readline() == "done\n"
+        assert next_line(self.process) == "done\n"

@@ -162,7 +162,10 @@ class _Tunnel(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += self.request.recv(1)
+            octet = self.request.recv(1)
+            if not octet:
+                return
+            head += octet
         assert head.startswith(b"CONNECT ")
         self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         internet = self.server.internet

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,21 +66,9 @@ class OpenBao:
         self.unseal_key = self._wait_until_ready()
 
     def _wait_until_ready(self) -> str:
-        assert self.process.stdout is not None
-        output: list[str] = []
-        watchdog = threading.Timer(60, servers.stop, (self.process,))
-        watchdog.start()
-        for line in self.process.stdout:
-            output.append(line)
-            if line.startswith(READY):
-                break
-        watchdog.cancel()
-        # A full pipe would block the server.
-        self._drain = threading.Thread(target=self.process.stdout.read, daemon=True)
-        self._drain.start()
-        keys = [line.partition(":")[2].strip() for line in output if line.startswith("Unseal Key:")]
-        assert keys, "".join(output[-20:])
-        return keys[0]
+        output = servers.lines_until(READY, self.process)
+        (key,) = (line.partition(":")[2].strip() for line in output if line.startswith("Unseal Key:"))
+        return key
 
     def api(
         self, method: str, path: str, body: Any = None, token: str | None = ROOT_TOKEN, namespace: str | None = None
@@ -135,7 +122,6 @@ class OpenBao:
 
     def stop(self) -> None:
         servers.stop(self.process)
-        self._drain.join(10)
 
 
 @functools.cache

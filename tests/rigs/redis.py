@@ -29,14 +29,9 @@ def _started(binary: str) -> str:
         stderr=subprocess.STDOUT,
         cwd=leftovers.directory("redis"),
     )
-    assert server.stdout is not None
-    output: list[str] = []
-    for line in server.stdout:
-        output.append(line)
-        if "Ready to accept connections" in line:
-            # With more time than it needs on a machine at work on something else: no test waits for it to pass.
-            return f"redis://127.0.0.1:{port}/0?socket_timeout=15&socket_connect_timeout=15"
-    raise AssertionError("redis-server did not start:\n" + "".join(output))
+    servers.lines_until("Ready to accept connections", server)
+    # With more time than it needs on a machine at work on something else: no test waits for it to pass.
+    return f"redis://127.0.0.1:{port}/0?socket_timeout=15&socket_connect_timeout=15"
 
 
 def redis_server() -> str | None:

@@ -1,0 +1,17 @@
+"""The processes of this machine, as its /proc has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def processes_of(directory: Path) -> dict[int, str]:
+    """The command lines, by process id, of those that work in *directory* or know it from their environment."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(directory).encode() in (process / "environ").read_bytes():
+                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # another user's, or just ended
+            continue
+    return found
