@@ -43,6 +43,9 @@ MAX_OVERDUE: Final = 8
 OVERDUE_PROBE: Final = 60.0
 """Seconds after which one more call is made all the same, to find out whether the store still hangs."""
 
+ABOUT_NOW: Final = 0.01
+"""Seconds before the deadline in which a failure to answer counts as the deadline's."""
+
 clock = time.monotonic
 
 BACKOFF: Final[Mapping[Outcome, tuple[float, float]]] = {
@@ -233,9 +236,10 @@ class StoreAccess:
             failure: SecretsError = error
         except Exception as error:  # noqa: BLE001  # every failure is classified
             codes = tuple(store.codes(error)) or (type(error).__name__,)
-            if isinstance(error, TimeoutError) and not seconds_left():  # whoever of the two notices it first
-                codes = (late(within), *codes)
-            failure = self.failure(name, self._outcome(store, error), *codes, act=act)
+            outcome = self._outcome(store, error)
+            if seconds_left() < ABOUT_NOW and (isinstance(error, TimeoutError) or outcome is Outcome.UNAVAILABLE):
+                codes = (late(within), *codes)  # whichever notices it first, the caller or the SDK
+            failure = self.failure(name, outcome, *codes, act=act)
         raise failure
 
     def _attempt(self, store: Store, exchange: Callable[[Store, Any], Result]) -> Result:

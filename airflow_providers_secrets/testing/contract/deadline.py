@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from airflow_providers_secrets.errors import StoreUnavailable
 from airflow_providers_secrets.lookup import access, forks
+from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.testing.rig import Rig
 from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
@@ -49,6 +51,19 @@ def test_a_login_that_hangs_ends_at_the_deadline(rig: Rig, hang: Hang) -> None:
         with pytest.raises(StoreUnavailable, match=r"no answer within 0\.3"):
             backend.get_variable("x")
     assert hang.calls == 3  # whoever comes later waits for no one that was given up
+
+
+def test_an_error_of_the_sdk_at_the_deadline_is_told_as_late(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the two notices it first, an SDK's time-out or the lookup's own."""
+
+    def ends_at_the_deadline(*_: object) -> None:
+        base.deadline.set(time.monotonic())
+        raise OSError
+
+    backend = rig.backend(timeout=60, max_attempts=1)
+    monkeypatch.setattr(type(access.store_of(backend.config)), "fetch", ends_at_the_deadline)
+    with pytest.raises(StoreUnavailable, match="no answer within 60 s"):
+        backend.get_variable("x")
 
 
 def test_calls_that_hang_in_a_login_are_bounded(rig: Rig, hang: Hang, monkeypatch: pytest.MonkeyPatch) -> None:
