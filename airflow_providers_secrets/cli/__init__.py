@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         # Names only: what stands in the wrong place may be a password.
         names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
-        parser.error(f"unknown arguments ({', '.join(names) or 'values'}); see airflow-secrets {args.command} --help")
+        args.parser.error(f"unknown arguments ({', '.join(names) or 'values'})")
     return run(args.command, args.run, args)
 
 
@@ -95,8 +95,13 @@ def _ended(name: str, text: str, code: int) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong without any value, which may be a password."""
-        super().error(re.sub(r"ignored explicit argument .*", "it takes no value", message, flags=re.DOTALL))
+        """Say what is wrong in one line without any value that may be a password, and where the usage is."""
+        for told, instead in (
+            (r"ignored explicit argument .*", "it takes no value"),
+            (r"invalid choice: .*? \(choose from (.*)\)", r"takes one of \1"),
+        ):
+            message = re.sub(told, instead, message, flags=re.DOTALL)
+        self.exit(USAGE, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -119,5 +124,5 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, parser=subparser)
     return parser

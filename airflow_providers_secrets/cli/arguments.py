@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", metavar="CLASS", help="try this one instead: a short name (aws_ssm) or a class path"
     )
-    parser.add_argument("--member", metavar="N", type=int, help="of a chain, the member at this place, from 1")
+    parser.add_argument(
+        "--member", metavar="N", type=whole_number(1, 999), help="of a chain, the member at this place, from 1"
+    )
     parser.add_argument(
         "--kwargs",
         metavar="JSON",
@@ -45,6 +48,18 @@ def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
     parser.add_argument("id", metavar="ID", help="connection id, variable key, or key of a configuration value")
     if team:
         parser.add_argument("--team", metavar="T", help="as the team's own lookups ask (multi-team mode)")
+
+
+def whole_number(first: int, last: int) -> Callable[[str], int]:
+    """Return what accepts a whole number from *first* to *last*."""
+
+    def accepted(text: str) -> int:
+        number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
+        if not first <= number <= last:
+            raise argparse.ArgumentTypeError(f"takes a whole number from {first} to {last}")
+        return number
+
+    return accepted
 
 
 def pattern(text: str) -> re.Pattern[str]:

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_output, pattern
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_output, pattern, whole_number
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="metastore, env, file:PATH, configured, or a backend: a short name or any class path",
     )
     parser.add_argument("--from-kwargs", metavar="JSON", help="the source's backend_kwargs; @FILE reads a file")
-    parser.add_argument(FROM_MEMBER, metavar="N", type=int, help="of a chain as source, the member at this place")
+    parser.add_argument(
+        FROM_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as source, the member at this place"
+    )
     parser.add_argument(
         "--to",
         dest="target",
@@ -86,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="configured (the default), metastore, or a backend",
     )
     parser.add_argument("--to-kwargs", metavar="JSON", help="the target's backend_kwargs; @FILE reads a file")
-    parser.add_argument(TO_MEMBER, metavar="N", type=int, help="of a chain as target, the member at this place")
+    parser.add_argument(
+        TO_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as target, the member at this place"
+    )
     parser.add_argument("--kind", choices=("conn", "var", "all"), default="all", help="connections, variables, or both")
     parser.add_argument("--match", metavar="REGEX", type=pattern, help="only ids that match from their start")
     parser.add_argument(
@@ -98,19 +103,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="the store's settings of a write"
     )
-    parser.add_argument("--parallel", metavar="N", type=_parallel, default=4, help="how many at once (4, at most 32)")
-    parser.add_argument("--rate", metavar="N", type=float, help="at most so many writes in a second")
+    parser.add_argument(
+        "--parallel", metavar="N", type=whole_number(1, 32), default=4, help="how many at once (4, at most 32)"
+    )
+    parser.add_argument("--rate", metavar="N", type=_rate, help="at most so many writes in a second")
     parser.add_argument("--journal", metavar="FILE", help="where names and states are written down")
     parser.add_argument("--resume", action="store_true", help="skip what the journal says was verified")
     parser.add_argument("--changes", action="store_true", help="leave what is the same out of the output")
     add_output(parser)
 
 
-def _parallel(text: str) -> int:
-    number = int(text)
-    if number not in range(1, 33):
-        raise ValueError
-    return number
+def _rate(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or not float(text):
+        raise argparse.ArgumentTypeError("takes a number above 0")
+    return float(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import argparse
 import json
 from typing import Any, Final
 
+from airflow_providers_secrets.cli.arguments import whole_number
 from airflow_providers_secrets.cli.exits import OK
 
 NAME: Final = "uri"
@@ -25,7 +26,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--description")
     parser.add_argument("--host")
     parser.add_argument("--login")
-    parser.add_argument("--port", type=_port, help="0 to 65535")
+    parser.add_argument("--port", type=whole_number(0, 65535), help="0 to 65535")
     parser.add_argument("--schema", help="schema, or the database's name")
     parser.add_argument(
         "--extra", metavar="JSON", help="further fields as a JSON object; '-' reads it from standard input"
@@ -93,13 +94,6 @@ def fields_from(args: argparse.Namespace) -> dict[str, Any]:
     fields = {name: getattr(args, name) for name in FIELDS}
     fields |= {"password": _password(args), "extra": _extra(args.extra)}
     return fields_of(json_of(fields))
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if port not in range(65536):
-        raise ValueError
-    return port
 
 
 def _password(args: argparse.Namespace) -> str | None:
