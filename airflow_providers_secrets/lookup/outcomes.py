@@ -61,6 +61,8 @@ POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
 GRANTED: Final = ("list", "write", "delete")
 """What ``airflow-secrets policy --allow`` takes."""
 
+NOTHING_TO_DELETE: Final = "There is nothing to delete; airflow-secrets list shows what is there."
+
 
 def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, str], act: str = "give") -> str:
     """Return the one cure for the first of *codes* that a table knows, else for *outcome*.
@@ -72,6 +74,8 @@ def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, s
         codes = [code for code in codes if " of " in code]  # AWS's, which name the operation
         if not any(code in own for code in codes):
             return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
+    if outcome is Outcome.NOT_FOUND and act == "delete":
+        return NOTHING_TO_DELETE
     known_by: list[str | Outcome] = [*codes, outcome]
     for known in known_by:
         for table in (own, ADVICE):

@@ -131,7 +131,8 @@ def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], 
     assert (said.code, "--yes" in said.err) == (2, True), said.everything
     assert command("delete", "conn", "db", "--yes", *at).code == 0
     assert command("get", "conn", "db", *at).code != 0
-    assert command("delete", "var", "never-there", "--yes", *at).code == 1
+    said = command("delete", "var", "never-there", "--yes", *at)
+    assert (said.code, "There is nothing to delete" in said.err, "Create it" in said.err) == (1, True, False), said.err
 
 
 def test_explain_says_who_wins_and_who_is_shadowed(
