@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 KIND_WORDS: Final[dict[str, Kind]] = {"conn": "connections", "var": "variables", "config": "config"}
 """The kinds by the words that the command takes."""
 
+SINGULAR: Final[dict[Kind, str]] = {
+    "connections": "connection",
+    "variables": "variable",
+    "config": "configuration value",
+}
+"""The kinds as sentences call one of them."""
+
+
+def counted(kind: Kind, number: int | None = None) -> str:
+    """Return *number* of a kind as a sentence says it; without one, the plural alone."""
+    words = SINGULAR[kind] + ("" if number == 1 else "s")
+    return words if number is None else f"{number} {words}"
+
+
 FORMATS: Final = ("table", "json", "yaml", "plain")
 
 

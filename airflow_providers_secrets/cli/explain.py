@@ -9,7 +9,15 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.arguments import (
+    KIND_WORDS,
+    SINGULAR,
+    add_backend,
+    add_id,
+    add_kind,
+    add_output,
+    counted,
+)
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
 
 if TYPE_CHECKING:
@@ -64,10 +72,11 @@ def _without_answer(explained: Explanation | ChainExplanation) -> bool:
 
 
 def _show(explained: Explanation | ChainExplanation) -> None:
+    from airflow_providers_secrets.cli.output import NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
-    kind = explained.kind.removesuffix("s")
+    kind = SINGULAR[explained.kind]
     team = f" for the team {explained.team}" if explained.team else ""
     asked = f"{kind} {explained.secret_id}{team}, asked of"
     if isinstance(explained, ChainExplanation):
@@ -81,14 +90,18 @@ def _show(explained: Explanation | ChainExplanation) -> None:
         if other.holds is None:
             show(None, f"{other.source}: not to be asked", other.problem)
         else:
-            show(True if other.holds else None, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
+            show(other.holds or NEUTRAL, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
     if explained.winner:
         shadowed = f", which shadows {' and '.join(explained.shadowed)}" if explained.shadowed else ""
         print(f"Airflow takes it from: {explained.winner}{shadowed}.")
+    elif explained.final:
+        print("Airflow has no answer: its lookup ends here, and no further source is asked.")
     elif _without_answer(explained):
-        print("Airflow has no answer: it stops here or finds no further source that holds the id.")
+        print(f"Airflow has no answer, and will say that the {kind} is not found.")
     else:
         print("Airflow finds it nowhere.")
+        word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
+        print(f"    What is there: airflow-secrets list {word}.")
 
 
 def _show_member(member: MemberAnswer) -> None:
@@ -108,9 +121,13 @@ def _show_member(member: MemberAnswer) -> None:
 
 def _show_way(explained: Explanation) -> None:
     from airflow_providers_secrets.cli.check import FAULT, FINE
+    from airflow_providers_secrets.cli.output import NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
 
-    show(explained.enabled, f"{explained.kind} are {'looked up' if explained.enabled else 'not looked up'} here")
+    show(
+        explained.enabled or NEUTRAL,
+        f"{counted(explained.kind)} are {'looked up' if explained.enabled else 'not looked up'} here",
+    )
     if explained.enabled and (explained.pattern or explained.exclude_pattern):
         patterns = (("lookup", explained.pattern), ("exclude", explained.exclude_pattern))
         show(
@@ -120,7 +137,8 @@ def _show_way(explained: Explanation) -> None:
     if explained.reason:
         show(FAULT, f"the store is not asked: {explained.reason}")
     for answer in explained.names:
-        took = f" ({answer.milliseconds:.0f} ms)" if answer.milliseconds is not None else ""
+        included = ", login included" if answer.connected else ""
+        took = f" ({answer.milliseconds:.0f} ms{included})" if answer.milliseconds is not None else ""
         shared = f", shared cache: {answer.shared}" if answer.shared else ""
         code = f", {answer.code}" if answer.code else ""
         ok = {"found": True, "not found": None, "not asked": None}.get(answer.outcome, False)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_kind, add_output, pattern
+from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_kind, add_output, counted, pattern
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             number = output.show_rows(map(_row, ids), COLUMNS, args.output)
     if args.output == "table":
-        what = f"{kind} shadow another source" if args.shadowed else kind
-        output.say(f"{number} {what} in {backend.store}")
+        shadowing = (" shadows" if number == 1 else " shadow") + " another source" if args.shadowed else ""
+        output.say(f"{counted(kind, number)}{shadowing} in {backend.store}")
     return OK if number else NOT_OK
 
 

@@ -29,8 +29,9 @@ UNFOLDED: Final = 2000
 PROGRESS_AFTER: Final = 1.0
 """Seconds after which progress is shown, on a terminal."""
 
-MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}
-"""How a finding is shown: fine, a fault, or a thing to consider."""
+NEUTRAL: Final = "neutral"
+MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow"), NEUTRAL: ("·", "dim")}
+"""How a finding is shown: fine, a fault, a thing to consider, or one that is neither."""
 
 
 @contextlib.contextmanager
@@ -204,7 +205,7 @@ def _cell(value: Any) -> str:
     return printable(", ".join(map(str, plain)) if isinstance(plain, list) else str(plain), 2000)
 
 
-def show_finding(ok: bool | None, what: str, cure: str | None = None) -> None:  # noqa: FBT001
+def show_finding(ok: bool | str | None, what: str, cure: str | None = None) -> None:  # noqa: FBT001
     """Print one line with its mark, and the cure under it."""
     from rich.text import Text
 

@@ -277,6 +277,7 @@ class NameAnswer:
     :param outcome: one of :class:`~airflow_providers_secrets.stores.base.Outcome`'s values, or ``"not asked"``.
     :param code: the store's own code of a failure.
     :param message: the whole message of a failure.
+    :param connected: whether the time includes loading the SDK, connecting and the login.
     """
 
     name: str
@@ -286,6 +287,7 @@ class NameAnswer:
     code: str | None = None
     message: str | None = None
     milliseconds: float | None = None
+    connected: bool = False
 
 
 @dataclass(frozen=True)
@@ -356,6 +358,7 @@ def explain(
         if text is not None or failure is not None:
             names.append(NameAnswer(name, memory, shared, "not asked"))
             continue
+        connected = not answers.access.clients
         started = time.monotonic()
         code = message = None
         try:
@@ -364,7 +367,8 @@ def explain(
         except SecretsError as error:
             failure = error
             outcome, code, message = outcome_of(error), getattr(error, "code", None), str(error)
-        names.append(NameAnswer(name, memory, shared, outcome, code, message, (time.monotonic() - started) * 1000))
+        milliseconds = (time.monotonic() - started) * 1000
+        names.append(NameAnswer(name, memory, shared, outcome, code, message, milliseconds, connected))
     form, fields, unusable = _parsed(backend, kind, text) if text is not None else (None, (), None)
     elsewhere = tuple(_asked(source, kind, secret_id, team) for source in others)
     stops = _stops(backend, failure, unusable)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.cli import check
+from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
@@ -85,7 +86,7 @@ def test_a_final_denial_is_told_like_any_other(command: Command, ssm: Rig, base:
         assert (said.code, "could not give" in said.err) == (3, True), said.everything
         assert command("check", "--connection", "x", *at).code == 3
         explained = command("explain", "conn", "x", "--no-metastore", *at)
-    assert (explained.code, "Airflow has no answer" in explained.out) == (3, True)
+    assert (explained.code, "Airflow has no answer: its lookup ends here" in explained.out) == (3, True)
 
 
 def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], base: str) -> None:
@@ -150,7 +151,32 @@ def test_explain_says_who_wins_and_who_is_shadowed(
     said = command("list", "conn", "--shadowed", "--no-metastore", "-o", "json", *at)
     assert [(one["id"], one["shadows"]) for one in said.json] == [("both", ["environment"])]
     assert SECRET not in said.everything
-    assert command("explain", "conn", "nowhere", "--no-metastore", *at).code == 1
+    said = command("explain", "conn", "nowhere", "--no-metastore", *at)
+    assert said.code == 1
+    # No fault and nothing to consider: whoever reads it at night sees one line that matters, and where to go on.
+    assert "· environment: does not hold it" in said.out
+    assert said.out.endswith("Airflow finds it nowhere.\n    What is there: airflow-secrets list conn.\n")
+
+
+def test_explain_tells_the_time_of_the_login_from_the_stores(command: Command, rig: Rig, at: list[str]) -> None:
+    answers.reset_after_fork()
+    for included in (True, False):
+        said = command("explain", "var", "nowhere", "--no-metastore", *at)
+        assert ("ms, login included)" in said.out) is included, said.out
+
+
+def test_explain_says_what_airflow_will_say_of_a_failure(command: Command, rig: Rig, at: list[str]) -> None:
+    with rig.fault("denied"):
+        said = command("explain", "conn", "x", "--no-metastore", *at)
+    assert said.out.endswith("Airflow has no answer, and will say that the connection is not found.\n")
+
+
+def test_kinds_are_counted_as_one_says_it(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    assert "0 configuration values in AWS" in command("list", "config", *at).err
+    ssm.put(path_of(ssm, base, "variables", "one"), SECRET)
+    assert "1 variable in AWS" in command("list", "var", *at).err
+    assert "configuration values are looked up" in command("explain", "config", "a/b", *at).out
 
 
 def test_what_airflow_could_not_use_is_told(command: Command, rig: Rig, at: list[str], base: str) -> None:

@@ -72,6 +72,7 @@ def outputs(
     for line, expected in transcript():
         program, *arguments = shlex.split(line)
         assert program == "airflow-secrets"
+        answers.reset_after_fork()  # in a shell, each is a process of its own
         said = command(*arguments)
         assert "S3cr3t" not in said.everything
         done.append((line, expected, said.out + said.err))
