@@ -34,6 +34,7 @@ DISTRIBUTIONS: Final = {
     "vault": ("hvac", "requests"),
     "google": ("google-cloud-secret-manager", "google-auth", "grpcio"),
     "azure": ("azure-keyvault-secrets", "azure-identity"),
+    "kubernetes": ("kubernetes",),
     "redis": ("redis",),
 }
 """The distributions of each extra whose versions matter."""
@@ -279,7 +280,7 @@ def _identity(backend: SecretLookupMixin) -> Iterator[Finding]:
             identity = operations.identify(backend)
     except SecretsError as error:
         # Rights to secrets do not need the right to ask who one is; what cannot be reached shows at the reads.
-        yield Finding(ADVICE, f"identity: not to be had ({_reason(error)})")
+        yield Finding(ADVICE, f"identity: unknown ({_reason(error)})")
         return
     if identity is None:
         return

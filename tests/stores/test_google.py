@@ -1187,9 +1187,11 @@ def test_identity(google: GoogleRestRig, accounts: Accounts, monkeypatch: pytest
     by_key = identity(google.backend())
     assert by_key.who == f"airflow@{PROJECT}.iam.gserviceaccount.com"
     assert by_key.details["project from"] == "the credentials"
+    assert by_key.details["credentials"] == "service account"
     federated = identity(by_token(google, accounts))
     assert federated.who.startswith("a federated identity of //iam.googleapis.com/projects/")
     assert federated.details["project from"] == "option project_id"
+    assert federated.details["credentials"] == "identity pool"
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", PROJECT)
     assert identity(anonymous(google)).who.startswith("nobody")
 

@@ -127,7 +127,7 @@ class Login:
         details = {"project": self.project, "project from": self.project_source}
         if self._credentials is None:
             return Identity("nobody: an emulator is asked without a login", details)
-        details["credentials"] = type(self._credentials).__name__
+        details["credentials"] = _kind(type(self._credentials).__module__)
         for attribute in ("service_account_email", "account"):
             who = getattr(self._credentials, attribute, None)
             if who and who != "default":
@@ -256,3 +256,9 @@ class _Http:
         if self._status == HTTPStatus.TOO_MANY_REQUESTS or self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return StoreError(f"{LOGIN_UNAVAILABLE} (HTTP {self._status})", LOGIN_UNAVAILABLE)
         return StoreError(f"{LOGIN_REFUSED} (HTTP {self._status})", LOGIN_REFUSED)
+
+
+def _kind(module: str) -> str:
+    """Return what credentials are of, by their class's module: classes of several are all called ``Credentials``."""
+    own, _, last = module.rpartition(".")
+    return (own.rpartition(".")[2] if last == "credentials" else last).replace("_", " ")

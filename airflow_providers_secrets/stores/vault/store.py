@@ -46,6 +46,8 @@ MAX_FOLDERS: Final = 10_000
 MAX_DEPTH: Final = 64
 """The most folders that one listing finds inside each other."""
 
+HOUR: Final = 3600
+
 MAX_WRITES: Final = 3
 """How often a write is tried that others get ahead of."""
 
@@ -176,7 +178,7 @@ class Vault(Store):
         details = {
             "entity": about.get("entity_id"),
             "policies": ", ".join(dict.fromkeys(map(str, policies))),
-            "seconds to live": about.get("ttl"),
+            "token lives": _lifetime(about.get("ttl")),
             "login": about.get("path"),
             "namespace": self.options["namespace"],
         }
@@ -275,3 +277,12 @@ def _overtaken(reply: Reply) -> bool:
         and isinstance(errors, list)
         and any("check-and-set parameter did not match" in str(error) for error in errors)
     )
+
+
+def _lifetime(ttl: Any) -> str | None:
+    """Say how long a token lives on; by the API, 0 is one that never expires."""
+    if not isinstance(ttl, int):
+        return None
+    if ttl <= 0:
+        return "for ever"
+    return f"{ttl} s" if ttl < 2 * HOUR else f"{ttl // HOUR} h"
