@@ -321,11 +321,10 @@ def _not_loaded(path: str, error: Exception | None = None) -> str:
     known = list(short_names().values())
     likely = difflib.get_close_matches(path, known, n=1, cutoff=0.8)
     if likely and likely[0] != path:
-        cure = f"did you mean {likely[0]}?"
-    else:
-        missing = f" ({error.name} is missing)" if isinstance(error, ImportError) and error.name else ""
-        cure = f"Check the class path and that its package is installed{missing}."
-    return f"the backend {quoted(path)} cannot be imported; {cure}"
+        return f"the backend {quoted(path)} cannot be imported; did you mean {likely[0]}?"
+    missing = f": there is no module {error.name}" if isinstance(error, ImportError) and error.name else ""
+    cure = "Check the class path and that its package is installed."
+    return f"the backend {quoted(path)} cannot be imported{missing}. {cure}"
 
 
 def _airflow_version() -> tuple[int, ...]:

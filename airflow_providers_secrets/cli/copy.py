@@ -158,13 +158,21 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if journal:
             journal.close()
-    counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
-    output.say(f"{origin.title} → {target.title}: {counted}{'' if args.apply else ' (dry run; --apply writes)'}")
-    if journal:
-        output.say(f"journal: {journal.path}")
+    _sum_up(origin, target, done, journal)
     if done[FAILED]:
         return NO_ANSWER
     return NOT_OK if done[DIFFERENT] or done[INVALID] else OK
+
+
+def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journal | None) -> None:
+    from airflow_providers_secrets.cli.output import say
+
+    counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
+    say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
+    if journal:
+        say(f"journal: {journal.path}")
+    elif target.needs_rights and (done[CREATE] or done[DIFFERENT]):
+        say("A dry run does not try the right to write: airflow-secrets policy --allow write prints it.")
 
 
 def _listed(origin: Origin, kind: Kind) -> Iterable[str]:

@@ -215,6 +215,8 @@ class Target(ABC):
     title: str
     parallel = True
     """Whether several threads may write at once."""
+    needs_rights = True
+    """Whether a policy must allow what is written."""
     rate: float | None = None
     """The most writes in a second, where the store has a quota."""
 
@@ -310,6 +312,7 @@ class ToMetastore(Target):
     """Airflow's database."""
 
     parallel = False
+    needs_rights = False
 
     def __init__(self) -> None:
         from airflow_providers_secrets.lookup.sources import Metastore

@@ -46,6 +46,7 @@ def test_a_dry_run_writes_nothing(command: Command, rig: Rig, base: str, export:
     expected = {"db": "create", "by-uri": "create", "plain": "create", "object": "create"}
     assert {k: v for k, v in states(said).items() if v != "invalid"} == expected
     assert "dry run" in said.err
+    assert "does not try the right to write: airflow-secrets policy --allow write" in said.err
     assert "S3cr3t-" not in said.everything
     assert command("list", "conn", *using(rig, **prefixes(rig, base))).code == 1
 
@@ -180,7 +181,7 @@ def test_the_dry_run_is_the_proof_before_a_switch(command: Command, ssm: Rig, ba
         (["--from", "env", "--to", "aws_smm"], "did you mean aws_ssm"),
         (["--from", "env", "--to", "aws_ssm", "--to-kwargs", "{S3cr3t"], "not valid JSON"),
         (["--from", "env", "--to", "aws_ssm", "--overwrite"], "--apply"),
-        (["--from", "no.such.Class", "--to", "aws_ssm"], "cannot be imported"),
+        (["--from", "no.such.Class", "--to", "aws_ssm"], "there is no module no. Check the class path"),
     ],
 )
 def test_wrong_use_ends_in_one_line(command: Command, tmp_path: Path, arguments: list[str], named: str) -> None:
