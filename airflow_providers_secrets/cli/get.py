@@ -75,7 +75,7 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
         if key:
             value = value.get(key) if isinstance(value, dict) else None
         if value is None:
-            output.say(f"airflow-secrets get: the connection has no {args.field}.")
+            output.say(f"airflow-secrets get: the connection has no {args.field}; it has {', '.join(_fields(fields))}.")
             return NOT_OK
         print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         return OK
@@ -89,6 +89,12 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
     ]
     output.show_rows(rows, ("field", "value"), args.output, args.id)
     return OK
+
+
+def _fields(fields: dict[str, Any]) -> list[str]:
+    """Return what ``--field`` takes for this connection."""
+    extra = fields.get("extra")
+    return [*fields, *(f"extra.{key}" for key in extra)] if isinstance(extra, dict) else list(fields)
 
 
 def _masked(name: str, value: Any) -> Any:
