@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_providers_secrets import __version__
@@ -352,6 +353,7 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
     """Return the seconds by which the store's clock is ahead, by an answer's Date; ``None`` where it has none."""
     import email.utils
     import http.client
+    import ssl
     from urllib.parse import urlsplit
 
     from airflow_providers_secrets.lookup.answers import answers_of
@@ -365,9 +367,14 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
     parts = urlsplit(url or "")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return None
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=options["connect_timeout"])
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=options["connect_timeout"])
     try:
+        if parts.scheme == "https":
+            cafile, capath = _authorities(options)
+            context = ssl.create_default_context(cafile=cafile, capath=capath)
+            connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=options["connect_timeout"], context=context
+            )
         before = time.time()
         connection.request("HEAD", "/")
         header = connection.getresponse().getheader("Date")
@@ -377,6 +384,14 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
         return None  # the reads have said whatever there is to say
     finally:
         connection.close()
+
+
+def _authorities(options: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the file and the directory of authorities that the backend's options name."""
+    given = options.get("verify") or options.get("connection_verify")
+    if not isinstance(given, str):
+        return None, None
+    return (None, given) if Path(given).is_dir() else (given, None)
 
 
 def _patterns(backend: SecretLookupMixin) -> Iterator[Finding]:
