@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Command
+from tests.support.airflow_process import PACKAGE_ROOT
+
+(DECLARED,) = re.findall(
+    r'^airflow-secrets = "(.*)"$',
+    (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+ENTRY = EntryPoint("airflow-secrets", DECLARED, "console_scripts")
 
 WRONG = {
     "list": "arguments are required: kind",
@@ -34,3 +48,21 @@ def test_a_wrong_command_line_is_told_in_one_line(command: Command, line: str) -
     assert said.err.endswith(f"; see airflow-secrets {name} --help\n"), said.err
     assert said.err.count("\n") == 1
     assert "S3cr3t" not in said.err
+
+
+@pytest.mark.parametrize("module", ["cli", "cli.check"])
+def test_an_interrupt_while_the_command_is_imported_ends_in_one_line(module: str) -> None:
+    code = f"""
+import sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "airflow_providers_secrets.{module}":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from {ENTRY.module} import {ENTRY.attr}
+sys.exit({ENTRY.attr}())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE_ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "airflow-secrets: interrupted.\n")
