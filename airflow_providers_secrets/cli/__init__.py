@@ -60,6 +60,7 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
 
     assert callable(command)
     verbose = getattr(args, "verbose", False)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's stream, or one that is closed
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -85,6 +86,13 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
                 raise
             # Its own words may hold anything.
             return _ended(name, f"unexpected {type(error).__name__}; add --verbose to see where.", NO_ANSWER)
+
+
+def _open_streams() -> None:
+    """Open what the shell has closed (``<&-``, ``>&-``), which Python has no stream for, on nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # until the end
 
 
 def _ended(name: str, text: str, code: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -66,3 +68,30 @@ sys.exit({ENTRY.attr}())
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE_ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "airflow-secrets: interrupted.\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "told"),
+    [
+        ("<&-", 2, "airflow-secrets put: There is no terminal to ask for it on"),
+        (">&-", 2, "There is no terminal"),
+        ("2>&-", 2, ""),
+    ],
+)
+def test_a_closed_stream_is_no_fault_of_the_command(closed: str, code: int, told: str, tmp_path: Path) -> None:
+    backend = f"--backend hashicorp_vault --kwargs '{json.dumps({'url': 'http://127.0.0.1:9', 'token': 'x'})}'"
+    script = f"exec {sys.executable} -m airflow_providers_secrets.cli put var x {backend} {closed}"
+    environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": PACKAGE_ROOT}
+    stdin = None if closed == "<&-" else subprocess.DEVNULL
+    ended = subprocess.run(
+        ["/bin/sh", "-c", script],
+        stdin=stdin,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (code, ""), ended
+    assert told in ended.stderr
+    assert ended.stderr.count("\n") == bool(told)
