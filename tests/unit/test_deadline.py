@@ -173,7 +173,7 @@ def flight():
 try:
     WAIT()
 except Stopped:
-    print("stopped")
+    print("stopped", flush=True)
 os._exit(0)
 """
 
