@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import pytest
 from tests.conftest import RIGS, STORES
 from tests.rigs import Rig, running
 from tests.rigs.aws import SsmRig
-from tests.support import needs
 from tests.support.airflow_process import VERSION, Airflow
 from tests.support.speed import slowness
 
@@ -280,120 +276,3 @@ def test_five_thousand_names_within_a_second(home: Airflow, ssm: SsmRig) -> None
         took, text = first_page()
         assert took < 1.0 * slowness()
         assert "Page 1 of 50" in text
-
-
-# In a browser.
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if path is None:
-        needs.unmet("Chromium is not installed; run: apt-get install chromium")
-    needs.test_module("playwright")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-def shot(page: Any, name: str) -> None:
-    """Take the documentation's screenshots where SECRETS_TEST_SCREENSHOTS names a directory."""
-    if directory := os.environ.get("SECRETS_TEST_SCREENSHOTS"):
-        page.screenshot(path=Path(directory) / f"{name}.png")
-
-
-@since_airflow_3_1
-@pytest.mark.long
-def test_in_a_browser(browser: Any, home: Airflow, ssm: SsmRig, subtests: pytest.Subtests) -> None:
-    for conn_id in ("reports_api", "smtp_default", "warehouse"):
-        ssm.put(f"/shop/connections/{conn_id}", URI)
-    ssm.put("/shop/connections/old_ftp", f'{{"password": "{VALUE}"')
-    ssm.put("/shop/connections/test_api", URI)
-    with_backend(
-        home,
-        ssm.class_path,
-        **ssm.options(),
-        **FEW,
-        connections_prefix="/shop/connections",
-        connections_exclude_pattern="test_",
-    )
-    home.environment["AIRFLOW_CONN_WAREHOUSE"] = f"http://:{VALUE}@env"
-    with api_server(home) as server:
-        said: list[str] = []
-
-        def opened(user: str, path: str, **context: Any) -> Any:
-            opened_in = browser.new_context(viewport={"width": 1180, "height": 560}, **context)
-            opened_in.set_default_timeout(60_000)
-            opened_in.add_cookies([{"name": "_token", "value": server.token(user), "url": server.url}])
-            page = opened_in.new_page()
-            page.on("console", lambda message: said.append(message.text))
-            page.goto(f"{server.url}/{path}")
-            return page
-
-        with subtests.test("inside Airflow, from its menu"):
-            page = opened("op", "plugin/secrets")
-            frame = page.frame_locator("iframe")
-            frame.get_by_role("link", name="warehouse").wait_for()
-            shot(page, "page-in-airflow")
-            frame.get_by_label("Id holds").fill("smtp_default")
-            frame.get_by_label("Id holds").press("Enter")
-            frame.get_by_text("1 match.").wait_for()
-            frame.get_by_role("link", name="smtp_default").click()
-            frame.get_by_text("Airflow takes it from").wait_for()
-        with subtests.test("shadowing, by keyboard alone"):
-            page = opened("op", "secrets-page/connections?show=shadowed")
-            page.get_by_text("1 match.").wait_for()
-            page.keyboard.press("Tab")
-            assert page.evaluate("document.activeElement.className") == "skip"
-            page.get_by_role("link", name="warehouse").focus()
-            page.keyboard.press("Enter")
-            page.get_by_text("which shadows").wait_for()
-            shot(page, "page-explain")
-        with subtests.test("dark, as Airflow is"):
-            page = opened("op", "secrets-page/connections", color_scheme="light")
-            page.evaluate("localStorage.setItem('theme', 'dark')")
-            page.reload()
-            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert ground == "rgb(17, 19, 24)"
-            page.get_by_role("link", name="smtp_default").wait_for()
-        with subtests.test("a viewer is refused"):
-            page = opened("viewer", "secrets-page/connections")
-            page.get_by_text("You may not see this.").wait_for()
-            assert not page.get_by_text("smtp_default").count()
-        with subtests.test("a denial"):
-            with ssm.fault("denied"):
-                page = opened("op", "secrets-page/connections?fresh=true")
-                page.get_by_role("alert").wait_for()
-                assert "AccessDenied" in page.get_by_role("alert").inner_text()
-                shot(page, "page-denied")
-        with subtests.test("a store that is down"):
-            with ssm.fault("reset"):
-                page = opened("op", "secrets-page/connections?fresh=true")
-                page.get_by_role("alert").wait_for()
-        with subtests.test("health"):
-            page = opened("op", "secrets-page/health")
-            page.get_by_text("cache_ttl").wait_for()
-            shot(page, "page-health")
-        with subtests.test("five thousand names"):
-            names = [f"/shop/connections/many_{number:04}" for number in range(5000)]
-            with ssm.answering(ssm.page(names, None), listings=True):
-                page = opened("op", "secrets-page/connections?fresh=true&match=many")
-                page.get_by_text("Page 1 of 50").wait_for()
-                page.get_by_role("link", name="Next").click()
-                page.get_by_role("link", name="many_0100").wait_for()
-        with subtests.test("the policy blocks nothing of the page's own"):
-            assert not [text for text in said if "Content Security Policy" in text and "secrets-page" in text], said

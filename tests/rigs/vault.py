@@ -77,7 +77,7 @@ class VaultRig(Rig):
         return "/".join(part for part in ("secret", base, team, secret_id) if part)
 
     def put(self, path: str, text: str) -> None:
-        self.write(path, self.fields(text) if path.startswith("secret/connections/") else {"value": text})
+        self.write(path, self.fields(text) if "connections/" in path else {"value": text})
 
     def fields(self, text: str) -> dict[str, Any]:
         """A connection as its fields, where *text* is a JSON object."""
