@@ -121,7 +121,7 @@ class Listing:
         self.kind = kind
         self.problems: list[str] = []
         self.done = threading.Event()
-        self.started = time.monotonic()
+        self._since = time.monotonic()
         self._backends = backends
         self._rows: list[Row] = []
         self._by_name: dict[tuple[int, str], Row] = {}
@@ -134,8 +134,11 @@ class Listing:
 
     @property
     def age(self) -> float:
-        """Seconds since it began."""
-        return time.monotonic() - self.started
+        """Seconds since it ended; while it goes on, since it began.
+
+        One that took long would else be too old as soon as it is done, and be made again and again.
+        """
+        return time.monotonic() - self._since
 
     def make(self) -> None:
         """Ask every source, in the order of the search. A source that fails is named, and the others are asked."""
@@ -153,6 +156,7 @@ class Listing:
             self._by_name.clear()
             self._by_id.clear()
             self._by_small_id.clear()
+            self._since = time.monotonic()
             self.done.set()
 
     def _add_all(self, position: int, title: str, source: Any, member: Any) -> None:
