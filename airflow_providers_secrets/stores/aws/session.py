@@ -158,7 +158,7 @@ class SpareClient:
     """A client that is made before a fork, for the child: without credentials, and without ever having had a socket.
 
     What botocore makes at a client's first call is made too, by a call that no network sees. A child that takes it
-    spends a fourth of the CPU time on its first lookup.
+    spends half the CPU time on its first lookup.
 
     :param fetch: the store's way to read a name.
     """
