@@ -120,7 +120,8 @@ def _from_fields(fields: Mapping[str, Any], aliases: FieldAliases) -> dict[str, 
         from_uri = _read_uri(uri)
         if not moved and not renamed.get("description"):
             return str(uri)
-        renamed = {**renamed, **from_uri}
+        # Nothing else is given; a description of 0 is none, as where the URI is handed on alone.
+        renamed = {**{field: value for field, value in renamed.items() if value}, **from_uri}
     if moved:
         renamed["extra"] = _with_rest(renamed.get("extra"), moved)
     return _checked(renamed)

@@ -313,6 +313,7 @@ def test_json(fields: Fields) -> None:
 
 @many
 @given(objects, st.sampled_from(["drop", "extra"]))
+@example({"uri": "aws://", "description": 0.0, "environment": None}, "extra")
 def test_json_with_unknown_fields(fields: Fields, unknown: str) -> None:
     rest = {name: value for name, value in fields.items() if name == "environment"}
     known = {name: value for name, value in fields.items() if name not in rest}
