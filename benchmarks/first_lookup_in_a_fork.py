@@ -24,7 +24,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -95,10 +95,10 @@ MODES = ("idle parent", "pod", "none", "busy parent")
 NONE = "class backend:\n    get_variable = staticmethod({'x': '1'}.get)\n"
 
 
-def run(make: str, python: str, environment: dict[str, str]) -> dict[str, float]:
+def run(make: str, python: str, environment: dict[str, str], modes: Sequence[str] = MODES) -> dict[str, float]:
     """Return the figures of one round: a fresh process for each mode."""
     figures: dict[str, float] = {}
-    for mode in MODES:
+    for mode in modes:
         done = subprocess.run(
             [python, "-W", "ignore", "-c", PROGRAM.format(make=make, mode=mode, longest=LONGEST)],
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT), **environment},
