@@ -32,7 +32,7 @@ FAULTS = (
     "drip",
     "wrong-name",
 )
-"""The faults that every rig injects; see :meth:`Rig.fault`."""
+"""The faults that every rig injects; see :meth:`Rig.faults`."""
 
 HOSTILE_FAULTS = ("redirect", "undecodable", "endless", "throttled-for-an-hour")
 """More of them, as an attacker or a broken proxy would; :attr:`Rig.missing_faults` says which a protocol has not."""
@@ -47,7 +47,10 @@ def http_faults(
 ) -> dict[str, Answer]:
     """Return the fault table of a store that speaks HTTP, made from what its protocol spells its own way.
 
-    :param found: answers a read or a page; its keyword arguments are those of :class:`.Reply`.
+    "redirect" and "throttled-for-an-hour" are left to the rig. So is "undecodable" where values are not in the clear.
+
+    :param found: answers a read or a page, with ``S3cr3t`` in the value; its keyword arguments are those of
+        :class:`.Reply`.
     :param wrong_name: an answer that is for another name.
     """
     return {
@@ -61,7 +64,14 @@ def http_faults(
         "hang": Reply(hang=True),
         "drip": lambda request: found(request, drip=0.1),
         "wrong-name": wrong_name,
+        "undecodable": lambda request: _undecodable(found(request)),
+        "endless": Reply(200, b" " * 65536, {"Content-Type": content_type}, endless=True),
     }
+
+
+def _undecodable(reply: Reply) -> Reply:
+    """Return the same answer with a byte in its value that no text in UTF-8 has."""
+    return Reply(reply.status, reply.body.replace(b"S3cr3t", b"S3cr3t\xff"), reply.headers)
 
 
 def answer_to(request: Request, answer: Answer) -> Reply | None:
@@ -125,8 +135,12 @@ class Rig(ABC):
         """
 
     @abstractmethod
+    def faults(self) -> dict[str, Answer]:
+        """What answers in the place of the store, for each of :data:`FAULTS` and :data:`HOSTILE_FAULTS`."""
+
     def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Let every answer, or with *listings* every page of a listing, be one of :data:`FAULTS` meanwhile."""
+        """Let every answer, or with *listings* every page of a listing, be one of :meth:`faults` meanwhile."""
+        return self.answering(self.faults()[fault], listings=listings)
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from airflow_providers_secrets.backends.aws_secrets_manager import SecretsManagerBackend
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
-from tests.rigs import PAGE, Answer, Rig, answer_to
+from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
 from tests.support.proxy import Proxy, Reply, Request
 
 CREDENTIALS = {"aws_access_key_id": "AKIATESTING", "aws_secret_access_key": "test-secret-key"}
@@ -39,11 +39,6 @@ def aws_error(code: str, status: int = 400, **headers: str) -> Reply:
     """An error as the AWS JSON protocol spells it, with a message that must not be passed on."""
     body = json.dumps({"__type": f"com.amazonaws.example#{code}", "message": "S3cr3t-from-the-server"})
     return Reply(status, body.encode(), {"Content-Type": "application/x-amz-json-1.1", **headers})
-
-
-def undecodable(reply: Reply) -> Reply:
-    """The same answer with a byte in its value that no text in UTF-8 has."""
-    return Reply(reply.status, reply.body.replace(b"S3cr3t", b"S3cr3t\xff"), reply.headers)
 
 
 class AwsRig(Rig):
@@ -84,7 +79,7 @@ class AwsRig(Rig):
     def answer(self, name: str, text: str) -> dict[str, Any]:
         raise NotImplementedError
 
-    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+    def faults(self) -> dict[str, Answer]:
         def found(request: Request, **how: Any) -> Reply:
             if self.is_page(request):
                 answer = {"Unknown": "S3cr3t-value" * 10}
@@ -93,23 +88,19 @@ class AwsRig(Rig):
             body = json.dumps(answer).encode()
             return Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"}, **how)
 
-        faults: dict[str, Any] = {
-            "denied": aws_error("AccessDeniedException"),
-            "throttled": aws_error("ThrottlingException"),
-            "server-error": aws_error("InternalServerError", 500),
-            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
-            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/x-amz-json-1.1"}),
-            "truncated": lambda request: found(request, truncate=True),
-            "reset": Reply(reset=True),
-            "hang": Reply(hang=True),
-            "drip": lambda request: found(request, drip=0.1),
-            "wrong-name": lambda request: found(request, name="another/name"),
+        common = http_faults(
+            denied=aws_error("AccessDeniedException"),
+            throttled=aws_error("ThrottlingException"),
+            server_error=aws_error("InternalServerError", 500),
+            found=found,
+            wrong_name=lambda request: found(request, name="another/name"),
+            content_type="application/x-amz-json-1.1",
+        )
+        return {
+            **common,
             "redirect": Reply(307, headers={"Location": f"{self.elsewhere.url}/stolen"}),
-            "undecodable": lambda request: undecodable(found(request)),
             "throttled-for-an-hour": aws_error("ThrottlingException", **{"Retry-After": "3600"}),
-            "endless": Reply(200, b" " * 65536, {"Content-Type": "application/x-amz-json-1.1"}, endless=True),
         }
-        return self.answering(faults[fault], listings=listings)
 
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def reply(request: Request) -> Reply | None:

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import trustme
 
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
-from tests.rigs import PAGE, Answer, Rig, answer_to
+from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
 from tests.rigs.identities import Internet
 from tests.support import needs
 from tests.support.proxy import Proxy, Reply, Request
@@ -414,31 +414,23 @@ class AzureRig(Rig):
             PAGE if path.rstrip("/") == "/secrets" else path.removeprefix("/secrets/").rstrip("/") for path in asked
         ]
 
-    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
-        def found(**how: Any) -> Reply:
-            name = how.pop("name", "airflow-variables-found")
+    def faults(self) -> dict[str, Answer]:
+        def found(_: Request, *, name: str = "airflow-variables-found", **how: Any) -> Reply:
             return json_reply(200, {"value": "S3cr3t-value", "id": f"{self.proxy.url}/secrets/{name}/1"}, how)
 
-        faults: dict[str, Reply] = {
-            "denied": azure_error(403, "Forbidden", "S3cr3t is not authorized", "ForbiddenByRbac"),
-            "throttled": azure_error(429, "Throttled", "S3cr3t: too many requests"),
-            "server-error": azure_error(500, "InternalServerError", "S3cr3t"),
-            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
-            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/json"}),
-            "truncated": found(truncate=True),
-            "reset": Reply(reset=True),
-            "hang": Reply(hang=True),
-            "drip": found(drip=0.1),
-            "wrong-name": found(name="another-name"),
+        common = http_faults(
+            denied=azure_error(403, "Forbidden", "S3cr3t is not authorized", "ForbiddenByRbac"),
+            throttled=azure_error(429, "Throttled", "S3cr3t: too many requests"),
+            server_error=azure_error(500, "InternalServerError", "S3cr3t"),
+            found=found,
+            wrong_name=lambda request: found(request, name="another-name"),
+            content_type="application/json",
+        )
+        return {
+            **common,
             "redirect": Reply(307, headers={"Location": f"{self.elsewhere.url}/secrets/airflow-variables-found"}),
-            "undecodable": Reply(
-                200, b'{"value": "S3cr3t-\xff", "id": "https://v/secrets/airflow-variables-found/1"}', JSON
-            ),
             "throttled-for-an-hour": azure_error(429, "Throttled", "S3cr3t", **{"Retry-After": "3600"}),
-            "endless": Reply(200, b" " * 65536, JSON, endless=True),
         }
-
-        return self.answering(faults[fault], listings=listings)
 
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def reply(request: Request) -> Reply | None:

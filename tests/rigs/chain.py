@@ -42,6 +42,9 @@ class ChainRig(Rig):
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         return self.inner.answering(answer, listings=listings)
 
+    def faults(self) -> dict[str, Answer]:
+        return self.inner.faults()
+
     @property
     def requests(self) -> list[Request]:
         return self.inner.requests

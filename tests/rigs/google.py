@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
-from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to
+from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to, http_faults
 from tests.support import needs
 from tests.support.proxy import Proxy, Reply, Request
 from tests.support.python import next_line
@@ -387,25 +387,22 @@ class GoogleRestRig(Rig):
     def calls(self) -> list[str]:
         return [PAGE if is_page(request) else asked(request) for request in self.server.requests]
 
-    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+    def faults(self) -> dict[str, Answer]:
         found = access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t-value"))
-        faults = {
-            "denied": google_error(403, "PERMISSION_DENIED"),
-            "throttled": google_error(429, "RESOURCE_EXHAUSTED"),
-            "server-error": google_error(500, "INTERNAL"),
-            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
-            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/json"}),
-            "truncated": google_answer(found, truncate=True),
-            "reset": Reply(reset=True),
-            "hang": Reply(hang=True),
-            "drip": google_answer(found, drip=0.1),
-            "wrong-name": google_answer(found),
+        common = http_faults(
+            denied=google_error(403, "PERMISSION_DENIED"),
+            throttled=google_error(429, "RESOURCE_EXHAUSTED"),
+            server_error=google_error(500, "INTERNAL"),
+            found=lambda _, **how: google_answer(found, **how),
+            wrong_name=google_answer(found),
+            content_type="application/json",
+        )
+        return {
+            **common,
             "redirect": Reply(307, headers={"Location": f"{self.elsewhere.url}/v1/stolen"}),
-            "undecodable": google_answer(found, undecodable=True),
+            "undecodable": google_answer(found, undecodable=True),  # values are in base64
             "throttled-for-an-hour": throttled_for("3600"),
-            "endless": self.endless(),
         }
-        return self.answering(faults[fault], listings=listings)
 
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         return self.server.fault(
@@ -419,10 +416,6 @@ class GoogleRestRig(Rig):
     def page(self, names: list[str], more: str | None) -> Reply:
         listed = [{"name": _answered(self.resource(name)), "createTime": CREATED} for name in names]
         return google_answer({"secrets": listed, **({"nextPageToken": more} if more else {})})
-
-    def endless(self) -> Reply:
-        """An answer longer than any that is read."""
-        return Reply(200, b" " * 65536, {"Content-Type": "application/json"}, endless=True)
 
     def stop(self) -> None:
         self.elsewhere.stop()
@@ -460,9 +453,10 @@ class GoogleGrpcRig(GoogleRestRig):
     def options(self) -> dict[str, Any]:
         return {**super().options(), "transport": "grpc"}
 
-    def endless(self) -> Reply:
+    def faults(self) -> dict[str, Answer]:
         # A message says how long it is: one that is too long is refused before it is read.
-        return google_answer(access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t" * 4_000_000)))
+        too_long = access_answer(f"{self.resource('other')}/versions/1", Version(b"S3cr3t" * 4_000_000))
+        return {**super().faults(), "endless": google_answer(too_long)}
 
     @contextlib.contextmanager
     def fault(self, fault: str, *, listings: bool = False) -> Iterator[None]:

@@ -24,7 +24,7 @@ import trustme
 import yaml
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
-from tests.rigs import FROM_THE_STORE, PAGE, Answer, Found, Rig, answer_to, http_faults
+from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to, http_faults
 from tests.support import needs
 from tests.support.proxy import Proxy, Reply, Request
 from tests.support.tls import TlsFront
@@ -279,26 +279,24 @@ class KubernetesRig(Rig):
         selector = parse_qs(parts.query).get("labelSelector", [""])[0]
         return selector.removesuffix(f",!{TEAM}") or unquote(parts.path.rpartition("/")[2])
 
-    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+    def faults(self) -> dict[str, Answer]:
         def found(_: Request, *, key: str = "found", value: str = encoded("S3cr3t-value"), **how: Any) -> Reply:
             return json_reply(200, listed([secret("any", {LABELS["variables"]: key}, {"value": value})]), how)
 
-        found_here: Found = found
-        faults = http_faults(
+        common = http_faults(
             denied=status(403, "Forbidden", 'secrets is forbidden: User "S3cr3t" cannot list resource "secrets"'),
             throttled=status(429, "TooManyRequests", "S3cr3t: too many requests"),
             server_error=status(500, "InternalError", "Internal error occurred: S3cr3t"),
-            found=found_here,
+            found=found,
             wrong_name=lambda request: found(request, key="another"),
             content_type="application/json",
         )
-        faults |= {
+        return {
+            **common,
             "redirect": lambda request: Reply(307, headers={"Location": f"{self.elsewhere.url}{request.path}"}),
             "undecodable": Reply(200, found(Request("GET", "/", {}, b"")).body.replace(b'"any"', b'"any\xff"'), JSON),
             "throttled-for-an-hour": status(429, "TooManyRequests", "S3cr3t", **{"Retry-After": "3600"}),
-            "endless": Reply(200, b" " * 65536, JSON, endless=True),
         }
-        return self.answering(faults[fault], listings=listings)
 
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         return self.proxy.fault(

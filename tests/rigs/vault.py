@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
-from tests.rigs import PAGE, Answer, Rig, answer_to
+from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
 from tests.rigs.openbao import openbao
 from tests.support import needs
 from tests.support.proxy import Proxy, Reply, Request
@@ -23,11 +23,6 @@ def vault_error(status: int, *errors: str, **headers: str) -> Reply:
 def vault_answer(data: Any, status: int = 200, **how: Any) -> Reply:
     """An answer as Vault's API spells it."""
     return Reply(status, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}, **how)
-
-
-def undecodable(reply: Reply) -> Reply:
-    """The same answer with a byte in its value that no text in UTF-8 has."""
-    return Reply(reply.status, reply.body.replace(b"S3cr3t", b"S3cr3t\xff"), reply.headers)
 
 
 def asking(**options: Any) -> VaultBackend:
@@ -113,30 +108,25 @@ class VaultRig(Rig):
         """The paths of the logins so far."""
         return [request.path for request in self.proxy.requests if request.path.startswith("/v1/auth/")]
 
-    def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
+    def faults(self) -> dict[str, Answer]:
         found = {"data": {"value": "S3cr3t-value"}, "metadata": {"version": 1}}
-        faults: dict[str, Answer] = {
-            "denied": vault_error(403, "1 error occurred:\n\t* S3cr3t: permission denied\n\n"),
-            "throttled": vault_error(429, 'request path "S3cr3t": rate limit quota exceeded'),
-            "server-error": vault_error(500, "S3cr3t: internal error"),
-            "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
-            "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": "application/json"}),
-            "truncated": vault_answer(found, truncate=True),
-            "reset": Reply(reset=True),
-            "hang": Reply(hang=True),
-            "drip": vault_answer(found, drip=0.1),
+        common = http_faults(
+            denied=vault_error(403, "1 error occurred:\n\t* S3cr3t: permission denied\n\n"),
+            throttled=vault_error(429, 'request path "S3cr3t": rate limit quota exceeded'),
+            server_error=vault_error(500, "S3cr3t: internal error"),
+            found=lambda _, **how: vault_answer(found, **how),
             # Vault does not echo the path; the answer to a listing is what another request could be given.
-            "wrong-name": vault_answer({"keys": ["S3cr3t"]}),
-            "undecodable": undecodable(vault_answer(found)),
+            wrong_name=vault_answer({"keys": ["S3cr3t"]}),
+            content_type="application/json",
+        )
+        return {
+            **common,
             # The proxy itself is 127.0.0.1, and a standby's redirect keeps the path.
             "redirect": lambda request: Reply(
                 307, headers={"Location": f"http://localhost:{self.elsewhere.port}{request.path}"}
             ),
             "throttled-for-an-hour": vault_error(429, "S3cr3t", **{"Retry-After": "3600"}),
-            "endless": Reply(200, b" " * 65536, {"Content-Type": "application/json"}, endless=True),
         }
-
-        return self.answering(faults[fault], listings=listings)
 
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         def reply(request: Request) -> Reply | None:
