@@ -45,7 +45,8 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
         is_over.set()
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what is on its way
         if sender.ident is not None:
-            sender.join(60)
+            sender.join(60)  # it ends at its next look
+            assert not sender.is_alive()
         signal.signal(signal.SIGALRM, before)
 
 

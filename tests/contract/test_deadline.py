@@ -30,3 +30,4 @@ def test_a_login_that_hangs_holds_no_other_store_up(ssm: Rig, secrets_manager: R
         assert secrets_manager.backend().get_variable("healthy") == "x"
         hang.may_end.set()
         thread.join(60)
+        assert not hang.sat_out

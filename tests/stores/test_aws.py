@@ -17,6 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.loaders import Loader
 
+from airflow_providers_secrets import __version__
 from airflow_providers_secrets.backends._aws import AWS_OPTIONS
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
 from airflow_providers_secrets.errors import (
@@ -142,6 +143,14 @@ def test_role_is_assumed_once_under_the_official_session_name(aws: AwsRig, sts: 
     assert assumed["RoleSessionName"] == f"airflow_{aws.backend_class.__name__.lower()}__connection"
     assert access_key(sts.requests[-1]) == CREDENTIALS["aws_access_key_id"]
     assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+
+
+def test_role_is_assumed_in_the_region_of_the_options(aws: AwsRig, sts: Proxy) -> None:
+    """Whatever botocore's own configuration says beside it, as for the store's own client."""
+    options = role_options(aws, sts, config_kwargs={"region_name": "us-east-2"})
+    aws.backend_class(**options).get_variable("x")
+    for request, service in ((sts.requests[-1], "sts"), (aws.proxy.requests[-1], aws.service)):
+        assert f"/{REGION}/{service}/aws4_request" in request.headers["Authorization"]
 
 
 def test_role_credentials_are_refreshed_before_they_expire(aws: AwsRig, sts: Proxy) -> None:
@@ -326,6 +335,12 @@ def test_no_credentials_of_google_is_told(
 
 
 # Client options.
+
+
+def test_requests_name_the_package(aws: AwsRig) -> None:
+    """AWS's audit trail shows it."""
+    aws.backend().get_variable("x")
+    assert f" airflow-providers-secrets/{__version__}" in aws.proxy.requests[-1].headers["User-Agent"]
 
 
 def test_config_kwargs_reach_the_client(aws: AwsRig) -> None:

@@ -28,7 +28,8 @@ from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.access import loaded_store
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.aws import loader, transport
-from airflow_providers_secrets.stores.base import deadline
+from airflow_providers_secrets.stores.base import deadline, seconds_left
+from airflow_providers_secrets.testing.lookups import Waits
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
 from tests.support.proxy import Proxy, Reply, Request
 
@@ -227,6 +228,25 @@ def test_whose_environment_another_identity_is_told_by(
         assert len(identities) == (2 if counted else 1)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("role", "counts"),
+    [({"aws_account_id": "123456789012", "aws_iam_role": "airflow"}, True), ({}, False)],
+    ids=["old options", "no role"],
+)
+def test_googles_environment_counts_where_a_role_is_assumed_by_its_token(
+    aws: AwsRig, sts: Proxy, monkeypatch: pytest.MonkeyPatch, role: dict[str, str], counts: bool
+) -> None:
+    """Also one that options of old name."""
+    config = aws.backend_class(**{**by_google(aws, sts), "role_arn": None, **role}).config
+    identities = set()
+    for value in ("one", "two"):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", value)
+        identities.add(answers_of(config)._identity())
+    assert len(identities) == (2 if counts else 1)
+    assert ("google.oauth2.id_token" in loaded_store(config).imports()) == counts
+
+
 @pytest.mark.parametrize("way", ["role", "google"])
 def test_a_fork_waits_for_whatever_a_login_imports(aws: AwsRig, sts: Proxy, google: Proxy, way: str) -> None:
     options = by_google(aws, sts) if way == "google" else {**by_google(aws, sts), "assume_role_method": "assume_role"}
@@ -254,9 +274,9 @@ def test_a_fork_waits_for_whatever_a_login_imports(aws: AwsRig, sts: Proxy, goog
 
 
 def test_credentials_that_never_come_hold_up_nobody_else(
-    aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: Waits
 ) -> None:
-    """A container's credentials endpoint that hangs, as seen by another backend and by a fork."""
+    """A container's credentials endpoint that hangs, as seen by another backend."""
     endpoint = Proxy()
     for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(file, str(tmp_path / "none"))
@@ -264,26 +284,24 @@ def test_credentials_that_never_come_hold_up_nobody_else(
     aws.put(aws.path("variables", "found"), "x")
     healthy = aws.backend()
     assert healthy.get_variable("found") == "x"
-    hanging = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, timeout=1.0, cache_ttl=0)
-    failed: list[BaseException] = []
-
-    def look_up() -> None:
-        try:
-            hanging.get_variable("found")
-        except LookupFailed as error:
-            failed.append(error)
+    hanging = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, timeout=60, cache_ttl=0)
+    answered: list[str | None] = []
+    given = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "S3cr3t", "Token": "t"}
+    credentials = Reply(200, json.dumps({**given, "Expiration": "2999-01-01T00:00:00Z"}).encode())
 
     with endpoint.fault(Reply(hang=True)):
-        thread = threading.Thread(target=look_up)
+        thread = threading.Thread(target=lambda: answered.append(hanging.get_variable("found")))
         thread.start()
         while not endpoint.requests:
             os.sched_yield()
         assert healthy.get_variable("found") == "x"
-        assert not failed  # answered meanwhile
-        thread.join(10)
-        assert "no answer within 1 s" in str(failed[0])
-        with pytest.raises(StoreUnavailable):  # and the next one waits no longer than its own deadline
+        waits.shortened = lambda _: 0.3
+        with pytest.raises(StoreUnavailable, match="no answer within"):  # the next one has its own deadline
             hanging.get_variable("found")
+        assert not answered  # it hangs still
+        endpoint.reply = lambda _: credentials  # type: ignore[method-assign]
+    thread.join(60)
+    assert answered == ["x"]
     endpoint.stop()
 
 
@@ -412,6 +430,16 @@ def test_command_that_hangs_ends_with_the_lookup(aws: AwsRig, process: Any, tmp_
     os.set_blocking(alive, True)
     assert [os.read(alive, 2), os.read(alive, 2)] == [b"!", b""]
     os.close(alive)
+
+
+def test_command_is_waited_for_where_nothing_has_a_deadline(aws: AwsRig, process: Any) -> None:
+    """Outside of a lookup."""
+    aws.put(aws.path("variables", "found"), "x")
+    given = {"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "S3cr3t"}
+    options = process(f"print({json.dumps(given)!r})\n")
+    store = loaded_store(aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, **options).config)
+    assert seconds_left() == float("inf")
+    assert store.fetch(store.connect(), aws.path("variables", "found")).text == "x"
 
 
 def test_credentials_that_a_command_prints(aws: AwsRig, process: Any) -> None:

@@ -25,7 +25,7 @@ from airflow_providers_secrets.stores.base import (
     deadline,
 )
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error, moto
-from tests.support.proxy import Proxy, Reply
+from tests.support.proxy import Proxy, Reply, Request
 
 
 @pytest.fixture
@@ -197,6 +197,39 @@ def test_ssm_setting_changes_an_existing_parameter(ssm: SsmRig, name: str) -> No
     write(ssm, name, "x", settings={"type": "String"})
     write(ssm, name, "y", settings={"type": "SecureString", "key_id": "alias/ours"})
     assert (described(ssm, name)["Type"], described(ssm, name)["KeyId"]) == ("SecureString", "alias/ours")
+
+
+def test_ssm_string_has_no_key_of_the_secure_string_before(ssm: SsmRig, name: str) -> None:
+    """AWS refuses a key beside any other type."""
+    ssm.client.put_parameter(Name=name, Value="one", Type="SecureString", KeyId="alias/ours")
+    write(ssm, name, "two", settings={"type": "String"})
+    sent = json.loads(ssm.proxy.requests[-1].body)
+    assert (sent["Type"], "KeyId" in sent) == ("String", False)
+
+
+def test_ssm_new_version_of_a_parameter_at_the_root_keeps_what_it_had_without_its_slash(ssm: SsmRig) -> None:
+    """To AWS ``/x`` and ``x`` are one parameter, which is described by the name that it was created with.
+
+    moto describes it by either.
+    """
+    name = f"rootless-{uuid.uuid4()}"
+    ssm.client.put_parameter(Name=name, Value="one", Type="String", Description="why")
+    assert not write(ssm, f"/{name}", "two").created
+    sent = json.loads(ssm.proxy.requests[-1].body)
+    assert (sent["Type"], sent["Description"], sent["Overwrite"]) == ("String", "why", True)
+    assert described_by(ssm.proxy.requests[-2]) == [f"/{name}", name]
+
+
+def test_ssm_parameter_in_a_hierarchy_is_described_by_its_only_name(ssm: SsmRig, name: str) -> None:
+    write(ssm, name, "x")
+    assert described_by(ssm.proxy.requests[-2]) == [name]
+
+
+def described_by(request: Request) -> list[str]:
+    (given,) = json.loads(request.body)["ParameterFilters"]
+    assert (given["Key"], given["Option"]) == ("Name", "Equals")
+    names: list[str] = given["Values"]
+    return names
 
 
 def test_ssm_looks_for_a_parameter_on_every_page(ssm: SsmRig, name: str) -> None:

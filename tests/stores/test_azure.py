@@ -39,6 +39,7 @@ from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure import key_vault
 from airflow_providers_secrets.stores.azure.key_vault import KeyVault
 from airflow_providers_secrets.stores.base import StoreError
+from airflow_providers_secrets.testing.lookups import Waits
 from tests.rigs import PAGE
 from tests.rigs.azure import (
     CLIENT,
@@ -751,19 +752,13 @@ def test_answer_for_the_same_name_in_capitals_is_right(azure: AzureRig) -> None:
         assert asked.get_variable("found") == "y"
 
 
-def test_throttled_vault_is_asked_again_when_it_says(azure: AzureRig) -> None:
-    replies = [azure_error(429, "Throttled", "S3cr3t", **{"Retry-After": "1"}), None]
-    asked = backend(azure)
+def test_throttled_vault_is_asked_again_when_it_says(azure: AzureRig, pauses: list[float]) -> None:
+    replies = [azure_error(429, "Throttled", "S3cr3t", **{"Retry-After": "7"}), None]
+    asked = backend(azure, timeout=60)
     asked.get_variable("found")
-    times: list[float] = []
-
-    def fault(_: Request) -> Reply | None:
-        times.append(time.monotonic())
-        return replies.pop(0)
-
-    with azure.proxy.fault(fault):
+    with azure.proxy.fault(lambda _: replies.pop(0)):
         assert asked.get_variable("found") == "x"
-    assert 1.0 <= times[1] - times[0] < 6.0
+    assert pauses == [7.0]
 
 
 # The challenge.
@@ -948,20 +943,22 @@ def test_login_that_hangs_ends_at_its_own_timeout(azure: AzureRig) -> None:
         azure.entra.fault(Reply(hang=True)),
         pytest.raises(StoreUnavailable, match=r"client_secret login: no answer \(Service"),
     ):
-        backend(azure, read_timeout=0.2, max_attempts=1).get_variable("found")
+        backend(azure, read_timeout=1.0, max_attempts=1).get_variable("found")
 
 
-def test_login_that_hangs_keeps_nobody_beyond_its_deadline(azure: AzureRig) -> None:
+def test_login_that_hangs_keeps_nobody_beyond_its_deadline(azure: AzureRig, waits: Waits) -> None:
     """It hangs for longer than anybody waits for it: a byte now and then. Others log in for themselves."""
     slow = [Reply(200, b"{" + b" " * 1000 + b"}", JSON, drip=0.1)]
     with azure.entra.fault(lambda request: slow.pop() if slow and request.method == "POST" else None):
+        waits.shortened = lambda _: 1.0
         with pytest.raises(StoreUnavailable, match="no answer within"):
-            backend(azure, timeout=2.0).get_variable("found")
+            backend(azure, timeout=60).get_variable("found")
         # Another id on the same client.
-        assert backend(azure, timeout=2.0).config.fingerprint in answers._answers
+        assert backend(azure, timeout=60).config.fingerprint in answers._answers
         with contextlib.suppress(StoreUnavailable):
-            backend(azure, timeout=2.0).get_variable("found")
-        assert backend(azure, timeout=2.0).get_variable("found") == "x"
+            backend(azure, timeout=60).get_variable("found")
+        waits.shortened = lambda seconds: seconds
+        assert backend(azure, timeout=60).get_variable("found") == "x"
 
 
 # Writing.

@@ -19,19 +19,26 @@ from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_ma
 
 TIME_OUT = 0.3
 
+AGES = 60.0
+"""Seconds that no test waits for unless something is wrong."""
+
 
 class Hang:
-    """Stands where a credential endpoint or process would that never answers: calls that have come, and a way out."""
+    """Stands where a credential endpoint or process would that never answers: calls that have come, and a way out.
+
+    :ivar sat_out: whether a call has hung until it gave up by itself, for which no test is to wait.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
         self.came = threading.Event()
         self.may_end = threading.Event()
+        self.sat_out = False
 
     def __call__(self, *_: Any) -> None:
         self.calls += 1
         self.came.set()
-        self.may_end.wait(60)
+        self.sat_out |= not self.may_end.wait(AGES)
         raise OSError
 
 
@@ -43,6 +50,7 @@ def hang(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
         patched.setattr(store_class, "connect", hang)
         yield hang
     hang.may_end.set()
+    assert not hang.sat_out
 
 
 def test_a_login_that_hangs_ends_at_the_deadline(rig: Rig, hang: Hang) -> None:
@@ -86,15 +94,16 @@ def test_a_login_that_hangs_holds_no_fork_and_no_collector_up(rig: Rig, hang: Ha
     backend = rig.backend(timeout=60)
     thread = threading.Thread(target=_fails, args=(backend,), daemon=True)
     thread.start()
-    assert hang.came.wait(60)
+    assert hang.came.wait(AGES)
     assert gc.isenabled()
     assert not forks._busy
     child = multiprocessing.get_context("fork").Process(target=_exit_where_the_collector_is_on)
     child.start()
-    child.join(60)
+    child.join(AGES)
     assert child.exitcode == 0
     hang.may_end.set()
-    thread.join(60)
+    thread.join(AGES)
+    assert not thread.is_alive()
 
 
 def _fails(backend: Any) -> None:
