@@ -30,7 +30,7 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
 
     def send_once_it_waits() -> None:
         while not is_over.is_set():
-            if _waits(main):
+            if waits_for_another(main):
                 signal.pthread_kill(main, signal.SIGALRM)
                 return
             os.sched_yield()
@@ -50,7 +50,7 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _waits(thread: int) -> bool:
+def waits_for_another(thread: int | None) -> bool:
     """Tell whether *thread* waits for another one's work, and not for it to start, which nothing may interrupt."""
     frame = _frame_of(thread)
     if frame is None or frame.f_code is not threading.Condition.wait.__code__:
@@ -60,12 +60,12 @@ def _waits(thread: int) -> bool:
     return frame is None
 
 
-def _frame_of(thread: int) -> FrameType | None:
+def _frame_of(thread: int | None) -> FrameType | None:
     """Return where *thread* is. A garbage collection in the midst of that may deadlock CPython (its issue 106883)."""
     enabled = gc.isenabled()
     gc.disable()
     try:
-        return sys._current_frames().get(thread)
+        return sys._current_frames().get(thread) if thread is not None else None
     finally:
         if enabled:
             gc.enable()

@@ -1,6 +1,6 @@
 """Changes the package line by line, and says which changes no test notices: mutation testing of what needs a server.
 
-    python tests/support/mutants.py [--sample N] [--seed N] MODULE... -- PYTEST ARGUMENTS
+    python tests/support/mutants.py [--sample N | --each N] [--seed N] MODULE... -- PYTEST ARGUMENTS
 
 In an environment that has mutmut 3, and everything that the tests need, but not the package itself. mutmut makes the mutants, in a copy
 of the checkout. Its own runner starts what it runs in forks of a process that has run all tests once, whose servers
@@ -200,6 +200,7 @@ def difference(text: str, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sample", type=int, help="so many of the mutants, drawn at random; all of them without it")
+    parser.add_argument("--each", type=int, help="so many of each module's mutants, in place of --sample")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("modules", nargs="+", metavar="MODULE", help="a file of the package, from the checkout on")
     own, tests = sys.argv[1:], []
@@ -212,13 +213,15 @@ def main() -> None:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, copy / name, ignore=ignored) if source.is_dir() else shutil.copy(source, copy)
     (copy / "airflow_providers_secrets/trampoline.py").write_text(TRAMPOLINE)
-    texts, names = {}, []
+    texts, names, of_each = {}, [], []
+    chosen = random.Random(given.seed)
     for module in given.modules:
         found, text = mutated(copy, module)
         names += found
+        of_each += chosen.sample(found, min(given.each or 0, len(found)))
         texts |= dict.fromkeys(found, text)
     # In the order drawn, so that what a run has tried when it is ended is a sample, too.
-    drawn = random.Random(given.seed).sample(names, min(given.sample or len(names), len(names)))
+    drawn = chosen.sample(of_each or names, min(len(of_each) or given.sample or len(names), len(names)))
     os.chdir(copy)
     sys.path.insert(0, str(copy))
     os.environ["PYTHONPATH"] = str(copy)

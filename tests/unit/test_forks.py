@@ -1,0 +1,203 @@
+"""What is loaded before which fork, and who waits for a fork."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import sys
+import threading
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.errors import MissingDependencyError
+from airflow_providers_secrets.lookup import forks, resolve
+from tests.support.signals import waits_for_another
+
+
+class Impatient(threading.Condition):
+    """Fails whoever waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise AssertionError(f"waited, for {timeout} s at most")
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has noted nothing."""
+    monkeypatch.setattr(forks, "_unprepared", {})
+    monkeypatch.setattr(forks, "_prepared", set())
+    monkeypatch.setattr(forks, "_worth_it_for_one", set())
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The titles of what was loaded before a fork."""
+    loaded: list[str] = []
+    monkeypatch.setattr(resolve, "prepare", lambda config: loaded.append(config.title))
+    return loaded
+
+
+def config(title: str) -> Any:
+    return SimpleNamespace(fingerprint=title.encode(), title=title)
+
+
+# What is loaded.
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "many"),
+    [
+        (None, ["airflow", "scheduler"], True),
+        (None, ["airflow", "tasks", "list"], True),
+        (None, ["airflow", "dags", "run"], True),
+        (None, ["tasks", "run"], True),
+        (None, ["airflow", "tasks", "run", "dag", "task"], False),
+        ("airflow.sdk.execution_time.execute_workload", ["--json-string", "{}"], False),
+        ("airflow.sdk.execution_time.supervisor", ["x"], True),
+    ],
+)
+def test_a_process_that_runs_one_task_is_told_by_its_command(
+    monkeypatch: pytest.MonkeyPatch, main: str | None, arguments: list[str], many: bool
+) -> None:
+    module: Any = ModuleType("__main__")
+    module.__spec__ = main and SimpleNamespace(name=main)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert forks._forks_for_many() == many
+
+
+@pytest.mark.usefixtures("noted")
+@pytest.mark.parametrize("many", [False, True])
+def test_each_store_is_loaded_before_one_fork(monkeypatch: pytest.MonkeyPatch, prepared: list[str], many: bool) -> None:
+    """Also stores that are noted after others were loaded; what only many children pay for is left to a single one."""
+    monkeypatch.setattr(forks, "_forks_for_many", lambda: many)
+    for turn in range(3):
+        for number in range(4):
+            forks.prepare_before_fork(config(f"light {turn}.{number}"), also_for_one=True)
+            forks.prepare_before_fork(config(f"heavy {turn}.{number}"), also_for_one=False)
+        prepared.clear()
+        forks._prepare()
+        kinds = ("light", "heavy") if many else ("light",)
+        assert sorted(prepared) == sorted(f"{kind} {turn}.{number}" for kind in kinds for number in range(4))
+        forks.prepare_before_fork(config(f"light {turn}.0"), also_for_one=True)
+        prepared.clear()
+        forks._prepare()
+        assert prepared == []
+
+
+@pytest.mark.usefixtures("noted")
+def test_what_cannot_be_loaded_fails_no_fork(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The lookup that needs it will say more."""
+
+    def prepare(_: object) -> None:
+        raise MissingDependencyError("S3cr3t")
+
+    monkeypatch.setattr(resolve, "prepare", prepare)
+    forks.prepare_before_fork(config("Acme"), also_for_one=True)
+    with caplog.at_level(logging.DEBUG):
+        forks._prepare()
+    assert [record.getMessage() for record in caplog.records if record.name == forks.__name__] == [
+        "Acme: not loaded before a fork (MissingDependencyError)."
+    ]
+
+
+# Who waits.
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "_gate", Impatient())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_nobody_waits_where_nobody_is_in_the_way() -> None:
+    with forks.no_fork():
+        forks._before()  # of an import's own thread
+        with forks.no_fork():
+            assert forks.holds_forks()
+        forks._after_in_parent()
+    assert not forks.holds_forks()
+    forks._before()
+    forks._after_in_parent()
+    with forks.no_fork():
+        pass
+
+
+def test_an_import_waits_for_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 60.0)
+    inside = threading.Event()
+
+    def enter() -> None:
+        with forks.no_fork():
+            inside.set()
+
+    thread = threading.Thread(target=enter)
+    forks._before()
+    try:
+        thread.start()
+        while not waits_for_another(thread.ident):
+            assert not inside.is_set()
+    finally:
+        forks._after_in_parent()
+    assert inside.wait(60)
+    thread.join(60)
+
+
+def test_a_fork_waits_for_an_import_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no longer than the import takes."""
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 60.0)
+    inside, may_end, forked = threading.Event(), threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with forks.no_fork():
+            inside.set()
+            may_end.wait(60)
+
+    def fork() -> None:
+        forks._before()
+        forked.set()
+        forks._after_in_parent()
+
+    threads = [threading.Thread(target=target) for target in (enter, fork)]
+    threads[0].start()
+    assert inside.wait(60)
+    threads[1].start()
+    while not waits_for_another(threads[1].ident):
+        assert not forked.is_set()
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert forked.is_set()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_waits_for_no_thread_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever they were at when it was forked."""
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.01)
+    inside, may_end = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with forks.no_fork(), forks.collector_paused():
+            inside.set()
+            may_end.wait(60)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert inside.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=_goes_on)
+    child.start()
+    child.join(60)
+    may_end.set()
+    thread.join(60)
+    assert child.exitcode == 0
+
+
+def _goes_on() -> None:
+    threading.Condition.wait = Impatient.wait  # type: ignore[method-assign]
+    with forks.no_fork(), forks.collector_paused():
+        assert not gc.isenabled()
+    forks._before()
+    assert gc.isenabled()
