@@ -1,0 +1,130 @@
+"""The way to a store: what is too long, how long pauses are, and what a call is told that has no answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, NoReturn
+
+import pytest
+
+from airflow_providers_secrets.errors import InvalidSecret, StoreUnavailable
+from airflow_providers_secrets.lookup import access, resolve
+from airflow_providers_secrets.lookup.access import StoreAccess
+from airflow_providers_secrets.testing.contract.deadline import Hang
+from tests.rigs import Rig
+
+PATIENT = 60.0
+
+
+def calls_of(rig: Rig) -> StoreAccess:
+    return StoreAccess(rig.backend().config)
+
+
+# Bounds.
+
+
+@pytest.mark.parametrize(("bound", "found"), [(5, "12345"), (4, None)])
+def test_the_longest_text_is_taken_and_a_longer_one_is_not(
+    ssm: Rig, monkeypatch: pytest.MonkeyPatch, bound: int, found: str | None
+) -> None:
+    """A listing leaves it to the read of its own, which says so."""
+    ssm.put("/bounds/one", "12345")
+    monkeypatch.setattr(access, "MAX_VALUE_LENGTH", bound)
+    assert calls_of(ssm).ask_for_all("/bounds/", PATIENT) == {"/bounds/one": found}
+    if found:
+        assert calls_of(ssm).ask("/bounds/one", PATIENT) == found
+        return
+    words = r"could not give '/bounds/one': its value is longer than 4 characters\. "
+    with pytest.raises(InvalidSecret, match=words):
+        calls_of(ssm).ask("/bounds/one", PATIENT)
+
+
+def test_the_longest_listing_is_taken_and_a_longer_one_is_not(ssm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssm.put("/all/one", "12345")
+    ssm.put("/all/two", "67")
+    monkeypatch.setattr(access, "MAX_LISTING_LENGTH", 23)
+    assert calls_of(ssm).ask_for_all("/all/", PATIENT) == {"/all/one": "12345", "/all/two": "67"}
+    monkeypatch.setattr(access, "MAX_LISTING_LENGTH", 22)
+    with pytest.raises(InvalidSecret, match=r"could not give '/all/': all of it is longer than 22 characters\. "):
+        calls_of(ssm).ask_for_all("/all/", PATIENT)
+
+
+# Pauses.
+
+
+@pytest.mark.parametrize(
+    ("fault", "longest"),
+    [
+        ("server-error", [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]),
+        ("throttled", [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0]),
+    ],
+)
+def test_pauses_grow_up_to_a_bound(
+    ssm: Rig, monkeypatch: pytest.MonkeyPatch, pauses: list[float], fault: str, longest: list[float]
+) -> None:
+    """Each is drawn between nothing and twice as much as before."""
+    drawn_from: list[float] = []
+
+    def uniform(least: float, most: float) -> float:
+        drawn_from.append(least)
+        return most
+
+    monkeypatch.setattr("tenacity.wait.random.uniform", uniform)
+    backend = ssm.backend(max_attempts=8, timeout=3600.0)
+    with ssm.fault(fault), ssm.counted() as calls, pytest.raises(StoreUnavailable):
+        backend.get_variable("found")
+    assert len(calls) == 8
+    assert pauses == pytest.approx(longest)
+    assert set(drawn_from) == {0}
+
+
+# No answer.
+
+
+def test_a_call_that_hangs_is_told_by_what_it_was_to_do(ssm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = Hang()
+    monkeypatch.setattr(type(access.store_of(ssm.backend().config)), "connect", hang)
+    calls = calls_of(ssm)
+    for reason in (*["no answer within 0.05 s"] * access.MAX_OVERDUE, f"{access.MAX_OVERDUE} earlier calls still hang"):
+        with pytest.raises(StoreUnavailable) as raised:
+            calls.call("/some/name", 0.05, lambda *_: "never", act="write")
+        assert str(raised.value).startswith(f"AWS SSM Parameter Store could not write '/some/name': {reason}. ")
+    hang.may_end.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_whose_thread_is_ended_is_told(ssm: Rig) -> None:
+    def ended(*_: Any) -> NoReturn:
+        raise SystemExit
+
+    words = "AWS SSM Parameter Store could not write '/some/name': the lookup's thread was ended. "
+    with pytest.raises(StoreUnavailable) as raised:
+        calls_of(ssm).call("/some/name", PATIENT, ended, act="write")
+    assert str(raised.value).startswith(words)
+    for thread in threading.enumerate():
+        if thread.name == "secrets-lookup":
+            thread.join(PATIENT)
+
+
+# Plans.
+
+
+def test_plans_are_kept_up_to_a_bound(ssm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "MAX_CACHED_PLANS", 3)
+    backend = ssm.backend()
+    kept = []
+    for number in range(5):
+        assert backend.get_variable(f"absent-{number}") is None
+        kept.append(len(backend.plans))
+    assert kept == [1, 2, 3, 1, 2]
+
+
+def test_what_is_excluded_is_told_at_debug_level_alone(ssm: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    backend = ssm.backend(variables_lookup_pattern="^of-ours")
+    with caplog.at_level(logging.DEBUG, logger=resolve.__name__), ssm.counted() as calls:
+        assert backend.get_variable("of-others") is None
+    assert calls == []
+    (told,) = (record for record in caplog.records if record.name == resolve.__name__)
+    assert told.levelno == logging.DEBUG
+    assert told.getMessage().startswith("AWS SSM Parameter Store: 'of-others' (variables) is not looked up: ")
