@@ -25,6 +25,13 @@ class MissingDependencyError(ConfigurationError, ImportError):
     """The store's SDK is not installed. The message names the extra that brings it."""
 
 
+class NoSharedKeyError(ConfigurationError):
+    """Airflow has no Fernet key to encrypt the shared cache with, and no option names another one.
+
+    A lookup never raises it: it goes on without the shared cache, with a warning.
+    """
+
+
 class LookupFailed(SecretsError):
     """A lookup ended without an answer: neither a value nor a proof that there is none.
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.lookup.access import StoreAccess, store_of
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache, jittered
@@ -127,7 +127,7 @@ class Answers:
         try:
             if not self._lifetimes.ttl:
                 return Entry(self._timed_call(self.access.ask, name, deadline), 0.0)
-            shared = self._opened()
+            shared = self._opened_or_none()
             if prefix is not None and (entry := self._from_listing(name, prefix, shared, deadline)):
                 return entry
             return self._fresh_or_stale(name, self.access.ask, shared, deadline)
@@ -282,6 +282,15 @@ class Answers:
 
     # The shared cache.
 
+    def _opened_or_none(self) -> SharedCache | None:
+        """Open the shared cache for a lookup, which goes on without it where Airflow has no key."""
+        try:
+            return self._opened()
+        except NoSharedKeyError as error:
+            # An Airflow without a Fernet key is one in its first hour: its lookups must not end at a weaker source.
+            warn(("shared cache", "key"), "Answers are not shared between processes: %s", error)
+            return None
+
     def _opened(self) -> SharedCache | None:
         """Open the shared cache where there is to be one and its key is known."""
         if not self.config.shared_cache:
@@ -398,7 +407,8 @@ def counts_of_this_process() -> dict[str, dict[str, int]]:
 def prepare_for_children(config: StoreConfig) -> None:
     """Make what every child would make before it asks anyone: answers that nobody has used, their shared cache open.
 
-    No socket is opened, and no key is fetched: where Airflow's key is itself kept in a store, children open it.
+    No socket is opened, and no key is fetched: where Airflow's key is itself kept in a store, children open it. Where
+    there is none, they warn.
 
     :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
     """
@@ -407,7 +417,8 @@ def prepare_for_children(config: StoreConfig) -> None:
         from airflow_providers_secrets.lookup import shared_cache
 
         if config.shared_cache_key or shared_cache.has_airflow_key_at_hand():
-            answers.shared_cache()
+            with contextlib.suppress(NoSharedKeyError):
+                answers.shared_cache()
     _for_children[config.fingerprint] = answers
 
 

@@ -649,11 +649,25 @@ def test_a_key_that_is_none_is_refused(ssm: SsmRig, key: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "S3cr3t"])
-def test_a_missing_key_is_told(ssm: SsmRig, place: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_told_and_fails_no_lookup(
+    ssm: SsmRig, place: str, key: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", key)
+    backend = sharing(ssm, place, shared_cache_key=None)
+    stored(ssm, "x", "y")
+    assert backend.get_variable("x") == "y"
+    (told,) = warned(caplog)
+    assert told.startswith("Answers are not shared between processes: ")
+    assert "[core] fernet_key holds no Fernet key" in told
+    assert "shared_cache_key" in told
+    assert "S3cr3t" not in told
+    # Who asks for the cache itself is told by an error.
     with pytest.raises(ConfigurationError, match=r"\[core\] fernet_key.*shared_cache_key") as raised:
-        sharing(ssm, place, shared_cache_key=None).get_variable("x")
+        answers.answers_of(backend.config).shared_cache()
     assert "S3cr3t" not in str(raised.value)
+    # Once Airflow has one, it is used.
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", KEY)
+    assert answers.answers_of(backend.config).shared_cache() is not None
 
 
 def test_keys_may_be_a_json_list(ssm: SsmRig, place: str) -> None:

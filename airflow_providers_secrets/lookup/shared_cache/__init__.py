@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError
+from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, NoSharedKeyError
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache, is_ours_alone
 from airflow_providers_secrets.lookup.shared_cache.entries import SharedCache, SharedEntry
@@ -34,7 +34,7 @@ LONGEST_PART: Final = 4
 def airflow_keys() -> tuple[str, ...] | None:
     """Return Airflow's own Fernet keys; ``None`` while its configuration is not loaded yet.
 
-    :raises ConfigurationError: where it has none that can be used.
+    :raises NoSharedKeyError: where it has none that can be used.
     """
     conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
     if conf is None:
@@ -42,7 +42,7 @@ def airflow_keys() -> tuple[str, ...] | None:
     try:
         return fernet_keys(conf.get("core", "fernet_key", fallback="") or "")
     except ValueError:
-        raise ConfigurationError(
+        raise NoSharedKeyError(
             "Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key. Set it, or set "
             "'shared_cache_key' to one that every process has."
         ) from None
