@@ -371,6 +371,9 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
 
 RBAC: Final = "rbac.authorization.k8s.io"
 
+SERVICE_ACCOUNT: Final = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
+"""Who a pod is to the API server: its namespace, its service account."""
+
 
 def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     # What has a label is found by a listing; without a label it is read by its own name.
@@ -383,6 +386,9 @@ def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Po
     ]
     namespace = str(backend.options["namespace"] or "<namespace>")
     metadata = {"name": ROLE, "namespace": namespace}
+    account, asking = wanted.principal, namespace
+    if match := SERVICE_ACCOUNT.fullmatch(account):
+        asking, account = match.groups()
     role = {
         "apiVersion": f"{RBAC}/v1",
         "kind": "Role",
@@ -394,7 +400,7 @@ def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Po
         "kind": "RoleBinding",
         "metadata": metadata,
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": ROLE},
-        "subjects": [{"kind": "ServiceAccount", "name": wanted.principal, "namespace": namespace}],
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": asking}],
     }
     text = yaml.safe_dump_all([role, binding], sort_keys=False)
     given = f'  metadata {{\n    name      = "{ROLE}"\n    namespace = "{namespace}"\n  }}\n'
@@ -404,8 +410,8 @@ def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Po
         f"    verbs      = {json.dumps(verbs)}\n  }}\n}}\n\n"
         f'resource "kubernetes_role_binding_v1" "airflow_secrets" {{\n{given}'
         f'  role_ref {{\n    api_group = "{RBAC}"\n    kind      = "Role"\n    name      = "{ROLE}"\n  }}\n'
-        f'  subject {{\n    kind      = "ServiceAccount"\n    name      = "{wanted.principal}"\n'
-        f'    namespace = "{namespace}"\n  }}\n}}\n'
+        f'  subject {{\n    kind      = "ServiceAccount"\n    name      = "{account}"\n'
+        f'    namespace = "{asking}"\n  }}\n}}\n'
     )
     whole = (
         "Kubernetes cannot narrow the right to list by labels: every Secret in this namespace can be read. "

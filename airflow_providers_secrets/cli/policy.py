@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--principal",
         metavar="WHO",
-        help="Google: the member; Azure: the principal's object id; Kubernetes: the service account",
+        help="Google: the member; Azure: the principal's object id; Kubernetes: the service account, or "
+        "system:serviceaccount:NAMESPACE:NAME",
     )
     parser.add_argument("--vault-id", metavar="ID", help="Azure: the vault's resource id")
     add_backend(parser)

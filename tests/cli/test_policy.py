@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.cli.conftest import Command
 from tests.rigs.openbao import ROOT_TOKEN, openbao
 from tests.support import needs
 
+ROOT = Path(__file__).parents[2]
 ACCOUNT = "123456789012"
 AWS = ["--account", ACCOUNT, "--region", "eu-west-1"]
 
@@ -261,3 +263,13 @@ def test_kubernetes_role_allows_what_a_lookup_asks(
     assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": verbs}]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "worker", "namespace": "airflow"}]
     assert ("cannot narrow" in said.err) is ("list" in verbs)
+
+
+def test_kubernetes_policy_is_the_page_s(command: Command) -> None:
+    """For Secrets in one namespace and pods in another."""
+    page = (ROOT / "docs" / "kubernetes-secrets.md").read_text(encoding="utf-8").split("## Least privilege")[1]
+    asking = ["--kwargs", '{"namespace": "airflow-secrets"}', "--principal", "system:serviceaccount:airflow:airflow-worker"]
+    said = command("policy", "--backend", "kubernetes_secrets", *asking)
+    assert said.out.strip() == page.split("```yaml\n")[1].split("```")[0].strip()
+    said = command("policy", "--backend", "kubernetes_secrets", "--terraform", *asking)
+    assert said.out.strip() == page.split("```terraform\n")[1].split("```")[0].strip()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ from tests.conftest import STORES
 from tests.rigs import Rig
 from tests.rigs.kubernetes import NAMESPACE, KubernetesRig
 from tests.rigs.openbao import ROOT_TOKEN
+from tests.support.sharing import KEY
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 COMMAND = f"{sys.executable} -m airflow_providers_secrets.cli"
 LONG = 60.0
 
@@ -62,6 +65,31 @@ def test_written_by_this_package_and_read(rig: Rig) -> None:
     backend = rig.backend()
     assert backend.get_variable("hello") == "world"
     assert "s3cret" in backend.get_conn_value("smtp_default")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "ssm-moto" else pytest.mark.long) for name in STORES]
+)
+def test_without_an_account(name: str) -> None:
+    start = commands("start.md", "Without an account", "text").splitlines()[-1]
+    assert start == "python -m tests.rigs azure"
+    assert f"`{name}`" in (DOCS / "start.md").read_text(encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(
+        [sys.executable, *start.split()[1:-1], name], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    )
+    try:
+        assert server.stdout is not None
+        exported = "".join(iter(server.stdout.readline, "# The server runs until Ctrl-C, and holds nothing then.\n"))
+        put = commands("start.md", "Or write it with this package", "sh")
+        check = commands("start.md", "Read it", "sh")
+        said = ran(exported + (put + check).replace("airflow-secrets", COMMAND), AIRFLOW__CORE__FERNET_KEY=KEY)
+    finally:
+        server.send_signal(signal.SIGINT)
+        code = server.wait(60)
+    assert said.endswith("healthy\n")
+    assert "variable 'hello': found" in said
+    assert code == 0
 
 
 def test_written_by_vaults_own_command_and_read_by_the_rights_of_the_page(vault: Rig, tmp_path: Path) -> None:

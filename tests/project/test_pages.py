@@ -162,6 +162,15 @@ def test_the_first_configuration_shares_its_answers(page: str) -> None:
     assert "/dev/shm/airflow-secrets-UID" in text_of(page) or "caching.md#shared-by-processes" in text_of(page)
 
 
+@pytest.mark.parametrize("backend_class", [one for one in BACKENDS if hasattr(one, "store_class")])
+def test_the_first_configuration_of_a_store_shares_its_answers_and_says_where(backend_class: type) -> None:
+    (page,) = (page.name for page in PAGES if f" {backend_class.__name__} -->" in text_of(page.name))
+    named_first, kwargs = ini(page)[0]
+    assert named_first is backend_class
+    assert kwargs["shared_cache"] == "file"
+    assert "caching.md#shared-by-processes" in text_of(page)
+
+
 VENDORS = {
     "ssm put-parameter": r"--name (?P<name>\S+) --value (?P<value>\S+)",
     "secretsmanager create-secret": r"--name (?P<name>\S+) --secret-string (?P<value>\S+)",
