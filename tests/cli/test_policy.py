@@ -268,7 +268,12 @@ def test_kubernetes_role_allows_what_a_lookup_asks(
 def test_kubernetes_policy_is_the_page_s(command: Command) -> None:
     """For Secrets in one namespace and pods in another."""
     page = (ROOT / "docs" / "kubernetes-secrets.md").read_text(encoding="utf-8").split("## Least privilege")[1]
-    asking = ["--kwargs", '{"namespace": "airflow-secrets"}', "--principal", "system:serviceaccount:airflow:airflow-worker"]
+    asking = [
+        "--kwargs",
+        '{"namespace": "airflow-secrets"}',
+        "--principal",
+        "system:serviceaccount:airflow:airflow-worker",
+    ]
     said = command("policy", "--backend", "kubernetes_secrets", *asking)
     assert said.out.strip() == page.split("```yaml\n")[1].split("```")[0].strip()
     said = command("policy", "--backend", "kubernetes_secrets", "--terraform", *asking)
