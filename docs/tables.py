@@ -7,6 +7,7 @@ tests/project fails while a page is not what this would write. Needs the package
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import json
 import re
@@ -111,6 +112,22 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
 """What the messages of each part of the package are about; a module is of the first group that it fits."""
 
 
+@functools.cache
+def in_tables_of_codes() -> frozenset[str]:
+    """What the stores' own tables say, which are written from the code as well."""
+    from airflow_providers_secrets.lookup import outcomes
+    from airflow_providers_secrets.provider_info import get_provider_info
+
+    told = set(outcomes.ADVICE.values())
+    for path in get_provider_info()["secrets-backends"]:
+        module, _, name = path.rpartition(".")
+        if store_class := getattr(getattr(importlib.import_module(module), name), "store_class", None):
+            module, _, name = store_class.partition(":")
+            store = getattr(importlib.import_module(f"airflow_providers_secrets.stores.{module}"), name)
+            told |= {*store.advice.values(), *(code for code in store.advice if isinstance(code, str))}
+    return frozenset(told)
+
+
 def messages(group: str) -> str:
     """The fixed parts of the messages of one group; ``…`` stands for what varies."""
     found = {
@@ -119,6 +136,7 @@ def messages(group: str) -> str:
         if "testing" not in path.relative_to(PACKAGE).parts  # which speaks to developers of stores
         if group_of(path.relative_to(PACKAGE).as_posix()) == group
         for text in in_module(path)
+        if text not in in_tables_of_codes()
     }
     return "".join(f"- `{text}`\n" for text in sorted(found, key=lambda text: text.lstrip("… '").lower()))
 
@@ -131,13 +149,52 @@ RAISED: Final = re.compile(
     r"(Error|Unusable|Unreadable|Blocked|AlreadyExists|SourceFailed|InvalidSecret|StoreUnavailable|AccessDenied"
     r"|StoreMisconfigured)$"
 )
-SAYS: Final = ("warn", "LookupPlan", "error", "_ended", "say", "_say", "Finding", "Item", "failure")
+SAYS: Final = (
+    "print",
+    "info",
+    "debug",
+    "write",
+    "exit",
+    "warn",
+    "LookupPlan",
+    "error",
+    "_ended",
+    "say",
+    "_say",
+    "Finding",
+    "Item",
+    "failure",
+)
 NAMED: Final = re.compile(r"^(reason|cure|fault|problem|conflict|refusals|MISPLACED)$")
 ANSWERS: Final = re.compile(r"refusal|conflict|_problem|misreading|_unusable")
 
 
+NO_MESSAGE: Final = re.compile(r"^(HELP|EXAMPLE|EPILOG|DESCRIPTION|HEADERS|GREETING|ELSEWHERE|write_settings|code)$")
+"""What is not printed, or by ``--help`` alone."""
+NOT_SAID: Final = (
+    "Option",
+    "_option",
+    "add_argument",
+    "add_parser",
+    "compile",
+    "escape",
+    "NamedTuple",
+    "TypeVar",
+)
+"""Calls whose texts stand elsewhere in the pages, or are none."""
+CODE: Final = re.compile(
+    r"\(\?|\\|\|\w|\.\*|[{] |redis\.call"
+    r"|^(aws|az|gcloud|vault|kubectl|airflow|airflow-secrets|default-src|import|role) "
+    r"|^…vault |^# "
+)
+"""A template, a pattern or a command line rather than words."""
+SENTENCE: Final = 4
+"""From how many words on a text counts as said, wherever it stands."""
+
+
 def in_module(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield from sentences(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -155,6 +212,27 @@ def in_module(path: Path) -> Iterator[str]:
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Return | ast.Yield) and inner.value is not None:
                     yield from texts(inner.value)
+
+
+def sentences(node: ast.AST) -> Iterator[str]:
+    """Yield every text of a few words that may be printed: whoever adds a message need not think of this table."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return  # a docstring
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(NO_MESSAGE.match(name_of(target)) for target in targets):
+            return
+    if isinstance(node, ast.Call):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in NOT_SAID:
+            return
+    if isinstance(node, ast.Constant | ast.JoinedStr):
+        for text in texts(node):
+            if len(text.replace("…", "").split()) >= SENTENCE and not CODE.search(text):
+                yield text
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from sentences(child)
 
 
 def name_of(target: ast.expr) -> str:

@@ -144,6 +144,24 @@ def test_what_the_package_raises_is_in_the_docs() -> None:
     assert not missing
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "log.warning('the moon is made of %s', what)",
+        "print(f'the moon is made of {what}')",
+        "raise AnyNewClass(f'the moon is made of {what}')",
+        "def told(): return f'the moon is made of {what}'",
+        "TOLD = ((Exception, 'the moon is made of cheese'),)",
+        "told['of']['moon'] = 'the moon is made of cheese' if what else ''",
+        "class Told:\n    moon = {'code': 'the moon is made of cheese'}",
+    ],
+)
+def test_a_new_message_is_found_wherever_it_stands(tables: Any, tmp_path: Path, line: str) -> None:
+    module = tmp_path / "new.py"
+    module.write_text(f'"""The sun is made of fire."""\n{line}\n', encoding="utf-8")
+    assert {text.replace("cheese", "…") for text in tables.in_module(module)} == {"the moon is made of …"}
+
+
 def test_outcomes_and_errors_of_the_pages_exist() -> None:
     from airflow_providers_secrets import errors
 
