@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,3 +48,10 @@ def test_a_file_that_names_another_version_stops_it(tmp_path: Path, suffix: str,
 def test_the_workflow_asks_it_before_it_builds() -> None:
     text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
     assert text.index('.ci/release-version "$GITHUB_REF_NAME"') < text.index("python -m build")
+
+
+def test_the_workflow_builds_what_has_passed() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    (environments,) = re.findall(r"tox run -e (\S+)", text[: text.index("python -m build")])
+    known = re.findall(r"^\[testenv:(\S+)\]", (ROOT / "tox.ini").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"lint", "types", "docs", "dist", "py312-airflow3"} == set(environments.split(",")) <= set(known)

@@ -23,6 +23,7 @@ NEEDED_IN_SDIST = (
     "provider.yaml",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
 )
 
 
