@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit code, see :mod:`.exits`. Wrong arguments raise ``SystemExit(2)``, as argparse does.
     """
     parser = make_parser()
+    argv = sys.argv[1:] if argv is None else argv
     args, unknown = parser.parse_known_args(argv)
+    args.typed = (parser.prog, *argv)
     if unknown:
         # Names only: what stands in the wrong place may be a password.
         names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
@@ -75,8 +77,8 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
             return _ended(name, str(error), USAGE)
         except SecretsError as error:
             return _ended(name, str(error), NO_ANSWER)
-        except KeyboardInterrupt:
-            return _ended(name, "interrupted.", INTERRUPTED)
+        except KeyboardInterrupt as error:
+            return _ended(name, str(error) or "interrupted.", INTERRUPTED)
         except BrokenPipeError:
             # Python would write what is left at its end, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

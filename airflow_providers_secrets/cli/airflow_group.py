@@ -61,4 +61,5 @@ class _Run:
         from airflow_providers_secrets.cli import COMMANDS, run
 
         (command,) = (command for command in COMMANDS if self._name == command.NAME)
+        args.typed = ("airflow", *sys.argv[1:])
         sys.exit(run(self._name, command.run, args))

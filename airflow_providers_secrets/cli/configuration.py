@@ -178,6 +178,22 @@ def kwargs_from(text: str) -> dict[str, Any]:
     return kwargs
 
 
+def may_be_credentials(text: str) -> bool:
+    """Tell whether a JSON object of options names one whose value is not shown; also where it is no JSON object."""
+    with contextlib.suppress(ValueError, RecursionError):
+        kwargs = json.loads(text)
+        if isinstance(kwargs, dict):
+            return any(_is_masked(name, value) for name, value in kwargs.items())
+    return True
+
+
+def _is_masked(name: str, value: Any) -> bool:
+    if isinstance(value, list):
+        return any(_is_masked(name, one) for one in value)
+    # An object is a chain's member, or an SDK's settings, which nobody here knows.
+    return isinstance(value, Mapping) or (isinstance(value, str) and shown_value(name, value) != value)
+
+
 def read_file(path: str) -> str:
     """Return the text of a file.
 

@@ -16,15 +16,18 @@ import hashlib
 import json
 import os
 import re
+import shlex
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_output, pattern, whole_number
-from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
+from airflow_providers_secrets.cli.exits import INTERRUPTED, NO_ANSWER, NOT_OK, OK
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.cli.configuration import Configured
@@ -128,12 +131,19 @@ def run(args: argparse.Namespace) -> int:
     from airflow_providers_secrets.cli import output
     from airflow_providers_secrets.errors import ConfigurationError
 
-    kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KIND_WORDS[args.kind],)
     if args.overwrite and not args.apply:
         raise ConfigurationError("--overwrite writes, and without --apply nothing is written; add --apply.")
     for flag, member, end in ((FROM_MEMBER, args.from_member, args.source), (TO_MEMBER, args.to_member, args.target)):
         if member is not None and (end in ("metastore", "env", "environment") or end.startswith("file:")):
             raise ConfigurationError(f"{flag} is for chains, and {end} is none.")
+    with Interrupts() as interrupts:
+        return _copied(args, interrupts)
+
+
+def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
+    from airflow_providers_secrets.cli import output
+
+    kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KIND_WORDS[args.kind],)
     target = _target(args)
     origin = _origin(args, target, kinds)
     found = [
@@ -148,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
 
     def items() -> Iterator[dict[str, Any]]:
         with output.Progress("copying" if args.apply else "comparing", len(found)) as progress:
+            interrupts.stops(copying, progress)
             for item in copying.run(found, args.parallel if target.parallel else 1, journal, progress):
                 done[item.state] += 1
                 if not (args.changes and item.state == SAME):
@@ -155,13 +166,98 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         output.show_rows(items(), COLUMNS, args.output)
+    except KeyboardInterrupt:
+        _end_at_once(f"{_so_far(done, len(found), args, journal)} (what was under way was not waited for)")
     finally:
         if journal:
             journal.close()
+    if interrupts.seen and sum(done.values()) < len(found):
+        raise KeyboardInterrupt(_so_far(done, len(found), args, journal))
     _sum_up(origin, target, done, journal)
     if done[FAILED]:
         return NO_ANSWER
     return NOT_OK if done[DIFFERENT] or done[INVALID] else OK
+
+
+def _so_far(done: dict[str, int], total: int, args: argparse.Namespace, journal: Journal | None) -> str:
+    """Say in one line what an interrupted copy did, and by which command it goes on."""
+    others = [(number, state) for state, number in done.items() if number and state not in (CREATED, OVERWRITTEN)]
+    counts = [(done[CREATED] + done[OVERWRITTEN], "written"), *others, (total - sum(done.values()), "left")]
+    told = ", ".join(f"{number} {state}" for number, state in counts)
+    if journal is None:
+        return f"interrupted: {told} (dry run)."
+    command = _resuming(args, journal.path)
+    masked = " (with your options for ***)" if "***" in command else ""
+    return f"interrupted: {told}. Journal: {journal.path}. To go on{masked}: {command}"
+
+
+def _resuming(args: argparse.Namespace, journal: Path) -> str:
+    """Return the command that goes on with an interrupted copy, without options' values that may be credentials."""
+    typed: list[str] = []
+    words = iter(args.typed)
+    for word in words:
+        flag, found, value = word.partition("=")
+        if flag in ("--from-kwargs", "--to-kwargs"):
+            shown = _shown_kwargs(value if found else next(words, ""))
+            typed += [f"{flag}={shown}"] if found else [flag, shown]
+        else:
+            typed.append(word)
+    more = [] if args.journal else ["--journal", str(journal)]
+    return shlex.join([*typed, *more, *([] if args.resume else ["--resume"])])
+
+
+def _shown_kwargs(text: str) -> str:
+    """Return ``backend_kwargs`` as they were typed, or ``***`` in their place where any of them may be a credential."""
+    from airflow_providers_secrets.cli.configuration import may_be_credentials
+
+    return "***" if not text.startswith("@") and text != "-" and may_be_credentials(text) else text
+
+
+def _end_at_once(text: str) -> NoReturn:
+    """End the process after a second interrupt: the writes under way would keep it for as long as they take."""
+    print(f"airflow-secrets {NAME}: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+class Interrupts:
+    """What Ctrl-C, SIGTERM and SIGHUP do to a copy: the first lets the writes under way end, a second ends it at once.
+
+    Before the copying begins, the first is as good as a second. What the process was started deaf to (``nohup``) and
+    what others handle stays as it is; outside the main thread, where there are no signals, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._copying: Copying | None = None
+        self._progress: Progress | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def stops(self, copying: Copying, progress: Progress) -> None:
+        """Let the first interrupt stop *copying*."""
+        self._copying, self._progress = copying, progress
+
+    def __enter__(self) -> Interrupts:  # noqa: PYI034  # typing.Self is of Python 3.11
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupted(self, *_: object) -> None:
+        if self._copying is None:
+            raise KeyboardInterrupt("interrupted before anything was written.")
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+        self._copying.stop()
+        if self._progress:
+            self._progress.title = "ending the writes under way; a second interrupt does not wait for them:"
 
 
 def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journal | None) -> None:
@@ -287,12 +383,13 @@ class Copying:
     ) -> Iterator[Item]:
         """Yield what is or was done about each id, in the order given.
 
-        After an interrupt no further write begins, and those under way end.
+        After :meth:`stop` no further write begins, those under way end, and what is left is not yielded.
         """
         collisions = self._collisions(found)
+        waits = True
         pool = concurrent.futures.ThreadPoolExecutor(parallel, thread_name_prefix="copy")
         try:
-            futures = []
+            futures: list[concurrent.futures.Future[Item | None]] = []
             for kind, secret_id in found:
                 if journal and (kind, secret_id) in journal.verified:
                     futures.append(_done(Item(kind, secret_id, SAME, "by the journal")))
@@ -302,11 +399,19 @@ class Copying:
                     futures.append(pool.submit(self._one, kind, secret_id, journal))
             for future in futures:
                 item = future.result()
-                progress.step(item.state)
-                yield item
+                if item is not None:
+                    progress.step(item.state)
+                    yield item
+        except KeyboardInterrupt:
+            waits = False
+            raise
         finally:
-            self._stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            self.stop()
+            pool.shutdown(wait=waits, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Begin no further write."""
+        self._stopped.set()
 
     def _collisions(self, found: list[tuple[Kind, str]]) -> dict[tuple[Kind, str], str]:
         """Find ids that would be one secret in the target: neither may silently replace the other."""
@@ -330,15 +435,18 @@ class Copying:
     def _scope(self, kind: Kind) -> str:
         return f"{kind}:" if self._target.title == "metastore" else ""
 
-    def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item:
+    def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
+        """Do what is to be done about one id; ``None`` where an interrupt came before it."""
         from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
         from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError
         from airflow_providers_secrets.lookup.decoding import Unusable
 
         if self._stopped.is_set():
-            return Item(kind, secret_id, FAILED, "interrupted before it began")
+            return None
         try:
             item = self._copied(kind, secret_id)
+        except _Stopped:
+            return None
         except (Blocked, Unusable, InvalidSecret, SecretRevoked) as error:
             item = Item(kind, secret_id, INVALID, reason_of(error))
         except SecretsError as error:
@@ -403,11 +511,16 @@ class Copying:
             now = time.monotonic()
             turn = max(now, self._next)
             self._next = turn + self._pause
-        self._stopped.wait(turn - now)
+        if self._stopped.wait(turn - now):
+            raise _Stopped
 
 
-def _done(item: Item) -> concurrent.futures.Future[Item]:
-    future: concurrent.futures.Future[Item] = concurrent.futures.Future()
+class _Stopped(Exception):  # noqa: N818  # it is no error
+    """The copy was interrupted while a write waited for its turn."""
+
+
+def _done(item: Item) -> concurrent.futures.Future[Item | None]:
+    future: concurrent.futures.Future[Item | None] = concurrent.futures.Future()
     future.set_result(item)
     return future
 

@@ -13,7 +13,7 @@ USAGE: Final = 2
 NO_ANSWER: Final = 3
 """Denied, unavailable, or unusable: there is no answer."""
 INTERRUPTED: Final = 130
-"""Ended by Ctrl-C."""
+"""Ended by Ctrl-C; a copy also by SIGTERM or SIGHUP."""
 CLOSED_PIPE: Final = 141
 """Whoever read the output has stopped reading (``| head``)."""
 EPILOG: Final = (

@@ -226,7 +226,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int | None = None) -> None:
-        self._title = title
+        self.title = title
         self._total = total
         self._done = 0
         self._notes: dict[str, int] = {}
@@ -265,7 +265,7 @@ class Progress:
         if self._total:
             so_far = f" {self._done}/{self._total} ({100 * self._done // self._total} %)"
         notes = "".join(f", {number} {note}" for note, number in self._notes.items())
-        return f"{self._title}{so_far}{notes} · {seconds:.0f} s"
+        return f"{self.title}{so_far}{notes} · {seconds:.0f} s"
 
 
 # Questions.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -208,42 +209,124 @@ def start(arguments: list[str], tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
-def test_a_copy_goes_on_after_a_kill(
-    command: Command, ssm: Rig, base: str, tmp_path: Path, number: signal.Signals
-) -> None:
-    count = 300
-    path, journal = tmp_path / "connections.json", tmp_path / "journal"
+SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def copying(rig: Rig, base: str, tmp_path: Path, count: int, *more: str, at: str | None = None) -> list[str]:
+    """The arguments of a copy of *count* connections from a file."""
+    path, kwargs = tmp_path / "connections.json", tmp_path / "kwargs.json"
     path.write_text(json.dumps({f"c{i}": {**CONNECTION, "port": i} for i in range(count)}))
-    arguments = [
-        "copy",
-        "--from",
-        f"file:{path}",
-        "--kind",
-        "conn",
-        *target(ssm, base),
-        "--apply",
-        "--journal",
-        str(journal),
-    ]
+    kwargs.write_text(json.dumps({**connecting(rig), **prefixes(rig, base)}))
+    to = ["--to", rig.class_path, "--to-kwargs", at or f"@{kwargs}"]
+    return ["copy", "--from", f"file:{path}", "--kind", "conn", *to, "--apply", *more]
+
+
+def interrupted_after(arguments: list[str], tmp_path: Path, journal: Path, number: signal.Signals) -> tuple[int, str]:
+    """Run a copy until its journal has 20 lines, and send it a signal; return its exit code, and what it said."""
     process = start(arguments, tmp_path)
     while not (journal.exists() and journal.read_text().count("\n") >= 20):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[number], errors
-    assert "Traceback" not in errors
+    return process.returncode, errors
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_copy_goes_on_after_a_kill(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    count, journal = 300, tmp_path / "a journal"
+    arguments = copying(ssm, base, tmp_path, count, "--journal", str(journal))
+    code, errors = interrupted_after(arguments, tmp_path, journal, number)
+    assert code == (-9 if number is signal.SIGKILL else 130), errors
     at = using(ssm, **prefixes(ssm, base))
     before = command("list", "conn", "-o", "plain", *at).out.splitlines()
     assert 20 <= len(before) < count
-    said = command(*arguments, "--resume", "-o", "json")
+    resuming = [*arguments, "--resume"]
+    if number is not signal.SIGKILL:
+        # One line that holds what is to be known: whatever had begun was written down, and is in the store.
+        written, left = len(before), count - len(before)
+        told, _, line = errors.removesuffix("\n").partition(" To go on: ")
+        assert told == f"airflow-secrets copy: interrupted: {written} written, {left} left. Journal: {journal}."
+        assert line.count("\n") == 0
+        program, *typed = shlex.split(line)
+        assert (program, typed) == ("airflow-secrets", resuming)
+    said = command(*resuming, "-o", "json")
     assert said.code == 0, said.err
     found = states(said)
     assert set(found) == {f"c{i}" for i in range(count)}
     assert set(found.values()) == {"same", "created"}
-    assert command("copy", *arguments[1:-3], "-o", "json").code == 0
+    assert command(*[one for one in arguments[:-2] if one != "--apply"], "-o", "json").code == 0
+
+
+def test_what_an_interrupted_copy_printed_is_whole(ssm: Rig, base: str, tmp_path: Path) -> None:
+    """The output ends as JSON does; without --journal the command that goes on names where it was kept."""
+    arguments = copying(ssm, base, tmp_path, 40, "-o", "json", "--parallel", "1", "--rate", "20")
+    process = start(arguments, tmp_path)
+    journals = tmp_path / "airflow-secrets"
+    while not any(path.read_text().count("\n") >= 2 for path in journals.glob("*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    rows = json.loads(output)
+    assert (process.returncode, 2 <= len(rows) < 40) == (130, True), errors
+    assert {row["state"] for row in rows} == {"created"}
+    assert f"interrupted: {len(rows)} written, {40 - len(rows)} left." in errors
+    (journal,) = journals.iterdir()
+    assert errors.endswith(f" --journal {journal} --resume\n")
+    assert errors.count("\n") == 1
+
+
+def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_path: Path) -> None:
+    kwargs = json.dumps({**connecting(ssm), **prefixes(ssm, base), "aws_secret_access_key": "S3cr3t"})
+    arguments = copying(ssm, base, tmp_path, 40, "--rate", "10", "--journal", str(tmp_path / "j"), at=kwargs)
+    process = start(arguments, tmp_path)
+    while not (tmp_path / "j").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.count("\n")) == (130, 1), errors
+    assert "To go on (with your options for ***): airflow-secrets copy " in errors
+    assert " --to-kwargs '***' " in errors
+    assert "S3cr3t" not in errors
+
+
+def test_a_second_interrupt_waits_for_nothing(ssm: Rig, base: str, tmp_path: Path) -> None:
+    options = {**ssm.options(), **prefixes(ssm, base)}  # through the proxy, which hangs
+    kwargs = tmp_path / "through.json"
+    kwargs.write_text(json.dumps(options))
+    arguments = copying(ssm, base, tmp_path, 5, "--journal", str(tmp_path / "j"), at=f"@{kwargs}")
+    with ssm.fault("hang"), ssm.counted():
+        before = len(ssm.calls)
+        process = start(arguments, tmp_path)
+        while len(ssm.calls) == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors.count("\n")) == (130, 1), errors
+    assert "interrupted: 0 written, 5 left." in errors
+    assert errors.endswith("(what was under way was not waited for)\n")
+
+
+def test_an_interrupt_before_the_copy_begins_says_so(ssm: Rig, base: str, tmp_path: Path) -> None:
+    source = ["--from", ssm.class_path, "--from-kwargs", json.dumps({**ssm.options(), **prefixes(ssm, base)})]
+    with ssm.fault("hang", listings=True), ssm.counted():
+        before = len(ssm.calls)
+        process = start(["copy", *source, *target(ssm, f"{base}-other"), "--apply"], tmp_path)
+        while len(ssm.calls) == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "airflow-secrets copy: interrupted before anything was written.\n")
 
 
 @pytest.mark.measured
