@@ -128,7 +128,6 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK`` where everything is or was copied, or a dry run found nothing in the way; ``NOT_OK`` where
         something differs or is invalid; ``NO_ANSWER`` where a store gave no answer.
     """
-    from airflow_providers_secrets.cli import output
     from airflow_providers_secrets.errors import ConfigurationError
 
     if args.overwrite and not args.apply:
@@ -515,7 +514,7 @@ class Copying:
             raise _Stopped
 
 
-class _Stopped(Exception):  # noqa: N818  # it is no error
+class _Stopped(Exception):  # it is no error
     """The copy was interrupted while a write waited for its turn."""
 
 
