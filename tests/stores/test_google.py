@@ -668,6 +668,25 @@ def test_refused_login(google: GoogleRestRig, accounts: Accounts, caplog: pytest
     assert "S3cr3t" not in "".join(traceback.format_exception(raised.value)) + caplog.text
 
 
+def test_refused_login_is_not_repeated_for_30_seconds(
+    google: GoogleRestRig, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_providers_secrets.stores.google import login
+
+    now = [1000.0]
+    monkeypatch.setattr(login, "clock", lambda: now[0])
+    asked = by_token(google, accounts)
+    accounts.federation("S3cr3t")
+    for passed, logins in ((0, 1), (29, 1), (31, 2)):
+        now[0] = 1000.0 + passed
+        with pytest.raises(StoreMisconfigured, match=r"login refused \(HTTP 400\)"):
+            asked.get_variable("found")
+        assert accounts.asked == ["/v1/token"] * logins
+    accounts.federation()
+    now[0] += 31
+    assert asked.get_variable("found") == "x"
+
+
 def test_login_that_cannot_be_reached_is_tried_again(google: GoogleRestRig, accounts: Accounts) -> None:
     replies = [Reply(reset=True), None]
     with accounts.fault(lambda _: replies.pop(0)):

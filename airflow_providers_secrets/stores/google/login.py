@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -25,6 +26,11 @@ from airflow_providers_secrets.stores.google.identity import (
 )
 
 Options = Mapping[str, Any]
+
+REFUSAL_MEMO: Final = 30.0
+"""Seconds in which no further login is tried after a refused one: repeating it helps nobody, and locks accounts."""
+
+clock = time.monotonic
 
 MAX_FILE_LENGTH: Final = 1024 * 1024
 
@@ -70,7 +76,8 @@ def _key(options: Options) -> dict[str, Any]:
 class Login:
     """Credentials, and the project that they or the options name.
 
-    Safe to share between threads: one of them renews the token, the others wait for it.
+    Safe to share between threads: one of them renews the token, the others wait for it. A refused login is not tried
+    again for :data:`REFUSAL_MEMO` seconds.
 
     :param options: the connection options.
     :param keys: what is parsed already.
@@ -83,6 +90,8 @@ class Login:
         self._options = options
         self._keys = keys
         self._credentials: Any = None
+        self._refusal: tuple[str, ...] = ()
+        self._no_login_before = 0.0
         project, source = project_without_login(options), "the environment (GOOGLE_CLOUD_PROJECT)"
         if not is_open(options):
             self._credentials, found = self._found()
@@ -136,12 +145,17 @@ class Login:
         return Identity(f"a federated identity of {audience}" if audience else "a user without a name", details)
 
     def _renew(self, *, needed: bool) -> None:
+        if self._refusal and clock() < self._no_login_before:
+            raise StoreError(*self._refusal)
+        self._refusal = ()
         try:
             self._credentials.refresh(self._http)
         except exceptions.GoogleAuthError as error:
             fault = self._http.fault(error)
         else:
             return
+        if LOGIN_REFUSED in fault.codes:
+            self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
         if needed or LOGIN_UNAVAILABLE not in fault.codes:
             raise fault
 
