@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.cli.configuration import Configured
+    from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup.plan import Kind
 
 NAME: Final = "check"
@@ -52,17 +53,18 @@ GOOGLE: Final = "https://secretmanager.googleapis.com"
 FINE: Final = True
 FAULT: Final = False
 ADVICE: Final = None
-"""How a finding is marked; advice makes nothing unhealthy."""
+NEUTRAL: Final = "neutral"
+"""How a finding is marked; advice makes nothing unhealthy, and neither does what is neutral."""
 
 
 class Finding(NamedTuple):
     """One thing found.
 
-    :param ok: whether it is fine; ``None`` for a thing to consider.
+    :param ok: whether it is fine; ``None`` for a thing to consider, "neutral" for what is neither.
     :param failed: whether the store gave no answer.
     """
 
-    ok: bool | None
+    ok: bool | str | None
     what: str
     cure: str | None = None
     failed: bool = False
@@ -190,7 +192,10 @@ def _told(findings: Iterable[Finding], *, in_words: bool) -> list[Finding]:
 
 
 def _records(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    return [{"ok": finding.ok, "finding": finding.what, "cure": finding.cure} for finding in findings]
+    return [
+        {"ok": None if finding.ok == NEUTRAL else finding.ok, "finding": finding.what, "cure": finding.cure}
+        for finding in findings
+    ]
 
 
 def _options(configured: Configured) -> list[dict[str, str]]:
@@ -253,14 +258,49 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
         what, _, cure = str(error).partition(". ")
         yield Finding(FAULT, what, cure)
         return
-    yield from _identity(backend)
-    yield from _prefixes(backend)
-    yield from _clock(backend)
-    yield from _listing(backend, always=args.listing)
+    asked = configured.fresh()  # one for all that is asked: with others' options it would log in once more
+    failures = _Failures()
+    unknown = yield from _identity(asked)
+    yield from _prefixes(asked, failures)
+    if unknown and not failures.has_told(unknown):
+        # Rights to secrets do not need the right to ask who one is.
+        yield Finding(ADVICE, f"identity: unknown ({_reason(unknown)})")
+    yield from _clock(asked)
+    kinds: tuple[Kind, ...] = ("connections", "variables") if args.listing else backend.options["preload"]
+    yield from _listing(asked, failures, kinds)
     yield from _patterns(backend)
     yield from _caches(backend)
     for kind, secret_id in _asked_for(args):
-        yield _looked_up(configured.fresh(), kind, secret_id)
+        yield _looked_up(asked, failures, kind, secret_id)
+
+
+class _Failures:
+    """What the store as a whole did not answer: one fault, however many prefixes and ids it holds for."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+        self.is_away = False
+        """Whether the store gave no answer, so that asking again only waits for it again."""
+
+    def finding(self, subject: str, error: SecretsError) -> Finding:
+        """Return the finding of a failure: a fault with its cure, the first time."""
+        from airflow_providers_secrets.errors import StoreMisconfigured, StoreUnavailable
+
+        if isinstance(error, (StoreMisconfigured, StoreUnavailable)):
+            if self.has_told(error):
+                return self.same(subject)
+            self._told.add((error.code, error.advice))
+            self.is_away |= isinstance(error, StoreUnavailable)
+        return _failure(f"{subject}: {error}", error)
+
+    def has_told(self, error: SecretsError) -> bool:
+        """Tell whether there is a finding of this failure."""
+        return (getattr(error, "code", ""), getattr(error, "advice", "")) in self._told
+
+    @staticmethod
+    def same(subject: str) -> Finding:
+        """Return what is found of a *subject* that the told fault is in the way of."""
+        return Finding(NEUTRAL, f"{subject}: no answer for the same reason")
 
 
 def _asked_for(args: argparse.Namespace) -> list[tuple[Kind, str]]:
@@ -270,7 +310,8 @@ def _asked_for(args: argparse.Namespace) -> list[tuple[Kind, str]]:
     ]
 
 
-def _identity(backend: SecretLookupMixin) -> Iterator[Finding]:
+def _identity(backend: SecretLookupMixin) -> Generator[Finding, None, SecretsError | None]:
+    """Say who the store says is asking, and return why that is not to be had."""
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup import operations
@@ -280,16 +321,14 @@ def _identity(backend: SecretLookupMixin) -> Iterator[Finding]:
         with Progress("asking who this is"):
             identity = operations.identify(backend)
     except SecretsError as error:
-        # Rights to secrets do not need the right to ask who one is; what cannot be reached shows at the reads.
-        yield Finding(ADVICE, f"identity: unknown ({_reason(error)})")
-        return
-    if identity is None:
-        return
-    details = "".join(f", {name} {value}" for name, value in identity.details.items())
-    yield Finding(FINE, f"identity: {identity.who}{details} ({_milliseconds(started)}, login included)")
+        return error
+    if identity is not None:
+        details = "".join(f", {name} {value}" for name, value in identity.details.items())
+        yield Finding(FINE, f"identity: {identity.who}{details} ({_milliseconds(started)}, login included)")
+    return None
 
 
-def _prefixes(backend: SecretLookupMixin) -> Iterator[Finding]:
+def _prefixes(backend: SecretLookupMixin, failures: _Failures) -> Iterator[Finding]:
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup.answers import answers_of
@@ -302,33 +341,37 @@ def _prefixes(backend: SecretLookupMixin) -> Iterator[Finding]:
             yield Finding(FINE, f"{kind}: off, never looked up here")
             continue
         for name in dict.fromkeys(backend.names(prefixes, PROBE, None)):
+            if failures.is_away:
+                yield failures.same(kind)
+                continue
             started = time.monotonic()
             try:
                 with Progress(f"reading {kind}"):
                     access.ask(name, backend.config.timeout)
             except SecretsError as error:
-                yield _failure(f"{kind}: {error}", error)
+                yield failures.finding(kind, error)
             else:
                 yield Finding(FINE, f"{kind}: may read {name.removesuffix(PROBE)}… ({_milliseconds(started)})")
 
 
-def _listing(backend: SecretLookupMixin, *, always: bool) -> Iterator[Finding]:
+def _listing(backend: SecretLookupMixin, failures: _Failures, kinds: Iterable[Kind]) -> Iterator[Finding]:
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup import operations
 
-    kinds: tuple[Kind, ...] = backend.options["preload"]
-    if always:
-        kinds = ("connections", "variables")
     for kind in kinds:
         if backend.rule(kind).prefixes is None:
             continue
+        subject = f"listing {kind}"
+        if failures.is_away:
+            yield failures.same(subject)
+            continue
         started = time.monotonic()
         try:
-            with Progress(f"listing {kind}"):
+            with Progress(subject):
                 first = next(operations.listed_ids(backend, kind), None)
         except SecretsError as error:
-            yield _failure(f"{kind}: {error}", error)
+            yield failures.finding(subject, error)
         else:
             holds = "" if first else "; nothing there"
             yield Finding(FINE, f"{kind}: may list{holds} ({_milliseconds(started)})")
@@ -473,19 +516,21 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
         )
 
 
-def _looked_up(backend: SecretLookupMixin, kind: Kind, secret_id: str) -> Finding:
+def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secret_id: str) -> Finding:
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import LookupFailed, quoted
     from airflow_providers_secrets.lookup import operations
 
     subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
     plan = backend.plan(kind, secret_id)
+    if failures.is_away and not plan.reason:
+        return failures.same(subject)
     started = time.monotonic()
     try:
         with Progress(f"looking up {secret_id}"):
             found = operations.read(backend, kind, secret_id) is not None
     except LookupFailed as error:
-        return _failure(f"{subject}: {error}", error)
+        return failures.finding(subject, error)
     if found:
         return Finding(FINE, f"{subject}: found ({_milliseconds(started)})")
     if plan.reason:

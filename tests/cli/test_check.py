@@ -1,0 +1,112 @@
+"""``airflow-secrets check`` where the store as a whole gives no answer: one fault, one cure, and no more logins than a read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_providers_secrets.lookup import answers
+from tests.cli.conftest import Command, connecting, prefixes
+from tests.rigs import PAGE, Rig, running
+from tests.rigs.aws import aws_error
+from tests.rigs.azure import AzureRig
+from tests.rigs.google import Accounts, GoogleRestRig
+from tests.rigs.vault import VaultRig
+from tests.conftest import RIGS
+
+GOOGLES = "Replace the credentials: whoever issues the tokens refuses them."
+
+Refusing = tuple[list[str], Callable[[], int], str]
+"""The arguments of a backend whose login is refused, how many logins there were so far, and the cure."""
+
+
+def arguments(rig: Rig, **options: Any) -> list[str]:
+    return ["--backend", rig.class_path, "--kwargs", json.dumps({**rig.options(), **options})]
+
+
+@pytest.fixture(params=["vault", "azure", "google"])
+def refusing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
+    if request.param == "vault":
+        vault: VaultRig = running(RIGS["vault-openbao"])
+        cure = "Check the credentials, role and 'auth_mount_point' of the login."
+        yield arguments(vault, secret_id="S3cr3t"), lambda: len(vault.logins), cure
+    elif request.param == "azure":
+        azure: AzureRig = running(RIGS["azure"])
+        cure = "Fix the credential that the backend's options name."
+        yield arguments(azure, client_secret="S3cr3t"), lambda: len(azure.entra.logins), cure
+    else:
+        google: GoogleRestRig = running(RIGS["google-rest"])
+        monkeypatch.setenv("CLOUDSDK_CONFIG", "/nowhere")
+        accounts = Accounts(google.server, tmp_path)
+        given = {"transport": "rest", "endpoint": google.url, "project_id": "p"}
+        given["gcp_credential_config_file"] = json.dumps(accounts.federation("S3cr3t"))
+        at = ["--backend", google.class_path, "--kwargs", json.dumps(given)]
+        yield at, lambda: accounts.asked.count("/v1/token"), GOOGLES
+        accounts.stop()
+
+
+def test_a_refused_login_is_one_fault_with_one_cure(command: Command, refusing: Refusing) -> None:
+    at, logins, cure = refusing
+    before = logins()
+    said = command("get", "var", "x", *at)
+    of_get = logins() - before
+    assert (said.code, of_get > 0) == (2, True), said.everything
+    answers.reset_after_fork()  # in a shell, each is a process of its own
+    before = logins()
+    said = command("check", "--listing", "--connection", "x", "--variable", "y", *at)
+    assert (said.code, said.out.count("✗"), said.out.count(cure)) == (3, 1, 1), said.everything
+    assert said.out.endswith("unhealthy: 1 fault\n")
+    assert logins() - before == of_get
+    for left in ("variables", "config", "connection 'x'", "variable 'y'"):
+        assert f"· {left}: no answer for the same reason\n" in said.out, said.out
+    assert "identity: " not in said.out
+    assert "S3cr3t" not in said.everything
+
+
+@pytest.mark.parametrize("name", ["vault", "azure"])
+def test_a_healthy_store_is_logged_in_at_once(
+    command: Command, request: pytest.FixtureRequest, base: str, name: str
+) -> None:
+    """Whatever else is looked at: one login."""
+    rig = request.getfixturevalue(name)
+
+    def logins() -> int:
+        if name == "azure":
+            return len(rig.entra.logins)
+        # Vault's identity is asked for below the same path as a login.
+        return len([path for path in rig.logins if path != "/v1/auth/token/lookup-self"])
+
+    before = logins()
+    said = command("check", "--listing", "--variable", "y", *arguments(rig, **prefixes(rig, base)))
+    assert "✓ variables: may list" in said.out, said.everything
+    assert logins() - before == 1
+
+
+def test_keys_that_aws_does_not_know_are_one_fault(command: Command, ssm: Rig, base: str) -> None:
+    at = arguments(ssm, **prefixes(ssm, base), service_config=connecting(ssm)["service_config"])
+    with ssm.answering(aws_error("UnrecognizedClientException")):
+        said = command("check", "--listing", "--connection", "x", *at)
+    assert (said.code, said.out.count("✗")) == (3, 1), said.everything
+    assert said.out.count("Replace the access key: AWS does not know it.") == 1, said.out
+    assert "S3cr3t" not in said.everything
+
+
+def test_a_store_that_is_away_is_asked_once(command: Command, rig: Rig, base: str) -> None:
+    """Not for each prefix once more: an operator would wait for every time-out."""
+    at = arguments(rig, **prefixes(rig, base), max_attempts=1)
+    with rig.fault("reset"), rig.counted() as asked:
+        said = command("check", "--connection", "x", *at)
+    assert (said.code, said.out.count("✗")) == (3, 1), said.everything
+    assert len([name for name in asked if name != PAGE]) <= 1
+    assert "· variables: no answer for the same reason\n" in said.out
+
+
+def test_denials_are_told_apart(command: Command, rig: Rig, base: str) -> None:
+    """Each prefix needs a right of its own."""
+    with rig.fault("denied"):
+        said = command("check", *arguments(rig, **prefixes(rig, base)))
+    assert (said.code, said.out.count("✗")) == (3, 3), said.everything
