@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.cli.arguments import (
@@ -21,7 +22,9 @@ from airflow_providers_secrets.cli.arguments import (
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
 
 if TYPE_CHECKING:
-    from airflow_providers_secrets.lookup.operations import ChainExplanation, Explanation, MemberAnswer
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+    from airflow_providers_secrets.cli.configuration import Configured
+    from airflow_providers_secrets.lookup.operations import ChainExplanation, Explanation, MakePlan, MemberAnswer
 
 NAME: Final = "explain"
 HELP: Final = "explain one lookup: names, answers, who wins, who is shadowed"
@@ -58,22 +61,40 @@ def run(args: argparse.Namespace) -> int:
             explained = operations.explain_chain(members, kind, args.id, args.team, others)
         else:
             explained = operations.explain(configuration.ours(configured), kind, args.id, args.team, others)
+    near: tuple[str, ...] = ()
+    if not explained.winner and not explained.final and not _without_answer(explained):
+        with output.Progress("looking for similar ids"):
+            near = operations.near_ids(_asked(configured, explained), kind, args.id, args.team)
     if args.output in ("json", "yaml"):
-        output.show_record(dataclasses.asdict(explained), args.output)
+        output.show_record({**dataclasses.asdict(explained), "near": near}, args.output)
     else:
-        _show(explained)
+        _show(explained, near)
     if _without_answer(explained):
         return NO_ANSWER
     return OK if explained.winner else NOT_OK
+
+
+def _asked(
+    configured: Configured, explained: Explanation | ChainExplanation
+) -> list[tuple[SecretLookupMixin, MakePlan]]:
+    """Return the backends of this package that were asked for the id, each with how it is asked."""
+    from airflow_providers_secrets.cli import configuration
+    from airflow_providers_secrets.lookup.operations import ChainExplanation
+
+    if isinstance(explained, ChainExplanation):
+        members = zip(configuration.members_of(configured), explained.members, strict=True)
+        return [(member.backend, member.plan) for member, answer in members if answer.way and not answer.way.reason]
+    return [] if explained.reason else [(configured.backend, (configured.member or configured.backend).plan)]
 
 
 def _without_answer(explained: Explanation | ChainExplanation) -> bool:
     return bool(explained.failed or getattr(explained, "unusable", None))
 
 
-def _show(explained: Explanation | ChainExplanation) -> None:
+def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
     from airflow_providers_secrets.cli.output import NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
+    from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
     kind = SINGULAR[explained.kind]
@@ -100,6 +121,9 @@ def _show(explained: Explanation | ChainExplanation) -> None:
         print(f"Airflow has no answer, and will say that the {kind} is not found.")
     else:
         print("Airflow finds it nowhere.")
+        if near:
+            *others, last = map(quoted, near)
+            print(f"    Did you mean {', '.join(others) + ' or ' if others else ''}{last}?")
         word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
         print(f"    What is there: airflow-secrets list {word}.")
 

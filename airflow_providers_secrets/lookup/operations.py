@@ -5,10 +5,12 @@ Each returns data and prints nothing. What is returned holds no value of a secre
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import difflib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +20,7 @@ from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.lookup.decoding import Unusable
 from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
-from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
+from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan
 from airflow_providers_secrets.stores.base import (
     EXISTS,
     Deletes,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.lookup.sources import Source
+
+MakePlan = Callable[[Kind, str, "str | None"], LookupPlan]
 
 BATCH_SECONDS: Final = 0.2
 """Seconds for which one step of a listing gathers names; a page that takes longer ends the step."""
@@ -77,12 +81,13 @@ def store_capabilities(backend: SecretLookupMixin) -> dict[str, bool]:
     return {act: isinstance(store, protocol) for act, protocol in protocols.items()}
 
 
-def listed_ids(backend: SecretLookupMixin, kind: Kind) -> Iterator[ListedId]:
+def listed_ids(backend: SecretLookupMixin, kind: Kind, within: float | None = None) -> Iterator[ListedId]:
     """Yield every id of *kind* that the store holds under the backend's prefixes, as its pages arrive.
 
     Each step has the backend's ``timeout``; the whole has none. Where a page fails and another attempt may help, the
     listing starts anew and yields what it has not yielded yet.
 
+    :param within: seconds for the whole; what is listed by then is yielded.
     :raises ConfigurationError: where the kind is off or the store cannot list.
     :raises LookupFailed: where a page is not to be had.
     """
@@ -92,8 +97,9 @@ def listed_ids(backend: SecretLookupMixin, kind: Kind) -> Iterator[ListedId]:
     if not isinstance(store_of(backend.config), Lists):
         raise ConfigurationError(f"{backend.store} cannot list.")
     seen: set[str] = set()
+    until = None if within is None else time.monotonic() + within
     for prefix in dict.fromkeys(prefixes):
-        for secret in stream(answers_of(backend.config), backend.prefix(prefix)):
+        for secret in stream(answers_of(backend.config), backend.prefix(prefix), until):
             secret_id = backend.id_of(prefix, secret.name)
             if secret_id is None or secret.name in seen:
                 continue
@@ -126,8 +132,13 @@ def _refused(backend: SecretLookupMixin, kind: Kind, secret_id: str) -> str | No
     return plan.reason
 
 
-def stream(answers: Answers, prefix: str) -> Iterator[ListedSecret]:  # noqa: C901  # one loop, and its step
-    """Yield what the store lists under *prefix*, each once; see :func:`listed_ids`."""
+def stream(  # noqa: C901  # one loop, and its step
+    answers: Answers, prefix: str, until: float | None = None
+) -> Iterator[ListedSecret]:
+    """Yield what the store lists under *prefix*, each once, *until* a moment of the monotonic clock at most.
+
+    See :func:`listed_ids`.
+    """
     listing: Iterator[ListedSecret] | None = None
     seen: set[str] = set()
     restarts = 0
@@ -153,8 +164,13 @@ def stream(answers: Answers, prefix: str) -> Iterator[ListedSecret]:  # noqa: C9
 
     ended = False
     while not ended:
+        within = answers.config.timeout
+        if until is not None:
+            within = min(within, until - time.monotonic())
+            if within <= 0:
+                return
         try:
-            batch, ended = answers.access.call(prefix, answers.config.timeout, step, "list")
+            batch, ended = answers.access.call(prefix, within, step, "list")
         except SecretNotFound:
             return
         if restarts > answers.config.max_attempts:
@@ -428,6 +444,46 @@ def _stops(backend: SecretLookupMixin, failure: SecretsError | None, unusable: s
         return bool(backend.options["on_invalid"] == "fail")
     option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
     return option is not None and backend.options[option] == "fail"
+
+
+# What an absent id may have meant.
+
+NEAR: Final = 0.75
+"""How alike two ids are at least, as difflib measures it: 1 is the same, and a swapped pair of ten letters 0.9."""
+MOST_NEAR: Final = 3
+NEAR_SECONDS: Final = 3.0
+"""Seconds for which a listing is read for them."""
+
+
+def near_ids(
+    asked: Iterable[tuple[SecretLookupMixin, MakePlan]], kind: Kind, secret_id: str, team: str | None = None
+) -> tuple[str, ...]:
+    """Return up to three ids that are almost *secret_id* and that lookups of *team* find in the stores.
+
+    Empty also where a store may not be listed, or not in the time that is left.
+
+    :param asked: the backends whose stores are listed, each with what says by which names it is asked for an id.
+    """
+    known: dict[str, str] = {}
+    until = time.monotonic() + NEAR_SECONDS
+    for backend, plan in asked:
+        with contextlib.suppress(SecretsError):
+            within = min(backend.config.timeout, until - time.monotonic())
+            for one in listed_ids(backend, kind, within):
+                found = _asked_as(plan, one, team)
+                if found is not None and found != secret_id:
+                    known.setdefault(found.casefold(), found)
+    near = difflib.get_close_matches(secret_id.casefold(), known, MOST_NEAR, NEAR)
+    return tuple(known[one] for one in near)
+
+
+def _asked_as(plan: MakePlan, listed: ListedId, team: str | None) -> str | None:
+    """Return the id by which lookups of *team* ask for what is *listed*; ``None`` where they do not."""
+    secret_id = listed.secret_id
+    if team and secret_id.startswith(f"{team}{TEAM_SEP}"):
+        secret_id = secret_id.removeprefix(f"{team}{TEAM_SEP}")
+    # What belongs to another team is nobody else's business.
+    return secret_id if listed.name in plan(listed.kind, secret_id, team).names else None
 
 
 # One lookup through a chain, explained.

@@ -120,6 +120,19 @@ def test_explain_of_a_value_that_airflow_cannot_use(command: Command, ssm: Rig, 
     assert "S3cr3t" not in said.everything
 
 
+def test_explain_names_what_is_near_in_any_member_that_is_asked(
+    command: Command, rig: Rig, ssm: Rig, base: str
+) -> None:
+    rig.put(path_of(rig, base, "variables", "prod-smtp"), "S3cr3t")
+    rig.put(path_of(rig, base, "variables", "prd-smtp"), "S3cr3t")
+    ssm.put(path_of(ssm, f"{base}-other", "variables", "prod-smtp2"), "S3cr3t")
+    at = chain({"backend": "env"}, member(rig, base, {"variables": "prod"}), member(ssm, f"{base}-other"))
+    said = command("explain", "var", "prod-smpt", "--no-metastore", "-o", "json", *at)
+    assert (said.code, said.json["near"]) == (1, ["prod-smtp", "prod-smtp2"]), said.everything
+    said = command("explain", "var", "prod-smpt", "--no-metastore", "--member", "2", *at)
+    assert "Did you mean 'prod-smtp'?" in said.out, said.everything
+
+
 def test_explain_of_the_member_env(command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_X", "http://S3cr3t")
     at = chain({"backend": "env"}, member(ssm, base))

@@ -11,12 +11,12 @@ import pytest
 
 from airflow_providers_secrets.lookup import answers
 from tests.cli.conftest import Command, connecting, prefixes
+from tests.conftest import RIGS
 from tests.rigs import PAGE, Rig, running
 from tests.rigs.aws import aws_error
 from tests.rigs.azure import AzureRig
 from tests.rigs.google import Accounts, GoogleRestRig
 from tests.rigs.vault import VaultRig
-from tests.conftest import RIGS
 
 GOOGLES = "Replace the credentials: whoever issues the tokens refuses them."
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.cli import check
-from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup import answers, operations
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
@@ -156,6 +156,54 @@ def test_explain_says_who_wins_and_who_is_shadowed(
     # No fault and nothing to consider: whoever reads it at night sees one line that matters, and where to go on.
     assert "· environment: does not hold it" in said.out
     assert said.out.endswith("Airflow finds it nowhere.\n    What is there: airflow-secrets list conn.\n")
+
+
+def test_explain_of_an_absent_id_names_what_is_near(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    for secret_id in ("smtp-default", "smtp-default2", "smtp-defaults", "smtp-defoult", "warehouse"):
+        rig.put(path_of(rig, base, "connections", secret_id), "http://S3cr3t")
+    said = command("explain", "conn", "smpt-default", "--no-metastore", *at)
+    assert said.code == 1, said.everything
+    assert "nowhere.\n    Did you mean 'smtp-default', 'smtp-default" in said.out
+    assert said.out.endswith("'?\n    What is there: airflow-secrets list conn.\n")
+    near = command("explain", "conn", "smpt-default", "--no-metastore", "-o", "json", *at).json["near"]
+    assert (len(near), near[0]) == (3, "smtp-default")
+    assert set(near) < {"smtp-default", "smtp-default2", "smtp-defaults", "smtp-defoult"}
+    for other in ("ware", "smtp-default"):
+        assert command("explain", "conn", other, "--no-metastore", "-o", "json", *at).json["near"] == []
+    assert "S3cr3t" not in said.everything
+
+
+def test_explain_of_an_absent_id_never_fails_for_what_is_near(command: Command, rig: Rig, at: list[str]) -> None:
+    for fault in ("denied", "server-error", "malformed"):
+        with rig.fault(fault, listings=True):
+            said = command("explain", "conn", "nowhere", "--no-metastore", *at)
+        assert (said.code, said.err) == (1, ""), said.everything
+        assert said.out.endswith("Airflow finds it nowhere.\n    What is there: airflow-secrets list conn.\n")
+
+
+def test_what_is_near_is_waited_for_as_long_as_is_said(
+    command: Command, rig: Rig, at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "NEAR_SECONDS", 0.2)
+    with rig.fault("hang", listings=True):  # until the fault ends
+        assert command("explain", "conn", "nowhere", "--no-metastore", *at).code == 1
+
+
+def test_what_is_near_is_what_lookups_ask_for(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what a pattern keeps out nor another team's."""
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    for secret_id in ("shared1", "red--shared2", "blue--shared3", "shared-no"):
+        ssm.put(path_of(ssm, base, "variables", secret_id), "S3cr3t")
+    at = using(ssm, **prefixes(ssm, base), variables_exclude_pattern=".*no$")
+    explain = ["explain", "var", "shared", "--no-metastore", "-o", "json", *at]
+    near = {team: command(*explain, *(["--team", team] if team else [])).json["near"] for team in ("", "red", "green")}
+    assert {team: sorted(ids) for team, ids in near.items()} == {
+        "": ["shared1"],
+        "red": ["shared1", "shared2"],
+        "green": ["shared1"],
+    }
 
 
 def test_explain_tells_the_time_of_the_login_from_the_stores(command: Command, rig: Rig, at: list[str]) -> None:
