@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     configured = configuration.configured(args)
     backend = configured.fresh()
     kind = KIND_WORDS[args.kind]
-    if args.field and kind != "connections":
+    if args.field is not None and kind != "connections":
         raise ConfigurationError("--field is for connections; a variable is shown whole with --show-value.")
     with output.Progress(f"reading {args.id}"):
         text = operations.read(backend, kind, args.id, args.team)
@@ -66,16 +66,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_connection(args: argparse.Namespace, text: str) -> int:
     from airflow_providers_secrets.cli import output
+    from airflow_providers_secrets.errors import printable, quoted
     from airflow_providers_secrets.lookup.connection_text import fields_of
 
     fields = fields_of(text)
-    if args.field:
+    if args.field is not None:
         name, _, key = args.field.partition(".")
         value = fields.get(name)
         if key:
             value = value.get(key) if isinstance(value, dict) else None
         if value is None:
-            output.say(f"airflow-secrets get: the connection has no {args.field}; it has {', '.join(_fields(fields))}.")
+            has = ", ".join(printable(one, 80) for one in _fields(fields))
+            output.say(f"airflow-secrets get: the connection has no field {quoted(args.field)}; it has {has}.")
             return NOT_OK
         print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         return OK

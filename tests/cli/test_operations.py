@@ -136,6 +136,33 @@ def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], 
     assert (said.code, "There is nothing to delete" in said.err, "Create it" in said.err) == (1, True, False), said.err
 
 
+def test_get_of_a_field_that_is_not_there_lists_those_that_are(
+    command: Command, rig: Rig, at: list[str], base: str
+) -> None:
+    """Their names alone: known ones that this connection has not, unknown ones, and keys of its extra."""
+    connection = {**CONNECTION, "extra": {"sslmode": "S3cr3t-mode", "key\n2": "S3cr3t"}}
+    del connection["description"]
+    rig.put(path_of(rig, base, "connections", "db"), json.dumps(connection))
+    has = "conn_type, login, password, host, port, schema, extra, extra.sslmode, extra.key\\n2"
+    for field in ("schemas", "description", "extra.other", "extra.sslmode.x", "password.x", "."):
+        said = command("get", "conn", "db", "--field", field, *at)
+        assert (said.code, said.out) == (1, ""), said.everything
+        start, _, listed = said.err.removesuffix(".\n").partition("; it has ")
+        assert start == f"airflow-secrets get: the connection has no field '{field}'"
+        assert sorted(listed.split(", ")) == sorted(has.split(", "))
+        assert SECRET not in said.everything
+
+
+@pytest.mark.parametrize("field", ["", " "])
+def test_get_of_no_field_lists_those_that_are(command: Command, ssm: Rig, base: str, field: str) -> None:
+    ssm.put(path_of(ssm, base, "connections", "db"), "http://S3cr3t@example.com")
+    said = command("get", "conn", "db", "--field", field, *using(ssm, **prefixes(ssm, base)))
+    assert (said.code, said.out) == (1, ""), said.everything
+    assert said.err.endswith("it has conn_type, login, host.\n"), said.err
+    said = command("get", "var", "x", "--field", field, *using(ssm, **prefixes(ssm, base)))
+    assert (said.code, "--field is for connections" in said.err) == (2, True), said.everything
+
+
 def test_explain_says_who_wins_and_who_is_shadowed(
     command: Command, rig: Rig, at: list[str], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
