@@ -50,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     args.typed = (parser.prog, *argv)
     if unknown:
-        # Names only: what stands in the wrong place may be a password.
-        names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
-        args.parser.error(f"unknown arguments ({', '.join(names) or 'values'})")
+        args.parser.error(unknown_arguments(unknown))
     return run(args.command, args.run, args)
 
 
@@ -103,15 +101,26 @@ def _ended(name: str, text: str, code: int) -> int:
     return code
 
 
+def unknown_arguments(unknown: Sequence[str]) -> str:
+    """Say which arguments are unknown, by names only: what stands in the wrong place may be a password."""
+    names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
+    return f"unknown arguments ({', '.join(names) or 'values'})"
+
+
+def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Say what is wrong in one line without any value that may be a password, and where the usage is; then exit."""
+    for told, instead in (
+        (r"ignored explicit argument .*", "it takes no value"),
+        (r"invalid choice: .*? \(choose from (.*)\)", r"takes one of \1"),
+    ):
+        message = re.sub(told, instead, message, flags=re.DOTALL)
+    parser.exit(USAGE, f"{parser.prog}: {' '.join(message.split())}; see {parser.prog} --help\n")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line without any value that may be a password, and where the usage is."""
-        for told, instead in (
-            (r"ignored explicit argument .*", "it takes no value"),
-            (r"invalid choice: .*? \(choose from (.*)\)", r"takes one of \1"),
-        ):
-            message = re.sub(told, instead, message, flags=re.DOTALL)
-        self.exit(USAGE, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        """End in one line."""
+        end_by_usage(self, message)
 
 
 def make_parser() -> argparse.ArgumentParser:

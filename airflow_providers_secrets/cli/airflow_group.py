@@ -29,7 +29,12 @@ def get_cli_commands() -> list[Any]:
 
     from airflow_providers_secrets.cli import COMMANDS
 
-    make_arg: Any = Arg  # it is untyped
+    class _Argument(Arg):  # type: ignore[misc]  # it is untyped
+        def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
+            _end_in_one_line(parser)
+            super().add_to_parser(parser)
+
+    make_arg: Any = _Argument
     subcommands = []
     for command in COMMANDS:
         recorder = _Recorder()
@@ -49,6 +54,27 @@ def get_cli_commands() -> list[Any]:
             name=GROUP, help="See, check and change secrets in the secrets backend's store", subcommands=subcommands
         )
     ]
+
+
+def _end_in_one_line(parser: argparse.ArgumentParser) -> None:
+    """Let a wrong use of one subcommand end as it does without Airflow, whose parser prints the whole help first.
+
+    What is wrong may be a value, and Airflow repeats it. An argument that a subcommand does not know is left by its
+    parser to the one above, which would be Airflow's own.
+    """
+    from airflow_providers_secrets.cli import end_by_usage, unknown_arguments
+
+    parse = parser.parse_known_args
+
+    def parse_known_args(args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        known, unknown = parse(args, namespace)
+        if unknown:
+            end_by_usage(parser, unknown_arguments(unknown))
+        return known, unknown
+
+    if "error" not in vars(parser):
+        parser.allow_abbrev = False
+        vars(parser).update(error=lambda message: end_by_usage(parser, message), parse_known_args=parse_known_args)
 
 
 class _Run:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_usage import WRONG
 from tests.rigs.aws import AwsRig, SsmRig
 from tests.support.airflow_process import VERSION, Airflow, Ended
 from tests.support.sharing import KEY
@@ -145,6 +146,36 @@ def test_airflows_own_command_has_the_group(airflow: Airflow, ssm: SsmRig) -> No
     assert json.loads(run.output)["verdict"] == "healthy"
     run = airflow.run("secrets-store", "get", "var", "never-there")
     assert run.code == 1, run.everything
+
+
+@pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")
+def test_a_wrong_use_of_the_group_ends_in_one_line(airflow: Airflow) -> None:
+    """As that of the console script, without Airflow's help before it and without what may be a password."""
+    told = {}
+    script = (
+        "import contextlib, io, json, sys\n"
+        "from airflow.cli.cli_parser import get_parser\n"
+        "parser = get_parser()\n"
+        "for line in json.loads(sys.argv[1]):\n"
+        "    out, err = io.StringIO(), io.StringIO()\n"
+        "    try:\n"
+        "        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n"
+        "            parser.parse_args(['secrets-store', *line.split()])\n"
+        "    except SystemExit as ended:\n"
+        "        print('TOLD', json.dumps([line, ended.code, out.getvalue(), err.getvalue()]))\n"
+    )
+    run = airflow._run([sys.executable, "-c", script, json.dumps(list(WRONG))], {})
+    for said in run.printed("TOLD"):
+        line, code, out, err = json.loads(said)
+        told[line] = err
+        name = line.split()[0]
+        assert (code, out) == (2, ""), said
+        assert err.startswith(f"airflow secrets-store {name}: "), said
+        assert err.endswith(f"; see airflow secrets-store {name} --help\n"), said
+        assert WRONG[line] in err.replace('"', "'").replace("from conn", "from 'conn'")
+        assert err.count("\n") == 1
+        assert "S3cr3t" not in err
+    assert set(told) == set(WRONG), run.everything
 
 
 def test_an_interrupt_ends_in_one_line(airflow: Airflow, ssm: SsmRig) -> None:
