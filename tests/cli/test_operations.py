@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from tests.rigs import Rig
 from tests.support.airflow_process import VERSION
 
 SECRET = "S3cr3t"
+PAGE = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -276,6 +279,18 @@ def test_a_pattern_that_keeps_an_id_out_is_told(command: Command, rig: Rig, base
     assert command("put", "conn", "never-x", "--stdin", *at, stdin="http://y").code == 2
     (listed,) = command("list", "conn", "-o", "json", *at).json
     assert "connections_exclude_pattern" in listed["not looked up"]
+
+
+def test_a_listing_says_what_the_page_promises_of_each_store(
+    command: Command, rig: Rig, at: list[str], base: str
+) -> None:
+    table = re.findall(r"^\| (.+?) \| (.*?) ?\| (.*?) ?\|$", PAGE, re.MULTILINE)
+    promised = {store: (bool(version), bool(changed)) for store, version, changed in table if store != "store"}
+    rig.put(path_of(rig, base, "variables", "x"), "S3cr3t")
+    (listed,) = command("list", "var", "-o", "json", *at).json
+    assert (listed["version"] is not None, listed["changed"] is not None) == promised[rig.backend_class.store]
+    if listed["changed"]:
+        assert dt.datetime.fromisoformat(listed["changed"]).tzinfo is not None
 
 
 def test_a_listing_restarts_where_a_page_fails(command: Command, rig: Rig, at: list[str], base: str) -> None:
