@@ -29,7 +29,7 @@ def get_cli_commands() -> list[Any]:
 
     from airflow_providers_secrets.cli import COMMANDS
 
-    class _Argument(Arg):  # type: ignore[misc]  # it is untyped
+    class _Argument(Arg):
         def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
             _end_in_one_line(parser)
             super().add_to_parser(parser)
