@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from airflow_providers_secrets.testing.rig import Rig
+from airflow_providers_secrets.testing.rig import PATIENT, Rig
 
 TIMEOUT: Final = 200.0
 """Seconds after which a process counts as hanging; 2 are usual."""
@@ -52,7 +52,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
     """Run *code* in a process that has Airflow loaded and has built ``backend``, and return what it printed."""
     module, _, name = rig.class_path.rpartition(".")
-    given = {**rig.options(), **options}
+    given = {**rig.options(), **PATIENT, **options}
     preamble = (
         "import gc, os, signal, sys, threading, airflow.configuration, airflow.models\n"
         f"from {module} import {name} as Backend\n"

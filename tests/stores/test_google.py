@@ -35,7 +35,8 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
 from airflow_providers_secrets.stores.google import grpc_forks
-from tests.rigs import PAGE
+from airflow_providers_secrets.testing.processes import TIMEOUT
+from tests.rigs import PAGE, PATIENT
 from tests.rigs.google import (
     PROJECT,
     PROJECT_NUMBER,
@@ -117,7 +118,7 @@ def elsewhere(options: dict[str, Any], *names: str, **environment: str) -> Any:
     code = (
         "import json\n"
         "from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend as Backend\n"
-        f"backend = Backend(**{ ({**options, 'cache_ttl': 0})!r})\n"
+        f"backend = Backend(**{ ({**PATIENT, **options, 'cache_ttl': 0})!r})\n"
         f"print('found', json.dumps([backend.get_variable(name) for name in {names!r}]))\n"
     )
     run = subprocess.run(
@@ -125,7 +126,7 @@ def elsewhere(options: dict[str, Any], *names: str, **environment: str) -> Any:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
     assert run.returncode == 0, run.stderr
