@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from airflow_providers_secrets.errors import InvalidSecret, StoreUnavailable
-from airflow_providers_secrets.lookup import access, resolve
+from airflow_providers_secrets.lookup import access, answers, resolve
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.testing.contract.deadline import Hang
 from tests.rigs import Rig
+from tests.support.sharing import KEY
 
 PATIENT = 60.0
 
@@ -128,3 +130,18 @@ def test_what_is_excluded_is_told_at_debug_level_alone(ssm: Rig, caplog: pytest.
     (told,) = (record for record in caplog.records if record.name == resolve.__name__)
     assert told.levelno == logging.DEBUG
     assert told.getMessage().startswith("AWS SSM Parameter Store: 'of-others' (variables) is not looked up: ")
+
+
+# Before a fork.
+
+
+def test_what_children_would_make_alike_is_made_for_them(ssm: Rig, tmp_path: Path) -> None:
+    """A client, and the shared cache open; by what the hook before a fork calls, whose errors nobody sees."""
+    ssm.put(ssm.path("variables", "inherited"), "x")
+    config = ssm.caching(shared_cache=f"file://{tmp_path}/shared", shared_cache_key=KEY).config
+    resolve.prepare(config)
+    prepared = answers._for_children[config.fingerprint]
+    assert prepared.config is config
+    assert prepared._shared is not None
+    assert access.store_of(config)._spare is not None
+    assert config.fingerprint not in answers._answers  # the parent uses nothing of it

@@ -141,6 +141,26 @@ def test_an_outage_costs_a_bounded_number_of_calls_in_all_processes(
     assert len(calls) == 1
 
 
+def test_an_outage_of_all_processes_is_of_failures_in_a_row(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
+    stored(ssm, "between", "x")
+    backend = sharing(ssm, place, **ONE_TRY)
+
+    def asked_of(lookups: int) -> int:
+        with ssm.fault("server-error"), ssm.counted() as calls:
+            for _ in range(lookups):
+                anew(functools.partial(failing, lambda: backend.get_variable("outage")))
+        return len(calls)
+
+    too_few = cache.Breaker.FAILURES - 1
+    assert asked_of(too_few) == too_few
+    assert anew(lambda: backend.get_variable("between")) == "x"
+    assert asked_of(too_few) == too_few
+    both_clocks.now += cache.Breaker.WITHIN + 1  # too long after the last one
+    assert asked_of(too_few) == too_few
+    both_clocks.now += cache.Breaker.WITHIN
+    assert asked_of(3) == 1
+
+
 @pytest.mark.each_rig_in_ci
 def test_a_listing_is_shared(rig: Rig, place: str) -> None:
     paths = [rig.path("variables", f"listed-{number}", base="shared-bulk") for number in range(5)]
