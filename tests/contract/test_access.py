@@ -135,11 +135,15 @@ def test_what_is_excluded_is_told_at_debug_level_alone(ssm: Rig, caplog: pytest.
 # Before a fork.
 
 
-def test_what_children_would_make_alike_is_made_for_them(ssm: Rig, tmp_path: Path) -> None:
+def test_what_children_would_make_alike_is_made_for_them(
+    ssm: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A client, and the shared cache open; by what the hook before a fork calls, whose errors nobody sees."""
-    ssm.put(ssm.path("variables", "inherited"), "x")
     config = ssm.caching(shared_cache=f"file://{tmp_path}/shared", shared_cache_key=KEY).config
-    resolve.prepare(config)
+    access.loaded_store(config)  # which files are read is no secret
+    with caplog.at_level(logging.DEBUG, logger="botocore"):
+        resolve.prepare(config)
+    assert [record for record in caplog.records if record.name.startswith("botocore")] == []  # as in a lookup
     prepared = answers._for_children[config.fingerprint]
     assert prepared.config is config
     assert prepared._shared is not None

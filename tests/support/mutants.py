@@ -7,7 +7,8 @@ of the checkout. Its own runner starts what it runs in forks of a process that h
 would be threads that no child has. Here the process that forks has collected the tests and run none; a child
 
 - runs them all, on the package as it is, and notes which functions each test calls, in whatever process; then
-- one child for each mutant runs those that call its function, the quickest first, until one fails.
+- one child for each mutant runs those that call its function until one fails: first those that have caught others, then
+  the quickest.
 
 A mutant whose tests take too long counts as caught. Every survivor is printed as a diff.
 """
@@ -81,6 +82,7 @@ class Mutants:
     def __init__(self, names: list[str], notes: Path) -> None:
         self.names = names
         self.outcomes: dict[str, str] = {}
+        self._catches: Counter[str] = Counter()
         self._notes = notes
         self._failed = False
         self._quiet = False
@@ -97,7 +99,7 @@ class Mutants:
             items = [
                 item for item in session.items if function in calls.get(item.nodeid, {"functions": ()})["functions"]
             ]
-            items.sort(key=lambda item: calls[item.nodeid]["seconds"])
+            items.sort(key=lambda item: (-self._catches[item.nodeid], calls[item.nodeid]["seconds"]))
             longest = AT_LEAST + SLOWER * int(sum(calls[item.nodeid]["seconds"] for item in items))
             self.outcomes[name] = self._outcome(name, items, longest)
             print(name, self.outcomes[name], flush=True)
@@ -141,6 +143,7 @@ class Mutants:
         status = self._in_child(name, run_until_one_fails, longest)
         if status == 0:
             return "survived"
+        self._catches[by.read_text()] += 1
         how = {1: "", -signal.SIGALRM: ", after too long"}.get(status, f", which ended with {status}")
         return f"caught by {by.read_text()}{how}"
 
