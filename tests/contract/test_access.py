@@ -109,6 +109,22 @@ def test_a_call_whose_thread_is_ended_is_told(ssm: Rig) -> None:
             thread.join(PATIENT)
 
 
+def test_what_no_table_foresaw_is_told_without_its_words(ssm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend: Any = ssm.backend()
+
+    def decode(*_: Any) -> NoReturn:
+        raise KeyError("S3cr3t")
+
+    monkeypatch.setattr(backend, "decode", decode)
+    ssm.put("/airflow/variables/found", "x")
+    with pytest.raises(StoreUnavailable) as raised:
+        backend.get_variable("found")
+    assert str(raised.value) == (
+        "AWS SSM Parameter Store could not give '/airflow/variables/found': unexpected KeyError. "
+        "Report this with the versions that 'airflow-secrets check' prints."
+    )
+
+
 # Plans.
 
 

@@ -124,6 +124,33 @@ def test_an_expired_value_stands_in_for_new_processes_too(ssm: SsmRig, place: st
         anew(lambda: failing(lambda: backend.get_variable("outlived")))
 
 
+def test_what_the_caches_hold_is_told_in_words(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer counts until its time is over, and no longer."""
+    monkeypatch.setattr(cache, "JITTER", (1.0, 1.0))
+    present = stored(ssm, "told", "x")
+    absent, denied = ssm.path("variables", "untold"), ssm.path("variables", "denied")
+    backend = sharing(ssm, place, **ONE_TRY)
+    known = answers.answers_of(backend.config)
+    assert {known.cached(name) for name in (present, absent, denied)} == {("not cached", "not cached")}
+    assert (backend.get_variable("told"), backend.get_variable("untold")) == ("x", None)
+    with ssm.fault("denied"):
+        failing(lambda: backend.get_variable("denied"))
+    assert known.cached(present) == ("present", "present, 0 s old")
+    assert known.cached(absent) == ("absent", "absent, 0 s old")
+    assert known.cached(denied) == ("not cached", "AccessDeniedException, 0 s old")
+    both_clocks.now += NEGATIVE_TTL
+    assert known.cached(present) == ("present", "present, 30 s old")
+    assert known.cached(absent) == ("not cached", "absent, 30 s old, expired")
+    assert known.cached(denied) == ("not cached", "AccessDeniedException, 30 s old, expired")
+    both_clocks.now += TTL - NEGATIVE_TTL
+    assert known.cached(present) == ("present, expired", "present, 60 s old, expired")
+    alone = ssm.caching()
+    alone.get_variable("told")
+    assert answers.answers_of(alone.config).cached(present) == ("present", None)
+
+
 def test_an_outage_costs_a_bounded_number_of_calls_in_all_processes(
     ssm: SsmRig, place: str, both_clocks: Clock
 ) -> None:
