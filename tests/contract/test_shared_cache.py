@@ -104,6 +104,23 @@ def test_absences_expire_as_fast_as_ever(ssm: SsmRig, place: str, both_clocks: C
     ssm.remove(path)
 
 
+def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(
+    ssm: SsmRig, both_clocks: Clock, tmp_path: Path
+) -> None:
+    """A text by its own time to live, which is longer than an absence's."""
+    near, far = f"file://{tmp_path}/near", f"file://{tmp_path}/far"
+    path = stored(ssm, "layered", "one")
+    assert sharing(ssm, near).get_variable("layered") == "one"
+    both_clocks.now += NEGATIVE_TTL + 1
+    ssm.put(path, "two")
+    assert anew(lambda: sharing(ssm, far).get_variable("layered")) == "two"
+    ssm.put(path, "three")
+    both = sharing(ssm, f"{near},{far}")
+    assert anew(lambda: both.get_variable("layered")) == "one"
+    both_clocks.now = 1000.0 + TTL * cache.JITTER[0]
+    assert anew(lambda: both.get_variable("layered")) == "two"
+
+
 def test_what_is_from_the_future_is_not_believed(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
     """The host's clock was set back by a day."""
     path, backend = stored(ssm, "future", "one"), sharing(ssm, place)
