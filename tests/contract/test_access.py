@@ -165,3 +165,25 @@ def test_what_children_would_make_alike_is_made_for_them(
     assert prepared._shared is not None
     assert access.store_of(config)._spare is not None
     assert config.fingerprint not in answers._answers  # the parent uses nothing of it
+
+
+# From memory.
+
+
+def test_what_memory_tells_is_counted_each_time(ssm: Rig) -> None:
+    """What it does not tell is counted by who asks."""
+    ssm.put("/airflow/variables/known", "x")
+    backend = ssm.caching()
+    assert (backend.get_variable("known"), backend.get_variable("absent")) == ("x", None)
+    known = answers.answers_of(backend.config)
+    present, absent = "/airflow/variables/known", "/airflow/variables/absent"
+    for names, told, counted in (
+        ([absent, present], ("x",), (1, 1)),
+        ([present, absent], ("x",), (2, 1)),
+        ([absent, absent], (None,), (2, 3)),
+        ([absent], (None,), (2, 4)),
+        ([absent, "/unheard-of", present], None, (2, 4)),
+        ([absent, present], ("x",), (3, 5)),
+    ):
+        assert known.decoded_in_memory("variables", names) == told
+        assert (known.counts.hits, known.counts.negative_hits) == counted

@@ -201,3 +201,6 @@ def _goes_on() -> None:
         assert not gc.isenabled()
     forks._before()
     assert gc.isenabled()
+    gc.disable()  # by somebody else, which its own children inherit
+    forks._after_in_child()
+    assert not gc.isenabled()
