@@ -14,6 +14,7 @@ from airflow_providers_secrets.lookup import access, answers, resolve
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.testing.contract.deadline import Hang
 from tests.rigs import Rig
+from tests.support.lookups import warned
 from tests.support.sharing import KEY
 
 PATIENT = 60.0
@@ -109,7 +110,9 @@ def test_a_call_whose_thread_is_ended_is_told(ssm: Rig) -> None:
             thread.join(PATIENT)
 
 
-def test_what_no_table_foresaw_is_told_without_its_words(ssm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_table_foresaw_is_told_without_its_words(
+    ssm: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     backend: Any = ssm.backend()
 
     def decode(*_: Any) -> NoReturn:
@@ -123,6 +126,7 @@ def test_what_no_table_foresaw_is_told_without_its_words(ssm: Rig, monkeypatch: 
         "AWS SSM Parameter Store could not give '/airflow/variables/found': unexpected KeyError. "
         "Report this with the versions that 'airflow-secrets check' prints."
     )
+    assert warned(caplog) == [f"Variables lookup failed: {raised.value}"]
 
 
 # Plans.
