@@ -141,6 +141,18 @@ def test_an_expired_value_stands_in_for_new_processes_too(ssm: SsmRig, place: st
         anew(lambda: failing(lambda: backend.get_variable("outlived")))
 
 
+def test_a_server_keeps_an_entry_for_as_long_as_it_may_stand_in(ssm: SsmRig) -> None:
+    import redis
+
+    client = redis.Redis.from_url(redis_url())
+    client.flushdb()
+    stored(ssm, "standing-in", "x")
+    sharing(ssm, redis_url()).get_variable("standing-in")
+    kept = [client.pttl(key) for key in client.scan_iter("airflow-secrets:*")]
+    assert kept
+    assert all(milliseconds > (TTL + MAX_STALE) * 1000 for milliseconds in kept)
+
+
 def test_what_the_caches_hold_is_told_in_words(
     ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
