@@ -337,7 +337,9 @@ def _origin(args: argparse.Namespace, target: Target, kinds: tuple[Kind, ...]) -
     if args.names:
         names = endpoints.names_from(args.names, kinds)
     elif not configuration.is_ours(configured.backend):
-        names = _names_elsewhere(target, kinds)
+        guessed = endpoints.FromBackend(configured, _names_elsewhere(target, kinds))
+        guessed.guesses = True
+        return guessed
     return endpoints.FromBackend(configured, names)
 
 
@@ -465,6 +467,8 @@ class Copying:
         self._target.name(kind, secret_id)
         text = self._origin.text(kind, secret_id)
         if text is None:
+            if self._origin.guesses and self._target.text(kind, secret_id) is None:
+                return Item(kind, secret_id, SAME, "neither of the two holds it")
             raise Blocked("the source does not hold it")
         if kind == "connections":
             fields_of(text)

@@ -43,9 +43,13 @@ class Blocked(Exception):
 
 
 class Origin(ABC):
-    """Where secrets come from."""
+    """Where secrets come from.
+
+    :ivar guesses: it cannot list, and nobody named the ids, so that some are the environment's or metastore's alone.
+    """
 
     title: str
+    guesses: bool = False
 
     @abstractmethod
     def ids(self, kind: Kind) -> Iterable[str]:

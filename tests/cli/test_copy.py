@@ -159,17 +159,21 @@ class Foreign:
         return None
 
 
-def test_the_dry_run_is_the_proof_before_a_switch(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
-    """Names come from our own listing, or from a file; each is asked of both classes."""
+def test_the_dry_run_is_the_proof_before_a_switch(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names come from our own listing and from the environment, or from a file; each is asked of both classes."""
+    monkeypatch.setenv("AIRFLOW_CONN_NOWHERE_ELSE", "http://elsewhere")
     ssm.put(path_of(ssm, base, "connections", "one"), "http://one")
     ssm.put(path_of(ssm, base, "connections", "ours"), "http://ours")
     foreign = ["copy", "--from", f"{__name__}.Foreign", "--kind", "conn", *target(ssm, base), "-o", "json"]
     said = command(*foreign)
-    assert states(said) == {"one": "same", "ours": "invalid"}, said.everything
+    assert states(said) == {"one": "same", "ours": "invalid", "nowhere_else": "same"}, said.everything
+    assert "neither of the two holds it" in said.out
     names = tmp_path / "names"
-    names.write_text("conn:one\nbroken\nvar:x\n")
+    names.write_text("conn:one\nbroken\nvar:x\nmistyped\n")
     said = command(*foreign, "--names", str(names))
-    assert (said.code, states(said)) == (3, {"one": "same", "broken": "failed"}), said.everything
+    assert (said.code, states(said)) == (3, {"one": "same", "broken": "failed", "mistyped": "invalid"}), said.everything
     assert "S3cr3t" not in said.everything
 
 
