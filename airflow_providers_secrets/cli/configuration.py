@@ -398,6 +398,20 @@ def _origin(section: str, key: str) -> str:
     return "Airflow's default"
 
 
+def identity_of(configured: Configured) -> str:
+    """Tell one store, and the place in it, from another: the class, its options and its SDK's variables.
+
+    No credential is in it, since one may be renewed while the store stays the same.
+    """
+    told = {name: shown_value(name, value) for name, value in configured.kwargs.items()}
+    if is_ours(configured.backend):
+        from airflow_providers_secrets.lookup.access import loaded_store
+
+        prefixes = tuple(loaded_store(configured.backend.config).env_prefixes)
+        told |= {name: shown_value(name, value) for name, value in os.environ.items() if name.startswith(prefixes)}
+    return json.dumps([configured.class_path, sorted(told.items())])
+
+
 def shown_value(name: str, value: Any) -> str:
     """Return an option's value for the screen, without what may be a credential."""
     if value is None:

@@ -151,7 +151,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
         for secret_id in dict.fromkeys(_listed(origin, kind))
         if args.match is None or args.match.match(secret_id)
     ]
-    journal = Journal(_journal_path(args), resume=args.resume) if args.apply else None
+    journal = Journal(_journal_path(args), _told_apart(origin, target), resume=args.resume) if args.apply else None
     copying = Copying(origin, target, apply=args.apply, overwrite=args.overwrite, rate=args.rate or target.rate)
     done: dict[str, int] = dict.fromkeys(STATES, 0)
 
@@ -534,16 +534,18 @@ def _done(item: Item) -> concurrent.futures.Future[Item | None]:
 class Journal:
     """A file of one JSON object a line: kind, id, state. Never a value.
 
-    A line that a kill cut off is left out when it is read again.
+    A line that a kill cut off is left out when it is read again, and so is one of another source or target.
 
+    :param of: tells source and target from others.
     :param resume: go on with the file; otherwise it starts anew.
     :raises ConfigurationError: where it cannot be written.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, of: str, *, resume: bool) -> None:
         from airflow_providers_secrets.errors import ConfigurationError
 
         self.path = path
+        self._of = of
         self.verified: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         try:
@@ -566,6 +568,8 @@ class Journal:
                 key = (entry["kind"], entry["id"])
             except (ValueError, KeyError, TypeError):
                 continue
+            if entry.get("of") != self._of:
+                continue
             if entry.get("state") in (CREATED, OVERWRITTEN, SAME):
                 self.verified.add(key)
             else:
@@ -573,7 +577,8 @@ class Journal:
 
     def note(self, item: Item) -> None:
         """Write one item down, at once."""
-        line = json.dumps({"kind": item.kind, "id": item.secret_id, "state": item.state}, ensure_ascii=False)
+        entry = {"kind": item.kind, "id": item.secret_id, "state": item.state, "of": self._of}
+        line = json.dumps(entry, ensure_ascii=False)
         with self._lock:
             self._file.write(f"{line}\n")
             self._file.flush()
@@ -581,6 +586,12 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _told_apart(origin: Origin, target: Target) -> str:
+    """Return a digest by which a journal's lines are known to be of this source and target."""
+    both = json.dumps([origin.title, origin.identity, target.title, target.identity])
+    return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
 def _journal_path(args: argparse.Namespace) -> Path:

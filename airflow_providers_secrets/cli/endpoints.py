@@ -46,9 +46,11 @@ class Origin(ABC):
     """Where secrets come from.
 
     :ivar guesses: it cannot list, and nobody named the ids, so that some are the environment's or metastore's alone.
+    :ivar identity: tells it from others, without a credential.
     """
 
     title: str
+    identity: str = ""
     guesses: bool = False
 
     @abstractmethod
@@ -175,13 +177,14 @@ class FromBackend(Origin):
     """
 
     def __init__(self, configured: Configured, names: Mapping[Kind, Iterable[str]] | None) -> None:
-        from airflow_providers_secrets.cli.configuration import is_ours
+        from airflow_providers_secrets.cli.configuration import identity_of, is_ours
 
         self._configured = configured
         self._backend = configured.fresh(**PATIENCE)
         self._ours = is_ours(self._backend)
         self._names = names
         self.title = self._backend.store if self._ours else configured.class_path
+        self.identity = identity_of(configured)
 
     def ids(self, kind: Kind) -> Iterable[str]:
         """Yield the ids that are to be asked for: of a chain's member, those that the chain asks it for."""
@@ -214,9 +217,13 @@ class FromBackend(Origin):
 
 
 class Target(ABC):
-    """Where secrets go."""
+    """Where secrets go.
+
+    :ivar identity: tells it from others, without a credential.
+    """
 
     title: str
+    identity: str = ""
     parallel = True
     """Whether several threads may write at once."""
     needs_rights = True
@@ -257,12 +264,13 @@ class ToBackend(Target):
     """
 
     def __init__(self, configured: Configured, settings: Mapping[str, str], *, as_uri: bool) -> None:
-        from airflow_providers_secrets.cli.configuration import ours
+        from airflow_providers_secrets.cli.configuration import identity_of, ours
 
         ours(configured, "--to-member")
         self._configured = configured
         self.backend = configured.fresh(**PATIENCE)
         self.title = self.backend.store
+        self.identity = identity_of(configured)
         slug = self.backend.config.slug
         self.rate = WRITES_PER_SECOND.get(slug)
         self._largest = LARGEST.get(slug)

@@ -70,6 +70,10 @@ def test_a_copy_creates_verifies_and_is_repeatable(
     assert set(states(command(*apply, "--match", "db|plain|object|by")).values()) == {"same"}
     resumed = command(*apply, "--match", "db|plain", "--resume")
     assert {item["reason"] for item in resumed.json} == {"by the journal"}
+    # Another place has none of it, whatever the journal says of the first one.
+    elsewhere = [*target(rig, f"{base}-elsewhere"), "-o", "json", "--apply", "--journal", str(journal)]
+    said = command("copy", "--from", export, *elsewhere, "--match", "db|plain", "--resume")
+    assert {(item["state"], item["reason"]) for item in said.json} == {("created", None)}, said.everything
 
 
 def test_nothing_is_overwritten_without_being_told(
