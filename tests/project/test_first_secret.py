@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,8 @@ def test_without_an_account(name: str) -> None:
     start = commands("start.md", "Without an account", "text").splitlines()[-1]
     assert start == "python -m tests.rigs azure"
     assert f"`{name}`" in (DOCS / "start.md").read_text(encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SECRETS_TEST_")}
+    environment["PYTHONPATH"] = str(ROOT)
     server = subprocess.Popen(
         [sys.executable, *start.split()[1:-1], name], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
     )
@@ -84,9 +86,15 @@ def test_without_an_account(name: str) -> None:
         put = commands("start.md", "Or write it with this package", "sh")
         check = commands("start.md", "Read it", "sh")
         said = ran(exported + (put + check).replace("airflow-secrets", COMMAND), AIRFLOW__CORE__FERNET_KEY=KEY)
+        # An Airflow that was started with it outlives the server.
+        other = subprocess.Popen(["bash", "-c", f"{exported} exec sleep 600"])
     finally:
         server.send_signal(signal.SIGINT)
         code = server.wait(60)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+    assert not [path for path in Path(tempfile.gettempdir()).glob("airflow-secrets-rig-*") if path.name in exported]
     assert said.endswith("healthy\n")
     assert "variable 'hello': found" in said
     assert code == 0
