@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_usage import WRONG
+from tests.cli.conftest import WRONG
 from tests.rigs.aws import AwsRig, SsmRig
 from tests.support.airflow_process import VERSION, Airflow, Ended
 from tests.support.sharing import KEY
