@@ -124,8 +124,20 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
         if near:
             *others, last = map(quoted, near)
             print(f"    Did you mean {', '.join(others) + ' or ' if others else ''}{last}?")
-        word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
-        print(f"    What is there: airflow-secrets list {word}.")
+        if command := _listing(explained):
+            print(f"    What is there: {command}.")
+
+
+def _listing(explained: Explanation | ChainExplanation) -> str | None:
+    """Return the command that lists what is there; ``None`` where no store is asked for this kind."""
+    from airflow_providers_secrets.lookup.operations import ChainExplanation
+
+    word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
+    if not isinstance(explained, ChainExplanation):
+        return f"airflow-secrets list {word}" if explained.enabled else None
+    asked = [str(member.position) for member in explained.members if member.way and member.way.enabled]
+    # Several stores are listed one by one.
+    return f"airflow-secrets list {word} --member {' or '.join(asked)}" if asked else None
 
 
 def _show_member(member: MemberAnswer) -> None:

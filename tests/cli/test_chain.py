@@ -88,7 +88,9 @@ def test_explain_says_which_member_answers_and_why_the_others_do_not(
 
     said = command(*explain, "second", "-o", "json")
     assert roles(said.json) == [unasked, (name, "has none", None), ("aws_ssm", "answers", None)]
-    assert command(*explain, "nowhere").code == 1
+    said = command(*explain, "nowhere")
+    assert (said.code, said.out.splitlines()[-1]) == (1, "    What is there: airflow-secrets list var --member 2 or 3.")
+    assert command("list", "var", "--member", "2", *at).code == 0
     assert "S3cr3t" not in said.everything + text
 
 

@@ -236,6 +236,14 @@ def test_what_is_near_is_what_lookups_ask_for(
     }
 
 
+def test_explain_of_a_kind_that_is_off_sends_nobody_to_its_list(command: Command, rig: Rig, base: str) -> None:
+    at = using(rig, **{**prefixes(rig, base), rig.prefix_option.format(kind="connections"): None})
+    said = command("explain", "conn", "x", "--no-metastore", *at)
+    assert (said.code, "· connections are not looked up here" in said.out) == (1, True), said.everything
+    assert said.out.endswith("Airflow finds it nowhere.\n")
+    assert command("list", "conn", *at).code == 2
+
+
 def test_explain_tells_the_time_of_the_login_from_the_stores(command: Command, rig: Rig, at: list[str]) -> None:
     answers.reset_after_fork()
     for included in (True, False):
