@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_providers_secrets.cli.output import Progress, collected_warnings, standard_input
+from airflow_providers_secrets.cli.output import Progress, collected_warnings, quiet_structlog, standard_input
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.provider_info import get_provider_info
 
@@ -286,6 +286,7 @@ def load_airflow() -> None:
 
     :raises ConfigurationError: in one line, where Airflow does not start.
     """
+    quiet_structlog()
     if "airflow.configuration" in sys.modules and hasattr(sys.modules["airflow.configuration"], "secrets_backend_list"):
         return
     failure: Exception

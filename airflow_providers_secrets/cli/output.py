@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import getpass
 import itertools
 import json
@@ -13,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_providers_secrets.errors import ConfigurationError
 
@@ -43,16 +44,60 @@ def quiet(*, verbose: bool) -> Iterator[None]:
     if verbose:
         yield
         return
+    global _quiet  # noqa: PLW0603
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as undone:
         warnings.simplefilter("ignore")
         # Airflow adds filters of its own.
         warnings.showwarning = lambda *_, **__: None
+        _quiet = undone
         try:
             yield
         finally:
+            _quiet = None
             logging.disable(disabled)
+
+
+_quiet: contextlib.ExitStack | None = None
+"""What :func:`quiet` undoes at its end, while it holds."""
+
+
+def quiet_structlog() -> None:
+    """Have :func:`quiet` hold for structlog, too, by which Airflow 3 and official providers write to standard output.
+
+    It heeds nothing of ``logging``'s, and Airflow configures it whenever it starts; so each configuration drops all.
+    """
+    try:
+        import structlog
+    except ImportError:  # Airflow 2
+        return
+    if _quiet is None or hasattr(structlog.configure, "__wrapped__"):
+        return
+
+    def drop(*_: object) -> NoReturn:
+        raise structlog.DropEvent
+
+    def begin() -> None:
+        # In place: loggers that were made before hold this very list.
+        with contextlib.suppress(AttributeError):
+            structlog.get_config()["processors"].insert(0, drop)
+
+    def end() -> None:
+        structlog.configure = configure
+        with contextlib.suppress(AttributeError, ValueError):
+            structlog.get_config()["processors"].remove(drop)
+
+    configure = structlog.configure
+
+    @functools.wraps(configure)
+    def configure_quietly(*args: Any, **how: Any) -> None:
+        configure(*args, **how)
+        begin()
+
+    structlog.configure = configure_quietly
+    begin()
+    _quiet.callback(end)
 
 
 class _Collecting(logging.Handler):

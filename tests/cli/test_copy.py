@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +18,10 @@ import pytest
 
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
 from tests.rigs import Rig
+from tests.rigs.aws import AwsRig, aws_error
+from tests.rigs.vault import VaultRig
 from tests.support.airflow_process import PACKAGE_ROOT
+from tests.support.proxy import Reply, Request
 
 
 def target(rig: Rig, base: str, **options: Any) -> list[str]:
@@ -102,6 +107,59 @@ def test_a_store_that_gives_no_answer_is_never_different(
     assert (said.code, states(said)) == (3, {"db": "failed"}), said.everything
 
 
+def test_a_write_that_is_refused_midway_leaves_the_others_to_go_on(
+    command: Command, vault: VaultRig, base: str, tmp_path: Path
+) -> None:
+    """By OpenBao's own policy: one name may be read and not written."""
+    at = f"connections/{base}"
+
+    def allow(capabilities: str) -> None:
+        policy = f"""
+            path "secret/data/{at}/*" {{ capabilities = ["create", "read", "update"] }}
+            path "secret/data/{at}/c3" {{ capabilities = [{capabilities}] }}
+        """
+        vault.server.api("POST", f"sys/policies/acl/{base}", {"policy": policy})
+
+    allow('"read"')
+    token = vault.server.api("POST", "auth/token/create", {"policies": [base]})["auth"]["client_token"]
+    path, journal = tmp_path / "connections.json", tmp_path / "journal"
+    path.write_text(json.dumps({f"c{i}": CONNECTION for i in range(8)}))
+    kwargs = {"url": vault.options()["url"], "token": token, "connections_path": at}
+    copy = ["copy", "--from", f"file:{path}", "--kind", "conn", "--to", vault.class_path, "--apply", "-o", "json"]
+    copy += ["--to-kwargs", json.dumps(kwargs), "--journal", str(journal)]
+    said = command(*copy)
+    expected = {f"c{i}": "failed" if i == 3 else "created" for i in range(8)}
+    assert (said.code, states(said)) == (3, expected), said.everything
+    (reason,) = [item["reason"] for item in said.json if item["state"] == "failed"]
+    assert "airflow-secrets policy --allow write" in reason
+    assert "7 created, 1 failed" in said.err
+    assert "S3cr3t" not in said.everything + journal.read_text()
+    allow('"create", "read"')
+    said = command(*copy, "--resume")
+    assert (said.code, states(said)) == (0, {f"c{i}": "created" if i == 3 else "same" for i in range(8)})
+    assert {item["reason"] for item in said.json if item["state"] == "same"} == {"by the journal"}
+
+
+def test_a_write_that_aws_refuses_midway_names_what_it_refused(
+    command: Command, aws: AwsRig, base: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({f"v{i}": "S3cr3t" for i in range(8)}))
+
+    def refused(request: Request) -> Reply | None:
+        writes = re.search(r"\.(PutParameter|CreateSecret)$", request.headers.get("X-Amz-Target", ""))
+        return aws_error("AccessDeniedException") if writes and b"v3" in request.body else None
+
+    to = ["--to", aws.class_path, "--to-kwargs", json.dumps({**aws.options(), **prefixes(aws, base)})]
+    with aws.proxy.fault(refused):
+        said = command("copy", "--from", f"file:{path}", "--kind", "var", *to, "--apply", "-o", "json",
+                       "--journal", f"{tmp_path}/j")  # fmt: skip
+    assert (said.code, states(said)) == (3, {f"v{i}": "failed" if i == 3 else "created" for i in range(8)}), said.out
+    (reason,) = [item["reason"] for item in said.json if item["state"] == "failed"]
+    assert re.search(r"policy --allow write|Allow .*(ssm|secretsmanager):", reason), reason
+    assert "S3cr3t" not in said.everything
+
+
 def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
     path = tmp_path / "variables.json"
     path.write_text(json.dumps({"large": "x" * 5000, "blank": " ", "a b": "x", "fine": "x"}))
@@ -155,12 +213,22 @@ class Foreign:
         pass
 
     def get_conn_value(self, conn_id: str) -> str | None:
+        self.log_as_official_classes_do()
         if conn_id == "broken":
             raise RuntimeError("S3cr3t")
         return {"one": "http://one"}.get(conn_id)
 
     def get_variable(self, key: str) -> str | None:
         return None
+
+    def log_as_official_classes_do(self) -> None:
+        """To standard output, by what Airflow 3 configures at some time."""
+        with contextlib.suppress(ImportError):  # Airflow 2
+            import structlog
+
+            structlog.get_logger().warning("S3cr3t")
+            structlog.configure(processors=[structlog.dev.ConsoleRenderer()])
+            structlog.get_logger().warning("S3cr3t")
 
 
 def test_the_dry_run_is_the_proof_before_a_switch(
