@@ -167,8 +167,10 @@ def _ssm(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
 def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     region = _region(backend, wanted)
     arn = f"arn:{wanted.partition}:secretsmanager:{region}:{wanted.account}:secret:"
-    # Secrets Manager adds a hyphen and six characters to every name.
-    under = [f"{arn}{start}*-??????" for start in scope.starts]
+    # Secrets Manager adds a hyphen and six characters to every name. A name that is absent has none, and is judged as
+    # it is: by a pattern that ends in them, every absent name would be denied.
+    under = [f"{arn}{start}*" for start in scope.starts]
+    complete = [f"{one}-??????" for one in under]
     statements = [_statement("ReadSecrets", ["secretsmanager:GetSecretValue"], under)]
     notes = []
     if scope.listed:
@@ -178,14 +180,11 @@ def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) 
             "Listing shows the names and descriptions of all secrets of the account: AWS scopes it to * alone."
         )
     if "write" in wanted.acts:
-        # CreateSecret is judged by the name alone, before the six characters are known.
-        creating = [f"{arn}{start}*" for start in scope.starts]
-        statements.append(_statement("CreateSecrets", ["secretsmanager:CreateSecret"], creating))
-        actions = ["secretsmanager:PutSecretValue", "secretsmanager:UpdateSecret", "secretsmanager:DescribeSecret"]
-        statements.append(_statement("WriteSecrets", actions, under))
+        acts = ("CreateSecret", "PutSecretValue", "UpdateSecret", "DescribeSecret")
+        statements.append(_statement("WriteSecrets", [f"secretsmanager:{act}" for act in acts], under))
     if "delete" in wanted.acts:
         statements.append(_statement("DeleteSecrets", ["secretsmanager:DeleteSecret"], under))
-    statements += _kms(wanted, "secretsmanager", region, {"kms:EncryptionContext:SecretARN": under})
+    statements += _kms(wanted, "secretsmanager", region, {"kms:EncryptionContext:SecretARN": complete})
     return _aws(backend, wanted, statements, notes)
 
 

@@ -56,6 +56,25 @@ SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:"
 
 
 @pytest.mark.parametrize(
+    ("backend", "page"), [("aws_ssm", "aws-ssm.md"), ("aws_secrets_manager", "aws-secrets-manager.md")]
+)
+def test_the_policy_of_the_page_is_the_command_s(command: Command, backend: str, page: str) -> None:
+    """But for the condition on the key."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").split("## Least privilege")[1]
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[:1]
+    key = "arn:aws:kms:eu-west-1:123456789098:key/KEY-ID"
+    arguments = ["--account", "123456789098", "--region", "eu-west-1", "--kms-key", key, "--allow", "list"]
+    said = command("policy", "--backend", backend, *arguments)
+
+    def granted(document: str) -> list[tuple[list[str], list[str]]]:
+        statements = json.loads(document)["Statement"]
+        pairs = [(statement["Action"], statement["Resource"]) for statement in statements]
+        return [([a] if isinstance(a, str) else a, [r] if isinstance(r, str) else r) for a, r in pairs]
+
+    assert granted(shown) == granted(said.out), said.everything
+
+
+@pytest.mark.parametrize(
     ("backend", "options", "arguments", "action", "resource", "expected"),
     [
         ("aws_ssm", {}, [], "ssm:GetParameter", f"{SSM}/airflow/connections/db", True),
@@ -100,7 +119,24 @@ SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:"
             True,
         ),
         ("aws_secrets_manager", {}, [], "secretsmanager:GetSecretValue", f"{SECRET}airflow/other/db-AbC123", False),
-        ("aws_secrets_manager", {}, [], "secretsmanager:GetSecretValue", f"{SECRET}airflow/connections/-Ab", False),
+        # Absent names are judged without the six characters: a denial would stand for "not found".
+        ("aws_secrets_manager", {}, [], "secretsmanager:GetSecretValue", f"{SECRET}airflow/connections/absent", True),
+        (
+            "aws_secrets_manager",
+            {},
+            [],
+            "secretsmanager:GetSecretValue",
+            f"{SECRET}airflow/connections2/x-Ab12Cd",
+            False,
+        ),
+        (
+            "aws_secrets_manager",
+            {},
+            ["--allow", "delete"],
+            "secretsmanager:DeleteSecret",
+            f"{SECRET}airflow/connections/absent",
+            True,
+        ),
         ("aws_secrets_manager", {}, [], "secretsmanager:ListSecrets", "*", False),
         ("aws_secrets_manager", {}, [], "secretsmanager:CreateSecret", f"{SECRET}airflow/connections/db", False),
         ("aws_secrets_manager", {}, ["--allow", "list"], "secretsmanager:ListSecrets", "*", True),
