@@ -360,7 +360,7 @@ def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_p
     kwargs = json.dumps({**connecting(ssm), **prefixes(ssm, base), "aws_secret_access_key": "S3cr3t"})
     arguments = copying(ssm, base, tmp_path, 40, "--rate", "10", "--journal", str(tmp_path / "j"), at=kwargs)
     process = start(arguments, tmp_path)
-    while not (tmp_path / "j").exists():
+    while not ((tmp_path / "j").exists() and (tmp_path / "j").read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
