@@ -30,6 +30,24 @@ CONNECTION = {
     "extra": {"sslmode": "require"},
 }
 
+WRONG = {
+    "list": "arguments are required: kind",
+    "list S3cr3t": "argument kind: takes one of 'conn', 'var', 'config'",
+    "get conn": "arguments are required: ID",
+    "put conn db S3cr3t": "unknown arguments (values)",
+    "check --frob=S3cr3t": "unknown arguments (--frob)",
+    "uri --conn-type x --port 99999": "--port: takes a whole number from 0 to 65535",
+    "uri --conn-type x --port S3cr3t": "--port: takes a whole number from 0 to 65535",
+    "copy": "arguments are required: --from",
+    "copy --from env --parallel 0": "--parallel: takes a whole number from 1 to 32",
+    "copy --from env --rate 0": "--rate: takes a number above 0",
+    "copy --from env --rate nan": "--rate: takes a number above 0",
+    "copy --from env --to-member x": "--to-member: takes a whole number",
+    "list conn --member 0": "--member: takes a whole number",
+    "list conn --match [": "not a regular expression",
+}
+"""Wrong command lines, each with a part of what it is told."""
+
 
 @dataclass
 class Said:
