@@ -127,22 +127,3 @@ def prefixes(rig: Rig, base: str) -> dict[str, str]:
 
 def path_of(rig: Rig, base: str, kind: str, secret_id: str) -> str:
     return rig.path(kind, secret_id, prefixes(rig, base)[rig.prefix_option.format(kind=kind)])
-
-
-WRONG = {
-    "list": "arguments are required: kind",
-    "list S3cr3t": "argument kind: takes one of 'conn', 'var', 'config'",
-    "get conn": "arguments are required: ID",
-    "put conn db S3cr3t": "unknown arguments (values)",
-    "check --frob=S3cr3t": "unknown arguments (--frob)",
-    "uri --conn-type x --port 99999": "--port: takes a whole number from 0 to 65535",
-    "uri --conn-type x --port S3cr3t": "--port: takes a whole number from 0 to 65535",
-    "copy": "arguments are required: --from",
-    "copy --from env --parallel 0": "--parallel: takes a whole number from 1 to 32",
-    "copy --from env --rate 0": "--rate: takes a number above 0",
-    "copy --from env --rate nan": "--rate: takes a number above 0",
-    "copy --from env --to-member x": "--to-member: takes a whole number",
-    "list conn --member 0": "--member: takes a whole number",
-    "list conn --match [": "not a regular expression",
-}
-"""Wrong command lines, and what is said of each."""
