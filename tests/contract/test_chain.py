@@ -372,12 +372,13 @@ def example(heading: str) -> list[dict[str, Any]]:
 
 
 def test_example_of_a_local_override(ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
     for secret_id in ("by_env", "by_file", "by_store"):
         ssm.put(ssm.path("connections", secret_id), "http://store")
     entries = example("A local override over a cloud store")
+    local = tmp_path / Path(entries[1]["kwargs"]["connections_file_path"]).name
+    entries[1]["kwargs"]["connections_file_path"] = str(local)
     assert chain(*entries).get_conn_value("by_file") == "http://store"  # there is no file yet
-    Path("local.yaml").write_text("by_file: http://file\nby_env: http://file\n")
+    local.write_text("by_file: http://file\nby_env: http://file\n")
     monkeypatch.setenv("AIRFLOW_CONN_BY_ENV", "http://env")
     backend = chain(*entries)
     with ssm.counted() as calls:

@@ -56,7 +56,7 @@ def hang(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
 def test_a_login_that_hangs_ends_at_the_deadline(rig: Rig, hang: Hang) -> None:
     backend = rig.backend(timeout=TIME_OUT)
     for _ in range(3):
-        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.3"):
+        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.(3|2\d+) s"):
             backend.get_variable("x")
     assert hang.calls == 3  # whoever comes later waits for no one that was given up
 
