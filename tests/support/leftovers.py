@@ -24,9 +24,9 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 sys.stdin.read()  # until every process that holds the other end has ended, however it did
 
-def knows(process, directory=sys.argv[1].encode()):
+def knows(process, directory=os.fsencode(sys.argv[1])):
     with contextlib.suppress(OSError), open(f"/proc/{process}/environ", "rb") as environment:
-        return directory in environment.read()
+        return directory in environment.read() + os.fsencode(os.readlink(f"/proc/{process}/cwd"))
     return False
 
 for _ in range(200):
@@ -40,8 +40,8 @@ for _ in range(200):
     time.sleep(0.05)
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
-"""Ends whatever process still has the directory in its environment, as every one has that the run's processes start;
-removes the directory then."""
+"""Ends whatever process still has the directory in its environment, as every one has that the run's processes start, or
+works in it, as redis-server does, which writes its title over its environment; removes the directory then."""
 
 
 @functools.cache
