@@ -201,11 +201,12 @@ class Answers:
 
         # Half of the time is for the cache and another process's call, the other half for a call of our own.
         halfway = (time.monotonic() + deadline) / 2
+        with exchanges_until(halfway):
+            if entry := self._adopt(name, shared.get(name, counts)):
+                return entry
         latest = deadline - self.config.timeout * LEFT_FOR_OTHERS
         with exchanges_until(latest), contextlib.ExitStack() as flight:
             with exchanges_until(halfway):
-                if entry := self._adopt(name, shared.get(name, counts)):
-                    return entry
                 flight.enter_context(shared.flight(name, max(0.0, halfway - time.monotonic()), counts))
                 if entry := self._adopt(name, shared.get(name, counts)):
                     return entry

@@ -165,7 +165,7 @@ def test_an_operator_sees_and_clears_our_keys_alone(ssm: SsmRig, form: str) -> N
         backend.get_variable(f"absent-{number}")
     found = list(shared.entries())
     assert len(found) == 20
-    assert all(0 <= entry.age < 60 and 100 < entry.size < 400 for entry in found)
+    assert all(0 <= entry.age < 60 and 64 < entry.size < 200 for entry in found)
     assert shared.remove(ssm.path("variables", "absent-3")) is True
     assert shared.remove(ssm.path("variables", "absent-3")) is False
     assert SECRET not in shared.where

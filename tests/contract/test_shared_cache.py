@@ -274,6 +274,17 @@ def test_nothing_can_be_read_without_the_key(rig: Rig, place: str) -> None:
         assert canary not in found
 
 
+def test_an_absence_and_a_short_value_are_of_one_size(ssm: SsmRig, place: str) -> None:
+    backend = sharing(ssm, place)
+    for key, value in (("short", "x"), ("longer", "correct horse"), ("long", "x" * 200)):
+        stored(ssm, key, value)
+        backend.get_variable(key)
+    backend.get_variable("absent")
+    shared = answers.answers_of(backend.config).shared_cache()
+    assert shared is not None
+    assert sorted(entry.size for entry in shared.entries()) == [92] * 3 + [284]
+
+
 def test_another_key_is_another_cache(ssm: SsmRig, place: str) -> None:
     path = stored(ssm, "keyed", "x")
     with ssm.counted() as calls:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import random
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -269,24 +273,29 @@ def test_many_answers(rig: Rig, tally: dict[str, int]) -> None:
 # What the shared cache holds.
 
 
+def sealed(token: str, body: bytes) -> bytes:
+    """Make an entry of *body*, as docs/caching.md says."""
+    info = b"airflow-providers-secrets 2"
+    key = HKDF(hashes.SHA256(), length=32, salt=None, info=info).derive(base64.urlsafe_b64decode(KEY))
+    nonce = os.urandom(12)
+    return nonce + AESGCM(key).encrypt(nonce, body, token.encode())
+
+
 def test_entries_that_are_not_ours(rig: Rig, tmp_path: Path, tally: dict[str, int]) -> None:
     """Octets in the place of an entry, and entries of whoever has the key, are an answer or no entry."""
     rig.put(rig.path("variables", "found"), "x")
-    fernet = Fernet(KEY)
-    sealed = st.tuples(values, values, values, values).map(
-        lambda held: fernet.encrypt(json.dumps(held, default=repr).encode())
-    )
+    held = st.tuples(values, values, values).map(lambda fields: json.dumps(fields, default=repr).encode())
 
     @inputs(40)
-    @given(st.binary(max_size=80) | sealed | bodies_of_words.map(fernet.encrypt))
-    def look_up(octets: bytes) -> None:
+    @given(st.binary(max_size=80) | (held | bodies_of_words).map(lambda body: lambda token: sealed(token, body)))
+    def look_up(entry: bytes | Callable[[str], bytes]) -> None:
         tally["hostile cache entries"] = tally.get("hostile cache entries", 0) + 1
         with tempfile.TemporaryDirectory(dir=tmp_path) as place:
             options = {"cache_ttl": 60, "shared_cache": f"file://{place}/c", "shared_cache_key": KEY}
             answers.reset_after_fork()
             assert rig.backend(**options).get_variable("found") == "x"
             for file in (Path(place) / "c" / SUBDIRECTORY).iterdir():
-                file.write_bytes(octets)
+                file.write_bytes(entry if isinstance(entry, bytes) else entry(file.name))
             answers.reset_after_fork()
             assert rig.backend(**options).get_variable("found") == "x"
 
@@ -301,8 +310,7 @@ def test_entries_of_whoever_has_the_key(count: int, tally: dict[str, int]) -> No
     @given(values, values, values)
     def open_it(text: Any, at: Any, failure: Any) -> None:
         tally["hostile cache entries"] = tally.get("hostile cache entries", 0) + 1
-        held = json.dumps(["token", text, at, failure], default=repr).encode()
-        entry = seal.open("token", Fernet(KEY).encrypt(held))
+        entry = seal.open("token", sealed("token", json.dumps([text, at, failure], default=repr).encode()))
         if entry is not None:
             assert entry.text is None or type(entry.text) is str
             assert type(entry.at) is float

@@ -7,6 +7,7 @@ fix (a directory that others can write to, an unusable key) is a :class:`Configu
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import sys
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, NoSharedKeyError
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache, is_ours_alone
-from airflow_providers_secrets.lookup.shared_cache.entries import SharedCache, SharedEntry
+from airflow_providers_secrets.lookup.shared_cache.entries import Seal, SharedCache, SharedEntry
 from airflow_providers_secrets.options import fernet_keys
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ def load_client(config: StoreConfig) -> None:
     """
     if config.fingerprint in _loaded:
         return
-    from cryptography.fernet import Fernet
-
-    fernet = Fernet(Fernet.generate_key())
-    fernet.decrypt(fernet.encrypt(b""))
+    seal = Seal(base64.urlsafe_b64encode(bytes(32)).decode(), b"")
+    seal.open("", seal.close("", SharedEntry(None, 0.0)))
     for where in filter(is_redis, config.shared_cache):
         with contextlib.suppress(ImportError):
             from airflow_providers_secrets.lookup.shared_cache import redis_server  # noqa: F401
