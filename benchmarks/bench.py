@@ -13,6 +13,9 @@ between their quartiles are printed, and written to ``bench.json`` with every si
   with none, and memory;
 - lookups: µs of a lookup that is answered from the process, of one that asks, of one of an absent name, and of 16
   threads; requests for 100 lookups of one name, in one process and in 10 children;
+- shared: CPU ms of a child's first lookup where another process has left the answer in a shared directory, and the
+  official class's, which asks;
+- outage: seconds and requests of ten lookups of as many names while the store answers only that it is overloaded;
 - whole: Airflow's DAG processor and tasks (``dag_parse.py``, ``tasks.py``), an hour and more; with ``--whole`` alone.
 """
 
@@ -41,6 +44,9 @@ from benchmarks.setups import ROOT, SETUPS, Setup
 HELD_AGAINST: Final = {"after": "child"}
 """Which of the official class's figures is ours' measure, where it is not the same one: its children go on with their
 parent's client, which has answered one child with another one's secret."""
+
+IDLE: Final = ("idle parent",)
+PARTS: Final = ("import", "cold", "fork", "lookups", "shared", "requests", "outage")
 
 Rounds = list[dict[str, dict[str, float]]]
 """For each round, for each arm, figures by name."""
@@ -79,6 +85,27 @@ if {children}:
 else:
     assert [backend.get_variable("x") for _ in range(100)] == ["1"] * 100
 """
+OUTAGE: Final = """
+import json, signal, sys, time
+import airflow.configuration, airflow.models, airflow.secrets.base_secrets
+{make}
+def given_up(*_):
+    raise TimeoutError
+signal.signal(signal.SIGALRM, given_up)
+spent = []
+for number in range(10):
+    begun = time.monotonic()
+    signal.alarm({longest})
+    try:
+        assert backend.get_variable(f"x-{{number}}") is None
+    except Exception:
+        pass
+    signal.alarm(0)
+    spent.append(time.monotonic() - begun)
+print("\\n" + json.dumps({{"first": spent[0], "all": sum(spent)}}))
+"""
+LONGEST: Final = 5
+"""Seconds after which a lookup is given up in an outage; with the official classes one may take a minute."""
 
 
 def run(code: str, setup: Setup) -> str:
@@ -148,10 +175,38 @@ def counted(setup: Setup, directory: str, *, official: bool) -> dict[str, dict[s
     # A place of its own in each run, or the answers of an earlier one would be there.
     place = tempfile.mkdtemp(prefix="bench-", dir=directory)
     before = setup.calls()
-    sharing = setup.ours.rstrip().removesuffix(")")
-    sharing += f", shared_cache='file://{place}/shared', shared_cache_key='{'c' * 43}=')"
-    run(COUNTED.format(make=sharing, children=10), setup)
+    run(COUNTED.format(make=sharing(setup.ours, place), children=10), setup)
     found["ours, shared_cache"] = {"10 children": setup.calls() - before}
+    return found
+
+
+def sharing(make: str, place: str) -> str:
+    """Return *make* with a shared cache in the directory *place*."""
+    return make.rstrip().removesuffix(")") + f", shared_cache='file://{place}/shared', shared_cache_key='{'c' * 43}=')"
+
+
+def shared(setup: Setup, runs: int, *, official: bool) -> Rounds:
+    """Return the first lookups of children, ours answered from the shared cache."""
+    with tempfile.TemporaryDirectory() as place:
+        arms = {**makers(setup, official=official), "ours": sharing(setup.ours, place)}
+        rounds = [
+            {
+                label: {"child": first_lookup_in_a_fork.run(make, sys.executable, setup.environment, IDLE)["child"]}
+                for label, make in arms.items()
+            }
+            for _ in range(runs + 1)
+        ]
+    return rounds[1:]  # the first has asked, and left the answer
+
+
+def outage(setup: Setup, *, official: bool) -> dict[str, dict[str, float]]:
+    """Return the seconds and requests of lookups while the store is down, of one process for each arm."""
+    found = {}
+    with setup.outage():
+        for label, make in makers(setup, official=official).items():
+            before = setup.calls()
+            found[label] = json.loads(run(OUTAGE.format(make=make, longest=LONGEST), setup).splitlines()[-1])
+            found[label]["requests"] = setup.calls() - before
     return found
 
 
@@ -200,7 +255,7 @@ def plot(found: dict[str, Any], directory: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "bench"
     from matplotlib import pyplot as plt
 
-    for part in ("import", "cold", "fork", "lookups"):
+    for part in ("import", "cold", "fork", "lookups", "shared"):
         bars = [
             (f"{store}: {name}", ratio)
             for store, parts in found["stores"].items()
@@ -242,14 +297,14 @@ def write(found: dict[str, Any], directory: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stores", nargs="*", choices=list(SETUPS), default=list(SETUPS))
-    parser.add_argument("--parts", nargs="*", choices=["import", "cold", "fork", "lookups", "requests"])
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--ours-alone", action="store_true", help="without the official classes")
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     given = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the server's line for each request, among the figures
-    parts = given.parts or ["import", "cold", "fork", "lookups", "requests"]
+    parts = given.parts
     official = not given.ours_alone
     given.out.mkdir(parents=True, exist_ok=True)
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {given.runs} interleaved rounds")
@@ -263,7 +318,7 @@ def main() -> None:
     for name in given.stores:
         setup = SETUPS[name]()
         store = found["stores"][setup.name] = {}
-        for part, work in (("import", imports), ("cold", cold), ("lookups", lookups)):
+        for part, work in (("import", imports), ("cold", cold), ("lookups", lookups), ("shared", shared)):
             if part in parts:
                 rounds = work(setup, given.runs, official=official)
                 store[part] = {**summary(rounds), "rounds": rounds}
@@ -275,6 +330,9 @@ def main() -> None:
         if "requests" in parts:
             store["requests"] = counted(setup, str(given.out.resolve()), official=official)
             print(f"\nrequests, {setup.name}: {store['requests']}", flush=True)
+        if "outage" in parts:
+            store["outage"] = outage(setup, official=official)
+            print(f"\noutage, {setup.name}: {store['outage']}", flush=True)
         write(found, given.out)  # a run that is cut short keeps what it has measured
     if given.whole:
         found["whole"] = whole(given.out)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ class Setup:
     :param plain: code that makes ``look_up``, a function without parameters, of the SDK alone.
     :param environment: what all of them find in the environment.
     :param calls: how many reads the server has been asked for so far.
+    :param outage: while it is entered, the server answers nothing but that it is overloaded.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Setup:
     plain: str
     environment: dict[str, str] = field(default_factory=dict)
     calls: Callable[[], int] = lambda: 0
+    outage: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
 def aws(service: str) -> Setup:
@@ -56,6 +60,7 @@ def aws(service: str) -> Setup:
             "AWS_DEFAULT_REGION": REGION,
         },
         calls=lambda: len(rig.calls),
+        outage=lambda: rig.fault("server-error"),
     )
 
 
@@ -77,6 +82,7 @@ def vault() -> Setup:
         "    read = client.secrets.kv.v2.read_secret_version\n"
         "    return read(path='variables/x', raise_on_deleted_version=True)['data']['data']['value']",
         calls=lambda: len(rig.calls),
+        outage=lambda: rig.fault("server-error"),
     )
 
 
@@ -106,6 +112,7 @@ def azure() -> Setup:
         "    return client.get_secret('airflow-variables-x').value",
         dict(rig.cloud.environment),
         calls=lambda: len(rig.calls),
+        outage=lambda: rig.fault("server-error"),
     )
 
 
@@ -148,6 +155,7 @@ def google(transport: str) -> Setup:
             "REQUESTS_CA_BUNDLE": bundle,
         },
         calls=lambda: len(rig.calls),
+        outage=lambda: rig.fault("server-error"),
     )
 
 

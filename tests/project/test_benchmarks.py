@@ -78,6 +78,28 @@ def test_requests_are_as_many_as_the_figures_say(tmp_path: Path, store: str) -> 
     }
 
 
+def test_an_outage_costs_five_lookups_their_attempts(tmp_path: Path) -> None:
+    """The other five are refused at once: the store counts as down."""
+    run = _run(
+        "bench.py",
+        "--ours-alone",
+        "--parts",
+        "shared",
+        "outage",
+        "--runs",
+        "1",
+        "--stores",
+        "ssm",
+        "--out",
+        str(tmp_path),
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    (found,) = json.loads((tmp_path / "bench.json").read_text())["stores"].values()
+    assert found["outage"]["ours"]["requests"] == 15
+    assert found["outage"]["ours"]["first"] < found["outage"]["ours"]["all"]
+    assert list(found["shared"]["median"]["ours"]) == ["child"]
+
+
 HANGING = """
 import math, sys
 import benchmarks.first_lookup_in_a_fork as fork
