@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import sys
@@ -44,10 +43,10 @@ def test_fork_waits_for_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         os.sched_yield()
     child = multiprocessing.get_context("fork").Process(target=__import__, args=("slow_sdk",))
     child.start()
-    child.join(10)
+    child.join(60)
     alive = child.is_alive()
     child.kill()
-    thread.join(10)
+    thread.join(60)
     del sys.modules["slow_sdk"], sys.modules["slow_sdk_events"]
     assert not alive
     assert child.exitcode == 0
@@ -60,18 +59,18 @@ def test_an_import_that_hangs_holds_a_fork_up_for_a_moment_only(monkeypatch: pyt
     def hang() -> None:
         with forks.no_fork():
             holds.set()
-            may_end.wait(30)
+            may_end.wait(120)
 
     thread = threading.Thread(target=hang)
     thread.start()
-    assert holds.wait(10)
+    assert holds.wait(60)
     child = multiprocessing.get_context("fork").Process(target=forks.no_fork().__enter__)
     child.start()
     assert forks._busy  # it was not waited for: it still hangs
-    child.join(10)
+    child.join(60)
     assert child.exitcode == 0
     may_end.set()
-    thread.join(10)
+    thread.join(60)
     # The lock is as it was: nobody holds it.
     with forks.no_fork():
         pass
@@ -137,39 +136,12 @@ def test_a_time_out_that_arrives_while_the_parent_loads_is_raised_after_the_fork
     assert in_a_process(ssm, code)[-4:] == ["raised True", "x True", "again", "end"]
 
 
-def test_a_child_collects_garbage_though_a_thread_of_its_parent_was_importing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.01)
-    paused, may_end = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        with forks.no_fork(), forks.collector_paused():
-            paused.set()
-            may_end.wait(30)
-
-    thread = threading.Thread(target=pause)
-    thread.start()
-    assert paused.wait(10)
-    child = multiprocessing.get_context("fork").Process(target=_exit_by_collector)
-    child.start()
-    child.join(10)
-    may_end.set()
-    thread.join(10)
-    assert child.exitcode == 0
-    assert gc.isenabled()
-
-
-def _exit_by_collector() -> None:
-    sys.exit(0 if gc.isenabled() else 1)
-
-
 def test_two_threads_that_import_do_not_wait_for_each_other() -> None:
     inside = threading.Barrier(2)
 
     def enter() -> None:
         with forks.no_fork():
-            inside.wait(10)  # each waits for the other inside
+            inside.wait(60)  # each waits for the other inside
 
     threads = [threading.Thread(target=enter) for _ in range(2)]
     for thread in threads:

@@ -620,7 +620,7 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
     try:
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
-        process.join(10)
+        process.join(60)
         other = answers.Answers(sharing(ssm, place).config)
         shared = other._opened()
         assert shared

@@ -51,7 +51,7 @@ class Radius:
     def stop(self) -> None:
         # Closing alone does not wake the thread that waits; an empty packet tells it to end.
         self._socket.sendto(b"", ("127.0.0.1", self.port))
-        self._thread.join(5)
+        self._thread.join(60)
         self._socket.close()
 
 
@@ -176,7 +176,7 @@ class _Tunnel(socketserver.BaseRequestHandler):
             answers = threading.Thread(target=_pump, args=(inner, outer), daemon=True)
             answers.start()
             _pump(outer, inner)
-            answers.join(5)
+            answers.join(60)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

@@ -550,7 +550,7 @@ def test_8_forked_children_get_their_own_answers(azure: AzureRig) -> None:
     answers = sorted(results.get(timeout=60) for _ in children)
     assert answers == [(number, {f"value-{number}"}) for number in range(8)]
     for child in children:
-        child.join(10)
+        child.join(60)
         assert child.exitcode == 0
     # Each child logged in for itself.
     assert len(azure.entra.logins) == 9
@@ -592,8 +592,8 @@ def test_child_of_a_fork_renews_what_the_sdk_shares_in_a_process(azure: AzureRig
     with http_challenge_cache._lock:
         child = context.Process(target=lambda: results.put(backend(azure).get_variable("found")))
         child.start()
-    assert results.get(timeout=30) == "x"
-    child.join(10)
+    assert results.get(timeout=60) == "x"
+    child.join(60)
 
 
 @pytest.mark.parametrize("name", ["_cache", "_lock"])

@@ -814,7 +814,7 @@ def test_8_forked_children_get_their_own_answers_while_the_parent_gets_its_own(g
     assert answers == [(number, {f"value-{number}"}) for number in range(8)]
     assert set(seen) == {"x"}
     for child in children:
-        child.join(10)
+        child.join(60)
         assert child.exitcode == 0
 
 
@@ -829,7 +829,7 @@ def _said_by_a_child(backend: Any) -> tuple[str, str]:
     child = context.Process(target=_spoken, args=(backend, results))
     child.start()
     said: tuple[str, str] = results.get(timeout=60)
-    child.join(10)
+    child.join(60)
     assert child.exitcode == 0
     return said
 

@@ -870,7 +870,7 @@ def test_no_thread_is_left_by_a_login(vault: VaultRig, asked: Callable[[], list[
     assert asking(**role(vault, "threadless", token_ttl="90s")).get_variable("x") == "x"
     for thread in set(threading.enumerate()) - before:
         if thread.name == "secrets-lookup":
-            thread.join(5)
+            thread.join(60)
     ours = {thread for thread in set(threading.enumerate()) - before if "process_request" not in thread.name}
     assert ours == set()
 

@@ -130,7 +130,7 @@ def test_endless_body_of_single_bytes_is_left_at_the_deadline(vault: VaultRig) -
         by_token(vault, timeout=0.3, max_attempts=1).get_variable("x")
     for thread in set(threading.enumerate()) - before:
         if thread.name == "secrets-lookup":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -139,7 +139,7 @@ def test_call_that_hangs_ends_at_the_deadline_though_it_might_read_longer(vault:
         by_token(vault, timeout=0.3, read_timeout=600, max_attempts=1).get_variable("x")
     for thread in threading.enumerate():
         if thread.name == "secrets-lookup":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 

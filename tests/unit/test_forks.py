@@ -193,9 +193,11 @@ def test_a_child_waits_for_no_thread_of_its_parent(monkeypatch: pytest.MonkeyPat
     may_end.set()
     thread.join(60)
     assert child.exitcode == 0
+    assert gc.isenabled()
 
 
 def _goes_on() -> None:
+    assert gc.isenabled()  # though a thread of the parent was importing
     threading.Condition.wait = Impatient.wait  # type: ignore[method-assign]
     with forks.no_fork(), forks.collector_paused():
         assert not gc.isenabled()
