@@ -190,7 +190,8 @@ def _after_in_child() -> None:
     global _gate, _forking, _collector_pauses  # noqa: PLW0603
     _gate = threading.Condition()
     _forking = None
-    _busy.clear()
+    for other in _busy.keys() - {threading.get_ident()}:  # an import that forks goes on here, too
+        del _busy[other]
     _ending.clear()
     _redelivered.clear()
     for forget in in_child:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 from types import ModuleType, SimpleNamespace
@@ -194,6 +195,22 @@ def test_a_child_waits_for_no_thread_of_its_parent(monkeypatch: pytest.MonkeyPat
     thread.join(60)
     assert child.exitcode == 0
     assert gc.isenabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_was_forked_by_an_import_ends_the_import() -> None:
+    with forks.no_fork():
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with forks.no_fork():
+                    pass
+                status = 0 if forks.holds_forks() else 2
+            finally:
+                os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not forks.holds_forks()
 
 
 def _goes_on() -> None:
