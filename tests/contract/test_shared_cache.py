@@ -375,6 +375,25 @@ def test_entries_that_were_tampered_with_are_ignored_and_replaced(
     assert len(calls) == len(keys)
 
 
+def test_a_time_out_just_as_an_entry_was_written_is_not_lost(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's handler raises where it likes, ``AirflowTaskTimeout`` for example."""
+    stored(ssm, "timed-out", "x")
+    backend = sharing(ssm, f"file://{tmp_path}/shared")
+    replace = os.replace
+
+    def interrupted(*paths: str) -> None:
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backend.get_variable("timed-out")
+    monkeypatch.undo()
+    assert anew(lambda: backend.get_variable("timed-out")) == "x"
+
+
 # Processes.
 
 

@@ -112,7 +112,8 @@ class DirectoryCache(SharedCache):
                     file.write(raw)
                 os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
             except BaseException:
-                os.unlink(path)  # noqa: PTH108
+                with contextlib.suppress(FileNotFoundError):  # a signal's handler may raise after the rename
+                    os.unlink(path)  # noqa: PTH108
                 raise
             self._account(taken)
         except OSError as error:
