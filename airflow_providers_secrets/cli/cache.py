@@ -31,21 +31,24 @@ def run(args: argparse.Namespace) -> int:
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.errors import ConfigurationError
-    from airflow_providers_secrets.lookup.answers import answers_of
+    from airflow_providers_secrets.lookup.answers import LISTING, NOT_CACHED, answers_of
 
     backend = configuration.ours(configuration.configured(args))
     answers = answers_of(backend.config)
     shared = answers.shared_cache()
     if shared is None:
         raise ConfigurationError("there is no shared cache: option 'shared_cache' is off, or cache_ttl is 0.")
-    names: tuple[str, ...] = ()
+    titles: dict[str, str] = {}
     if args.id:
         word, _, secret_id = args.id.partition(":")
         if word not in KIND_WORDS or not secret_id:
             raise ConfigurationError("--id takes conn:ID, var:KEY or config:KEY.")
-        names = backend.plan(KIND_WORDS[word], secret_id).names
+        steps = backend.plan(KIND_WORDS[word], secret_id).steps
+        titles = {name: name for name, _ in steps}
+        # A preloaded kind is answered from what one listing gave of all names.
+        titles |= {f"{LISTING}{prefix}": f"everything under {prefix}" for _, prefix in steps if prefix is not None}
     if args.act == "clear":
-        number = sum(shared.remove(name) for name in names) if args.id else shared.clear()
+        number = sum(shared.remove(name) for name in titles) if args.id else shared.clear()
         if args.output in ("json", "yaml"):
             output.show_record(
                 {"removed": number, "kept_in_processes_for_s": backend.options["cache_ttl"]}, args.output
@@ -57,9 +60,11 @@ def run(args: argparse.Namespace) -> int:
             )
         return OK if number else NOT_OK
     if args.id:
-        rows: list[dict[str, Any]] = [{"name": name, "state": answers.cached(name)[1]} for name in names]
+        rows: list[dict[str, Any]] = [
+            {"name": title, "state": answers.cached(name)[1]} for name, title in titles.items()
+        ]
         output.show_rows(rows, ("name", "state"), args.output)
-        return OK if any(row["state"] != "not cached" for row in rows) else NOT_OK
+        return OK if any(row["state"] != NOT_CACHED for row in rows) else NOT_OK
     entries = sorted((entry.age, entry.size) for entry in shared.entries())
     ages = [age for age, _ in entries]
     summary = {

@@ -54,6 +54,9 @@ REOPENING_PAUSE: Final = 60.0
 LEFT_FOR_OTHERS: Final = 0.05
 """The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
 
+NOT_CACHED: Final = "not cached"
+"""What :meth:`Answers.cached` says of a name that a cache does not hold."""
+
 Ask = Callable[[str, float], str | None]
 
 _FAILURES: Final = {error.__name__: outcome for outcome, error in ERRORS.items()}
@@ -351,7 +354,10 @@ class Answers:
         """
         entry = self._cache.fresh(name) or self._cache.stale(name)
         shared = self.shared_cache()
-        return _in_words(entry), _shared_in_words(shared.get(name), self._lifetimes) if shared else None
+        if shared is None:
+            return _in_words(entry), None
+        said = shared.get(name)
+        return _in_words(entry), _shared_in_words(said, self._lifetime(name, said.text)) if said else NOT_CACHED
 
     def shared_cache(self) -> SharedCache | None:
         """Return the shared cache; ``None`` where there is none, or no key for it yet.
@@ -372,16 +378,14 @@ class Answers:
 
 def _in_words(entry: Entry | None) -> str:
     if entry is None:
-        return "not cached"
+        return NOT_CACHED
     expired = "" if cache.clock() < entry.fresh_until else ", expired"
     return f"{'absent' if entry.text is None else 'present'}{expired}"
 
 
-def _shared_in_words(said: SharedEntry | None, lifetimes: Lifetimes) -> str:
-    if said is None:
-        return "not cached"
+def _shared_in_words(said: SharedEntry, lifetime: float) -> str:
     what = said.failure[1] if said.failure else "present" if said.text is not None else "absent"
-    return f"{what}, {said.age:.0f} s old{'' if said.age < lifetimes.of(said.text) else ', expired'}"
+    return f"{what}, {said.age:.0f} s old{'' if said.age < lifetime else ', expired'}"
 
 
 _answers: dict[bytes, Answers] = {}

@@ -281,8 +281,6 @@ def identify(backend: SecretLookupMixin) -> Identity | None:
 
 # One lookup, explained.
 
-NOT_CACHED: Final = "not cached"
-
 
 @dataclass(frozen=True)
 class NameAnswer:

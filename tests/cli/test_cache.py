@@ -43,6 +43,34 @@ def test_entries_are_counted_found_and_removed(
     assert "S3cr3t" not in said.everything
 
 
+def test_what_a_listing_holds_of_one_secret_is_found_and_removed(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    options = {
+        **prefixes(ssm, base),
+        "preload": ["variables"],
+        "shared_cache": f"file://{tmp_path}/shared",
+        "shared_cache_key": KEY,
+    }
+    at = using(ssm, **options)
+    name = path_of(ssm, base, "variables", "one")
+
+    def looked_up() -> str | None:
+        answers.reset_after_fork()  # as another process, which has nothing in memory
+        found: str | None = ssm.backend_class(**connecting(ssm), **options).get_variable("one")
+        return found
+
+    ssm.put(name, "S3cr3t-old")
+    assert looked_up() == "S3cr3t-old"
+    ssm.put(name, "S3cr3t-new")
+    answers.reset_after_fork()
+    shown = command("cache", "show", "--id", "var:one", *at)
+    assert (shown.code, "present" in shown.out, "S3cr3t" in shown.out) == (0, True, False), shown.everything
+    said = command("cache", "clear", "--id", "var:one", *at)
+    assert said.code == 0, said.everything
+    assert looked_up() == "S3cr3t-new"
+
+
 def test_without_a_shared_cache_it_says_so(command: Command, ssm: Rig) -> None:
     said = command("cache", "show", *using(ssm))
     assert (said.code, "'shared_cache' is off" in said.err) == (2, True)
