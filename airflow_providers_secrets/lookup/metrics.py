@@ -37,7 +37,7 @@ class Counts:
         self.stale = 0
         """Expired values that stood in while the store gave no answer."""
         self.calls = 0
-        """Calls to the store: reads and listings; attempts and log-ins are not counted apart."""
+        """Calls to the store: reads and listings; attempts and logins are not counted apart."""
         self.errors: Counter[str] = Counter()
         """Failed calls, by the class of error."""
         self._module = module

@@ -112,11 +112,14 @@ def never(_: SharedEntry) -> bool:
 
 
 class Seal:
-    """One key: what entries are called under it, and how they are closed and opened.
+    """One Fernet key: what entries are called under it, and how they are encrypted and decrypted.
 
-    Entries are sealed with AES-256-GCM, their token as associated data, by a key of their own that HKDF derives from
-    the Fernet key, since Airflow's seals its metastore as well. A Fernet token would be half as long again, and opening
-    one takes ten times as long, in every lookup of every child.
+    Entries are no Fernet tokens: those are half as long again, and take ten times as long to open, in every lookup of
+    every child. They are AES-256-GCM, with the entry's token as associated data. Its key is derived by HKDF, since the
+    Fernet key may be Airflow's own, which encrypts the metastore as well.
+
+    :param key: the Fernet key.
+    :param identity: what the entries belong to: store, options, and who asks.
     """
 
     def __init__(self, key: str, identity: bytes) -> None:
