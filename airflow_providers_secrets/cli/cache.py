@@ -35,9 +35,11 @@ def run(args: argparse.Namespace) -> int:
 
     backend = configuration.ours(configuration.configured(args))
     answers = answers_of(backend.config)
-    shared = answers.shared_cache()
-    if shared is None:
-        raise ConfigurationError("there is no shared cache: option 'shared_cache' is off, or cache_ttl is 0.")
+    with output.collected_warnings() as said:
+        shared = answers.shared_cache()
+    if shared is None:  # the default directory cannot be used, or there is to be none
+        off = "there is no shared cache: option 'shared_cache' is off, or cache_ttl is 0."
+        raise ConfigurationError(next(iter(said), off))
     titles: dict[str, str] = {}
     if args.id:
         word, _, secret_id = args.id.partition(":")

@@ -485,6 +485,7 @@ def pattern_seconds(pattern: str) -> float:
 
 
 def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
+    from airflow_providers_secrets.cli.output import collected_warnings
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup.answers import answers_of
 
@@ -502,16 +503,21 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
         )
         return
     try:
-        answers = answers_of(backend.config)
-        answers.cached(PROBE)
-        shared = answers.shared_cache()
+        with collected_warnings() as said:
+            shared = answers_of(backend.config).shared_cache()
+        # There is none where the default directory cannot be used, which lookups only warn about.
+        fault = "" if shared else next(iter(said), "Answers are not shared between processes")
+        if shared:
+            shared.probe()
     except SecretsError as error:
-        what, _, cure = str(error).rpartition(". ")
+        fault = str(error)
+    if fault:
+        what, _, cure = fault.rpartition(". ")
         yield Finding(FAULT, f"cache: {what or cure}", cure if what else None)
-    else:
+    elif shared:
         yield Finding(
             FINE,
-            f"cache: shared in {shared.where if shared else 'nothing yet, for want of a key'}, "
+            f"cache: shared in {shared.where}, "
             f"{given['cache_ttl']:g} s, last known values for {given['max_stale']:g} s more",
         )
 

@@ -76,6 +76,16 @@ def test_without_a_shared_cache_it_says_so(command: Command, ssm: Rig) -> None:
     assert (said.code, "'shared_cache' is off" in said.err) == (2, True)
 
 
+def test_a_default_directory_that_is_open_to_others_is_told(
+    command: Command, ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "airflow-secrets").mkdir(mode=0o755)
+    said = command("cache", "show", *using(ssm, shared_cache="file", shared_cache_key=KEY))
+    assert (said.code, "is open to other users. Take their rights away: chmod 700." in said.err) == (2, True), said
+
+
 def test_a_redis_that_is_away_is_told_in_one_line(command: Command, ssm: Rig) -> None:
     at = using(ssm, shared_cache="redis://:S3cr3t@127.0.0.1:1/0", shared_cache_key=KEY)
     said = command("cache", "show", *at)

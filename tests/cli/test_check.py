@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from tests.rigs import PAGE, Rig, running
 from tests.rigs.aws import aws_error
 from tests.rigs.azure import AzureRig
 from tests.rigs.google import Accounts, GoogleRestRig
+from tests.rigs.redis_fleet import RedisServer
 from tests.rigs.vault import VaultRig
+from tests.support.sharing import KEY
 
 GOOGLES = "Replace the credentials: whoever issues the tokens refuses them."
 
@@ -110,3 +113,42 @@ def test_denials_are_told_apart(command: Command, rig: Rig, base: str) -> None:
     with rig.fault("denied"):
         said = command("check", *arguments(rig, **prefixes(rig, base)))
     assert (said.code, said.out.count("✗")) == (3, 3), said.everything
+
+
+def test_a_shared_cache_that_is_away_is_a_fault(command: Command, ssm: Rig) -> None:
+    at = arguments(ssm, shared_cache="redis://:S3cr3t@127.0.0.1:1/0", shared_cache_key=KEY)
+    said = command("check", *at)
+    assert (said.code, "unhealthy: 1 fault" in said.out) == (1, True), said.everything
+    assert "✗ cache: The shared cache in redis://127.0.0.1:1/0 cannot be used: it refuses the connection" in said.out
+    assert "    Check host and port, and that it runs." in said.out
+    assert "S3cr3t" not in said.everything
+
+
+def test_a_shared_cache_that_takes_no_writes_is_a_fault(command: Command, ssm: Rig, tmp_path: Path) -> None:
+    server = RedisServer()
+    try:
+        user = functools.partial(
+            server.client.acl_setuser, "reader", enabled=True, nopass=True, keys=["airflow-secrets:*"]
+        )
+        user(commands=["+getrange"])
+        place = [f"file://{tmp_path}/shared", f"redis://reader:any@127.0.0.1:{server.port}/0"]
+        said = command("check", *arguments(ssm, shared_cache=place, shared_cache_key=KEY))
+        assert (said.code, "the user may not do this" in said.out) == (1, True), said.everything
+        user(commands=["+getrange", "+set"])
+        answers.reset_after_fork()
+        said = command("check", *arguments(ssm, shared_cache=place, shared_cache_key=KEY))
+        assert (said.code, "✓ cache: shared in " in said.out) == (0, True), said.everything
+    finally:
+        server.stop()
+
+
+def test_a_default_directory_that_is_open_to_others_is_a_fault(
+    command: Command, ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "airflow-secrets").mkdir(mode=0o755)
+    said = command("check", *arguments(ssm, shared_cache="file", shared_cache_key=KEY))
+    assert (said.code, "unhealthy: 1 fault" in said.out) == (1, True), said.everything
+    assert "is open to other users" in said.out
+    assert "    Take their rights away: chmod 700." in said.out

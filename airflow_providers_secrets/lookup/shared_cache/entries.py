@@ -220,6 +220,12 @@ class SharedCache(ABC):
 
     # For operators.
 
+    def probe(self) -> None:  # noqa: B027  # a directory was tried when it was opened
+        """Read and write once, as no lookup tells.
+
+        :raises ConfigurationError: where the cache cannot be read or written.
+        """
+
     @abstractmethod
     def entries(self) -> Iterator[StoredEntry]:
         """Yield the age and size of every entry, of whichever store and key."""

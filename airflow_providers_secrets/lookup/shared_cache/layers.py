@@ -50,6 +50,11 @@ class LayeredCache(SharedCache):
                     break
             yield
 
+    def probe(self) -> None:
+        """Probe every layer."""
+        for layer in self._layers:
+            layer.probe()
+
     def entries(self) -> Iterator[StoredEntry]:
         """Yield the entries of every layer."""
         for layer in self._layers:

@@ -162,6 +162,15 @@ class RedisCache(SharedCache):
 
     # What operators do.
 
+    def probe(self) -> None:
+        """Read and write one key, which ends by itself.
+
+        :raises ConfigurationError: where Redis gives no answer, or takes no writes.
+        """
+        client = self._operators()
+        key = f"{self._prefix}probe"
+        self._told(lambda: (client.getrange(key, 0, 0), client.set(key, b"", px=1)))
+
     def entries(self) -> Iterator[StoredEntry]:
         """Yield the age and size of every key, by ``SCAN``. The age is that of an entry with this cache's lifetime.
 
