@@ -304,8 +304,11 @@ def load_airflow() -> None:
     path = os.environ.get("AIRFLOW__SECRETS__BACKEND", "")
     if path in str(failure) and path:
         raise ConfigurationError(_not_loaded(path)) from None
+    # A parser's words are a line of airflow.cfg, SQLAlchemy's the database's URL, and a failed command's its output.
+    told = isinstance(failure, ImportError) or type(failure).__name__ == "AirflowConfigException"
+    words = f": {str(failure).partition(' Output:')[0].rstrip('.')}" if told else ""
     raise ConfigurationError(
-        f"Airflow does not start with its configuration: {type(failure).__name__}: {failure}"
+        f"Airflow does not start with its configuration: {type(failure).__name__}{words}. See 'airflow version'."
     ) from None
 
 

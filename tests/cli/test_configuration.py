@@ -94,6 +94,19 @@ def test_a_wrong_configuration_ends_in_one_line(airflow: Airflow, environment: d
     assert run.output == ""
 
 
+def test_an_airflow_that_does_not_start_names_no_value_of_its_configuration(airflow: Airflow) -> None:
+    """SQLAlchemy 1.4 has the whole URL in its words, and a broken airflow.cfg's lines are in its parser's."""
+    broken = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql//airflow:S3cr3t@db.example.com/airflow"}
+    run = ran(airflow, "check", "--backend", SsmRig.class_path, **broken)
+    assert (run.code, run.errors.count("\n")) == (2, 1), run.everything
+    assert "Airflow does not start with its configuration: ArgumentError" in run.errors
+    assert "S3cr3t" not in run.everything
+    (airflow.home / "airflow.cfg").write_text("[database]\nS3cr3t-in-a-line-of-its-own\n")
+    run = ran(airflow, "check", "--backend", SsmRig.class_path)
+    assert (run.code, run.errors.count("\n")) == (2, 1), run.everything
+    assert "S3cr3t" not in run.everything
+
+
 def test_a_backend_is_tried_past_a_broken_configuration(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm, "{broken")
     kwargs = airflow.home / "kwargs.json"
