@@ -43,17 +43,18 @@ def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: s
 
     :raises LookupFailed: where there is no answer; Airflow then asks its next source.
     """
-    try:
-        plan = backend.plans[kind, secret_id, team_name]
-    except (KeyError, TypeError):  # not seen yet, or no id at all
-        plan = _planned(backend, kind, secret_id, team_name)
+    plan: LookupPlan | None = None
     failure: SecretsError
     try:
+        try:
+            plan = backend.plans[kind, secret_id, team_name]
+        except (KeyError, TypeError):  # not seen yet, or no id at all
+            plan = _planned(backend, kind, secret_id, team_name)
         return _answered(backend, kind, plan)
     except SecretsError as error:
         failure = error
     except Exception as error:  # noqa: BLE001  # nothing else may leave: Airflow would ask a weaker source
-        failure = _unexpected(backend, plan, error)
+        failure = _unexpected(backend, plan.names[0] if plan and plan.names else secret_id, error)
     # Of each store: in a chain, one that is down must not hide why another one fails.
     warn((type(failure), kind, backend.config.fingerprint), "%s lookup failed: %s", kind.capitalize(), failure)
     # From here, without the frames below: whoever reports the error may send their local variables.
@@ -120,9 +121,8 @@ def _decoded(backend: SecretLookupMixin, kind: Kind, name: str, entry: Entry) ->
     raise InvalidSecret(backend.store, name, reason, cure)
 
 
-def _unexpected(backend: SecretLookupMixin, plan: LookupPlan, error: Exception) -> SecretsError:
+def _unexpected(backend: SecretLookupMixin, name: str, error: Exception) -> SecretsError:
     """Make the error that stands for what no table foresaw. Its own words may hold anything, and are left out."""
-    name = plan.names[0] if plan.names else ""
     cure = "Report this with the versions that 'airflow-secrets check' prints."
     return StoreUnavailable(backend.store, name, f"unexpected {type(error).__name__}", cure)
 
