@@ -483,6 +483,30 @@ def test_a_password_that_changes_is_read_again(
     assert SECRET not in caplog.text + repr(backend.options["shared_cache"]) + repr(shared._address)
 
 
+@pytest.mark.parametrize(
+    ("credentials", "module", "cure"),
+    [
+        ("aws-iam&user=airflow&cluster_name=cache", "botocore.signers", "boto3 is not installed. Install it with: "),
+        ("entra-id", "azure.identity", "azure-identity is not installed. Install it with: "),
+    ],
+)
+def test_the_sdk_of_a_token_that_is_not_installed_is_named_with_its_extra(
+    ssm: SsmRig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    credentials: str,
+    module: str,
+    cure: str,
+) -> None:
+    """And no lookup fails: the cache is left out."""
+    stored(ssm, "without-sdk", "x")
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(redis_address, "_addresses", {})
+    backend = sharing(ssm, f"redis://127.0.0.1:{single().port}/0?credentials={credentials}")
+    assert backend.get_variable("without-sdk") == "x"
+    assert any(cure in message for message in warned(caplog)), warned(caplog)
+
+
 def test_a_password_that_cannot_be_read_is_told(
     ssm: SsmRig, account: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,6 @@ fix (a directory that others can write to, an unusable key) is a :class:`Configu
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import sys
 import tempfile
@@ -65,18 +64,19 @@ _loaded: set[bytes] = set()
 def load_client(config: StoreConfig) -> None:
     """Import what *config*'s shared cache needs, and use its cryptography once: the first use loads more.
 
-    No socket is opened. A missing Redis client is told by :func:`opened`.
+    No socket is opened. :func:`opened` says that Redis's client is not installed.
     """
     if config.fingerprint in _loaded:
         return
     seal = Seal(base64.urlsafe_b64encode(bytes(32)).decode(), b"")
     seal.open("", seal.close("", SharedEntry(None, 0.0)))
     for where in filter(is_redis, config.shared_cache):
-        with contextlib.suppress(ImportError):
+        try:
             from airflow_providers_secrets.lookup.shared_cache import redis_server  # noqa: F401
             from airflow_providers_secrets.lookup.shared_cache.redis_address import address_of
-
-            address_of(where, config.options["shared_cache_credentials"]).load()
+        except ImportError:
+            continue
+        address_of(where, config.options["shared_cache_credentials"]).load()
     _loaded.add(config.fingerprint)
 
 

@@ -222,10 +222,7 @@ class Address:
         return ConnectionPool(**kwargs)
 
     def load(self) -> None:
-        """Import what the first connection will need, read the certificates, and make a client that is not connected.
-
-        :raises MissingDependencyError: naming the extra.
-        """
+        """Import what the first connection needs, read the certificates, and make a client that is not connected."""
         redis_credentials.load(self.credentials)
         if self._tls:
             with contextlib.suppress(OSError, ValueError):  # the first connection says it

@@ -13,7 +13,7 @@ from typing import Any, Final
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
-from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, quoted
+from airflow_providers_secrets.errors import ConfigurationError, quoted
 
 Login = tuple[str] | tuple[str, str]
 
@@ -79,21 +79,28 @@ class Token(CredentialProvider):
     def get_credentials(self) -> Login:
         """Return the user and a token that still counts.
 
-        :raises Unreadable: where the cloud's SDK has no credentials.
+        :raises Unreadable: where the cloud's SDK has no credentials, or is not installed.
         """
         if self._login is None or time.time() >= self._until - RENEWED_BEFORE:
             failure: str | None = None
             try:
                 self._login, self._until = self.made()
+            except ImportError:
+                package, extra = self.needs
+                failure = (
+                    f"{package} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
+                )
             except Exception as error:  # noqa: BLE001  # an SDK may raise anything; its text may hold anything
-                failure = type(error).__name__
+                failure = f"{self.source} has no credentials to give ({type(error).__name__})"
             if failure:
-                raise Unreadable(f"{self.source} has no credentials to give ({failure})")
+                raise Unreadable(failure)
         assert self._login is not None
         return self._login
 
     source: str
     """Who makes it, in words."""
+    needs: tuple[str, str]
+    """The distribution that makes it, and this package's extra that brings that."""
 
     def made(self) -> tuple[Login, float]:
         """Return a new token with its user, and when it ends (Unix time)."""
@@ -108,6 +115,7 @@ class AwsToken(Token):
     """A request that the AWS SDK signed, as ElastiCache and MemoryDB take it for a password."""
 
     source = "the AWS SDK"
+    needs = ("boto3", "aws")
 
     def __init__(self, user: str, cluster: str, region: str | None, service: str, *, serverless: bool) -> None:
         super().__init__()
@@ -147,6 +155,7 @@ class EntraToken(Token):
     """A token of Entra ID by ``DefaultAzureCredential``, for the principal's object id unless another user is named."""
 
     source = "azure-identity"
+    needs = ("azure-identity", "azure")
 
     def __init__(self, user: str | None, client_id: str | None) -> None:
         super().__init__()
@@ -199,22 +208,14 @@ def provider(given: Mapping[str, str]) -> CredentialProvider | None:
 
 
 def load(of: CredentialProvider | None) -> None:
-    """Import what *of* needs.
-
-    :raises MissingDependencyError: naming the extra.
-    """
-    try:
+    """Import what *of* needs; what is not installed is told by the first connection."""
+    with contextlib.suppress(ImportError):
         if isinstance(of, AwsToken):
             import botocore.credentials
             import botocore.session
             import botocore.signers  # noqa: F401
         elif isinstance(of, EntraToken):
             import azure.identity  # noqa: F401
-    except ImportError as error:
-        package, extra = ("boto3", "aws") if isinstance(of, AwsToken) else ("azure-identity", "azure")
-        raise MissingDependencyError(
-            f"{package} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
-        ) from error.with_traceback(None)
 
 
 def is_slow(of: Any) -> bool:
