@@ -66,10 +66,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_connection(args: argparse.Namespace, text: str) -> int:
     from airflow_providers_secrets.cli import output
-    from airflow_providers_secrets.errors import printable, quoted
+    from airflow_providers_secrets.errors import SecretsError, printable, quoted
     from airflow_providers_secrets.lookup.connection_text import fields_of
+    from airflow_providers_secrets.lookup.decoding import Unusable
 
-    fields = fields_of(text)
+    try:
+        fields = fields_of(text)
+    except Unusable as error:  # of another package's class, which does not look
+        raise SecretsError(f"Airflow could not use the connection: {error}.") from None
     if args.field is not None:
         name, _, key = args.field.partition(".")
         value = fields.get(name)

@@ -184,11 +184,13 @@ def stream(  # noqa: C901  # one loop, and its step
 def read(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
     """Return what Airflow would be given. This is a secret value.
 
+    :param backend: or one of another package, whose methods may know no team.
     :raises LookupFailed: as the lookup does.
     """
-    if kind == "connections":
-        return backend.get_conn_value(secret_id, team)
-    return backend.get_variable(secret_id, team) if kind == "variables" else backend.get_config(secret_id)
+    if kind == "config":
+        return backend.get_config(secret_id)
+    get = backend.get_conn_value if kind == "connections" else backend.get_variable
+    return get(secret_id) if team is None else get(secret_id, team)
 
 
 def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str:

@@ -166,6 +166,28 @@ def test_get_of_no_field_lists_those_that_are(command: Command, ssm: Rig, base: 
     assert (said.code, "--field is for connections" in said.err) == (2, True), said.everything
 
 
+class Older:
+    """Another package's backend, which knows no teams and hands on what Airflow cannot parse."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def get_conn_value(self, conn_id: str) -> str:
+        return {"usable": "http://one"}.get(conn_id, "S3cr3t")
+
+    def get_variable(self, key: str) -> str:
+        return key
+
+
+def test_get_by_a_class_of_another_package(command: Command) -> None:
+    at = ("--backend", f"{__name__}.Older")
+    assert command("get", "var", "x", "--show-value", *at).out == "x\n"
+    assert command("get", "conn", "usable", "--field", "host", *at).out == "one\n"
+    said = command("get", "conn", "broken", *at)
+    assert (said.code, "Airflow could not use the connection: it is neither a JSON object" in said.err) == (3, True)
+    assert "S3cr3t" not in said.everything
+
+
 def test_explain_says_who_wins_and_who_is_shadowed(
     command: Command, rig: Rig, at: list[str], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
