@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.cache import Lifetimes
     from airflow_providers_secrets.stores.base import Store
-
-FALL_THROUGH: Final = "next"
 
 
 class StoreConfig:  # no NamedTuple: making one takes longer than importing a module

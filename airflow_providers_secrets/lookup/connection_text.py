@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from airflow_providers_secrets.lookup.decoding import Unusable, connection
+from airflow_providers_secrets.lookup.decoding import EXTRA_KEY, Unusable, connection
 from airflow_providers_secrets.options import CONNECTION_FIELDS
-
-EXTRA_KEY: Final = "__extra__"
-"""The query's key under which Airflow keeps an ``extra`` that a query cannot hold."""
 
 
 def fields_of(text: str) -> dict[str, Any]:

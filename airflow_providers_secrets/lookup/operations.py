@@ -150,11 +150,11 @@ def stream(  # noqa: C901  # one loop, and its step
             assert isinstance(store, Lists)
             listing = store.listing(client, prefix)
         batch: list[ListedSecret] = []
-        until = time.monotonic() + BATCH_SECONDS
+        ends = time.monotonic() + BATCH_SECONDS
         try:
             for secret in listing:
                 batch.append(secret)
-                if time.monotonic() > until:
+                if time.monotonic() > ends:
                     return batch, False
         except BaseException:
             # A generator that has raised is at its end: going on with it would cut the listing short.
@@ -244,9 +244,7 @@ def write(  # noqa: PLR0913  # what a write is made of
 
     written = answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "write")
     if isinstance(written, str):
-        raise AlreadyExists(
-            backend.store, name, EXISTS, "Leave out what forbids to replace it, or use another id.", "write"
-        )
+        raise AlreadyExists(backend.store, name, EXISTS, "Allow it to be replaced, or use another id.", "write")
     return written
 
 

@@ -164,8 +164,6 @@ class AwsStore(Store):
     session_name: ClassVar[str]
     """The official provider's name of the role session, lower case, which trust policies may ask for."""
     sdk: ClassVar = {"boto3.session": "aws"}
-    # Of socket, for a host's name; of botocore, for its first client and its first answer.
-    late_imports = ("encodings.idna",)
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
     muted_loggers = ("boto3", "botocore", "urllib3")

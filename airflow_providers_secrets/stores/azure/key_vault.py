@@ -65,7 +65,6 @@ class KeyVault(Store):
         "azure.core.rest._requests_basic",
         "azure.identity._internal.msal_client",
         "azure.core.tracing.common",
-        "encodings.idna",
         "encodings.utf_8_sig",
         "isodate",
         "msal",

@@ -37,9 +37,6 @@ LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 }
 """The extra that brings what a way to log in needs beyond hvac, and the modules."""
 
-LATE_IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {}
-"""What a way to log in imports at its first call."""
-
 MAX_FOLDERS: Final = 10_000
 """The most folders that one listing reads, each by a request of its own."""
 
@@ -59,8 +56,7 @@ class Vault(Store):
     """
 
     sdk: ClassVar = {"hvac": "vault"}
-    late_imports: Sequence[str] = ("encodings.idna",)  # which ones depends on the login
-    env_prefixes: Sequence[str] = ("VAULT_",)  # likewise
+    env_prefixes: Sequence[str] = ("VAULT_",)  # and others by the way to log in
     outcomes = OUTCOMES
     advice = ADVICE
     muted_loggers = ("azure", "botocore", "google", "hvac", "urllib3")
@@ -68,9 +64,7 @@ class Vault(Store):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        auth_type = options["auth_type"]
-        self.late_imports = (*type(self).late_imports, *LATE_IMPORTS.get(auth_type, ()))
-        self.env_prefixes = (*type(self).env_prefixes, *ENV_PREFIXES.get(auth_type, ()))
+        self.env_prefixes = (*type(self).env_prefixes, *ENV_PREFIXES.get(options["auth_type"], ()))
 
     def imports(self) -> Mapping[str, str]:
         """Return hvac, and what the login of these options needs."""
