@@ -290,8 +290,8 @@ class SecretLookupMixin:
         """Return the connection object, as ``get_connection`` does; the Task SDK awaits this (Airflow 3.2+).
 
         The event loop is never blocked: what is cached is returned at once, and anything else is looked up in a
-        thread, at most 16 of an event loop at a time. A caller that is
-        cancelled ends at once; its lookup ends by its own deadline, and the answer is cached.
+        thread, at most 16 of an event loop at a time. A caller that is cancelled ends at once; its lookup ends by its
+        own deadline, and the answer is cached.
 
         :param conn_id: the connection's id.
         :param team_name: the team of the caller, in multi-team mode.
@@ -393,7 +393,7 @@ class SecretLookupMixin:
             )
 
     def option_conflict(self) -> str | None:
-        """Name the first of the store's own options that is missing or contradicts another one, or give ``None``."""
+        """Name the first of the store's own options that is missing or contradicts another one, or return ``None``."""
         return None
 
     def _prefixes(self, option: str) -> tuple[str, ...] | None:

@@ -320,7 +320,7 @@ class _Run:
         return uri
 
     def tail(self) -> str:
-        """Give the last lines, for whoever looks for the cause of a failure."""
+        """Return the last lines, for whoever looks for the cause of a failure."""
         return "\n".join([*self.output.splitlines()[-10:], *self.errors.splitlines()[-20:], f"exit code {self.code}"])
 
 
@@ -390,7 +390,7 @@ class _Airflow:
         return took
 
     def answers_of_dag(self) -> dict[str, tuple[str, float]]:
-        """Give what the DAG got, and the seconds that each lookup took; nothing, if it did not get that far."""
+        """Return what the DAG got, and the seconds that each lookup took; nothing, if it did not get that far."""
         path = self.home / "answers.json"
         try:
             answers: dict[str, tuple[str, float]] = json.loads(path.read_text(encoding="utf-8"))

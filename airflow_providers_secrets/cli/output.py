@@ -112,7 +112,7 @@ class _Collecting(logging.Handler):
 
 @contextlib.contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Give the list of what this package warns about meanwhile, each once; nothing of it is shown."""
+    """Collect what this package warns about meanwhile, each once, in a list; nothing of it is shown."""
     handler = _Collecting()
     logger = logging.getLogger("airflow_providers_secrets")
     disabled, propagate = logging.root.manager.disable, logger.propagate

@@ -16,7 +16,7 @@ FOREIGN: Final = ("AIRFLOW", "AWS_", "VAULT_")
 
 @contextlib.contextmanager
 def throwaway_airflow() -> Iterator[Path]:
-    """Give a new ``AIRFLOW_HOME``, and until the end an environment with nothing of the user's Airflow or cloud.
+    """Make a new ``AIRFLOW_HOME``, and until the end an environment with nothing of the user's Airflow or cloud.
 
     Airflow must not have been imported yet: it reads its configuration once in a process.
     """

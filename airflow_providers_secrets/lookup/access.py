@@ -41,7 +41,7 @@ MAX_OVERDUE: Final = 8
 """How many calls may hang beyond their deadline before further ones are refused at once."""
 
 OVERDUE_PROBE: Final = 60.0
-"""Seconds after which one more call is made all the same, to find out whether the store still hangs."""
+"""Seconds after the last call that hung until further ones are made, to find out whether the store still hangs."""
 
 ABOUT_NOW: Final = 0.01
 """Seconds before the deadline in which a failure to answer counts as the deadline's."""

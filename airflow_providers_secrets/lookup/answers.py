@@ -150,7 +150,7 @@ class Answers:
             self.counts.called(time.monotonic() - started, failure)
 
     def _from_listing(self, name: str, prefix: str, shared: SharedCache | None, deadline: float) -> Entry | None:
-        """Answer *name* from the listing of *prefix*, or give ``None`` where only a read of its own will."""
+        """Answer *name* from the listing of *prefix*, or return ``None`` where only a read of its own will."""
 
         def ask_for_all(_: str, within: float) -> str:
             text = json.dumps(self.access.ask_for_all(prefix, within), ensure_ascii=False)
@@ -217,7 +217,7 @@ class Answers:
             return self._ask_store(name, ask, shared, deadline)
 
     def _adopt(self, name: str, said: SharedEntry | None) -> Entry | None:
-        """Take over what another process wrote, and give it if it still counts.
+        """Adopt what another process wrote, and return it if it still counts.
 
         :raises LookupFailed: what the store told the other process.
         """

@@ -1,4 +1,4 @@
-"""What the process remembers of a store: values, proven absences, failures, and how long each counts.
+"""What the process caches of a store: values, proven absences, failures, and how long each counts.
 
 Nothing here knows of a store, a network or Airflow. Time is :data:`clock`'s.
 """
@@ -19,7 +19,7 @@ from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup.deadline import waited
 
 clock = time.monotonic
-"""Seconds that no change of the host's clock moves."""
+"""Monotonic seconds."""
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """The most that the values of one cache take in memory; the oldest go first."""

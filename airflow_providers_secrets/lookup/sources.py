@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
-from airflow_providers_secrets.errors import SecretsError
+from airflow_providers_secrets.errors import SecretsError, quoted
 from airflow_providers_secrets.lookup.connection_text import json_of
 from airflow_providers_secrets.lookup.decoding import Unusable
 from airflow_providers_secrets.lookup.plan import Kind
@@ -22,7 +22,7 @@ UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
 
 
 class SourceFailed(SecretsError):
-    """A source could not be read; the message says why, in one line."""
+    """A source could not be read or written; the message says why, in one line."""
 
 
 class Source(ABC):
@@ -123,7 +123,7 @@ class Metastore(Source):
             row = session.query(model).filter(key == secret_id).first()
             created = row is None
             if not created and only_if_absent:
-                raise SourceFailed(f"The metastore has {secret_id!r} already.")
+                raise SourceFailed(f"The metastore has {quoted(secret_id)} already.")
             if kind == "connections":
                 fields = fields_of(text)
                 extra = fields.pop("extra", None)
@@ -165,8 +165,8 @@ class Metastore(Source):
             raise Unusable(UNDECRYPTED)
         if failure is not None:
             raise SourceFailed(
-                f"The metastore could not be read: {failure}. Check [database] sql_alchemy_conn; "
-                "a host without access to it cannot compare with it."
+                f"The metastore cannot be used: {failure}. Check [database] sql_alchemy_conn, and that this host may "
+                "reach the database."
             )
 
 
