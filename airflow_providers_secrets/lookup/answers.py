@@ -172,7 +172,7 @@ class Answers:
         text = names.get(name)
         if text is None and (name in names or cache.clock() >= listing.fresh_until):
             return None
-        return self._cache.keep(name, Entry(text, listing.fresh_until))
+        return self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
     def _fresh_or_stale(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
         """Return the entry of *name* from memory, else by one flight; an expired value where the store gives none."""
@@ -223,9 +223,11 @@ class Answers:
         """
         if said is None:
             return None
-        lifetime = self._lifetime(name, said.text)
-        entry = Entry(said.text, cache.clock() + jittered(lifetime) - said.age)
+        at = cache.clock() - said.age
+        entry = Entry(said.text, at + jittered(self._lifetime(name, said.text)), at)
         counts = cache.clock() < entry.fresh_until
+        if not counts and self._cache.knows_newer(name, at):
+            return None  # the shared cache could not be written to since; what this process knows may stand in
         self.counts.shared_hits += counts
         if said.failure is None:
             self._cache.keep(name, entry)  # if only to stand in while the store gives no answer

@@ -40,13 +40,15 @@ class Entry:
 
     :param text: the secret's text; ``None`` where the store proved that there is none.
     :param fresh_until: when it stops to count, by :data:`clock`.
+    :param at: when the store said so, by :data:`clock`; ``None`` for now.
     """
 
-    __slots__ = ("decoded", "fresh_until", "text")
+    __slots__ = ("at", "decoded", "fresh_until", "text")
 
-    def __init__(self, text: str | None, fresh_until: float) -> None:
+    def __init__(self, text: str | None, fresh_until: float, at: float | None = None) -> None:
         self.text = text
         self.fresh_until = fresh_until
+        self.at = clock() if at is None else at
         self.decoded: dict[str, Any] = {}
         """The decoded text by kind, so that a hit does not decode again."""
 
@@ -205,6 +207,11 @@ class ProcessCache:
         if entry is None or entry.text is None:
             return None
         return entry if clock() < entry.fresh_until + self._lifetimes.max_stale else None
+
+    def knows_newer(self, name: str, at: float) -> bool:
+        """Tell whether there is an entry of *name*, however old, that the store gave after *at*."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.at > at
 
     def single_flight(self, name: str, find: Callable[[], Entry], timeout: float) -> Entry:
         """Call *find* for a name that is not fresh: in one thread, whose result all others wait for.

@@ -141,6 +141,31 @@ def test_an_expired_value_stands_in_for_new_processes_too(ssm: SsmRig, place: st
         anew(lambda: failing(lambda: backend.get_variable("outlived")))
 
 
+@pytest.mark.parametrize("before", ["old", None, "denied"])
+def test_what_a_process_knows_stands_in_before_what_is_older(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """A cache that cannot be written to, a full server for example, still holds what was said before."""
+    key = f"known-{before}-{place.partition(':')[0]}"
+    path = ssm.path("variables", key)
+    backend = sharing(ssm, place, **ONE_TRY)
+    if before == "denied":
+        with ssm.fault("denied"):
+            failing(lambda: backend.get_variable(key))
+    else:
+        if before:
+            ssm.put(path, before)
+        assert backend.get_variable(key) == before
+    both_clocks.now += TTL + 1
+    ssm.put(path, "new")
+    with monkeypatch.context() as full:
+        full.setattr(entries.SharedCache, "put", lambda *_: None)
+        assert backend.get_variable(key) == "new"
+    both_clocks.now += TTL + 1
+    with ssm.fault("server-error"):
+        assert backend.get_variable(key) == "new"
+
+
 def test_a_server_keeps_an_entry_for_as_long_as_it_may_stand_in(ssm: SsmRig) -> None:
     import redis
 
