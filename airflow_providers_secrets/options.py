@@ -333,23 +333,6 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], f
     return values
 
 
-def prefer(backend: str, values: dict[str, Any], kept: str, *ignored: str) -> None:
-    """Resolve a contradiction as the official class does: where *kept* is given, the *ignored* options are not.
-
-    :param values: what :func:`parse` returned. Ignored options become null there, or empty, and are warned about.
-    """
-    if not values[kept]:
-        return
-    for name in ignored:
-        if values[name]:
-            values[name] = type(values[name])() if isinstance(values[name], dict | list | tuple) else None
-            warnings.warn(
-                f"{backend}: option {name!r} is ignored, since {kept!r} is given; delete one of the two.",
-                UserWarning,
-                stacklevel=5,
-            )
-
-
 def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:
     import difflib
 

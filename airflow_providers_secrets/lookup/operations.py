@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import difflib
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -654,10 +653,3 @@ def shadowing(
     for one in listed:
         if one.refused is None and one.name in holders:
             yield Shadowing(one, tuple(dict.fromkeys(holders[one.name])))
-
-
-def batches(ids: Iterable[ListedId], size: int = 500) -> Iterator[list[ListedId]]:
-    """Yield *ids* in lists of *size* at most, the last one shorter."""
-    source = iter(ids)
-    while batch := list(itertools.islice(source, size)):
-        yield batch

@@ -213,23 +213,6 @@ def test_option_of_another_release_is_ignored_with_the_reason(family: str, name:
             options.parse("Backend", (), {name: "x"}, "another")
 
 
-def test_what_contradicts_is_resolved_with_a_warning() -> None:
-    values = {"token_path": "/path", "token": "S3cr3t", "more": {"a": "S3cr3t"}, "other": None}
-    with pytest.warns(UserWarning, match="is ignored, since 'token_path' is given") as warned:
-        options.prefer("Backend", values, "token_path", "token", "more", "other")
-    assert values == {"token_path": "/path", "token": None, "more": {}, "other": None}
-    assert len(warned) == 2
-    assert not any("S3cr3t" in str(warning.message) for warning in warned)
-
-
-def test_nothing_is_resolved_where_nothing_contradicts() -> None:
-    values = {"token_path": None, "token": "x"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        options.prefer("Backend", values, "token_path", "token")
-    assert values == {"token_path": None, "token": "x"}
-
-
 @pytest.mark.parametrize("value", ["[1]", {"pasword": ["x"]}, {"password": "x"}, {"password": [1]}])
 def test_unusable_words_for_fields(value: Any) -> None:
     with pytest.raises(ValueError, match=r"object|known are|list of words"):
