@@ -191,7 +191,7 @@ def field_words(value: Any) -> dict[str, list[str]]:
     words = mapping(value)
     for field, more in words.items():
         if field != "user" and field not in CONNECTION_FIELDS:
-            raise ValueError(f"has the field {quoted(field, 48)}; known are user, {', '.join(CONNECTION_FIELDS)}")
+            raise ValueError(f"has the field {quoted(field, 48)}; known: user, {', '.join(CONNECTION_FIELDS)}")
         if not isinstance(more, list) or not all(isinstance(word, str) for word in more):
             raise ValueError(f"needs a list of words for the field {field!r}")
     return words
@@ -337,7 +337,7 @@ def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:
     import difflib
 
     likely = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    cure = f"did you mean {likely[0]!r}?" if likely else f"known are {', '.join(sorted(options))}."
+    cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(options))}."
     return f"{backend}: unknown option {quoted(name)}; {cure}"
 
 

@@ -293,7 +293,7 @@ def _class(where: str, path: str) -> type:
     if reason is not None:
         raise ConfigurationError(f"{where}: it cannot be imported ({reason}). Install its package or fix the path.")
     if not isinstance(found, type):
-        raise ConfigurationError(f"{where}: it is no class. Name the class of a secrets backend.")
+        raise ConfigurationError(f"{where}: it is not a class. Name the class of a secrets backend.")
     if issubclass(found, ChainBackend):
         raise ConfigurationError(f"{where}: a chain cannot be a member. List its members here instead.")
     if any(kind.__name__ in ASKED_ANYWAY for kind in found.__mro__):

@@ -163,7 +163,7 @@ def _foreign(member: Member) -> Iterator[Finding]:
         if unreadable := member.backend.unreadable():
             yield Finding(ADVICE, unreadable)
     elif member.name != "env":
-        yield Finding(ADVICE, "of another package: what else there is to check, that package knows")
+        yield Finding(ADVICE, "of another package: nothing more can be checked here")
 
 
 def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Finding:

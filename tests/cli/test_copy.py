@@ -74,7 +74,7 @@ def test_a_copy_creates_verifies_and_is_repeatable(
     assert {name: value for name, value in shown.items() if name != "id"} == CONNECTION
     assert set(states(command(*apply, "--match", "db|plain|object|by")).values()) == {"same"}
     resumed = command(*apply, "--match", "db|plain", "--resume")
-    assert {item["reason"] for item in resumed.json} == {"by the journal"}
+    assert {item["reason"] for item in resumed.json} == {"according to the journal"}
     # Another place has none of it, whatever the journal says of the first one.
     elsewhere = [*target(rig, f"{base}-elsewhere"), "-o", "json", "--apply", "--journal", str(journal)]
     said = command("copy", "--from", export, *elsewhere, "--match", "db|plain", "--resume")
@@ -137,7 +137,7 @@ def test_a_write_that_is_refused_midway_leaves_the_others_to_go_on(
     allow('"create", "read"')
     said = command(*copy, "--resume")
     assert (said.code, states(said)) == (0, {f"c{i}": "created" if i == 3 else "same" for i in range(8)})
-    assert {item["reason"] for item in said.json if item["state"] == "same"} == {"by the journal"}
+    assert {item["reason"] for item in said.json if item["state"] == "same"} == {"according to the journal"}
 
 
 def test_a_write_that_aws_refuses_midway_names_what_it_refused(

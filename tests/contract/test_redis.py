@@ -965,7 +965,7 @@ WRONG = {
     ),
     "absent CA file": (lambda: f"rediss://127.0.0.1:{tls().port}?ssl_ca_certs=/absent", "a file that the URL names"),
     "a cluster as one server": (lambda: f"redis://127.0.0.1:{cluster().nodes[2].port}", "Write redis[+]cluster://"),
-    "one server as a cluster": (lambda: f"redis+cluster://127.0.0.1:{single().port}", "is no cluster. Write redis://"),
+    "one server as a cluster": (lambda: f"redis+cluster://127.0.0.1:{single().port}", "not a cluster. Write redis://"),
     "unknown service": (lambda: sentinels().url.replace("/fleet/", "/other/"), "no Sentinel knows"),
     "nobody there": (lambda: "redis://127.0.0.1:1", "refuses the connection"),
     "nobody there in the cluster": (lambda: "redis+cluster://127.0.0.1:1,127.0.0.1:2", "refuses the connection"),

@@ -526,8 +526,8 @@ def test_the_default_directory_is_the_users_own_in_memory(monkeypatch: pytest.Mo
     ("make", "fault"),
     [
         (lambda path: path.mkdir(mode=0o755), "open to other users"),
-        (lambda path: path.write_text(""), "no directory"),
-        (lambda path: path.symlink_to(path.parent), "no directory"),
+        (lambda path: path.write_text(""), "not a directory"),
+        (lambda path: path.symlink_to(path.parent), "not a directory"),
         (lambda path: (path.mkdir(mode=0o700), os.chown(path, 12345, -1)), "another user"),
         (lambda path: path.parent.joinpath("file").write_text(""), None),
     ],

@@ -198,7 +198,7 @@ def test_unknown_option_of_the_chain_names_the_likely_one() -> None:
         ),
         ({"backend": "no_such_package.X"}, "ChainBackend member 2 (no_such_package.X): it cannot be imported (no module named 'no_such_package')."),
         ({"backend": f"{HERE}.Absent"}, f"ChainBackend member 2 ({HERE}.Absent): it cannot be imported ({HERE} has no 'Absent')."),
-        ({"backend": f"{HERE}.chain"}, f"ChainBackend member 2 ({HERE}.chain): it is no class."),
+        ({"backend": f"{HERE}.chain"}, f"ChainBackend member 2 ({HERE}.chain): it is not a class."),
         ({"backend": f"{HERE}.NoBackend"}, f"ChainBackend member 2 ({HERE}.NoBackend): it has no method by which Airflow"),
         (
             {"backend": f"{HERE}.Recorder", "kwargs": {"answr": "S3cr3t"}},

@@ -241,13 +241,11 @@ def _own_directory(directory: str) -> str:
             f"Option 'shared_cache': {directory} cannot be used: {error.strerror}. {cure}"
         ) from None
     if not stat.S_ISDIR(found.st_mode):
-        raise ConfigurationError(f"Option 'shared_cache': {directory} is no directory. {cure}")
+        raise ConfigurationError(f"Option 'shared_cache': {directory} is not a directory. {cure}")
     if found.st_uid != os.geteuid():
         raise ConfigurationError(f"Option 'shared_cache': {directory} belongs to another user. {cure}")
     if found.st_mode & 0o077:
-        raise ConfigurationError(
-            f"Option 'shared_cache': {directory} is open to other users. Take their rights away: chmod 700."
-        )
+        raise ConfigurationError(f"Option 'shared_cache': {directory} is open to other users. Restrict it: chmod 700.")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigurationError(f"Option 'shared_cache': {directory} cannot be written to. {cure}")
     return directory

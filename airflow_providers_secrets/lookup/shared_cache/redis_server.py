@@ -266,7 +266,7 @@ _REASONS: Final = (
     (
         _ANY,
         "(?i)cluster mode is not enabled|cluster support disabled",
-        "it is no cluster. Write redis:// or rediss://.",
+        "it is not a cluster. Write redis:// or rediss://.",
     ),
     (
         (exceptions.OutOfMemoryError,),
@@ -295,7 +295,7 @@ _REASONS: Final = (
     (
         _ANY,
         "(?i)WRONG_VERSION_NUMBER|record layer failure|packet length",
-        "it speaks no TLS. Write redis:// for rediss://.",
+        "it does not speak TLS. Write redis:// for rediss://.",
     ),
     (_ANY, r"(?i)No such file|Invalid SSL Certificate", "a file that the URL names for TLS cannot be read."),
     ((exceptions.ClusterDownError,), None, "a part of the cluster is down."),
