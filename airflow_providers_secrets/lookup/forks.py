@@ -103,9 +103,9 @@ def collector_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    gc.disable()
     _collector_pauses += 1
     try:
+        gc.disable()
         yield
     finally:
         _collector_pauses -= 1
@@ -215,9 +215,9 @@ def _signals_deferred() -> Iterator[None]:
         return
     came: list[int] = []
     handlers = {number: handler for number in range(1, signal.NSIG) if callable(handler := _python_handler(number))}
-    for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
     try:
+        for number in handlers:  # before the last is replaced, another one may raise
+            signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
         for number, handler in handlers.items():

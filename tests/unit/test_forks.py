@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -195,6 +198,45 @@ def test_a_child_waits_for_no_thread_of_its_parent(monkeypatch: pytest.MonkeyPat
     thread.join(60)
     assert child.exitcode == 0
     assert gc.isenabled()
+
+
+@contextlib.contextmanager
+def raised_in(function: str, when: Callable[[], bool]) -> Iterator[None]:
+    """Raise in *function* as a signal's handler would, before the first line of which *when* holds."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_name != function:
+            return None
+        if event == "line" and when():
+            raise TimeoutError
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(TimeoutError):
+            yield
+    finally:
+        sys.settrace(before)
+
+
+def test_a_signal_that_raises_leaves_the_collector_on() -> None:
+    with raised_in("collector_paused", lambda: not gc.isenabled()), forks.collector_paused():
+        pass
+    assert gc.isenabled()
+
+
+def test_a_signal_that_raises_leaves_the_handlers_of_others() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with (
+            raised_in("_signals_deferred", lambda: signal.getsignal(signal.SIGINT) is not before),
+            forks._signals_deferred(),
+        ):
+            pass
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
