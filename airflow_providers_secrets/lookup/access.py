@@ -260,7 +260,9 @@ class StoreAccess:
         if clients := self._clients:
             return clients[-1]
         connecting = self._connecting
-        if not connecting.acquire(timeout=min(seconds_left(), threading.TIMEOUT_MAX)):
+        left = seconds_left()
+        # A thread that starts late must not begin what nobody waits for, and others would wait behind.
+        if not left or not connecting.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
             raise TimeoutError
         try:
             if not self._clients:

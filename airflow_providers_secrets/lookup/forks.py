@@ -120,8 +120,11 @@ def thread_ending(native_id: int) -> None:
 def let_threads_end() -> None:
     """Wait until the threads that were about to end have ended; where the system does not tell, not at all."""
     latest = time.monotonic() + LONGEST_WAIT
-    while _ending:
-        thread = f"/proc/self/task/{_ending.popleft()}"
+    while True:
+        try:
+            thread = f"/proc/self/task/{_ending.popleft()}"
+        except IndexError:  # the last one; or another thread that forks took it
+            return
         while os.path.exists(thread) and time.monotonic() < latest:  # noqa: PTH110  # pathlib would be imported for it
             time.sleep(0.0002)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +14,7 @@ import pytest
 from airflow_providers_secrets.errors import InvalidSecret, StoreUnavailable
 from airflow_providers_secrets.lookup import access, answers, resolve
 from airflow_providers_secrets.lookup.access import StoreAccess
+from airflow_providers_secrets.stores.base import deadline
 from airflow_providers_secrets.testing.contract.deadline import Hang
 from tests.rigs import Rig
 from tests.support.lookups import warned
@@ -51,6 +54,22 @@ def test_the_longest_listing_is_taken_and_a_longer_one_is_not(ssm: Rig, monkeypa
     monkeypatch.setattr(access, "MAX_LISTING_LENGTH", 22)
     with pytest.raises(InvalidSecret, match=r"could not give '/all/': all of it is longer than 22 characters\. "):
         calls_of(ssm).ask_for_all("/all/", PATIENT)
+
+
+def test_a_thread_that_starts_after_its_deadline_makes_no_client(ssm: Rig) -> None:
+    """Others would wait for it."""
+    calls = calls_of(ssm)
+    store = access.loaded_store(ssm.backend().config)
+
+    def late() -> None:
+        deadline.set(time.monotonic() - 1)
+        with pytest.raises(TimeoutError):
+            calls._client(store)
+
+    contextvars.copy_context().run(late)
+    assert calls.clients == []
+    calls._client(store)
+    assert len(calls.clients) == 1
 
 
 # Pauses.
