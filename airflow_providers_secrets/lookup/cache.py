@@ -28,11 +28,11 @@ JITTER: Final = (0.8, 1.0)
 """By what a time to live is multiplied, jittered for each entry, so that processes started together do not ask
 together ever after."""
 
-FIRST_FORGOTTEN: Final = 2.0
+FIRST_PAUSE: Final = 2.0
 """Seconds for which a name is not asked for again after the store gave no answer; doubled by each further time."""
 
-LAST_FORGOTTEN: Final = 60.0
-"""The most seconds of :data:`FIRST_FORGOTTEN`, doubled."""
+LONGEST_PAUSE: Final = 60.0
+"""The most seconds of :data:`FIRST_PAUSE`, doubled."""
 
 
 class Entry:
@@ -280,7 +280,7 @@ class ProcessCache:
         with self._lock:
             if isinstance(error, StoreUnavailable):
                 before = self._failures.get(name)
-                pause = min(2 * before.pause, LAST_FORGOTTEN) if before and before.pause else FIRST_FORGOTTEN
+                pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.pause else FIRST_PAUSE
                 self._failures[name] = _Failure(copy.copy(error), clock() + pause, pause)
                 self._breaker.failed()
                 return

@@ -122,7 +122,7 @@ def test_no_answer_keeps_what_was_known_and_pauses_ever_longer(memory: ProcessCa
         assert memory.stale("x")
     memory.answered("x")
     memory.note_failure("x", DOWN)
-    clock.now += cache.FIRST_FORGOTTEN
+    clock.now += cache.FIRST_PAUSE
     assert memory.refusal("x") is None
 
 

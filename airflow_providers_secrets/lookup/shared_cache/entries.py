@@ -102,7 +102,7 @@ class Found(NamedTuple):
         return f"Found({self.entry})"
 
 
-Counts = Callable[[SharedEntry], bool]
+YoungEnough = Callable[[SharedEntry], bool]
 """Tells whether an entry is young enough to be an answer."""
 
 
@@ -180,7 +180,7 @@ class SharedCache(ABC):
         """Tell, without a connection, whether what was opened by a parent can be used still."""
         return True
 
-    def get(self, name: str, counts: Counts = never) -> SharedEntry | None:
+    def get(self, name: str, counts: YoungEnough = never) -> SharedEntry | None:
         """Return what was last written of *name*, however old; ``None`` where nothing usable is.
 
         :param counts: where there are several caches, the farther ones are not asked once an entry counts.
@@ -188,7 +188,7 @@ class SharedCache(ABC):
         found = self.find(name, counts)
         return found.entry if found else None
 
-    def find(self, name: str, counts: Counts = never) -> Found | None:  # noqa: ARG002  # for who has several
+    def find(self, name: str, counts: YoungEnough = never) -> Found | None:  # noqa: ARG002  # for who has several
         """Return what :meth:`get` does, with its token and as it is written."""
         for seal in self._seals:
             token = seal.token(name)
@@ -209,7 +209,7 @@ class SharedCache(ABC):
         self,
         name: str,
         seconds: float,
-        counts: Counts = never,  # noqa: ARG002  # for who has several
+        counts: YoungEnough = never,  # noqa: ARG002  # for who has several
     ) -> AbstractContextManager[None]:
         """Keep other processes from asking for *name* meanwhile; go on after *seconds* in any case.
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from airflow_providers_secrets.lookup.shared_cache.entries import Counts, Found, SharedCache, StoredEntry, never
+from airflow_providers_secrets.lookup.shared_cache.entries import Found, SharedCache, StoredEntry, YoungEnough, never
 
 
 class LayeredCache(SharedCache):
@@ -26,7 +26,7 @@ class LayeredCache(SharedCache):
         """Tell whether every layer can be used still."""
         return all(layer.is_there() for layer in self._layers)
 
-    def find(self, name: str, counts: Counts = never) -> Found | None:
+    def find(self, name: str, counts: YoungEnough = never) -> Found | None:
         """Return the newest entry, asking no layer behind the one whose entry still counts."""
         newest: Found | None = None
         for depth, layer in enumerate(self._layers):
@@ -40,7 +40,7 @@ class LayeredCache(SharedCache):
         return newest
 
     @contextlib.contextmanager
-    def flight(self, name: str, seconds: float, counts: Counts = never) -> Iterator[None]:
+    def flight(self, name: str, seconds: float, counts: YoungEnough = never) -> Iterator[None]:
         """Keep others from asking: those of the host, then, unless one of them has the answer by now, the fleet."""
         until = time.monotonic() + seconds
         with contextlib.ExitStack() as locks:
