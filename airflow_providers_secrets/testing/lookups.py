@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from airflow_providers_secrets.errors import LookupFailed
+from airflow_providers_secrets.lookup import access
 from airflow_providers_secrets.testing.rig import Rig
 
 LOOKUP: Final = {"connections": "get_conn_value", "variables": "get_variable", "config": "get_config"}
@@ -71,6 +72,13 @@ def stored(rig: Rig, key: str, value: str) -> str:
     path = rig.path("variables", key)
     rig.put(path, value)
     return path
+
+
+def needs(rig: Rig, method: str) -> None:
+    """Skip a test of what the rig's store cannot do; :mod:`~airflow_providers_secrets.stores.base` has the methods."""
+    store = access.store_of(rig.backend().config)
+    if not hasattr(store, method):
+        pytest.skip(f"{type(store).__name__} has no method {method!r}")
 
 
 def failing(lookup: Callable[[], object], times: int = 1) -> list[LookupFailed]:

@@ -147,12 +147,12 @@ class Rig(ABC):
     def requests(self) -> list[Request]:
         """Every request so far, logins and what they ask included."""
 
-    @abstractmethod
     def page(self, names: list[str], more: str | None) -> Reply:
         """A page of a listing that holds *names*, and says by *more* that there is another one.
 
-        Where a store has folders instead of pages, *more* is another folder.
+        Where a store has folders instead of pages, *more* is another folder. A store that cannot list needs none.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import airflow_providers_secrets
@@ -35,22 +36,24 @@ class AcmeRig(SsmRig):
 """
 
 
-def test_a_store_outside_is_held_to_the_contract(tmp_path: Path) -> None:
-    page = (ROOT / "docs/adding-a-store.md").read_text(encoding="utf-8")
-    (files,) = re.findall(r"^```text\n# conftest.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+PAGE = (ROOT / "docs/adding-a-store.md").read_text(encoding="utf-8")
+
+
+def contract(directory: Path, package: Mapping[str, str], rig: str, some: str) -> str:
+    """Run *some* of the contract on *package* and *rig*, by the files of the page, and return what pytest says."""
+    (files,) = re.findall(r"^```text\n# conftest.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     conftest, _, contract = files.partition("# test_contract.py\n")
-    (tmp_path / "acme_airflow").mkdir()
-    (tmp_path / "acme_airflow" / "__init__.py").touch()
-    (tmp_path / "acme_airflow" / "store.py").write_text(PACKAGE)
-    (tmp_path / "acme_rig.py").write_text(RIG)
-    (tmp_path / "conftest.py").write_text(conftest)
-    (tmp_path / "test_contract.py").write_text(contract)
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
-    places = (tmp_path, ROOT, Path(airflow_providers_secrets.__file__).parents[1])
-    some = "found_by_one_request or missing_sdk_is_told or never_ending or asked_for_once or taken or netrc_is"
+    (directory / "acme_airflow").mkdir()
+    for name, text in {"__init__.py": "", **package}.items():
+        (directory / "acme_airflow" / name).write_text(text)
+    (directory / "acme_rig.py").write_text(rig)
+    (directory / "conftest.py").write_text(conftest)
+    (directory / "test_contract.py").write_text(contract)
+    (directory / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    places = (directory, ROOT, Path(airflow_providers_secrets.__file__).parents[1])
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_contract.py", "-k", some],
-        cwd=tmp_path,
+        cwd=directory,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
         capture_output=True,
         text=True,
@@ -58,9 +61,44 @@ def test_a_store_outside_is_held_to_the_contract(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    passed = re.search(r"(\d+) passed", run.stdout)
-    assert passed
-    assert int(passed[1]) >= 7
-    collected = re.search(r"(\d+) deselected", run.stdout)
-    assert collected
-    assert int(collected[1]) > 150  # the whole contract was there
+    return run.stdout
+
+
+def counted(said: str, what: str) -> int:
+    found = re.search(rf"(\d+) {what}", said)
+    return int(found[1]) if found else 0
+
+
+def test_a_store_outside_is_held_to_the_contract(tmp_path: Path) -> None:
+    some = "found_by_one_request or missing_sdk_is_told or never_ending or asked_for_once or taken or netrc_is"
+    said = contract(tmp_path, {"store.py": PACKAGE}, RIG, some)
+    assert counted(said, "passed") >= 7
+    assert counted(said, "deselected") > 150  # the whole contract was there
+
+
+def test_the_pages_own_store_passes(tmp_path: Path) -> None:
+    """A store that has only what every store must have, with the rig beside it."""
+    store, backend, rig = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    outside = re.search(
+        r"^class AcmeBackend.*\n((?:    .*\n)+)\nclass Acme\(Store\):\n((?:    .*\n)+)", PAGE, re.MULTILINE
+    )
+    assert outside
+    package = {
+        "backend.py": replaced(backend, r"    store_class = .*\n", outside[1]),
+        "store.py": replaced(store, r"    sdk: .*\n", outside[2]),
+    }
+    rig = rig.replace("airflow_providers_secrets.backends.acme", "acme_airflow.backend")
+    rig = replaced(rig, r"    extra = .*\n", '    distribution, extra = "acme-airflow", "sdk"\n')
+    some = (
+        "fault or redirect or advice or team_reads or prefix or retry or endless or undecodable or later_page or taken"
+    )
+    said = contract(tmp_path, package, rig, some)
+    assert counted(said, "passed") >= 40
+    assert counted(said, "skipped") == 2  # a page that fails, and a write
+
+
+def replaced(text: str, pattern: str, by: str) -> str:
+    """Replace the one line that is another one in a package of its own."""
+    made, times = re.subn(pattern, lambda _: by, text)
+    assert times == 1, pattern
+    return made

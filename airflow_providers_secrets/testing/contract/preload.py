@@ -10,7 +10,7 @@ import pytest
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed
 from airflow_providers_secrets.lookup import access, cache
-from airflow_providers_secrets.testing.lookups import NEGATIVE_TTL, Clock, Waits, warned
+from airflow_providers_secrets.testing.lookups import NEGATIVE_TTL, Clock, Waits, needs, warned
 from airflow_providers_secrets.testing.rig import PAGE, Rig
 
 BASE = "bulk"
@@ -33,6 +33,7 @@ def thirty(rig: Rig) -> list[str]:
 
 
 def test_present_and_absent_names_are_answered_without_a_call_for_each(rig: Rig, thirty: list[str]) -> None:
+    needs(rig, "listing")
     backend = preloading(rig)
     with rig.counted() as calls:
         assert [backend.get_variable(key) for key in thirty] == [f"value of {key}" for key in thirty]
@@ -69,6 +70,7 @@ def test_ids_with_slashes_are_listed_too(rig: Rig) -> None:
 
 
 def test_a_base_without_anything_proves_every_absence(rig: Rig) -> None:
+    needs(rig, "listing")
     backend = preloading(rig, base="nothing-here")
     with rig.counted() as calls:
         assert backend.get_variable("absent") is None
@@ -154,6 +156,7 @@ def test_a_listing_that_takes_too_long_leaves_time_for_the_read(
 def test_a_listing_that_is_too_large_is_left(
     rig: Rig, thirty: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    needs(rig, "listing")
     monkeypatch.setattr(access, "MAX_LISTING_LENGTH", 100)
     backend = preloading(rig)
     assert backend.get_variable(thirty[0]) == f"value of {thirty[0]}"

@@ -19,7 +19,7 @@ from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, Lookup
 from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.lookup.outcomes import ADVICE, ERRORS, advice
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store
-from airflow_providers_secrets.testing.lookups import ONE_TRY, Waits, credentials, failing, stored, warned
+from airflow_providers_secrets.testing.lookups import ONE_TRY, Waits, credentials, failing, needs, stored, warned
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from airflow_providers_secrets.testing.rig import PAGE, Rig
 
@@ -156,6 +156,7 @@ def assert_each_is_read_by_itself(rig: Rig, backend: Any, names: list[str]) -> N
 
 
 def test_error_on_a_later_page_leaves_no_partial_listing(rig: Rig, listed: list[str], caplog: Any) -> None:
+    needs(rig, "listing")
     pages = itertools.count()
     denial = Reply(500, b"<html>S3cr3t</html>", {"Content-Type": "text/html"})
 
@@ -332,11 +333,11 @@ FITTING = {
     "denied": ("Allow Give Grant", "Rewrite"),
     "throttled": ("quota", "Rewrite"),
     "server-error": ("healthy", "Rewrite"),
-    "redirect": ("address endpoint", "Rewrite Remove"),
-    "malformed": ("endpoint url", "Rewrite Allow"),
-    "undecodable": ("endpoint url", "Rewrite Allow"),
-    "endless": ("endpoint url", "Rewrite Allow"),
-    "wrong-name": ("endpoint url", "Rewrite Allow"),
+    "redirect": ("address endpoint url", "Rewrite Remove"),
+    "malformed": ("address endpoint url", "Rewrite Allow"),
+    "undecodable": ("address endpoint url", "Rewrite Allow"),
+    "endless": ("address endpoint url", "Rewrite Allow"),
+    "wrong-name": ("address endpoint url", "Rewrite Allow"),
 }
 
 

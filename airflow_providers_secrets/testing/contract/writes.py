@@ -8,11 +8,12 @@ import pytest
 
 from airflow_providers_secrets.errors import InvalidSecret
 from airflow_providers_secrets.lookup.answers import answers_of
-from airflow_providers_secrets.testing.lookups import stored
+from airflow_providers_secrets.testing.lookups import needs, stored
 from airflow_providers_secrets.testing.rig import PATIENT, Rig
 
 
 def test_a_name_that_is_taken_is_no_outage_and_stays_as_it_is(rig: Rig) -> None:
+    needs(rig, "write")
     backend = rig.backend()
     name, text = stored(rig, "taken", "first"), backend.encode("variables", "second")
     tries: list[str] = []
