@@ -92,6 +92,7 @@ def _without_answer(explained: Explanation | ChainExplanation) -> bool:
 
 
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
+    from airflow_providers_secrets.cli.check import FAULT
     from airflow_providers_secrets.cli.output import NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
     from airflow_providers_secrets.errors import quoted
@@ -110,6 +111,8 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
     for other in explained.elsewhere:
         if other.holds is None:
             show(None, f"{other.source}: not to be asked", other.problem)
+        elif other.problem:
+            show(FAULT, f"{other.source}: holds it, but Airflow cannot use it: {other.problem}")
         else:
             show(other.holds or NEUTRAL, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
     if explained.winner:

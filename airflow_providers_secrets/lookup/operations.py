@@ -308,11 +308,17 @@ class Elsewhere:
     """What another source of Airflow's holds for the same id.
 
     :param holds: ``None`` where it could not be asked.
+    :param problem: why it could not be, or why Airflow cannot use what it holds.
     """
 
     source: str
     holds: bool | None
     problem: str | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether Airflow would take the secret from it."""
+        return bool(self.holds) and self.problem is None
 
 
 @dataclass(frozen=True)
@@ -387,7 +393,7 @@ def explain(
     stops = _stops(backend, failure, unusable)
     sources = [
         (backend.store, text is not None and unusable is None),
-        *((one.source, bool(one.holds)) for one in elsewhere),
+        *((one.source, one.answers) for one in elsewhere),
     ]
     holding = [source for source, holds in sources if holds]
     return Explanation(
@@ -430,7 +436,9 @@ def _parsed(backend: SecretLookupMixin, kind: Kind, stored: str) -> tuple[str | 
 
 def _asked(source: Source, kind: Kind, secret_id: str, team: str | None) -> Elsewhere:
     try:
-        return Elsewhere(source.title, source.holds(kind, secret_id, team))
+        return Elsewhere(source.title, source.text(kind, secret_id, team) is not None)
+    except Unusable as error:
+        return Elsewhere(source.title, True, str(error))
     except SecretsError as error:
         return Elsewhere(source.title, None, str(error))
 
@@ -565,7 +573,7 @@ def explain_chain(
     holding = [answer.title for answer in answers if answer.role in (ANSWERS, SHADOWED)]
     of_env = any(answer.name == "env" and answer.role in (ANSWERS, SHADOWED) for answer in answers)
     # What the member env holds is not told a second time.
-    holding += [one.source for one in elsewhere if one.holds and not (of_env and one.source == "environment")]
+    holding += [one.source for one in elsewhere if one.answers and not (of_env and one.source == "environment")]
     return ChainExplanation(
         kind=kind,
         secret_id=secret_id,

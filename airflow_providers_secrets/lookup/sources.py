@@ -49,13 +49,6 @@ class Source(ABC):
         """Return a variable's description, which is no part of its text, or ``None``. A connection's is a field."""
         return None
 
-    def holds(self, kind: Kind, secret_id: str, team: str | None = None) -> bool:
-        """Tell whether it has the id."""
-        try:
-            return self.text(kind, secret_id, team) is not None
-        except Unusable:
-            return True
-
 
 class Environment(Source):
     """The variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``. Their ids are listed in small letters."""

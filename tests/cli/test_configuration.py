@@ -149,6 +149,10 @@ def test_the_metastore(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     (item,) = json.loads(run.output)
     assert (run.code, item["state"]) == (1, "invalid"), run.everything
     assert "S3cr3t" not in run.everything
+    # Nor is it what Airflow takes the connection from.
+    run = ran(airflow, "explain", "conn", "locked", AIRFLOW__CORE__FERNET_KEY=other)
+    assert "✗ metastore: holds it, but Airflow cannot use it: Airflow's [core] fernet_key" in run.output, run.everything
+    assert (run.code, "Airflow finds it nowhere." in run.output) == (1, True)
 
 
 @pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")
