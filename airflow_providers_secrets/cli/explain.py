@@ -24,7 +24,13 @@ from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.cli.configuration import Configured
-    from airflow_providers_secrets.lookup.operations import ChainExplanation, Explanation, MakePlan, MemberAnswer
+    from airflow_providers_secrets.lookup.operations import (
+        ChainExplanation,
+        Elsewhere,
+        Explanation,
+        MakePlan,
+        MemberAnswer,
+    )
 
 NAME: Final = "explain"
 HELP: Final = "explain one lookup: names, answers, who wins, who is shadowed"
@@ -92,9 +98,6 @@ def _without_answer(explained: Explanation | ChainExplanation) -> bool:
 
 
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
-    from airflow_providers_secrets.cli.check import FAULT
-    from airflow_providers_secrets.cli.output import NEUTRAL
-    from airflow_providers_secrets.cli.output import show_finding as show
     from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
@@ -109,12 +112,7 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
         print(f"{asked} {explained.store}")
         _show_way(explained)
     for other in explained.elsewhere:
-        if other.holds is None:
-            show(None, f"{other.source}: not to be asked", other.problem)
-        elif other.problem:
-            show(FAULT, f"{other.source}: holds it, but Airflow cannot use it: {other.problem}")
-        else:
-            show(other.holds or NEUTRAL, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
+        _show_other(other)
     if explained.winner:
         shadowed = f", which shadows {' and '.join(explained.shadowed)}" if explained.shadowed else ""
         print(f"Airflow takes it from: {explained.winner}{shadowed}.")
@@ -129,6 +127,19 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
             print(f"    Did you mean {', '.join(others) + ' or ' if others else ''}{last}?")
         if command := _listing(explained):
             print(f"    What is there: {command}.")
+
+
+def _show_other(other: Elsewhere) -> None:
+    from airflow_providers_secrets.cli.check import FAULT
+    from airflow_providers_secrets.cli.output import NEUTRAL
+    from airflow_providers_secrets.cli.output import show_finding as show
+
+    if other.holds is None:
+        show(None, f"{other.source}: not to be asked", other.problem)
+    elif other.problem:
+        show(FAULT, f"{other.source}: holds it, but Airflow cannot use it: {other.problem}")
+    else:
+        show(other.holds or NEUTRAL, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
 
 
 def _listing(explained: Explanation | ChainExplanation) -> str | None:

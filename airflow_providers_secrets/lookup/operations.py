@@ -438,7 +438,7 @@ def _asked(source: Source, kind: Kind, secret_id: str, team: str | None) -> Else
     try:
         return Elsewhere(source.title, source.text(kind, secret_id, team) is not None)
     except Unusable as error:
-        return Elsewhere(source.title, True, str(error))
+        return Elsewhere(source.title, holds=True, problem=str(error))
     except SecretsError as error:
         return Elsewhere(source.title, None, str(error))
 

@@ -9,11 +9,9 @@ import pkgutil
 import re
 import shlex
 import sys
-import threading
 import types
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -252,53 +250,32 @@ def test_python_compiles(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
-class AcmeServer(BaseHTTPRequestHandler):
-    """What the page's store speaks to."""
-
-    def do_GET(self) -> None:
-        name = self.path.removeprefix("/secrets/")
-        allowed = self.headers["Authorization"] == "Bearer T0ken"
-        status = 403 if name.endswith("denied") else 200 if name.endswith("hello") else 404 if allowed else 401
-        body = json.dumps({"value": "world"}).encode() if status == 200 else b"{}"
-        self.send_response(status)
-        if status == 404 and not name.endswith("proxy"):
-            self.send_header("X-Acme", "no such secret")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def acme(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    store, backend = fenced("adding-a-store.md", "python")
-    for name, source in (("stores.acme", store), ("backends.acme", backend)):
+    store, backend, rig = fenced("adding-a-store.md", "python")
+    for name, source in (("stores.acme", store), ("backends.acme", backend), ("rig_of_acme", rig)):
         module = types.ModuleType(f"airflow_providers_secrets.{name}")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(compile(source, f"adding-a-store.md, {name}", "exec"), module.__dict__)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), AcmeServer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield sys.modules["airflow_providers_secrets.backends.acme"].AcmeBackend(url=url, token="T0ken")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    acme = sys.modules["airflow_providers_secrets.rig_of_acme"].AcmeRig()
+    yield acme
+    acme.stop()
 
 
 def test_the_example_of_adding_a_store_is_a_store(acme: Any) -> None:
-    assert acme.get_variable("hello") == "world"
-    assert acme.get_variable("absent") is None
-    with pytest.raises(
-        AccessDenied, match=r"Acme could not give 'airflow\.variables\.denied': HTTP 403\. Give the token"
+    """As a part of this package; test_testing.py holds it to the contract."""
+    acme.put("airflow.variables.hello", "world")
+    assert named(acme.class_path)(**acme.options()).get_variable("hello") == "world"
+    assert acme.backend().get_variable("absent") is None
+    with (
+        acme.fault("denied"),
+        pytest.raises(
+            AccessDenied, match=r"Acme could not give 'airflow\.variables\.hello': HTTP 403\. Give the token"
+        ),
     ):
-        acme.get_variable("denied")
-    with pytest.raises(StoreUnavailable):
-        acme.get_variable("proxy")
+        acme.backend().get_variable("hello")
+    with acme.fault("proxy-404"), pytest.raises(StoreUnavailable):
+        acme.backend().get_variable("hello")
 
 
 # Rights, versions, links.
