@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                 {"removed": number, "kept_in_processes_for_s": backend.options["cache_ttl"]}, args.output
             )
         else:
-            print(f"{number} entries removed")
+            print("1 entry removed" if number == 1 else f"{number} entries removed")
             output.say(
                 f"Running processes keep a value in their own memory for up to {backend.options['cache_ttl']:g} s more."
             )

@@ -36,7 +36,7 @@ def test_entries_are_counted_found_and_removed(
     assert shown["bytes"] > 0
     assert "present" in command("cache", "show", "--id", "var:one", *at).out
     said = command("cache", "clear", "--id", "var:one", *at)
-    assert (said.code, "1 entries removed" in said.out, "60 s more" in said.err) == (0, True, True), said.everything
+    assert (said.code, "1 entry removed" in said.out, "60 s more" in said.err) == (0, True, True), said.everything
     assert command("cache", "show", "--id", "var:one", *at).code == 1
     assert command("cache", "clear", "-o", "json", *at).json["removed"] == 1
     assert command("cache", "clear", *at).code == 1

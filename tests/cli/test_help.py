@@ -28,7 +28,7 @@ PRINTS = {
     "delete": "'/help/variables/old_flag' deleted\n",
     "copy": "conn only_there created",
     "policy": 'resource "aws_iam_policy"',
-    "cache": "1 entries removed\n",
+    "cache": "1 entry removed\n",
     "uri": "postgres://reader:S3cr3t@db.example.com\n",
 }
 """A part of what each prints. The demo has tests of its own."""
