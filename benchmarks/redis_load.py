@@ -57,24 +57,26 @@ class Connection(asyncio.Protocol):
     def __init__(self, seconds: list[float]) -> None:
         self._seconds = seconds
         self._sent: deque[float] = deque()
-        self._received = 0
-        self._expected = 0
+        self._received = b""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
-    def ask(self, sent: bytes, answer: int) -> None:
-        """Send *sent*, to which *answer* bytes come back."""
+    def ask(self, sent: bytes) -> None:
+        """Send *sent*, which is answered."""
         self._sent.append(time.perf_counter())
-        self._expected = answer
         self.transport.write(sent)
 
     def data_received(self, data: bytes) -> None:
         if data[:1] == b"-":
             raise RuntimeError(data[:100])
-        self._received += len(data)
-        if self._received >= self._expected:
-            self._received = 0
+        self._received += data
+        while b"\r\n" in self._received:
+            line, _, rest = self._received.partition(b"\r\n")
+            length = int(line[1:]) + 2 if line[:1] == b"$" and line != b"$-1" else 0  # else one line, as "+OK"
+            if len(rest) < length:
+                return
+            self._received = rest[length:]
             self._seconds.append(time.perf_counter() - self._sent.popleft())
 
 
@@ -85,8 +87,6 @@ class Fleet:
         self._port, self._tls = port, tls
         self._hosts, self._known = hosts, known
         self._keys = list(known)
-        size = len(next(iter(known.values())))
-        self._answer = len(b"$%d\r\n\r\n" % size) + size
         self.seconds: list[float] = []
         self.born = 0
 
@@ -106,7 +106,7 @@ class Fleet:
                     lambda: Connection(self.seconds), "127.0.0.1", self._port, **how
                 )
             key = random.choice(self._keys)
-            connection.ask(command(b"GETRANGE", key, b"0", b"4194304"), self._answer)
+            connection.ask(command(b"GETRANGE", key, b"0", b"4194304"))
         await asyncio.sleep(born + LIFE - loop.time())
         if connection:
             connection.transport.close()
@@ -135,7 +135,7 @@ class Fleet:
         began = loop.time()
         while loop.time() < until:
             key = self._keys[number % len(self._keys)]
-            connection.ask(command(b"SET", key, self._known[key], b"PX", b"990000"), 5)
+            connection.ask(command(b"SET", key, self._known[key], b"PX", b"990000"))
             number += 1
             await asyncio.sleep(max(0.0, began + number * pause - loop.time()))
 
