@@ -78,14 +78,19 @@ def test_calls_that_hang_in_a_login_are_bounded(rig: Rig, hang: Hang, monkeypatc
     now = 1000.0
     monkeypatch.setattr(access, "clock", lambda: now)
     backend = rig.backend(timeout=0.05)
-    for expected in (*["no answer"] * access.MAX_OVERDUE, "still hang"):
-        with pytest.raises(StoreUnavailable, match=expected):
+    # On a busy machine a call's thread may start after its deadline, and then it begins no login.
+    while hang.calls < access.MAX_OVERDUE:
+        with pytest.raises(StoreUnavailable, match=r"no answer|still hang"):
             backend.get_variable("x")
+    with pytest.raises(StoreUnavailable, match="still hang"):
+        backend.get_variable("x")
     assert hang.calls == access.MAX_OVERDUE
-    now += access.OVERDUE_PROBE + 1  # one more finds out whether it is so for ever
-    for expected in ("no answer", "still hang"):
-        with pytest.raises(StoreUnavailable, match=expected):
+    while hang.calls == access.MAX_OVERDUE:
+        now += access.OVERDUE_PROBE + 1  # one more finds out whether it is so for ever
+        with pytest.raises(StoreUnavailable, match="no answer"):
             backend.get_variable("x")
+    with pytest.raises(StoreUnavailable, match="still hang"):
+        backend.get_variable("x")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
