@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import faulthandler
 import os
+import re
 import signal
-import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
+from typing import Final
 
 
 class TimeIsUp(BaseException):
@@ -50,22 +51,32 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGALRM, before)
 
 
+_WAIT: Final = {str(line) for _, _, line in threading.Condition.wait.__code__.co_lines()}
+"""The lines of :mod:`threading` in which a thread waits for another one."""
+
+_FRAME: Final = re.compile(r'  File "(.*)", line (\d+) in (.*)')
+
+
 def waits_for_another(thread: int | None) -> bool:
     """Tell whether *thread* waits for another one's work, and not for it to start, which nothing may interrupt."""
-    frame = _frame_of(thread)
-    if frame is None or frame.f_code is not threading.Condition.wait.__code__:
+    frames = _frames_of(thread)
+    if not frames or frames[0][0] != threading.__file__ or frames[0][1] not in _WAIT:
         return False
-    while frame is not None and frame.f_code is not threading.Thread.start.__code__:
-        frame = frame.f_back
-    return frame is None
+    return (threading.__file__, "start") not in [(file, function) for file, _, function in frames]
 
 
-def _frame_of(thread: int | None) -> FrameType | None:
-    """Return where *thread* is. A garbage collection in the midst of that may deadlock CPython (its issue 106883)."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return sys._current_frames().get(thread) if thread is not None else None
-    finally:
-        if enabled:
-            gc.enable()
+def _frames_of(thread: int | None) -> list[tuple[str, str, str]]:
+    """Return file, line and function of each of a thread's frames, the most recent first.
+
+    Frame objects of a thread that runs on meanwhile end CPython 3.11 by a segmentation fault; faulthandler looks at all
+    in one step.
+    """
+    if thread is None:
+        return []
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        told = os.fsdecode(file.read())
+    # The heading is "Thread 0x…" or "Current thread 0x…", from Python 3.14 on with the thread's name behind.
+    block = re.search(rf"hread 0x0*{thread:x} .*\n((?:  .*\n)*)", told)
+    return _FRAME.findall(block[1]) if block else []
