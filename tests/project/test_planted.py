@@ -86,8 +86,8 @@ DEFECTS = {
         "lookup/answers.py", "    reset_after_fork()\n    for answers in prepared", "    prepared = _answers\n    for answers in prepared",
         "tests/threats/test_odd_hosts.py", "child_reaches_no_value",
     ),
-    "an entry opens for another name": Defect(
-        "lookup/shared_cache/entries.py", "if name != token or at >", "if at >", SHARED, "tampered"
+    "an entry answers for another name": Defect(
+        "lookup/shared_cache/entries.py", "names.update(name.encode())", 'names.update(b"")', SHARED, "tampered"
     ),
     "an absence is cached for ever": Defect(
         "lookup/cache.py", "return self.negative_ttl if text is None else self.ttl", "return 1e9 if text is None else self.ttl",
