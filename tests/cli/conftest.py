@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +128,11 @@ def prefixes(rig: Rig, base: str) -> dict[str, str]:
 
 def path_of(rig: Rig, base: str, kind: str, secret_id: str) -> str:
     return rig.path(kind, secret_id, prefixes(rig, base)[rig.prefix_option.format(kind=kind)])
+
+
+@pytest.fixture
+def default_directory_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shared cache's own place, which others can read."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "airflow-secrets").mkdir(mode=0o755)

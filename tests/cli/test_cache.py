@@ -76,12 +76,8 @@ def test_without_a_shared_cache_it_says_so(command: Command, ssm: Rig) -> None:
     assert (said.code, "'shared_cache' is off" in said.err) == (2, True)
 
 
-def test_a_default_directory_that_is_open_to_others_is_told(
-    command: Command, ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "airflow-secrets").mkdir(mode=0o755)
+@pytest.mark.usefixtures("default_directory_open_to_others")
+def test_a_default_directory_that_is_open_to_others_is_told(command: Command, ssm: Rig) -> None:
     said = command("cache", "show", *using(ssm, shared_cache="file", shared_cache_key=KEY))
     assert (said.code, "is open to other users. Restrict it: chmod 700." in said.err) == (2, True), said
 

@@ -142,12 +142,8 @@ def test_a_shared_cache_that_takes_no_writes_is_a_fault(command: Command, ssm: R
         server.stop()
 
 
-def test_a_default_directory_that_is_open_to_others_is_a_fault(
-    command: Command, ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "airflow-secrets").mkdir(mode=0o755)
+@pytest.mark.usefixtures("default_directory_open_to_others")
+def test_a_default_directory_that_is_open_to_others_is_a_fault(command: Command, ssm: Rig) -> None:
     said = command("check", *arguments(ssm, shared_cache="file", shared_cache_key=KEY))
     assert (said.code, "unhealthy: 1 fault" in said.out) == (1, True), said.everything
     assert "is open to other users" in said.out
