@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -57,19 +58,25 @@ os.close(journal)
 def write_dag_files(home: Home, files: int) -> Path:
     """Write DAG files that note each of their parses in a journal, a line for each."""
     journal = home.path / "journal"
+    for number, looked_up in enumerate(lookups(files)):
+        (home.path / "dags" / f"parsed_{number}.py").write_text(
+            DAG_FILE.format(number=number, journal=str(journal), **looked_up)
+        )
+    return journal
+
+
+def lookups(files: int) -> list[dict[str, Any]]:
+    """Say what each file looks up, and what the answers are to be."""
     present = Names.present()
+    made = []
     for number in range(files):
         variables = _some(Names.variables, number, VARIABLES_PER_FILE)
         connections = _some(Names.connections, number, CONNECTIONS_PER_FILE)
         expected = {name: present["variables"].get(name, "absent") for name in variables} | {
             name: name if name in present["connections"] else "absent" for name in connections
         }
-        (home.path / "dags" / f"parsed_{number}.py").write_text(
-            DAG_FILE.format(
-                number=number, variables=variables, connections=connections, expected=expected, journal=str(journal)
-            )
-        )
-    return journal
+        made.append({"variables": variables, "connections": connections, "expected": expected})
+    return made
 
 
 def _some(names: list[str], number: int, count: int) -> list[str]:

@@ -541,7 +541,9 @@ def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secr
         return Finding(FINE, f"{subject}: found ({_milliseconds(started)})")
     if plan.reason:
         return Finding(FAULT, f"{subject}: not looked up: {plan.reason}", "Ask for another id, or change the option.")
-    return Finding(FAULT, f"{subject}: absent as {', '.join(plan.names)}", "Create it: airflow-secrets put.")
+    writes = operations.store_capabilities(backend)["write"]
+    cure = "Create it: airflow-secrets put." if writes else f"Create it in {backend.store}."
+    return Finding(FAULT, f"{subject}: absent as {', '.join(plan.names)}", cure)
 
 
 def _failure(text: str, error: Exception) -> Finding:

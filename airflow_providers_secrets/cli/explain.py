@@ -143,13 +143,15 @@ def _show_other(other: Elsewhere) -> None:
 
 
 def _listing(explained: Explanation | ChainExplanation) -> str | None:
-    """Return the command that lists what is there; ``None`` where no store is asked for this kind."""
+    """Return the command that lists what is there; ``None`` where no store that can list is asked for this kind."""
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
     word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
     if not isinstance(explained, ChainExplanation):
-        return f"airflow-secrets list {word}" if explained.enabled else None
-    asked = [str(member.position) for member in explained.members if member.way and member.way.enabled]
+        return f"airflow-secrets list {word}" if explained.enabled and explained.lists else None
+    asked = [
+        str(member.position) for member in explained.members if member.way and member.way.enabled and member.way.lists
+    ]
     # Several stores are listed one by one.
     return f"airflow-secrets list {word} --member {' or '.join(asked)}" if asked else None
 
@@ -195,7 +197,8 @@ def _show_way(explained: Explanation) -> None:
         cure = answer.message.rpartition(f"{answer.code}. ")[2] if answer.message and answer.code else answer.message
         show(ok, f"{answer.name}: {answer.outcome}{code}{took}{shared}", cure)
     if explained.unusable:
-        show(FAULT, f"Airflow could not use it: {explained.unusable}", "Rewrite it: airflow-secrets put.")
+        cure = "Rewrite it: airflow-secrets put." if explained.writes else f"Rewrite it in {explained.store}."
+        show(FAULT, f"Airflow could not use it: {explained.unusable}", cure)
     elif explained.form:
         fields = f" with {', '.join(explained.fields)}" if explained.fields else ""
         show(FINE, f"it reads as {explained.form}{fields}")

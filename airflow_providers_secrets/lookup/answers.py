@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
-from airflow_providers_secrets.lookup.access import StoreAccess, store_of
+from airflow_providers_secrets.lookup.access import StoreAccess, late, store_of
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache, jittered
 from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.forks import no_fork
@@ -177,12 +177,13 @@ class Answers:
     def _fresh_or_stale(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
         """Return the entry of *name* from memory, else by one flight; an expired value where the store gives none."""
         failure: LookupFailed
+        within = deadline - time.monotonic()
         try:
             return self._cache.fresh(name) or self._cache.single_flight(
-                name, lambda: self._share_or_ask(name, ask, shared, deadline), deadline - time.monotonic()
+                name, lambda: self._share_or_ask(name, ask, shared, deadline), within
             )
         except TimeoutError:
-            failure = self.access.failure(name, Outcome.UNAVAILABLE, f"no answer within {self.config.timeout:g} s")
+            failure = self.access.failure(name, Outcome.UNAVAILABLE, late(within))
         except StoreUnavailable as error:
             failure = error
         stale = self._cache.stale(name)

@@ -333,6 +333,8 @@ class Explanation:
     :param winner: the source whose answer Airflow takes; ``None`` where none has one.
     :param shadowed: the sources that hold the id as well, and are never asked.
     :param final: whether the failure is one at which Airflow asks no further source (``on_denied`` and the like).
+    :param lists: whether the store can list what it holds.
+    :param writes: whether it can be written to.
     """
 
     kind: Kind
@@ -352,6 +354,8 @@ class Explanation:
     winner: str | None
     shadowed: tuple[str, ...]
     final: bool = False
+    lists: bool = True
+    writes: bool = True
 
     @property
     def failed(self) -> NameAnswer | None:
@@ -396,6 +400,7 @@ def explain(
         *((one.source, one.answers) for one in elsewhere),
     ]
     holding = [source for source, holds in sources if holds]
+    capabilities = store_capabilities(backend)
     return Explanation(
         kind=kind,
         secret_id=secret_id,
@@ -414,6 +419,8 @@ def explain(
         winner=None if stops or not holding else holding[0],
         shadowed=() if stops else tuple(holding[1:]),
         final=stops,
+        lists=capabilities["list"],
+        writes=capabilities["write"],
     )
 
 

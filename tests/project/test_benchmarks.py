@@ -44,6 +44,21 @@ def test_dag_processor_reads_in_bulk(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_forks_share_what_one_asked_for(tmp_path: Path) -> None:
+    """Eight forks, one after another, look 100 names up, 20 of them twice; wrong answers end the program."""
+    figures = tmp_path / "figures.json"
+    arms = ("--only", "ours", "--only", "ours, shared, 300 s")
+    run = _run("fork_per_file.py", "--files", "8", "--lifetime", "300", *arms, "--json", str(figures))
+    if not importlib.util.find_spec("airflow.sdk"):
+        assert run.returncode != 0
+        assert "need Airflow 3" in run.stderr
+        return
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(figures.read_text())["median"]
+    assert {label: arm["requests"] for label, arm in found.items()} == {"ours": 120, "ours, shared, 300 s": 100}
+
+
+@pytest.mark.long
 def test_redis_fails_over() -> None:
     """Fifty times is for a quiet machine."""
     redis_url()

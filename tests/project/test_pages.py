@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import airflow_providers_secrets
-from airflow_providers_secrets.cli import make_parser
+from airflow_providers_secrets.cli import main, make_parser
 from airflow_providers_secrets.errors import AccessDenied, StoreUnavailable
 from airflow_providers_secrets.provider_info import get_provider_info
 
@@ -276,6 +276,21 @@ def test_the_example_of_adding_a_store_is_a_store(acme: Any) -> None:
         acme.backend().get_variable("hello")
     with acme.fault("proxy-404"), pytest.raises(StoreUnavailable):
         acme.backend().get_variable("hello")
+
+
+def test_no_command_is_suggested_that_the_example_refuses(acme: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """It can neither list nor be written to."""
+    acme.put("airflow.connections.broken", "http://host:port")
+    chosen = ["--backend", acme.class_path, "--kwargs", json.dumps(acme.options())]
+    for words, told in (
+        (["explain", "var", "absent", "--no-metastore"], "Airflow finds it nowhere."),
+        (["explain", "conn", "broken", "--no-metastore"], "Rewrite it in Acme."),
+        (["check", "--variable", "absent"], "Create it in Acme."),
+    ):
+        assert main([*words, *chosen]) != 0
+        said = "".join(capsys.readouterr())
+        assert told in said
+        assert not re.search("airflow-secrets (list|put)", said), said
 
 
 # Rights, versions, links.
