@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import inspect
 import os
 import re
 import signal
@@ -19,36 +20,65 @@ class TimeIsUp(BaseException):
 
 @contextlib.contextmanager
 def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
-    """Provide a function that lets the main thread raise :class:`TimeIsUp` as soon as it waits for another thread."""
+    """Provide a function that lets the main thread raise :class:`TimeIsUp` as soon as it waits for another thread.
+
+    The signal is sent by a thread that runs on when the main thread falls asleep: until then that one holds the GIL. A
+    signal that comes between the two wakes nobody, so it is sent again until it has been seen.
+    """
+    is_raised = threading.Event()
 
     def raise_it(*_: object) -> None:
-        raise TimeIsUp
+        if not is_raised.is_set():
+            is_raised.set()
+            raise TimeIsUp
 
     main = threading.main_thread().ident
     assert main
+    wait = threading.Condition.wait
+    is_armed, is_over = threading.Event(), threading.Event()
+    asleep = threading.Semaphore(0)
 
-    is_over = threading.Event()
+    def noticed(condition: threading.Condition, timeout: float | None = None) -> bool:
+        if is_armed.is_set() and threading.get_ident() == main and not _starts_a_thread():
+            is_armed.clear()
+            asleep.release()
+        return wait(condition, timeout)
 
     def send_once_it_waits() -> None:
-        while not is_over.is_set():
-            if waits_for_another(main):
-                signal.pthread_kill(main, signal.SIGALRM)
-                return
-            os.sched_yield()
+        asleep.acquire()
+        while not (is_raised.is_set() or is_over.is_set()):
+            signal.pthread_kill(main, signal.SIGALRM)
+            is_over.wait(0.05)
 
     sender = threading.Thread(target=send_once_it_waits, daemon=True)
+
+    def arm() -> None:
+        sender.start()
+        is_armed.set()
+
     before = signal.signal(signal.SIGALRM, raise_it)
+    setattr(threading.Condition, "wait", noticed)  # noqa: B010  # a method, to the type checker
     try:
-        yield sender.start
+        yield arm
     finally:
         # Whatever ended the block: a sender that went on would raise in the midst of another test, or be waited for
         # for ever.
-        is_over.set()
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what is on its way
+        setattr(threading.Condition, "wait", wait)  # noqa: B010
+        is_over.set()
+        asleep.release()
         if sender.ident is not None:
-            sender.join(60)  # it ends at its next look
+            sender.join(60)
             assert not sender.is_alive()
         signal.signal(signal.SIGALRM, before)
+
+
+def _starts_a_thread() -> bool:
+    """Tell whether this thread waits for another one to start, which nothing may interrupt."""
+    frame = inspect.currentframe()
+    while frame and frame.f_code is not threading.Thread.start.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 _WAIT: Final = {str(line) for _, _, line in threading.Condition.wait.__code__.co_lines()}
@@ -58,7 +88,10 @@ _FRAME: Final = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 
 
 def waits_for_another(thread: int | None) -> bool:
-    """Tell whether *thread* waits for another one's work, and not for it to start, which nothing may interrupt."""
+    """Tell whether *thread* waits for another one's work, and not for it to start.
+
+    It must be one of the hundred that were started last: faulthandler tells of no more.
+    """
     frames = _frames_of(thread)
     if not frames or frames[0][0] != threading.__file__ or frames[0][1] not in _WAIT:
         return False
