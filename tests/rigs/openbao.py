@@ -7,7 +7,6 @@ import functools
 import http.client
 import json
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import trustme
 
 from tests.support import servers
+from tests.support.ports import free_ports
 
 ROOT_TOKEN = "root-token-of-the-tests"
 READY = "Root Token:"
@@ -37,8 +37,8 @@ class OpenBao:
         self.directory = Path(tempfile.mkdtemp(prefix="openbao-"))
         self.authority = Authority(self.directory)
         self.authority.issue("server")
-        # Development mode takes the port after its own as well.
-        self.port, self.tls_port = _free_ports()
+        self.port = free_ports(3)
+        self.tls_port = self.port + 2  # development mode takes the port after its own as well
         config = {
             "listener": {
                 "tcp": {
@@ -149,14 +149,3 @@ class Authority:
         issued.cert_chain_pems[0].write_to_path(paths[0])
         issued.private_key_pem.write_to_path(paths[1])
         return paths
-
-
-def _free_ports() -> tuple[int, int]:
-    """Give two free ports, of which the one after the first is free too."""
-    for _ in range(100):
-        with contextlib.ExitStack() as bound, contextlib.suppress(OSError):
-            first = bound.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            bound.enter_context(socket.create_server(("127.0.0.1", first + 1)))
-            other = bound.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            return first, other
-    raise RuntimeError("no free ports")

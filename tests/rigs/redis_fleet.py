@@ -20,6 +20,7 @@ import trustme
 
 from tests.rigs.redis import redis_server
 from tests.support import leftovers, needs, servers
+from tests.support.ports import free_port
 
 STATE_SECONDS = 60.0
 """How long a state is waited for, on a busy machine."""
@@ -38,11 +39,6 @@ def until(state: Callable[[], Any], what: str) -> Any:
                 return found
         pause.wait(0.02)
     raise AssertionError(f"not seen within {STATE_SECONDS:g} s: {what}; last was {found!r}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class RedisServer:

@@ -6,7 +6,6 @@ import contextlib
 import html
 import json
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any, Final
 import httpx
 
 from tests.support.airflow_process import Airflow
+from tests.support.ports import free_port
 
 USERS: Final = {"admin": "admin", "op": "op", "viewer": "viewer"}
 """Users of Airflow's simple auth manager, each with its role; the name is the password."""
@@ -68,9 +68,7 @@ def api_server(airflow: Airflow, users: dict[str, str] = USERS) -> Iterator[ApiS
     """Run ``airflow api-server`` until the block ends."""
     passwords = airflow.home / "passwords.json"
     passwords.write_text(json.dumps({user: user for user in users}))
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = ApiServer(port)
     process = subprocess.Popen(
         [sys.executable, "-m", "airflow", "api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
