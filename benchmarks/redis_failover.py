@@ -372,7 +372,7 @@ def main() -> int:
             report(f"Sentinel, {elected} elections ({epoch} by its own count)", run, problems)
             sentinels.stop()
         if killed or moved:
-            cluster = redis_fleet.Cluster()
+            cluster = redis_fleet.Cluster(fails_over=True)
             run = Run(store.url, cluster.url, arguments.timeout)
             dying, moving = deaths(cluster), moves(cluster)
             for number in range(max(killed, moved)):

@@ -629,7 +629,7 @@ class Lookups:
 
 
 def test_a_cluster_whose_primary_dies(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    lost = fleet.Cluster()
+    lost = fleet.Cluster(fails_over=True)
     lookups = Lookups(ssm, sharing(ssm, lost.url, timeout=60))
     assert lookups.are_shared(lookups.go_on())
     lookups.go_on()
