@@ -98,7 +98,7 @@ def holds_forks() -> bool:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Allocate much without setting off collections of Airflow's whole heap, which costs more than the work."""
+    """Allocate what stays, without collections of Airflow's whole heap, which would cost more than the work itself."""
     global _collector_pauses  # noqa: PLW0603
     if not gc.isenabled():
         yield
@@ -107,9 +107,25 @@ def collector_paused() -> Iterator[None]:
     try:
         gc.disable()
         yield
+        _let_grow_old()
     finally:
         _collector_pauses -= 1
         gc.enable()
+
+
+def _let_grow_old() -> None:
+    """Have what is here now, a moment old or not, walked by collections of everything alone.
+
+    Modules and data files stay as long as the process. To find that out, a collection of what is young would walk them
+    in the parent, and another one in each child, which copies each page of memory that it walks.
+    """
+    # Airflow's DAG processor freezes its heap for its children, and what came since is to be as far out of the way.
+    frozen = gc.get_freeze_count() >= WHOLE_HEAP  # some milliseconds where it is
+    try:
+        gc.freeze()
+    finally:
+        if not frozen:
+            gc.unfreeze()  # to the oldest generation
 
 
 def thread_ending(native_id: int) -> None:
@@ -142,22 +158,21 @@ def prepare_before_fork(config: StoreConfig, *, also_for_one: bool) -> None:
 
 def _prepare() -> None:
     """Load what children will need: modules and data files, no socket, thread, login or network."""
-    # Its own import is the first thing that children inherit.
-    from airflow_providers_secrets.lookup.resolve import prepare
+    with collector_paused():
+        # Its own import is the first thing that children inherit.
+        from airflow_providers_secrets.lookup.resolve import prepare
 
-    for fingerprint in list(_unprepared if _forks_for_many() else _worth_it_for_one):
-        config = _unprepared.pop(fingerprint, None)
-        if config is None:
-            continue
-        _prepared.add(fingerprint)
-        try:
-            prepare(config)
-        except Exception as error:  # noqa: BLE001  # the lookup that needs it will say it better
-            log.debug("%s: not loaded before a fork (%s).", config.title, type(error).__name__)
-    if gc.get_freeze_count() >= WHOLE_HEAP:
-        # The process had frozen its heap for its children (Airflow's DAG processor does): what came since would be
-        # walked by each collection of each child.
-        gc.freeze()
+        for fingerprint in list(_unprepared if _forks_for_many() else _worth_it_for_one):
+            config = _unprepared.pop(fingerprint, None)
+            if config is None:
+                continue
+            _prepared.add(fingerprint)
+            try:
+                prepare(config)
+            except Exception as error:  # noqa: BLE001  # the lookup that needs it will say it better
+                log.debug("%s: not loaded before a fork (%s).", config.title, type(error).__name__)
+    if not gc.isenabled():  # children may turn theirs on
+        _let_grow_old()
 
 
 def _forks_for_many() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -154,14 +155,31 @@ def test_what_is_loaded_for_children_is_frozen_where_the_heap_is(rig: Rig) -> No
 
 
 @pytest.mark.each_rig_in_ci
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="its collector has two generations, and tells them otherwise")
+def test_no_collection_of_what_is_young_walks_what_is_loaded_for_children(rig: Rig) -> None:
+    """It would do so in each child, and the system would copy each page that it walks."""
+    code = """
+    import types
+    def loaded(objects):
+        return sum(isinstance(one, types.FunctionType) for one in objects)
+    gc.collect()
+    before = loaded(gc.get_objects())
+    fork(lambda: None)
+    young = loaded([*gc.get_objects(generation=0), *gc.get_objects(generation=1)])
+    print(loaded(gc.get_objects()) - before > 500, young < 100)
+    """
+    assert in_a_process(rig, code)[-1:] == ["True True"]
+
+
+@pytest.mark.each_rig_in_ci
 def test_a_heap_that_is_not_frozen_stays_so(rig: Rig) -> None:
     """Python 3.12 freezes some hundred objects of its own when it starts."""
     code = """
     frozen = gc.get_freeze_count()
     fork(lambda: None)
-    print(gc.get_freeze_count() - frozen)
+    print(gc.get_freeze_count() <= frozen)
     """
-    assert in_a_process(rig, code)[-1:] == ["0"]
+    assert in_a_process(rig, code)[-1:] == ["True"]
 
 
 def test_backends_of_one_store_keep_their_own_prefixes(rig: Rig) -> None:
