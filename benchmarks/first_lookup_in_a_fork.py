@@ -12,7 +12,9 @@ looks one variable up, and one that looks nothing up. Columns, medians of interl
 - bill: CPU ms of the parent beyond loading Airflow, and of one child with one lookup;
 - pod: the same in the pod of a KubernetesExecutor, which forks once, for its one task;
 - none: the same, of a task that looks nothing up;
-- MB: the parent's memory after the fork (proportional set size, or resident where the system has none).
+- MB: the parent's memory after the fork (proportional set size, or resident where the system has none);
+- both MB: the same of the parent and of one child together, which has looked the variable up and is still there;
+- after MB: the same of a parent that has looked something up itself.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.setups import ROOT, SETUPS, Setup, chosen
 
-COLUMNS = ("child", "after", "idle", "bill", "pod", "none", "MB")
+COLUMNS = ("child", "after", "idle", "bill", "pod", "none", "MB", "both MB", "after MB")
 
 PROGRAM = """
 import json, os, resource, signal, sys, time, types
@@ -73,12 +75,35 @@ def memory():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return int(rollup.partition("Pss:")[2].split()[0]) / 1024
 
+def beside_a_child():
+    looked_up, let_go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm({longest})
+        os.close(let_go[1])
+        look_up()
+        os.write(looked_up[1], b".")
+        os.read(let_go[0], 1)
+        os.write(looked_up[1], json.dumps(memory()).encode())
+        os.read(let_go[0], 1)
+        os._exit(0)
+    os.close(looked_up[1])
+    os.read(looked_up[0], 1)
+    of_parent = memory()
+    os.write(let_go[1], b".")
+    of_child = json.loads(os.read(looked_up[0], 100) or "NaN")
+    os.close(let_go[1])
+    os.waitpid(child, 0)
+    return of_parent + of_child
+
 figures = {{}}
 if {mode!r} == "idle parent":
     figures["child"], spent = in_a_child(look_up)
     figures["bill"] = (time.process_time() - begun) * 1000 + spent
     figures["MB"] = memory()
     figures["idle"] = in_a_child(nothing)[1]
+    figures["both MB"] = beside_a_child()
 elif {mode!r} in ("pod", "none"):
     # What a process is told by: see ONE_TASK_MODULES in lookup/forks.py.
     sys.modules["__main__"].__spec__ = types.SimpleNamespace(name="airflow.sdk.execution_time.execute_workload")
@@ -86,6 +111,7 @@ elif {mode!r} in ("pod", "none"):
     figures[{mode!r}] = (time.process_time() - begun) * 1000 + spent
 else:
     look_up()
+    figures["after MB"] = memory()
     figures["after"] = in_a_child(look_up)[0]
 print("\\n" + json.dumps(figures))
 """
@@ -143,9 +169,9 @@ def compare(setup: Setup, official: str | None, runs: int) -> dict[str, dict[str
             for column in COLUMNS
         }
     print(f"{setup.name}: medians of {runs} interleaved runs, Python {sys.version.split()[0]}")
-    print(" " * 18 + "".join(f"{column:>9}" for column in COLUMNS))
+    print(" " * 18 + "".join(f"{column:>10}" for column in COLUMNS))
     for label, figures in found.items():
-        print(f"  {label:<16}" + "".join(f"{figures[column]:9.2f}" for column in COLUMNS), flush=True)
+        print(f"  {label:<16}" + "".join(f"{figures[column]:10.2f}" for column in COLUMNS), flush=True)
     for label in rounds[0]:
         if hung := sum(math.isnan(figure) for one in rounds for figure in one[label].values()):
             print(f"  {label}: {hung} figures left out, of children that hung for {LONGEST} s")

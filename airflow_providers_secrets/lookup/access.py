@@ -55,8 +55,8 @@ BACKOFF: Final[Mapping[Outcome, tuple[float, float]]] = {
 """Bounds in seconds of the first and of the longest pause before another attempt, with full jitter
 (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
 
-LATE_IMPORTS: Final = ("_strptime", "encodings.idna")
-"""What the standard library imports by itself for a date and for a host's name, whichever SDK asks for it."""
+LATE_IMPORTS: Final = ("encodings.idna",)
+"""What the standard library imports by itself for a host's name, whichever SDK asks for it."""
 
 _stores: dict[bytes, Store] = {}
 """Every store of this process by fingerprint. A forked child inherits them: they hold neither sockets nor locks."""

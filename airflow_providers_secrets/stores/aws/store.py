@@ -166,6 +166,7 @@ class AwsStore(Store):
     sdk: ClassVar = {"boto3.session": "aws"}
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
+    late_imports = ("_strptime",)  # for the dates of answers and credentials
     muted_loggers = ("boto3", "botocore", "urllib3")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 

@@ -62,6 +62,7 @@ class KeyVault(Store):
         "airflow_providers_secrets.stores.azure.client": "azure",
     }
     late_imports = (
+        "_strptime",
         "azure.core.rest._requests_basic",
         "azure.identity._internal.msal_client",
         "azure.core.tracing.common",

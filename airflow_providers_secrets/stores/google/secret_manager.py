@@ -83,7 +83,7 @@ class SecretManager(Store):
         f"{_STORES}.login": "google",
         f"{_STORES}.api": "google",
     }
-    late_imports: Sequence[str] = ("google.api_core.client_logging", "grpc_status.rpc_status")
+    late_imports: Sequence[str] = ("_strptime", "google.api_core.client_logging", "grpc_status.rpc_status")
     outcomes: ClassVar = {
         # https://cloud.google.com/apis/design/errors#error_codes; the rest is UNAVAILABLE. What a proxy answers
         # without a status of Google's is none of these: gRPC calls a 404 UNIMPLEMENTED, REST has no status in it.
