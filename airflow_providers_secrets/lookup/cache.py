@@ -10,10 +10,9 @@ import random
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
-
-from cachetools import FIFOCache
 
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup.deadline import waited
@@ -140,6 +139,41 @@ class Breaker:
         self._probe_at = clock() + self.PAUSE * random.uniform(*self.PAUSE_JITTER)  # noqa: S311
 
 
+class _InOrder(OrderedDict[str, Any]):
+    """What was put in first goes first, once there is no more room.
+
+    That is by age here, and reading moves nothing, so that a hit needs no lock; whoever writes holds one.
+
+    :param room: what all values may take together.
+    :param takes: what one value takes.
+    """
+
+    def __init__(self, room: int, takes: Callable[[Any], int]) -> None:
+        super().__init__()
+        self._room = room
+        self._takes = takes
+        self._taken = 0
+
+    def put(self, name: str, value: Any) -> None:
+        """Have *value* be the last one, in the place of an older one of that *name*."""
+        self.drop(name)
+        self._taken += self._takes(value)
+        while self and self._taken > self._room:
+            self._taken -= self._takes(self.popitem(last=False)[1])
+        self[name] = value
+
+    def drop(self, name: str) -> None:
+        """Forget what there is of *name*."""
+        dropped = self.pop(name, None)
+        if dropped is not None:
+            self._taken -= self._takes(dropped)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self._taken = 0
+
+
 class _Failure:
     __slots__ = ("error", "pause", "until")
 
@@ -172,13 +206,10 @@ class ProcessCache:
     def __init__(self, lifetimes: Lifetimes, refused: Callable[[str], LookupFailed]) -> None:
         self._lifetimes = lifetimes
         self._refused = refused
-        # First in, first out is by age here, and reading moves nothing, so that a hit needs no lock. An entry
-        # counts for its share of the room at least, which bounds their number as well.
+        # An entry takes its share of the room at least, which bounds their number as well.
         share = max(1, MAX_BYTES // lifetimes.size)
-        self._entries: FIFOCache[str, Entry] = FIFOCache(
-            share * lifetimes.size, lambda entry: max(share, sys.getsizeof(entry.text))
-        )
-        self._failures: FIFOCache[str, _Failure] = FIFOCache(lifetimes.size)
+        self._entries = _InOrder(share * lifetimes.size, lambda entry: max(share, sys.getsizeof(entry.text)))
+        self._failures = _InOrder(lifetimes.size, lambda _: 1)
         self._flights: dict[str, _Flight] = {}
         self._breaker = Breaker()
         self._lock = threading.RLock()  # a signal's handler may look something up, too
@@ -196,21 +227,21 @@ class ProcessCache:
     def fresh(self, name: str) -> Entry | None:
         """Return the entry of *name* if it still counts."""
         try:
-            entry = self._entries[name]  # its get() would look twice
+            entry: Entry = self._entries[name]  # quicker than its get(), where it is there
         except KeyError:
             return None
         return entry if clock() < entry.fresh_until else None
 
     def stale(self, name: str) -> Entry | None:
         """Return the expired value of *name* that may stand in while the store gives no answer."""
-        entry = self._entries.get(name)
+        entry: Entry | None = self._entries.get(name)
         if entry is None or entry.text is None:
             return None
         return entry if clock() < entry.fresh_until + self._lifetimes.max_stale else None
 
     def knows_newer(self, name: str, at: float) -> bool:
         """Tell whether there is an entry of *name*, however old, that the store gave after *at*."""
-        entry = self._entries.get(name)
+        entry: Entry | None = self._entries.get(name)
         return entry is not None and entry.at > at
 
     def single_flight(self, name: str, find: Callable[[], Entry], timeout: float) -> Entry:
@@ -248,7 +279,7 @@ class ProcessCache:
     def refusal(self, name: str) -> LookupFailed | None:
         """Return the error that stands for asking the store again so soon, or ``None`` where it may be asked."""
         with self._lock:
-            failure = self._failures.get(name)
+            failure: _Failure | None = self._failures.get(name)
             if failure is not None and clock() < failure.until:
                 return copy.copy(failure.error)
             return None if self._breaker.lets_through() else self._refused(name)
@@ -256,13 +287,13 @@ class ProcessCache:
     def keep(self, name: str, entry: Entry) -> Entry:
         """Note what was said of *name*, by the store or by another process's cache."""
         with self._lock:
-            self._entries[name] = entry
+            self._entries.put(name, entry)
         return entry
 
     def forget(self, name: str) -> None:
         """Let nothing said of *name* before count any more."""
         with self._lock:
-            self._entries.pop(name, None)
+            self._entries.drop(name)
 
     def clear(self) -> None:
         """Drop everything. Takes no lock: a forked child calls it, whose parent may have held it."""
@@ -272,7 +303,7 @@ class ProcessCache:
     def answered(self, name: str) -> None:
         """Note that the store itself has just answered for *name*."""
         with self._lock:
-            self._failures.pop(name, None)
+            self._failures.drop(name)
             self._close_breaker()
 
     def note_failure(self, name: str, error: LookupFailed) -> None:
@@ -281,16 +312,16 @@ class ProcessCache:
             if isinstance(error, StoreUnavailable):
                 before = self._failures.get(name)
                 pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.pause else FIRST_PAUSE
-                self._failures[name] = _Failure(copy.copy(error), clock() + pause, pause)
+                self._failures.put(name, _Failure(copy.copy(error), clock() + pause, pause))
                 self._breaker.failed()
                 return
             # The store has spoken: what it gave before must not come back.
-            self._entries.pop(name, None)
+            self._entries.drop(name)
             self._close_breaker()
             if ttl := self._lifetimes.negative_ttl:
-                self._failures[name] = _Failure(copy.copy(error), clock() + jittered(ttl), 0.0)
+                self._failures.put(name, _Failure(copy.copy(error), clock() + jittered(ttl), 0.0))
 
     def _close_breaker(self) -> None:
         if self._breaker.answered():
             for name in [name for name, failure in self._failures.items() if failure.pause]:
-                del self._failures[name]
+                self._failures.drop(name)

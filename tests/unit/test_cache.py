@@ -78,6 +78,32 @@ def test_the_size_of_entries_is_bounded(memory: ProcessCache) -> None:
     assert 0 < len(kept) * large <= cache.MAX_BYTES
 
 
+def test_room_is_for_what_is_kept_now(clock: Clock) -> None:
+    memory = ProcessCache(Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 3), lambda _: DOWN)
+
+    def kept() -> list[str]:
+        return [name for name in ("first", "again", "third", "fourth") if memory.fresh(name)]
+
+    for name in ("first", *("again",) * 10, "forgotten", "third"):
+        memory.keep(name, fresh_for(TTL))
+        memory.forget("forgotten")
+    assert kept() == ["first", "again", "third"]
+    memory.keep("first", fresh_for(TTL))  # is the last one now
+    memory.keep("fourth", fresh_for(TTL))
+    assert kept() == ["first", "third", "fourth"]
+    memory.clear()
+    for name in ("first", "again", "third"):
+        memory.keep(name, fresh_for(TTL))
+    assert kept() == ["first", "again", "third"]
+
+
+def test_failures_are_bounded_like_entries(clock: Clock) -> None:
+    memory = ProcessCache(Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 2), lambda _: DOWN)
+    for name in ("x", "y", "z"):
+        memory.note_failure(name, DENIED)
+    assert [memory.refusal(name) is not None for name in ("x", "y", "z")] == [False, True, True]
+
+
 def test_what_is_forgotten_or_dropped_is_gone(memory: ProcessCache) -> None:
     for name in ("x", "y"):
         memory.keep(name, fresh_for(TTL))
