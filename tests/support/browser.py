@@ -24,7 +24,7 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-WAIT: Final = 30_000
+WAIT: Final = 120_000
 """Milliseconds that a machine at work on something else needs at most."""
 
 
