@@ -1008,6 +1008,7 @@ def test_endless_answer_ends_at_the_deadline(google: GoogleRestRig, monkeypatch:
     from airflow_providers_secrets.stores.google import http
 
     monkeypatch.setattr(http, "MAX_ANSWER", 1 << 21)  # which takes longer, byte by byte
+    monkeypatch.setattr(http, "GRACE", 60.0)  # the answer begins, however late
     store, client = connected(google.backend())
     reply = Reply(200, b" ", {"Content-Type": "application/json"}, endless=True)
     with google.server.fault(reply):
