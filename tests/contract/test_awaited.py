@@ -47,6 +47,7 @@ def flights(backend: Any) -> dict[str, Any]:
     return {name: flight for one in members(backend) for name, flight in answers_of(one.config)._cache._flights.items()}
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_same_connection_and_then_without_a_thread(rig: Rig) -> None:
     path = put(rig, "awaited")
     backend = rig.caching()
@@ -59,6 +60,7 @@ def test_the_same_connection_and_then_without_a_thread(rig: Rig) -> None:
     assert (awaited.conn_id, type(awaited)) == ("awaited", type(expected))
 
 
+@pytest.mark.usefixtures("clock")
 def test_an_absence_and_then_without_a_thread(rig: Rig) -> None:
     backend = rig.caching()
     with rig.counted() as calls:
