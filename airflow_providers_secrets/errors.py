@@ -32,6 +32,13 @@ class NoSharedKeyError(ConfigurationError):
     """
 
 
+class Unusable(Exception):
+    """Why a stored text cannot be used, as the end of a sentence; never holds any of the text.
+
+    Internal: whoever decodes knows whose text it is, and raises :class:`InvalidSecret` of it.
+    """
+
+
 class LookupFailed(SecretsError):
     """A lookup ended without an answer: neither a value nor a proof that there is none.
 

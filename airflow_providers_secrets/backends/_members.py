@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable
+from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, Unusable
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPlan
 from airflow_providers_secrets.options import CONNECTION_FIELDS
@@ -166,7 +166,7 @@ def checked_connection(store: str, conn_id: str, text: str | None) -> str | None
         from airflow_providers_secrets.lookup import decoding
     try:
         return decoding.connection(text)
-    except decoding.Unusable as error:
+    except Unusable as error:
         reason = str(error)
     raise InvalidSecret(store, conn_id, reason, "Rewrite it in a form that Airflow reads.")
 

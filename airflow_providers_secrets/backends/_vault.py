@@ -47,8 +47,7 @@ PRECEDENCE: Final[Mapping[tuple[str, str, str], str]] = {
 # What a client or proxy would take for other path segments than it was given: empty ones, "." and "..", and
 # percent-encoded dots, slashes, backslashes and percent signs, which some proxies decode a second time. Some
 # take a backslash for a slash.
-_SEGMENT: Final = r"(?!\.\.?(?:/|$))(?:(?!%(?:2[eEfF5]|5[cC]))[^/\\\x00-\x1f\x7f-\x9f])+"
-PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+PATH: Final = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))(?!.*%(?:2[eEfF5]|5[cC]))[^\\\x00-\x1f\x7f-\x9f]+")
 """A path in Vault that cannot be mistaken for another one."""
 
 

@@ -11,6 +11,7 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._vault import PATH, VAULT_OPTIONS, option_conflict, overruled, paths
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+from airflow_providers_secrets.errors import Unusable
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import Kind, LookupPlan, multi_team, team_name_refusal
 from airflow_providers_secrets.options import CONNECTION_FIELDS
@@ -131,8 +132,6 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
         :raises Unusable: naming the reason, not the value.
         """
-        from airflow_providers_secrets.lookup.decoding import Unusable
-
         data: dict[str, Any] = json.loads(stored)
         if not data:
             raise Unusable("it is empty")

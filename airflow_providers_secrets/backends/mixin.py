@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow_providers_secrets import options
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.lookup.config import StoreConfig
-from airflow_providers_secrets.lookup.forks import no_fork, prepare_before_fork
+from airflow_providers_secrets.lookup.forks import collector_paused, no_fork, prepare_before_fork
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import (
     KINDS,
@@ -227,7 +227,7 @@ class SecretLookupMixin:
         super().__init__()
         declared = self.declared_options()
         self.options: dict[str, Any] = options.parse(
-            type(self).__name__, declared, backend_kwargs, re.split("[.:]", self.store_class)[0]
+            type(self).__name__, declared, backend_kwargs, self.store_class.partition(":")[0].partition(".")[0]
         )
         if self.default_sep is not None:
             self.sep = self.options["sep"]
@@ -412,7 +412,8 @@ class SecretLookupMixin:
     @property
     def field_aliases(self) -> decoding.FieldAliases:
         """How the store's JSON objects may name a connection's fields, and what happens to other ones."""
-        from airflow_providers_secrets.lookup import decoding
+        with no_fork():
+            from airflow_providers_secrets.lookup import decoding
 
         return decoding.FieldAliases(
             self.field_words, self.options["extra_conn_words"], self.dropped_fields, self.options["unknown_fields"]
@@ -458,7 +459,8 @@ class SecretLookupMixin:
         """
         if kind != "connections":
             return stored
-        from airflow_providers_secrets.lookup import decoding
+        with no_fork():
+            from airflow_providers_secrets.lookup import decoding
 
         return decoding.connection(stored, self.field_aliases)
 
@@ -475,7 +477,7 @@ _resolve: Resolve | None = None
 def _loaded() -> Resolve:
     """Import what a lookup needs beyond its names: Airflow imports and constructs backends that it never asks."""
     global _resolve  # noqa: PLW0603
-    with no_fork():
+    with no_fork(), collector_paused():
         from airflow_providers_secrets.lookup import resolve
 
         _resolve = resolve.resolve

@@ -439,8 +439,7 @@ class Copying:
     def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
         """Do what is to be done about one id; ``None`` where an interrupt came before it."""
         from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
-        from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError
-        from airflow_providers_secrets.lookup.decoding import Unusable
+        from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError, Unusable
 
         if self._stopped.is_set():
             return None
@@ -460,9 +459,8 @@ class Copying:
 
     def _copied(self, kind: Kind, secret_id: str) -> Item:
         from airflow_providers_secrets.cli.endpoints import Blocked, same
-        from airflow_providers_secrets.errors import InvalidSecret
+        from airflow_providers_secrets.errors import InvalidSecret, Unusable
         from airflow_providers_secrets.lookup.connection_text import fields_of
-        from airflow_providers_secrets.lookup.decoding import Unusable
 
         self._target.name(kind, secret_id)
         text = self._origin.text(kind, secret_id)

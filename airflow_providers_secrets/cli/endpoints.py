@@ -7,9 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
-from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, quoted
+from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, Unusable, quoted
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
-from airflow_providers_secrets.lookup.decoding import Unusable
 from airflow_providers_secrets.lookup.plan import Kind
 
 if TYPE_CHECKING:

@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_connection(args: argparse.Namespace, text: str) -> int:
     from airflow_providers_secrets.cli import output
-    from airflow_providers_secrets.errors import SecretsError, printable, quoted
+    from airflow_providers_secrets.errors import SecretsError, Unusable, printable, quoted
     from airflow_providers_secrets.lookup.connection_text import fields_of
-    from airflow_providers_secrets.lookup.decoding import Unusable
 
     try:
         fields = fields_of(text)

@@ -106,9 +106,8 @@ def _value(args: argparse.Namespace) -> str:
     :raises ConfigurationError: where there is none, or Airflow could not parse it.
     """
     from airflow_providers_secrets.cli import output, uri
-    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.errors import ConfigurationError, Unusable
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
-    from airflow_providers_secrets.lookup.decoding import Unusable
 
     fields_given = uri.any_field(args)
     if args.kind == "var":

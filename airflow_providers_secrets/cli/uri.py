@@ -49,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
     :raises ConfigurationError: naming the field that cannot be used.
     """
     from airflow_providers_secrets.cli.output import show_record, standard_input
-    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.errors import ConfigurationError, Unusable
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
-    from airflow_providers_secrets.lookup.decoding import Unusable
 
     reason: str
     try:

@@ -24,7 +24,7 @@ from tenacity.stop import stop_when_event_set
 
 from airflow_providers_secrets.errors import LookupFailed, MissingDependencyError, SecretNotFound, SecretsError
 from airflow_providers_secrets.lookup.config import StoreConfig
-from airflow_providers_secrets.lookup.deadline import DeadlineCall
+from airflow_providers_secrets.lookup.deadline import DeadlineCall, roomy
 from airflow_providers_secrets.lookup.forks import collector_paused, no_fork
 from airflow_providers_secrets.lookup.outcomes import ERRORS, RETRIED, advice
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Lists, Outcome, Store, seconds_left
@@ -84,14 +84,19 @@ def loaded_store(config: StoreConfig) -> Store:
     store = store_of(config)
     if config.fingerprint not in _loaded:
         with no_fork(), collector_paused():
-            load_modules(store.imports(), store.distribution)
-            for module in (*LATE_IMPORTS, *store.late_imports):
-                with contextlib.suppress(ImportError):
-                    importlib.import_module(module)
-            store.preload()
-            mute(store.muted_loggers)
+            _load(store)
         _loaded.add(config.fingerprint)
     return store
+
+
+@roomy
+def _load(store: Store) -> None:
+    load_modules(store.imports(), store.distribution)
+    for module in (*LATE_IMPORTS, *store.late_imports):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    store.preload()
+    mute(store.muted_loggers)
 
 
 def prepare_store_for_children(config: StoreConfig) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from airflow_providers_secrets.lookup.decoding import EXTRA_KEY, Unusable, connection
+from airflow_providers_secrets.errors import Unusable
+from airflow_providers_secrets.lookup.decoding import EXTRA_KEY, connection
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 

@@ -15,6 +15,7 @@ from airflow_providers_secrets.lookup import forks
 from airflow_providers_secrets.stores.base import deadline
 
 Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 LINGER: Final = 0.2
 """Seconds for which a thread waits for more work. Starting one for each call costs half of a small call's CPU time."""
@@ -34,6 +35,21 @@ def waited(event: threading.Event, until: float) -> bool:
         if time.monotonic() >= until:
             return event.is_set()
     return True
+
+
+ROOM: Final = 16 * 1024
+"""Words of Python's own stack that a roomy function claims; at least as many are then free for what it calls."""
+
+
+def roomy(function: Function) -> Function:
+    """Give what *function* calls room on Python's stack.
+
+    From 3.11 on, that stack is made of chunks of 16 KiB (``push_chunk`` in CPython's ``pystate.c``). A call that does
+    not fit into one has the next mapped, and unmapped as it returns; so a loop just there pays for that at each call.
+    A function that claims more than a chunk has one of its own. What of it is never touched takes no memory.
+    """
+    function.__code__ = function.__code__.replace(co_stacksize=ROOM)
+    return function
 
 
 class DeadlineCall(Generic[Result]):

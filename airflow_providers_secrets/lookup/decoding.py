@@ -3,7 +3,7 @@
 Airflow swallows what it cannot parse ("connection not defined") and silently mangles some of what it can. So the text
 of a connection is checked here first, and what is wrong is named, without the value. The rule: a text that one of
 Airflow's parsers reads without loss is handed on unchanged in meaning; one that all of them would misread or refuse is
-:class:`Unusable`.
+:class:`~airflow_providers_secrets.errors.Unusable`.
 
 Airflow's own rules: ``Connection.from_json``, ``Connection.from_uri`` and ``Connection(uri=…)`` (2.11, 3.x and the Task
 SDK), described under "Storing connections in environment variables" in Airflow's documentation. Its parsers are not
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from airflow_providers_secrets.errors import quoted
+from airflow_providers_secrets.errors import Unusable, quoted
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 TEXT_FIELDS: Final = tuple(field for field in CONNECTION_FIELDS if field not in ("port", "extra"))
@@ -31,10 +31,6 @@ _MAX_PORT_LENGTH: Final = 64  # of its text; int() takes time with the square of
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986, section 3.1
 _HOST: Final = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^\[\]]*)?")
 _NESTED = re.compile(rf"({_SCHEME.pattern})://(.*)", re.DOTALL)
-
-
-class Unusable(Exception):
-    """Why a stored text cannot be used, as the end of a sentence; never holds any of the text."""
 
 
 class FieldAliases:

@@ -13,11 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretNotFound, SecretsError, quoted
+from airflow_providers_secrets.errors import (
+    ConfigurationError,
+    LookupFailed,
+    SecretNotFound,
+    SecretsError,
+    Unusable,
+    quoted,
+)
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
-from airflow_providers_secrets.lookup.decoding import Unusable
 from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan
 from airflow_providers_secrets.stores.base import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, quoted
+from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, Unusable, quoted
 from airflow_providers_secrets.lookup.access import loaded_store, prepare_store_for_children, store_of
 from airflow_providers_secrets.lookup.answers import answers_of, prepare_for_children
 from airflow_providers_secrets.lookup.config import StoreConfig
-from airflow_providers_secrets.lookup.decoding import Unusable
+from airflow_providers_secrets.lookup.deadline import roomy
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION, advice
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@roomy
 def prepare(config: StoreConfig) -> None:
     """Load whatever a lookup of *config* will need: modules and data files, no socket, thread, login or network.
 
@@ -33,6 +34,9 @@ def prepare(config: StoreConfig) -> None:
         from airflow_providers_secrets.lookup import shared_cache
 
         shared_cache.load_client(config)
+    # Connections need it, at their first.
+    from airflow_providers_secrets.lookup import decoding  # noqa: F401
+
     loaded_store(config)
     prepare_for_children(config)
     prepare_store_for_children(config)

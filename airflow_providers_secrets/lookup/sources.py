@@ -9,9 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
-from airflow_providers_secrets.errors import SecretsError, quoted
+from airflow_providers_secrets.errors import SecretsError, Unusable, quoted
 from airflow_providers_secrets.lookup.connection_text import json_of
-from airflow_providers_secrets.lookup.decoding import Unusable
 from airflow_providers_secrets.lookup.plan import Kind
 
 PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": "AIRFLOW_VAR_"}

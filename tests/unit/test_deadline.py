@@ -183,3 +183,35 @@ os._exit(0)
 def test_a_signal_that_does_not_wake_the_waiting_thread_is_handled_all_the_same(wait: str) -> None:
     run = run_python(SIGNALLED_AS_IT_FELL_ASLEEP.replace("WAIT()", f"{wait}()"))
     assert run.stdout.strip() == "stopped", run.stderr
+
+
+LOOPS_AT_EACH_DEPTH = """
+import resource, sys
+from airflow_providers_secrets.lookup.deadline import roomy
+
+def called():
+    if 0:  # a frame that is larger than a step in depth
+        a = b = c = d = e = f = g = h = i = j = k = l = m = n = o = p = q = r = s = t = u = v = w = x = y = z = 0
+
+def loop():
+    for _ in range(1000):
+        called()
+
+def mapped_at(depth, work):
+    if depth:
+        return mapped_at(depth - 1, work)
+    work()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+sys.setrecursionlimit(2000)
+plain = max(mapped_at(depth, loop) for depth in range(400))
+print(plain, max(mapped_at(depth, roomy(loop)) for depth in range(400)))
+"""
+
+
+def test_a_roomy_function_calls_others_at_any_depth_without_mapping_memory_for_each() -> None:
+    plain, roomy = map(int, run_python(LOOPS_AT_EACH_DEPTH).stdout.split())
+
+    assert roomy < 100, f"{roomy} pages were mapped for 1000 calls; {plain} by a function that is not roomy"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.lookup.decoding import FieldAliases, Unusable, connection
+from airflow_providers_secrets.errors import Unusable
+from airflow_providers_secrets.lookup.decoding import FieldAliases, connection
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import hvac
 import requests
@@ -31,11 +31,13 @@ RENEWAL_DUE: Final = 2 / 3
 RENEWAL_SPREAD: Final = 0.1
 """… give or take this part of that, so that processes started together do not renew together."""
 
+NEVER: Final = float("inf")
+
 clock = time.monotonic
 spread = random.uniform
 
 
-class Token(NamedTuple):
+class Token:  # no NamedTuple: making one takes longer than importing a module
     """What a login gave.
 
     :param text: the token; empty where an Agent adds it.
@@ -45,14 +47,23 @@ class Token(NamedTuple):
     :param renewal: when to renew it, where that is possible.
     """
 
-    text: str
-    credentials: bytes
-    life: float = 0.0
-    expires: float = float("inf")
-    renewal: float = float("inf")
+    __slots__ = ("credentials", "expires", "life", "renewal", "text")
+
+    def __init__(
+        self, text: str, credentials: bytes, life: float = 0.0, expires: float = NEVER, renewal: float = NEVER
+    ) -> None:
+        self.text = text
+        self.credentials = credentials
+        self.life = life
+        self.expires = expires
+        self.renewal = renewal
 
     def __repr__(self) -> str:
         return f"Token(life={self.life})"
+
+    def to_renew(self, when: float) -> Token:
+        """Return the same token with another time of renewal: other threads may be reading this one."""
+        return Token(self.text, self.credentials, self.life, self.expires, when)
 
 
 class VaultClient:
@@ -177,7 +188,7 @@ class VaultClient:
 
     def _renewed(self, token: Token) -> Token:
         """Renew *token*, or log in where it cannot be; while the server is down the old one is as good."""
-        later = token._replace(renewal=_due(token.expires - clock()))
+        later = token.to_renew(_due(token.expires - clock()))
         try:
             reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
             renewed, _ = _granted(contents(reply, self.options), token.credentials)
@@ -189,7 +200,7 @@ class VaultClient:
             renewed = later
         if renewed.life < token.life:
             # It nears the most that it may live, and would be granted ever less.
-            renewed = renewed._replace(renewal=float("inf"))
+            renewed = renewed.to_renew(NEVER)
         self._token = renewed
         return renewed
 
@@ -200,12 +211,11 @@ def _granted(answer: Mapping[str, Any], credentials: bytes) -> tuple[Token, int 
     if not isinstance(auth, dict) or not isinstance(text, str) or not text:
         raise StoreError("the answer to the login holds no token", REFUSED)
     life, uses = _number(auth.get("lease_duration")), int(_number(auth.get("num_uses"))) or None
-    token = Token(text, credentials)
     if not life:
-        return token, uses
+        return Token(text, credentials), uses
     # Renewing would use up a token that is for few uses.
-    renewal = _due(life) if auth.get("renewable") and not uses else float("inf")
-    return token._replace(life=life, expires=clock() + life, renewal=renewal), uses
+    renewal = _due(life) if auth.get("renewable") and not uses else NEVER
+    return Token(text, credentials, life, clock() + life, renewal), uses
 
 
 def _refuses(reply: Reply) -> bool:
