@@ -20,11 +20,14 @@ import pytest
 from hypothesis import HealthCheck, assume, event, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_providers_secrets.lookup.decoding import FieldAliases, Unusable, connection
+from airflow_providers_secrets.errors import Unusable
+from airflow_providers_secrets.lookup.decoding import FieldAliases, connection
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 many = settings(
     max_examples=int(os.environ.get("SECRETS_TEST_EXAMPLES", "300")),
+    # The same in every run, so that none fails by luck; whoever names a number searches anew.
+    derandomize="SECRETS_TEST_EXAMPLES" not in os.environ,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -226,7 +229,7 @@ def test_uri(uri: str) -> None:
 @given(st.builds("{}://{}".format, types, pieces) | pieces)
 @example("aws://http\n://http")
 def test_text_of_pieces(text: str) -> None:
-    assume(not text.startswith("{"))
+    assume(not text.lstrip().startswith("{"))
     meant = meaning_of_uri(text)
     try:
         handed_on = connection(text)
