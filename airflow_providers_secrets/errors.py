@@ -35,7 +35,7 @@ class NoSharedKeyError(ConfigurationError):
 class Unusable(Exception):
     """Why a stored text cannot be used, as the end of a sentence; never holds any of the text.
 
-    Internal: whoever decodes knows whose text it is, and raises :class:`InvalidSecret` of it.
+    Internal, and outside the tree: whoever decodes knows whose text it is, and raises :class:`InvalidSecret` of it.
     """
 
 
