@@ -53,7 +53,7 @@ PATH: Final = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))(?!.*%(?:2[eEfF5]|5[cC]))[^
 
 def tidy(path: str) -> str:
     """Give *path* without the slashes at its ends and the repeated ones, as Vault's own command takes them."""
-    return re.sub("/+", "/", path).strip("/")
+    return "/".join(filter(None, path.split("/")))
 
 
 def vault_path(value: Any) -> str:
@@ -118,7 +118,8 @@ def engine_version(value: Any) -> str:
 
 def server_url(value: Any) -> str:
     """Accept the address of a server."""
-    if not re.match(r"https?://[^/?#]", strict_text(value), re.IGNORECASE):
+    scheme, _, rest = strict_text(value).partition("://")
+    if scheme.lower() not in ("https", "http") or rest[:1] in ("", "/", "?", "#"):
         raise ValueError("must start with https:// or http:// and a host")
     return str(value).rstrip("/")
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tenacity import (
     RetryCallState,
@@ -27,7 +27,10 @@ from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.deadline import DeadlineCall, roomy
 from airflow_providers_secrets.lookup.forks import collector_paused, no_fork
 from airflow_providers_secrets.lookup.outcomes import ERRORS, RETRIED, advice
-from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Lists, Outcome, Store, seconds_left
+from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store, seconds_left
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.stores.capabilities import Lists
 
 Result = TypeVar("Result")
 
@@ -287,8 +290,7 @@ class StoreAccess:
     def _listed(self, store: Store, client: Any, prefix: str) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         length = 0
-        assert isinstance(store, Lists)
-        for listed in store.listing(client, prefix):
+        for listed in cast("Lists", store).listing(client, prefix):
             if not seconds_left():  # nobody waits any more
                 raise TimeoutError
             name, text = listed.name, listed.text

@@ -26,19 +26,8 @@ from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan
-from airflow_providers_secrets.stores.base import (
-    EXISTS,
-    Deletes,
-    Identifies,
-    Identity,
-    ListedSecret,
-    Lists,
-    Outcome,
-    Store,
-    StoreError,
-    Writes,
-    Written,
-)
+from airflow_providers_secrets.stores.base import EXISTS, Identity, ListedSecret, Outcome, Store, StoreError, Written
+from airflow_providers_secrets.stores.capabilities import Deletes, Identifies, Lists, Writes
 
 if TYPE_CHECKING:
     from typing import Any
@@ -221,7 +210,7 @@ def write(  # noqa: PLR0913  # what a write is made of
 ) -> Written:
     """Write *text*, which Airflow would parse, by the store's own means; what else the name has stays.
 
-    :param settings: the store's own settings of a write (:attr:`~.stores.base.Writes.write_settings`).
+    :param settings: the store's own settings of a write (:attr:`~.stores.capabilities.Writes.write_settings`).
     :raises AlreadyExists: where it is *only_if_absent* and the name exists.
     :raises ConfigurationError: where no lookup would ask for the name, the store cannot be written to, or a setting is
         unknown.

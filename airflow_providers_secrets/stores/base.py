@@ -1,4 +1,4 @@
-"""What a store must be able to do, what it may be able to do, and how it says what went wrong.
+"""What a store must be able to do, and how it says what went wrong; :mod:`.capabilities` has what it may do besides.
 
 A store raises whatever its SDK raises. :mod:`airflow_providers_secrets.lookup.access` classifies that once, by
 :meth:`Store.codes` and :attr:`Store.outcomes`.
@@ -14,7 +14,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -253,54 +253,3 @@ class Store(ABC):
     def retry_after(self, error: Exception) -> float | None:
         """Return the seconds that the store asked to wait, where it did."""
         return error.retry_after if isinstance(error, StoreError) else None
-
-
-# What a store may be able to do besides. A store that cannot lacks the method.
-
-
-@runtime_checkable
-class Lists(Protocol):
-    """A store that can list what it holds."""
-
-    def listing(self, client: Any, prefix: str) -> Iterator[ListedSecret]:
-        """Yield everything whose name starts with *prefix*, page by page: nothing is left out once it ends.
-
-        A repeated or endless page token is a :class:`StoreError`, never a short listing.
-        """
-
-
-@runtime_checkable
-class Writes(Protocol):
-    """A store that can be written to."""
-
-    write_settings: ClassVar[Mapping[str, str]]
-    """The settings of :meth:`write` by name, each with a line of meaning (``key_id``, ``tier`` …)."""
-
-    def write(
-        self, client: Any, name: str, text: str, *, only_if_absent: bool = False, settings: Mapping[str, str] = ...
-    ) -> Written:
-        """Create *name*, or write a new version of it, by the store's own means. Not retried by the SDK.
-
-        What the name had besides its value (description, tags, key, type, other fields) stays as it was.
-
-        :raises StoreError: with :data:`EXISTS` where it is *only_if_absent* and the name exists.
-        """
-
-
-@runtime_checkable
-class Deletes(Protocol):
-    """A store from which a name can be deleted."""
-
-    def delete(self, client: Any, name: str) -> None:
-        """Delete *name*, recoverably where the store can.
-
-        :raises Exception: one whose code is NOT_FOUND, where there is none.
-        """
-
-
-@runtime_checkable
-class Identifies(Protocol):
-    """A store that can say who is asking."""
-
-    def identify(self, client: Any) -> Identity:
-        """Ask the store, or whoever issued the login, who is asking."""

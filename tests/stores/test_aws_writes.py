@@ -13,17 +13,8 @@ import pytest
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, SecretRevoked
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
-from airflow_providers_secrets.stores.base import (
-    EXISTS,
-    Deletes,
-    Identifies,
-    Identity,
-    Lists,
-    StoreError,
-    Writes,
-    Written,
-    deadline,
-)
+from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
+from airflow_providers_secrets.stores.capabilities import Deletes, Identifies, Lists, Writes
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error, moto
 from tests.support.proxy import Proxy, Reply, Request
 
