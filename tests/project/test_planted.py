@@ -54,10 +54,10 @@ DEFECTS = {
         TRANSPORT, "undecodable and ssm-moto",
     ),
     "a partial listing is taken as complete": Defect(
-        "lookup/access.py", "        for listed in store.listing(client, prefix):\n",
+        "lookup/access.py", '        for listed in cast("Lists", store).listing(client, prefix):\n',
         "        def until_it_fails():\n"
         "            with contextlib.suppress(Exception):\n"
-        "                yield from store.listing(client, prefix)\n"
+        '                yield from cast("Lists", store).listing(client, prefix)\n'
         "        for listed in until_it_fails():\n",
         TRANSPORT, "error_on_a_later_page and ssm-moto",
     ),
