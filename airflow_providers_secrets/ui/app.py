@@ -254,7 +254,7 @@ def make_app() -> FastAPI:
 async def _list(page: Page, kind: Kind, user: Any, wanted: Wanted) -> HTMLResponse:
     listing = await page.listing(kind, fresh=wanted.fresh)
     backends = await page.backends()
-    rows, found = await in_a_thread(lambda: _seen(kind, listing, user, wanted))
+    rows, found, done = await in_a_thread(lambda: _seen(kind, listing, user, wanted))
     pages = max(1, -(-len(found) // PER_PAGE))
     at = min(max(1, wanted.page), pages)
     shown = found[(at - 1) * PER_PAGE : at * PER_PAGE]
@@ -271,7 +271,7 @@ async def _list(page: Page, kind: Kind, user: Any, wanted: Wanted) -> HTMLRespon
         invalid=sum(row.unusable is not None for row in rows),
         notices=backends.notices,
         problems=list(listing.problems),
-        done=listing.done.is_set(),
+        done=done,
         age=listing.age,
         match=wanted.match,
         show=wanted.show,
@@ -284,9 +284,10 @@ async def _list(page: Page, kind: Kind, user: Any, wanted: Wanted) -> HTMLRespon
     )
 
 
-def _seen(kind: Kind, listing: Listing, user: Any, wanted: Wanted) -> tuple[list[Row], list[Row]]:
-    rows = visible(kind, listing.rows(), user)
-    return rows, matching(rows, wanted.match, wanted.show)
+def _seen(kind: Kind, listing: Listing, user: Any, wanted: Wanted) -> tuple[list[Row], list[Row], bool]:
+    listed, done = listing.so_far()
+    rows = visible(kind, listed, user)
+    return rows, matching(rows, wanted.match, wanted.show), done
 
 
 def _checked(backends: Backends, kind: Kind, rows: list[Row]) -> dict[int, str]:

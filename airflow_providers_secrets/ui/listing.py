@@ -128,9 +128,10 @@ class Listing:
         self._by_id: dict[str, Row] = {}
         self._by_small_id: dict[str, Row] = {}
 
-    def rows(self) -> list[Row]:
-        """Return what there is so far, by id."""
-        return sorted(self._rows.copy(), key=lambda row: row.secret_id)
+    def so_far(self) -> tuple[list[Row], bool]:
+        """Return what there is so far, by id, and whether that is all of it."""
+        done = self.done.is_set()  # first: were it to end only now, a part would pass for the whole
+        return sorted(self._rows.copy(), key=lambda row: row.secret_id), done
 
     @property
     def age(self) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_providers_secrets.lookup.sources import Environment
 from airflow_providers_secrets.ui import listing
 
 
@@ -30,3 +33,36 @@ def test_a_listing_that_took_long_is_new_when_it_is_done(monkeypatch: pytest.Mon
     assert made.age == 0
     now += 3
     assert made.age == 3
+
+
+def test_what_ends_while_it_is_looked_at_is_not_shown_in_part_as_all_of_it() -> None:
+    """The page would say so and, since there is nothing to wait for, not load itself again."""
+    looked_at, ended = threading.Event(), threading.Event()
+
+    class Seen(str):
+        """An id that, once somebody sorts it, waits until the listing has ended."""
+
+        __slots__ = ()
+
+        def __lt__(self, other: str) -> bool:
+            looked_at.set()
+            assert ended.wait(60)
+            return super().__lt__(other)
+
+    class Names(Environment):
+        def ids(self, _: str) -> Iterator[str]:
+            yield from (Seen("b"), Seen("a"))
+            begun.set()
+            assert looked_at.wait(60)
+            yield "c"
+
+    begun = threading.Event()
+    made = listing.Listing(SimpleNamespace(members=[("names", Names(), None)]), "connections")  # type: ignore[arg-type]
+    maker = threading.Thread(target=lambda: (made.make(), ended.set()))
+    maker.start()
+    assert begun.wait(60)
+    rows, done = made.so_far()
+    maker.join()
+    assert ([row.secret_id for row in rows], done) == (["a", "b"], False)
+    rows, done = made.so_far()
+    assert ([row.secret_id for row in rows], done) == (["a", "b", "c"], True)
