@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from airflow_providers_secrets.errors import Unusable
-from airflow_providers_secrets.lookup.decoding import EXTRA_KEY, connection
+from airflow_providers_secrets.lookup.decoding import EXTRA_KEY, connection, fields_of_uri
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 
@@ -22,8 +22,13 @@ def fields_of(text: str) -> dict[str, Any]:
     :param text: what :func:`~airflow_providers_secrets.lookup.decoding.connection` has let pass or would.
     :raises Unusable: naming what is wrong with *text*, without any of it.
     """
-    checked = connection(text)
-    fields = json.loads(checked) if checked.lstrip().startswith("{") else _fields_of_uri(checked)
+    checked = connection(text).strip()  # as Airflow does
+    if checked.startswith("{"):
+        fields = json.loads(checked)
+    else:
+        fields = fields_of_uri(checked)
+        if isinstance(query := fields.get("extra"), dict):
+            fields["extra"] = {key: _parsed(value) for key, value in query.items()}
     given = {name: fields[name] for name in CONNECTION_FIELDS if fields.get(name) not in (None, "")}
     if "port" in given:
         given["port"] = int(given["port"])
@@ -47,27 +52,6 @@ def _object_or_text(extra: Any) -> Any:
             return extra
         return parsed if isinstance(parsed, dict) else extra
     return extra
-
-
-def _fields_of_uri(uri: str) -> dict[str, Any]:
-    conn_type, _, rest = uri.partition("://")
-    protocol, nested, after = rest.partition("://")
-    parts = urlsplit(f"//{after if nested else rest}")
-    host = unquote(parts.hostname or "")  # in small letters, as Airflow reads it
-    if "/" in host:
-        host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
-    fields: dict[str, Any] = {
-        "conn_type": conn_type.lower(),
-        "host": f"{protocol}://{host}" if nested else host,
-        "login": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
-        "port": parts.port,
-        "schema": unquote(parts.path[1:]),
-    }
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if query:
-        fields["extra"] = query[EXTRA_KEY] if EXTRA_KEY in query else {k: _parsed(v) for k, v in query.items()}
-    return fields
 
 
 def _parsed(value: str) -> Any:

@@ -70,7 +70,7 @@ def connection(stored: str, aliases: FieldAliases | None = None) -> str:
     if not text:
         raise Unusable("it is blank")
     if not text.startswith("{"):
-        _read_uri(text)
+        fields_of_uri(text)
         return stored
     try:
         fields = _object(text)
@@ -113,7 +113,7 @@ def _from_fields(fields: Mapping[str, Any], aliases: FieldAliases) -> dict[str, 
         raise Unusable(f"unknown connection field {quoted(unknown, 48)}; known: {', '.join(CONNECTION_FIELDS)}")
     moved = rest if aliases.unknown == "extra" else {}
     if uri:
-        from_uri = _read_uri(uri)
+        from_uri = fields_of_uri(uri)
         if not moved and not renamed.get("description"):
             return str(uri)
         # Nothing else is given; a description of 0 is none, as where the URI is handed on alone.
@@ -185,7 +185,7 @@ def _with_rest(extra: Any, rest: dict[str, Any]) -> Any:
 # URIs.
 
 
-def _read_uri(uri: str) -> dict[str, Any]:
+def fields_of_uri(uri: str) -> dict[str, Any]:
     """Read a URI by its grammar, and check that Airflow reads the same.
 
     :return: the fields of the connection.
@@ -227,7 +227,7 @@ def _read_uri(uri: str) -> dict[str, Any]:
         "schema": unquote(parts.path[1:]),
         "extra": query.get(EXTRA_KEY, query),
     }
-    return {name: value for name, value in fields.items() if value}
+    return {name: value for name, value in fields.items() if value not in (None, "", {})}
 
 
 def _loss(uri: str, protocol: str, meant: SplitResult) -> str:
