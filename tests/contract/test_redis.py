@@ -680,7 +680,10 @@ def test_sentinel_elects_another_primary(ssm: SsmRig, clock: Clock, caplog: pyte
     fleet_of_two.primary.kill()
     lookups.go_on()
     assert len(warnings_of_redis(caplog)) == 1
-    fleet.until(lambda: fleet_of_two.replica.client.info("replication")["role"] == "master", "the replica is elected")
+    with fleet_of_two.electing():
+        fleet.until(
+            lambda: fleet_of_two.replica.client.info("replication")["role"] == "master", "the replica is elected"
+        )
     fleet.until(
         lambda: (
             (state := fleet_of_two.sentinel.client.sentinel_masters()[fleet_of_two.SERVICE])["port"]
