@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if named.get("rig") in CHAINS:
             item.add_marker(pytest.mark.long)
         elsewhere = any(named.get(fixture, quickest) != quickest for fixture, quickest in QUICKEST.items())
-        if elsewhere and item.get_closest_marker("each_rig_in_ci"):
+        if (elsewhere and item.get_closest_marker("each_rig_in_ci")) or item.get_closest_marker("each_airflow"):
             item.add_marker(pytest.mark.long)
     if config.option.long or "long" in (config.option.markexpr or ""):
         return

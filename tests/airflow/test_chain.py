@@ -67,7 +67,10 @@ class BaseHook:
 
 @pytest.mark.parametrize(
     "fault",
-    ["denied", *(pytest.param(fault, marks=pytest.mark.long) for fault in ("server-error", "proxy-404", "malformed"))],
+    [
+        pytest.param("denied", marks=pytest.mark.each_airflow),
+        *(pytest.param(fault, marks=pytest.mark.long) for fault in ("server-error", "proxy-404", "malformed")),
+    ],
 )
 def test_fault_never_yields_the_decoy_on_a_server(
     airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path, fault: str
@@ -83,7 +86,9 @@ def test_fault_never_yields_the_decoy_on_a_server(
     assert "Chain member 1 (aws_ssm) failed, and no other member is asked: " in run.everything
 
 
-@pytest.mark.parametrize("optional", [False, True], ids=["stops", "optional"])
+@pytest.mark.parametrize(
+    "optional", [False, pytest.param(True, marks=pytest.mark.each_airflow)], ids=["stops", "optional"]
+)
 def test_fault_never_yields_the_decoy_in_a_task(
     airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path, optional: bool
 ) -> None:
@@ -102,6 +107,7 @@ def test_fault_never_yields_the_decoy_in_a_task(
         assert "decoy-s" not in run.everything
 
 
+@pytest.mark.each_airflow
 def test_without_a_fault_the_first_one_answers_in_a_task(
     airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path
 ) -> None:
@@ -168,6 +174,7 @@ def local(airflow: Airflow) -> None:
     airflow.environment["AIRFLOW_VAR_DECOY"] = "from the environment"
 
 
+@pytest.mark.each_airflow
 @pytest.mark.usefixtures("local")
 def test_environment_and_file_go_before_a_store_in_a_task(
     airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path
@@ -237,6 +244,7 @@ class OtherBackend(BaseSecretsBackend):
 '''
 
 
+@pytest.mark.each_airflow
 @pytest.mark.parametrize("fail", ["no", "yes"])
 def test_backend_of_another_package_in_a_task(
     airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path, fail: str

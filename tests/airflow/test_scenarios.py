@@ -169,7 +169,7 @@ def test_s2_null_prefix_sends_no_request(airflow: Airflow, ssm: SsmRig) -> None:
     assert calls == ["/airflow/connections/smtp_default"]
 
 
-@pytest.mark.each_rig_in_ci
+@pytest.mark.each_airflow
 def test_s3_both_aws_stores_by_environment_variables_alone(
     airflow: Airflow, aws: AwsRig, database: Path, in_the_roles_account: Any
 ) -> None:

@@ -48,7 +48,7 @@ def asked(aws: AwsRig, calls: list[str], place: str) -> int:
     return calls.count(aws.path("variables", f"from_{place}"))
 
 
-@pytest.mark.each_rig_in_ci
+@pytest.mark.each_airflow
 def test_server_asks_the_store_then_the_environment_then_the_metastore(everywhere: Airflow, aws: AwsRig) -> None:
     everywhere.use(aws)
     commands = [

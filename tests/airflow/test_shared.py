@@ -20,6 +20,7 @@ def sharing(airflow: Airflow, ssm: SsmRig, tmp_path: Path) -> Airflow:
     return airflow
 
 
+@pytest.mark.each_airflow
 def test_commands_share_by_airflows_own_key(sharing: Airflow, ssm: SsmRig) -> None:
     with ssm.counted() as calls:
         for _ in range(2):

@@ -116,6 +116,7 @@ def test_a_backend_is_tried_past_a_broken_configuration(airflow: Airflow, ssm: S
     assert run.errors == ""
 
 
+@pytest.mark.each_airflow
 def test_the_metastore(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     """Written to, compared with, copied from."""
     airflow.use(ssm, {"connections_prefix": "/cli-metastore", "variables_prefix": "/cli-metastore-v"})
@@ -235,6 +236,7 @@ def test_what_needs_no_airflow_starts_at_once(arguments: list[str]) -> None:
     assert min(took) <= 0.3, took
 
 
+@pytest.mark.each_airflow
 def test_the_cache_is_shown_and_cleared(airflow: Airflow, ssm: SsmRig, tmp_path: Path) -> None:
     directory = tmp_path / "shared"
     airflow.use(ssm, {"shared_cache": f"file://{directory}"}, AIRFLOW__CORE__FERNET_KEY=KEY)

@@ -151,7 +151,7 @@ def test_two_threads_that_import_do_not_wait_for_each_other() -> None:
     assert not inside.broken
 
 
-@pytest.mark.parametrize("store", ["ssm", "vault"])
+@pytest.mark.parametrize("store", ["ssm", pytest.param("vault", marks=pytest.mark.long)])
 def test_a_process_for_one_task_leaves_a_heavy_sdk_to_its_child(store: str, request: pytest.FixtureRequest) -> None:
     """The pod of a KubernetesExecutor forks once: what it loads is of use to nobody where the task looks nothing up."""
     rig: Rig = request.getfixturevalue(store)

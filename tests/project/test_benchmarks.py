@@ -79,9 +79,8 @@ def test_one_redis_under_a_fleet(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "store", ["ssm", *(pytest.param(store, marks=pytest.mark.long) for store in ("vault", "azure", "google-rest"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("store", ["ssm", "vault", "azure", "google-rest"])
 def test_requests_are_as_many_as_the_figures_say(tmp_path: Path, store: str) -> None:
     """One for 100 lookups of a name, one for each child, and one for all children that share; whatever the machine."""
     figures = _run("bench.py", "--ours-alone", "--parts", "requests", "--stores", store, "--out", str(tmp_path))
@@ -93,6 +92,7 @@ def test_requests_are_as_many_as_the_figures_say(tmp_path: Path, store: str) -> 
     }
 
 
+@pytest.mark.long
 def test_an_outage_costs_five_lookups_their_attempts(tmp_path: Path) -> None:
     """The other five are refused at once: the store counts as down."""
     run = _run(
@@ -134,6 +134,7 @@ print(sorted(name for name, figure in figures.items() if math.isnan(figure)))
 """
 
 
+@pytest.mark.long
 def test_a_child_that_hangs_is_left_out() -> None:
     run = subprocess.run(
         [sys.executable, "-c", HANGING], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False

@@ -68,9 +68,8 @@ def test_written_by_this_package_and_read(rig: Rig) -> None:
     assert "s3cret" in backend.get_conn_value("smtp_default")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "ssm-moto" else pytest.mark.long) for name in STORES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", STORES)
 def test_without_an_account(name: str) -> None:
     start = commands("start.md", "Without an account", "text").splitlines()[-1]
     assert start == "python -m tests.rigs azure"

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 import airflow_providers_secrets
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,7 @@ def counted(said: str, what: str) -> int:
     return int(found[1]) if found else 0
 
 
+@pytest.mark.long
 def test_a_store_outside_is_held_to_the_contract(tmp_path: Path) -> None:
     some = "found_by_one_request or missing_sdk_is_told or never_ending or asked_for_once or taken or netrc_is"
     said = contract(tmp_path, {"store.py": PACKAGE}, RIG, some)

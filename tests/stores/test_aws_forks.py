@@ -81,7 +81,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", [pytest.param(one, marks=() if one == "keys" else pytest.mark.long) for one in CHANGES]
+)
 def test_where_environment_or_files_have_changed_a_child_makes_its_own(
     aws: AwsRig, change: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -247,7 +247,8 @@ def test_googles_environment_counts_where_a_role_is_assumed_by_its_token(
     assert ("google.oauth2.id_token" in loaded_store(config).imports()) == counts
 
 
-@pytest.mark.parametrize("way", ["role", "google"])
+@pytest.mark.each_rig_in_ci
+@pytest.mark.parametrize("way", ["role", pytest.param("google", marks=pytest.mark.long)])
 def test_a_fork_waits_for_whatever_a_login_imports(aws: AwsRig, sts: Proxy, google: Proxy, way: str) -> None:
     options = by_google(aws, sts) if way == "google" else {**by_google(aws, sts), "assume_role_method": "assume_role"}
     if way == "role":

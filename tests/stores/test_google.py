@@ -239,6 +239,7 @@ def cloud(google: GoogleRestRig, internet: Internet, tmp_path: Path) -> Iterator
     for_grpc.stop()
 
 
+@pytest.mark.each_rig_in_ci
 def test_metadata_server(google: GoogleRestRig, accounts: Accounts, cloud: dict[str, str]) -> None:
     """Token and project are asked for once."""
     host = f"127.0.0.1:{accounts.port}"
@@ -251,6 +252,7 @@ def test_metadata_server(google: GoogleRestRig, accounts: Accounts, cloud: dict[
     assert len(google.calls) == 3
 
 
+@pytest.mark.each_rig_in_ci
 @pytest.mark.parametrize("where", ["GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG"])
 def test_credentials_of_the_environment(
     google: GoogleRestRig, accounts: Accounts, cloud: dict[str, str], where: str, tmp_path: Path
@@ -263,6 +265,7 @@ def test_credentials_of_the_environment(
     assert accounts.asked == ["/token"]
 
 
+@pytest.mark.each_rig_in_ci
 def test_region_has_a_host_of_its_own(google: GoogleRestRig, accounts: Accounts, cloud: dict[str, str]) -> None:
     name = f"projects/{PROJECT}/locations/europe-west4/secrets/airflow-variables-found"
     google.server.put(name, Version(b"in europe"))
@@ -883,16 +886,20 @@ def in_children(google: GoogleRestRig, before: str, in_child: str = "child()", c
     ("before", "spoken"),
     [
         # No backend was built before the fork, so nobody noted whether there was one.
-        ("import grpc", "rest"),
+        pytest.param("import grpc", "rest", marks=pytest.mark.long),
         ("backend = Backend(**{options!r})  # its fork loads grpc", "grpc"),
-        ("import grpc, google.cloud.secretmanager_v1; backend = Backend(**{options!r})", "grpc"),
+        pytest.param(
+            "import grpc, google.cloud.secretmanager_v1; backend = Backend(**{options!r})",
+            "grpc",
+            marks=pytest.mark.long,
+        ),
         # Somebody else's channel.
         (
             f"backend = Backend(**{{options!r}})\n{CHANNEL_OF_OTHERS}",
             "rest",
         ),
         # The same without a backend.
-        (CHANNEL_OF_OTHERS, "rest"),
+        pytest.param(CHANNEL_OF_OTHERS, "rest", marks=pytest.mark.long),
         # Our own.
         ("assert Backend(**{options!r}).get_variable('found') == 'x'", "rest"),
     ],
