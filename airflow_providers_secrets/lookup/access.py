@@ -254,14 +254,17 @@ class StoreAccess:
         """Make one exchange, and one more on a new client where the login had expired."""
         client = self._client(store)
         try:
-            return exchange(store, client)
+            with no_fork() if store.forks_wait else contextlib.nullcontext():
+                return exchange(store, client)
         except Exception as error:
             if store.expired_login.isdisjoint(store.codes(error)):
                 raise
             with contextlib.suppress(ValueError):
                 self._clients.remove(client)
         # Outside the handler: the old error's frames hold the request.
-        return exchange(store, self._client(store))
+        client = self._client(store)
+        with no_fork() if store.forks_wait else contextlib.nullcontext():
+            return exchange(store, client)
 
     def _client(self, store: Store) -> Any:
         """Return the client, made by the first thread that needs one; the others wait, until their own deadlines."""

@@ -73,8 +73,9 @@ in_child: list[Callable[[], None]] = []
 def no_fork() -> Iterator[None]:
     """Let no fork of another thread happen meanwhile, unless this takes longer than :data:`LONGEST_WAIT`.
 
-    For imports and data files alone: never around a network, a login or another lock. Threads do not wait for each
-    other here, so that two that import each other's modules cannot wait for ever.
+    For imports and data files, and for what a library does that a fork must not fall into (:attr:`Store.forks_wait`);
+    never around another lock. Threads do not wait for each other here, so that two that import each other's modules
+    cannot wait for ever.
     """
     me = threading.get_ident()
     with _gate:

@@ -190,6 +190,9 @@ class Store(ABC):
     late_imports: Sequence[str] = ()
     """What the SDK imports by itself at a first call. It is imported with the SDK, in the thread of the caller, so that
     no fork falls into it; where a version of the SDK has no such module, none is needed."""
+    forks_wait: bool = False
+    """Whether a fork of another thread waits for an exchange under way, since a library of the SDK would take harm. It
+    waits for a second at most (``lookup.forks.LONGEST_WAIT``)."""
     outcomes: ClassVar[Mapping[str, Outcome]]
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}

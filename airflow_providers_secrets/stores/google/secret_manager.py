@@ -164,6 +164,11 @@ class SecretManager(Store):
         """How this process speaks to Google: ``rest`` or ``grpc``."""
         return str(self.options["transport"]) if grpc_forks.may_speak() else "rest"
 
+    @property
+    def forks_wait(self) -> bool:  # type: ignore[override]
+        """Where it speaks gRPC."""
+        return self.transport == "grpc"
+
     def imports(self) -> Mapping[str, str]:
         """Return the SDK, ours that need it, and what google-auth imports for these credentials."""
         configuration = self.options["gcp_credential_config_file"]
