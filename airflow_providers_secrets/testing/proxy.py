@@ -114,7 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         proxy = self.server.proxy
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client was killed while it asked: that is no request
+            self.close_connection = True
+            return
         request = Request(self.command, self.path, dict(self.headers.items()), body)
         if self.command != "HEAD":  # no store's own: the command asks so what time it is
             proxy.requests.append(request)

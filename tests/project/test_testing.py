@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_providers_secrets
+from airflow_providers_secrets.testing.proxy import Proxy, Reply
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = """
@@ -64,6 +66,20 @@ def contract(directory: Path, package: Mapping[str, str], rig: str, some: str) -
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
+
+
+def test_what_a_killed_client_sent_half_is_no_request() -> None:
+    proxy = Proxy()
+    proxy.reply = lambda _: Reply(200, b"{}")  # type: ignore[method-assign]
+    try:
+        for body, answered in ((b'{"Na', False), (b'{"Name": "x"}', True)):
+            with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+                client.sendall(b"POST / HTTP/1.1\r\nHost: store\r\nContent-Length: 13\r\n\r\n" + body)
+                client.shutdown(socket.SHUT_WR)
+                assert client.makefile("rb").read().startswith(b"HTTP/1.1 200") == answered
+        assert [request.body for request in proxy.requests] == [b'{"Name": "x"}']
+    finally:
+        proxy.stop()
 
 
 def counted(said: str, what: str) -> int:
