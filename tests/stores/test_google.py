@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import logging
 import multiprocessing
@@ -15,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
 from airflow_providers_secrets.stores.google import grpc_forks
-from airflow_providers_secrets.testing.processes import TIMEOUT
+from airflow_providers_secrets.testing.processes import TIMEOUT, in_a_process
 from tests.rigs import PAGE, PATIENT
 from tests.rigs.google import (
     PROJECT,
@@ -770,55 +769,49 @@ def test_server_that_does_not_speak_ends_at_the_deadline(google: GoogleRestRig, 
 # Forks.
 
 
-def _look_up_in_child(rig: GoogleRestRig, number: int, results: Any) -> None:
-    asked = rig.backend(timeout=30)
-    name = f"forked-{number}"
-    results.put((number, {asked.get_variable(name) for _ in range(200)}))
-
-
-@contextlib.contextmanager
-def looking_up(look_up: Callable[[], Any], threads: int = 2) -> Iterator[list[Any]]:
-    """Look up in that many threads meanwhile; give what came of it, errors included."""
-    seen: list[Any] = []
-    ending = threading.Event()
-
-    def go_on() -> None:
-        while not ending.is_set():
-            try:
-                seen.append(look_up())
-            except Exception as error:
-                seen.append(error)
-
-    running = [threading.Thread(target=go_on) for _ in range(threads)]
-    for thread in running:
-        thread.start()
+BUSY = """
+import json, traceback
+os.dup2(1, 2)  # what gRPC says, too
+ending, seen = threading.Event(), [backend.get_variable("found")]
+def look_up():
+    while not ending.is_set():
+        try:
+            seen.append(backend.get_variable("found"))
+        except Exception as error:
+            seen.append(repr(error))
+def in_child(number):
     try:
-        yield seen
-    finally:
-        ending.set()
-        for thread in running:
-            thread.join(60)
-            assert not thread.is_alive()
+        asked = Backend(**given)
+        answers = {asked.get_variable(f"forked-{number}") for _ in range(lookups)}
+        return int(bool(answers - {f"value-{number}"}))
+    except BaseException:
+        traceback.print_exc()
+        return 2
+busy = [threading.Thread(target=look_up) for _ in range(threads)]
+for thread in busy:
+    thread.start()
+running = []
+for number in range(children):
+    if (child := os.fork()) == 0:
+        os._exit(in_child(number))
+    running.append(child)
+ends = [os.waitpid(child, 0)[1] for child in running]
+ending.set()
+for thread in busy:
+    thread.join()
+print(json.dumps([ends, sorted(set(seen))]))
+"""
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_8_forked_children_get_their_own_answers_while_the_parent_gets_its_own(google: GoogleRestRig) -> None:
+@pytest.mark.parametrize("threads", [2, 4])
+def test_8_children_forked_under_busy_threads(google: GoogleRestRig, threads: int) -> None:
+    """In a process that speaks as the rig alone: what gRPC left of other tests goes through every fork, too."""
     for number in range(8):
         google.put(f"airflow-variables-forked-{number}", f"value-{number}")
-    asked = google.backend(timeout=30)
-    assert asked.get_variable("found") == "x"
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    children = [context.Process(target=_look_up_in_child, args=(google, number, results)) for number in range(8)]
-    with looking_up(lambda: asked.get_variable("found")) as seen:
-        for child in children:
-            child.start()
-        answers = sorted(results.get(timeout=60) for _ in children)
-    assert answers == [(number, {f"value-{number}"}) for number in range(8)]
-    assert set(seen) == {"x"}
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+    *_, said = in_a_process(google, f"threads, children, lookups = {threads}, 8, 200\n{BUSY}", cache_ttl=0)
+    ends, seen = json.loads(said)
+    assert ends == [0] * 8  # a child that crashed has the signal's number, one that got another's value 256
+    assert seen == ["x"]
 
 
 def _spoken(backend: Any, results: Any) -> None:
@@ -930,34 +923,11 @@ def test_where_threads_cannot_be_told_children_speak_rest(
 
 
 @over_grpc
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_no_fork_falls_into_a_call(google: GoogleRestRig, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_fork_falls_into_a_call(google: GoogleRestRig) -> None:
     """There gRPC leaves its own handlers out, and says so; its threads may then crash in the child."""
-    asked = google.backend(timeout=30, cache_ttl=0)
-    with looking_up(lambda: asked.get_variable("found"), threads=4) as seen:
-        for _ in range(20):
-            if (pid := os.fork()) == 0:
-                os._exit(0)
-            assert os.waitpid(pid, 0)[1] == 0
-    assert set(seen) == {"x"}
-    assert "skipping fork() handlers" not in capfd.readouterr().err
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_children_forked_under_four_busy_threads(google: GoogleRestRig) -> None:
-    for number in range(8):
-        google.put(f"airflow-variables-forked-{number}", f"value-{number}")
-    asked = google.backend(timeout=30)
-    assert asked.get_variable("found") == "x"
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    with looking_up(lambda: asked.get_variable("found"), threads=4) as seen:
-        children = [context.Process(target=_look_up_in_child, args=(google, number, results)) for number in range(8)]
-        for child in children:
-            child.start()
-        answers = sorted(results.get(timeout=120) for _ in children)
-    assert answers == [(number, {f"value-{number}"}) for number in range(8)]
-    assert set(seen) == {"x"}
+    *more, said = in_a_process(google, f"threads, children, lookups = 4, 20, 0\n{BUSY}", cache_ttl=0)
+    assert json.loads(said) == [[0] * 20, ["x"]]
+    assert not [line for line in more if "skipping fork() handlers" in line]
 
 
 @pytest.mark.parametrize("named", ["gcp_keyfile_dict", "gcp_key_path"])
