@@ -803,13 +803,22 @@ print(json.dumps([ends, sorted(set(seen))]))
 """
 
 
+def forked(rig: GoogleRestRig, threads: int, children: int, lookups: int) -> tuple[list[int], list[str], list[str]]:
+    """Fork in a process that speaks as the rig alone: what gRPC left of other tests goes through every fork, too.
+
+    :return: how the children ended, what the parent's threads were answered, and whatever else was printed.
+    """
+    said = in_a_process(rig, f"threads, children, lookups = {threads}, {children}, {lookups}\n{BUSY}", cache_ttl=0)
+    (result,) = (line for line in said if line.startswith("[["))
+    ends, seen = json.loads(result)
+    return ends, seen, [line for line in said if line != result]
+
+
 @pytest.mark.parametrize("threads", [2, 4])
 def test_8_children_forked_under_busy_threads(google: GoogleRestRig, threads: int) -> None:
-    """In a process that speaks as the rig alone: what gRPC left of other tests goes through every fork, too."""
     for number in range(8):
         google.put(f"airflow-variables-forked-{number}", f"value-{number}")
-    *_, said = in_a_process(google, f"threads, children, lookups = {threads}, 8, 200\n{BUSY}", cache_ttl=0)
-    ends, seen = json.loads(said)
+    ends, seen, _ = forked(google, threads, children=8, lookups=200)
     assert ends == [0] * 8  # a child that crashed has the signal's number, one that got another's value 256
     assert seen == ["x"]
 
@@ -925,8 +934,8 @@ def test_where_threads_cannot_be_told_children_speak_rest(
 @over_grpc
 def test_no_fork_falls_into_a_call(google: GoogleRestRig) -> None:
     """There gRPC leaves its own handlers out, and says so; its threads may then crash in the child."""
-    *more, said = in_a_process(google, f"threads, children, lookups = 4, 20, 0\n{BUSY}", cache_ttl=0)
-    assert json.loads(said) == [[0] * 20, ["x"]]
+    ends, seen, more = forked(google, threads=4, children=20, lookups=0)
+    assert (ends, seen) == ([0] * 20, ["x"])
     assert not [line for line in more if "skipping fork() handlers" in line]
 
 
