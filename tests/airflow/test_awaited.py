@@ -12,6 +12,7 @@ from tests.support.airflow_process import VERSION, Airflow
 pytestmark = pytest.mark.skipif(VERSION < (3, 2), reason="the SDK awaits a backend from Airflow 3.2 on")
 
 
+@pytest.mark.long
 def test_five_hundred_triggers_in_one_event_loop(airflow: Airflow, ssm: SsmRig) -> None:
     names = [f"of_a_trigger_{number}" for number in range(10)]
     paths = [f"/airflow/connections/{name}" for name in names]

@@ -86,9 +86,8 @@ def test_fault_never_yields_the_decoy_on_a_server(
     assert "Chain member 1 (aws_ssm) failed, and no other member is asked: " in run.everything
 
 
-@pytest.mark.parametrize(
-    "optional", [False, pytest.param(True, marks=pytest.mark.each_airflow)], ids=["stops", "optional"]
-)
+@pytest.mark.each_airflow
+@pytest.mark.parametrize("optional", [False, True], ids=["stops", "optional"])
 def test_fault_never_yields_the_decoy_in_a_task(
     airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path, optional: bool
 ) -> None:
@@ -122,6 +121,7 @@ def test_without_a_fault_the_first_one_answers_in_a_task(
     assert asked_second == []
 
 
+@pytest.mark.each_airflow
 def test_fail_ends_the_whole_search(airflow: Airflow, stores: tuple[SsmRig, SecretsManagerRig], database: Path) -> None:
     ssm, secrets_manager = stores
     airflow.use_database(database)

@@ -20,6 +20,7 @@ def ran(airflow: Airflow, *arguments: str, **environment: str) -> Ended:
     return airflow._run([sys.executable, "-m", "airflow_providers_secrets.cli", *arguments], environment)
 
 
+@pytest.mark.each_airflow
 def test_options_and_their_sources_are_those_of_airflow(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm)
     del airflow.environment["AIRFLOW__SECRETS__BACKEND"]
@@ -48,6 +49,7 @@ def test_options_and_their_sources_are_those_of_airflow(airflow: Airflow, ssm: S
     assert options["variables_prefix"] == ("/by-cmd", "AIRFLOW__SECRETS__BACKEND_KWARGS_CMD")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(VERSION < (3, 0), reason="[workers] secrets_backend came with Airflow 3")
 def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
     airflow.use(aws, {"variables_prefix": None})
@@ -64,14 +66,16 @@ def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
-        ({}, "names no [secrets] backend"),
+        pytest.param({}, "names no [secrets] backend", marks=pytest.mark.each_airflow),
         (
             {
                 "AIRFLOW__SECRETS__BACKEND": "airflow_providers_secrets.backends.aws_smm.SystemsManagerParameterStoreBackend"
             },
             "did you mean",
         ),
-        ({"AIRFLOW__SECRETS__BACKEND": "no.such.Class"}, "cannot be imported"),
+        pytest.param(
+            {"AIRFLOW__SECRETS__BACKEND": "no.such.Class"}, "cannot be imported", marks=pytest.mark.each_airflow
+        ),
         (
             {"AIRFLOW__SECRETS__BACKEND": SsmRig.class_path, "AIRFLOW__SECRETS__BACKEND_KWARGS": "{S3cr3t"},
             "not valid JSON",
@@ -80,9 +84,10 @@ def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
             {"AIRFLOW__SECRETS__BACKEND": SsmRig.class_path, "AIRFLOW__SECRETS__BACKEND_KWARGS": '{"cache_tll": 1}'},
             "did you mean 'cache_ttl'",
         ),
-        (
+        pytest.param(
             {"AIRFLOW__SECRETS__BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend"},
             "not a backend of this package",
+            marks=pytest.mark.each_airflow,
         ),
     ],
     ids=["none", "typo", "missing", "broken", "option", "foreign"],

@@ -53,6 +53,7 @@ sys.exit({ENTRY.attr}())
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "airflow-secrets: interrupted.\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("closed", "code", "told"),
     [

@@ -61,6 +61,7 @@ except ImportError:
 """What a component of Airflow, or the runner of a task, does when it starts."""
 
 
+@pytest.mark.each_airflow
 @pytest.mark.parametrize("component", ["", "sdk."])
 def test_airflows_metrics_are_told(ssm: SsmRig, statsd: socket.socket, component: str) -> None:
     stored(ssm, "measured", "x")

@@ -47,7 +47,7 @@ def ran(script: str, **environment: str) -> str:
     return run.stdout
 
 
-@pytest.mark.each_rig_in_ci
+@pytest.mark.long
 @pytest.mark.parametrize("rig", STORES, indirect=True)
 def test_written_by_this_package_and_read(rig: Rig) -> None:
     options = {**rig.options(), "timeout": LONG, "connect_timeout": LONG, "read_timeout": LONG}

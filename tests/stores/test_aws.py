@@ -407,6 +407,7 @@ def _regions() -> list[str]:
     return [region for partition in partitions for region in partition["regions"] if not region.endswith("-global")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["ssm", "secretsmanager", "sts"])
 def test_endpoints_of_every_region_are_those_of_plain_botocore(service: str) -> None:
     full, lean = botocore.session.Session(), botocore.session.Session()

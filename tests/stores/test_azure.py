@@ -537,6 +537,7 @@ def _look_up_in_child(rig: AzureRig, number: int, results: Any) -> None:
     results.put((number, {asked.get_variable(name) for _ in range(200)}))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_8_forked_children_get_their_own_answers(azure: AzureRig) -> None:
     for number in range(8):

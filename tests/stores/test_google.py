@@ -252,7 +252,9 @@ def test_metadata_server(google: GoogleRestRig, accounts: Accounts, cloud: dict[
 
 
 @pytest.mark.each_rig_in_ci
-@pytest.mark.parametrize("where", ["GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("GOOGLE_APPLICATION_CREDENTIALS", marks=pytest.mark.long), "CLOUDSDK_CONFIG"]
+)
 def test_credentials_of_the_environment(
     google: GoogleRestRig, accounts: Accounts, cloud: dict[str, str], where: str, tmp_path: Path
 ) -> None:
@@ -814,7 +816,7 @@ def forked(rig: GoogleRestRig, threads: int, children: int, lookups: int) -> tup
     return ends, seen, [line for line in said if line != result]
 
 
-@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize("threads", [pytest.param(2, marks=pytest.mark.long), 4])
 def test_8_children_forked_under_busy_threads(google: GoogleRestRig, threads: int) -> None:
     for number in range(8):
         google.put(f"airflow-variables-forked-{number}", f"value-{number}")
@@ -896,9 +898,10 @@ def in_children(google: GoogleRestRig, before: str, in_child: str = "child()", c
             marks=pytest.mark.long,
         ),
         # Somebody else's channel.
-        (
+        pytest.param(
             f"backend = Backend(**{{options!r}})\n{CHANNEL_OF_OTHERS}",
             "rest",
+            marks=pytest.mark.long,
         ),
         # The same without a backend.
         pytest.param(CHANNEL_OF_OTHERS, "rest", marks=pytest.mark.long),
