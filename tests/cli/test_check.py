@@ -131,7 +131,7 @@ def test_a_shared_cache_that_takes_no_writes_is_a_fault(command: Command, ssm: R
             server.client.acl_setuser, "reader", enabled=True, nopass=True, keys=["airflow-secrets:*"]
         )
         user(commands=["+getrange"])
-        place = [f"file://{tmp_path}/shared", f"redis://reader:any@127.0.0.1:{server.port}/0"]
+        place = [f"file://{tmp_path}/shared", f"redis://reader:any@127.0.0.1:{server.port}/0?socket_timeout=15"]
         said = command("check", *arguments(ssm, shared_cache=place, shared_cache_key=KEY))
         assert (said.code, "the user may not do this" in said.out) == (1, True), said.everything
         user(commands=["+getrange", "+set"])
