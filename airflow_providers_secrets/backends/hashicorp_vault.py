@@ -70,12 +70,12 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         path inside another one, a team of that name would else reach what is everybody's.
         """
         plan = super().plan(kind, secret_id, team_name)
-        if not (plan.names and self._by_team()):
+        if not plan.names:
             return plan
         every = {prefix for rule in self._rules.values() for prefix in rule.prefixes or ()}
         for asked, name in zip(dict.fromkeys(self._rules[kind].prefixes or ()), plan.names, strict=True):
             path = name[len(self._split(name)[0]) + 1 :]
-            if any(_inside(path, other) and _inside(other, asked) for other in every):
+            if any(_inside(path, other) and _inside(other, asked) for other in every) and self._by_team():
                 reason = "it is inside another of the backend's paths, where it could be a team's or everybody's secret"
                 return LookupPlan(reason=reason, refused=True)
         return plan
@@ -86,15 +86,14 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         A team is a segment of the path here, so an id may hold what it likes within it. What nobody's id may
         hold is a slash, behind which it would name a team.
         """
-        if not self._by_team():
-            return None
         if team_name:
-            return team_name_refusal(team_name)
-        if "/" in self._split(secret_id)[1]:
+            return team_name_refusal(team_name) if self._by_team() else None
+        if "/" in self._split(secret_id)[1] and self._by_team():
             return "it contains '/', behind which it could name a team's secret in multi-team mode"
         return None
 
     def _by_team(self) -> bool:
+        # Last of all conditions: Airflow's configuration takes longer to tell than the rest of a plan.
         return self.options["use_team_secrets_path"] and multi_team()
 
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:

@@ -47,7 +47,7 @@ DEFECTS = {
         TRANSPORT, "redirect_to_another_host and vault-openbao",
     ),
     "netrc is sent": Defect(
-        "stores/vault/wire.py", "        self.auth = _by_url\n", "", TRANSPORT, "netrc_is_never_sent and vault-openbao"
+        "stores/vault/wire.py", "        self.trust_env = False\n", "", TRANSPORT, "netrc_is_never_sent and vault-openbao"
     ),
     "undecodable bytes are replaced": Defect(
         "stores/aws/transport.py", 'raise StoreError("the answer is not UTF-8", MALFORMED)', "return readable",

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from airflow_providers_secrets.backends import hashicorp_vault
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import (
     AccessDenied,
@@ -304,6 +305,21 @@ def test_without_mount_point_the_mount_is_no_team(vault: VaultRig) -> None:
     assert backend.plan("variables", "secret/x").names == ("secret/variables/x",)
     assert backend.plan("variables", "secret/x", "red").names == ("secret/variables/red/x",)
     assert backend.plan("variables", "secret/red/x").refused
+
+
+def test_airflows_configuration_is_not_asked_where_teams_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child plans each of its lookups anew, and asking takes longer than the rest of a plan."""
+
+    def asked() -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(hashicorp_vault, "multi_team", asked)
+    backend = asking(token="t", connections_path=["connections", "more"])
+    assert backend.plan("variables", "x").names == ("secret/variables/x",)
+    with pytest.raises(AssertionError):
+        backend.plan("variables", "red/x")
+    with pytest.raises(AssertionError):
+        backend.plan("variables", "x", "red")
 
 
 # KV versions, namespaces, TLS.
@@ -973,6 +989,69 @@ def test_http_proxy_is_used(vault: VaultRig) -> None:
         assert backend.get_variable("x") == "by proxy"
     assert forward.requests[0].path == "http://vault.example:8200/v1/secret/data/variables/x"
     forward.stop()
+
+
+FROM_A_PROXY = {"data": {"value": "by proxy"}}
+
+
+def test_proxies_of_the_environment_are_read_once_for_a_client(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """requests reads the whole environment for each request, hundreds of variables in a pod of a busy namespace."""
+    forward = Proxy()
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", forward.url)
+    backend = asking(url="http://vault.example:8200", token="t")
+    with forward.fault(vault_answer(FROM_A_PROXY)):
+        assert backend.get_variable("x") == "by proxy"
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        assert backend.get_variable("y") == "by proxy"
+    assert {request.path for request in forward.requests} == {
+        f"http://vault.example:8200/v1/secret/data/variables/{key}" for key in "xy"
+    }
+    forward.stop()
+
+
+def test_option_proxies_beats_the_environment(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Proxy()
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with forward.fault(vault_answer(FROM_A_PROXY)):
+        backend = asking(url="http://vault.example:8200", token="t", proxies={"http": forward.url})
+        assert backend.get_variable("x") == "by proxy"
+    forward.stop()
+
+
+@pytest.mark.parametrize("where", ["environment", "option"])
+def test_no_proxy_is_heeded(vault: VaultRig, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    vault.write("secret/variables/direct", {"value": "x"})
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    options = {"proxies": {"no_proxy": "127.0.0.1"}} if where == "option" else {}
+    if where == "environment":
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert by_token(vault, **options).get_variable("direct") == "x"
+
+
+@pytest.mark.parametrize("name", ["VAULT_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("verify", [None, "true"])
+def test_ca_bundle_of_the_environment(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch, name: str, verify: str | None
+) -> None:
+    """An explicit *verify* beats Vault's own variable, and requests' variables say what is trusted, as with hvac."""
+    for other in ("VAULT_CACERT", "VAULT_CAPATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(other, raising=False)
+    vault.write("secret/variables/encrypted", {"value": "x"})
+    monkeypatch.setenv(name, str(vault.server.authority.bundle))
+    backend = by_token(vault, url=f"https://127.0.0.1:{vault.server.tls_port}", verify=verify)
+    if name == "VAULT_CACERT" and verify:
+        with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+            backend.get_variable("encrypted")
+    else:
+        assert backend.get_variable("encrypted") == "x"
 
 
 def test_every_code_has_an_outcome_and_one_cure() -> None:

@@ -243,13 +243,16 @@ def opened(backend: VaultBackend) -> tuple[Any, Any]:
     return store, store.connect()
 
 
-def test_every_client_has_our_session_and_adapter(vault: VaultRig) -> None:
+def test_every_client_has_our_session_and_adapter(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     _, client = opened(by_token(vault))
     api = client._api
     assert isinstance(api, hvac.Client)
     assert type(api.adapter) is wire.VaultAdapter
     assert type(api.session) is wire.VaultSession
     assert api.session.verify is True
+    assert not api.session.trust_env
 
 
 def test_ca_bundle_is_not_beaten_by_the_sessions_default(vault: VaultRig) -> None:

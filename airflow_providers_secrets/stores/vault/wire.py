@@ -19,8 +19,7 @@ import hvac
 import hvac.adapters
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import HTTPBasicAuth
-from requests.utils import get_auth_from_url
+from requests.utils import get_environ_proxies
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import StoreError, seconds_left, seconds_to_wait
@@ -39,7 +38,8 @@ CHUNK: Final = 64 * 1024
 class VaultSession(requests.Session):
     """A session with one Vault: no retries of its own, no ``~/.netrc``, and no redirect that leaves host and path.
 
-    :param options: the store's options; what hvac takes from the environment in their place is taken here.
+    :param options: the store's options; what hvac and requests take from the environment in their place is taken here,
+        once. requests would read all of the environment again for each request.
     :raises StoreError: naming the option, for a TLS file that cannot be read.
     """
 
@@ -49,16 +49,17 @@ class VaultSession(requests.Session):
         self._wrong_path = wrong_path(address(options))
         # Not compressed: a small answer could grow without bound.
         self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
-        self.proxies = dict(options["proxies"])
+        self.trust_env = False
+        from_environment = get_environ_proxies(address(options), no_proxy=options["proxies"].get("no_proxy"))
+        self.proxies = {**from_environment, **options["proxies"]}
         self.verify = _verify(options)
         self.cert = _cert(options)
-        self.auth = _by_url
         pooled = HTTPAdapter(pool_maxsize=64)  # one connection for each thread of a busy API server or triggerer
         self.mount("https://", pooled)
         self.mount("http://", pooled)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Leave a redirected request as it is, where requests would look into ``~/.netrc``."""
+        """Leave a redirected request as it is: it stays on its host, and another port of it needs the same login."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where *resp* redirects to, or ``None``: a standby names the active node's address and the same path.
@@ -81,17 +82,12 @@ class VaultSession(requests.Session):
         return location
 
 
-def _by_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Authenticate to a proxy that stands before Vault by what ``url`` says; having this keeps ``~/.netrc`` out."""
-    user, password = get_auth_from_url(request.url or "")
-    signed: requests.PreparedRequest = HTTPBasicAuth(user, password)(request) if user else request
-    return signed
-
-
 def _verify(options: Options) -> bool | str:
     given = options["verify"]
     if given is None:
         given = os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH") or True
+    if given is True:
+        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
     return given if isinstance(given, bool) else _readable("verify", given)
 
 
