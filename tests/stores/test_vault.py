@@ -27,7 +27,7 @@ from airflow_providers_secrets.errors import (
 )
 from airflow_providers_secrets.lookup import access
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
-from airflow_providers_secrets.stores.vault import codes
+from airflow_providers_secrets.stores.vault import replies
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
 from tests.support.proxy import Proxy, Reply, Request
@@ -1056,11 +1056,11 @@ def test_ca_bundle_of_the_environment(
 
 def test_every_code_has_an_outcome_and_one_cure() -> None:
     """Advice that names a code which nothing raises, or which no table knows, would never be shown."""
-    for code in codes.ADVICE:
+    for code in replies.ADVICE:
         assert (
             isinstance(code, Outcome)
-            or code in {**codes.OUTCOMES, **COMMON_OUTCOMES}
-            or code in codes.MEANINGS.values()
+            or code in {**replies.OUTCOMES, **COMMON_OUTCOMES}
+            or code in replies.MEANINGS.values()
         )
 
 

@@ -14,9 +14,8 @@ import requests
 
 from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, seconds_left
 from airflow_providers_secrets.stores.vault import login
-from airflow_providers_secrets.stores.vault.codes import NO_MOUNT, REFUSED
 from airflow_providers_secrets.stores.vault.identity import credential_digest
-from airflow_providers_secrets.stores.vault.replies import Reply, contents
+from airflow_providers_secrets.stores.vault.replies import NO_MOUNT, REFUSED, Reply, contents
 from airflow_providers_secrets.stores.vault.wire import make_api, sending
 
 Options = Mapping[str, Any]

@@ -17,8 +17,7 @@ from urllib.parse import quote
 import hvac
 
 from airflow_providers_secrets.stores.base import StoreError
-from airflow_providers_secrets.stores.vault.codes import SIGNING_REFUSED, UNREADABLE
-from airflow_providers_secrets.stores.vault.replies import Reply
+from airflow_providers_secrets.stores.vault.replies import SIGNING_REFUSED, UNREADABLE, Reply
 
 Options = Mapping[str, Any]
 Login = Callable[[hvac.Client, Options, dict[str, str]], Any]  # hvac is untyped

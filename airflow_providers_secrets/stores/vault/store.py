@@ -20,9 +20,17 @@ from airflow_providers_secrets.stores.base import (
     StoreError,
     Written,
 )
-from airflow_providers_secrets.stores.vault.codes import ADVICE, NO_MOUNT, OUTCOMES, TOO_LONG
 from airflow_providers_secrets.stores.vault.identity import ENV_PREFIXES, credential_digest
-from airflow_providers_secrets.stores.vault.replies import DeletedVersion, Reply, contents, read_contents
+from airflow_providers_secrets.stores.vault.replies import (
+    ADVICE,
+    NO_MOUNT,
+    OUTCOMES,
+    TOO_LONG,
+    DeletedVersion,
+    Reply,
+    contents,
+    read_contents,
+)
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.stores.vault.client import VaultClient

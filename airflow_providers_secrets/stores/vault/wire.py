@@ -23,8 +23,14 @@ from requests.utils import get_environ_proxies
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import StoreError, seconds_left, seconds_to_wait
-from airflow_providers_secrets.stores.vault.codes import REDIRECTED, TOO_LONG, UNREADABLE
-from airflow_providers_secrets.stores.vault.replies import Reply, address, wrong_path
+from airflow_providers_secrets.stores.vault.replies import (
+    REDIRECTED,
+    TOO_LONG,
+    UNREADABLE,
+    Reply,
+    address,
+    wrong_path,
+)
 
 Options = Mapping[str, Any]
 
