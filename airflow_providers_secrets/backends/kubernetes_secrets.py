@@ -10,7 +10,7 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets import options
 from airflow_providers_secrets.backends.mixin import KIND_WORDS, SecretLookupMixin
-from airflow_providers_secrets.lookup.plan import KINDS
+from airflow_providers_secrets.lookup.plan import KINDS, TEAM_SEP, Kind, LookupPlan, multi_team
 from airflow_providers_secrets.options import Option
 
 DATA_KEY: Final = "value"
@@ -21,6 +21,9 @@ _WORD: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL: Final = rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_WORD}={_WORD}"
 _DNS_NAME: Final = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 _KEY: Final = r"[A-Za-z0-9_.-]{1,253}"
+
+_AS_LABEL: Final = re.compile(_WORD)
+_AS_SECRET: Final = re.compile(_DNS_NAME)
 
 
 class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
@@ -82,10 +85,29 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
         """Return label and value; without a label, the id alone."""
         return prefix + secret_id if prefix.endswith(":") or not prefix else f"{prefix}={secret_id}"
 
+    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
+        """Say which Secrets a lookup asks for, or why none.
+
+        An id is the value of one label, or the name of one Secret, and no more. Were it spelled on, it would name a
+        team's label, another kind's, or another key of the Secret's data.
+        """
+        plan = super().plan(kind, secret_id, team_name)
+        allowed = _AS_LABEL if _by_label(self._rules[kind].prefixes or ()) else _AS_SECRET
+        if plan.names and not allowed.fullmatch(secret_id):
+            return LookupPlan(reason=f"{self.store} does not allow this name", refused=True)
+        return plan
+
+    def id_of(self, prefix: str, name: str) -> str | None:
+        """Return the id that *name* is looked up by; a team's own as every store lists it, the team before it."""
+        secret_id = super().id_of(prefix, name)
+        if secret_id and self.options["team_label"] and multi_team():
+            own, of_team, team = secret_id.partition(f",{self.options['team_label']}=")
+            return f"{team}{TEAM_SEP}{own}" if of_team else own
+        return secret_id
+
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
         """Yield the candidate names, the team's own first."""
-        by_label = all(prefix and not prefix.endswith(":") for prefix in prefixes)
-        if not by_label:
+        if not _by_label(prefixes):
             yield from super().names(prefixes, secret_id, team_name)
             return
         for prefix in prefixes:
@@ -93,3 +115,8 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
             if team_name and self.options["team_label"]:
                 yield f"{name},{self.options['team_label']}={team_name}"
             yield name
+
+
+def _by_label(prefixes: tuple[str, ...]) -> bool:
+    """Tell whether ids are the values of a label, and not the names of Secrets."""
+    return all(prefix and not prefix.endswith(":") for prefix in prefixes)

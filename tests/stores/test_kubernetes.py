@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
-from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, StoreMisconfigured, StoreUnavailable
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidSecret,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
@@ -243,6 +250,54 @@ def test_no_login_is_told_without_the_kubeconfig(tmp_path: Path, content: str | 
     with pytest.raises(StoreMisconfigured, match=r"no usable login \(\w+\)\. Mount the pod's") as raised:
         KubernetesSecretsBackend(kubeconfig=str(path), timeout=60).get_variable("x")
     assert "S3cr3t" not in str(raised.value)
+
+
+# Ids.
+
+
+@pytest.mark.parametrize("options", [{}, {"variables_label": ""}, {"variables_label": "", "variables_data_key": "k"}])
+@pytest.mark.parametrize("team", [None, "red", "blue"])
+@pytest.mark.parametrize(
+    "secret_id",
+    [
+        f"db,{TEAM}=red",
+        f"db,{TEAM}",
+        f"{VARIABLE}=db",
+        f"{VARIABLE}=db,{TEAM}=red",
+        "airflow.apache.org/connection-id=prod",
+        "tls.key:ingress-tls",
+        "value:db",
+        f"value:{VARIABLE}=db",
+    ],
+)
+def test_an_id_names_no_other_label_key_or_kind(
+    kubernetes: KubernetesRig, made: Any, options: dict[str, Any], team: str | None, secret_id: str
+) -> None:
+    made("of-red", {VARIABLE: "db", TEAM: "red"}, {"value": "S3cr3t", "k": "S3cr3t"})
+    made("of-a-connection", {"airflow.apache.org/connection-id": "prod"}, {"value": "S3cr3t", "k": "S3cr3t"})
+    made("ingress-tls", {}, {"tls.key": "S3cr3t"})
+    backend = kubernetes.backend(**options)
+    with kubernetes.counted() as calls:
+        assert backend.get_variable(secret_id, team_name=team) is None
+    assert not calls
+    assert backend.plan("variables", secret_id, team).refused
+    with pytest.raises(ConfigurationError):
+        operations.write(backend, "variables", secret_id, "x")
+
+
+@pytest.mark.parametrize("multi_team", [True, False])
+def test_a_team_s_secret_is_listed_as_what_its_team_alone_reads(
+    kubernetes: KubernetesRig, made: Any, monkeypatch: pytest.MonkeyPatch, multi_team: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", str(multi_team))
+    made("of-red", {VARIABLE: "listed", TEAM: "red"}, {"value": "x"})
+    made("of-all", {VARIABLE: "everybody-s"}, {"value": "x"})
+    listed = {one.secret_id: one.refused for one in operations.listed_ids(kubernetes.backend(), "variables")}
+    assert listed["everybody-s"] is None
+    if multi_team:
+        assert listed["red--listed"] is None
+    else:
+        assert listed[f"listed,{TEAM}=red"]
 
 
 # Answers.
