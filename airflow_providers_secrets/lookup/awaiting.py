@@ -59,19 +59,32 @@ async def _found(
         turns = _turns.get(loop)
         if turns is None:
             turns = _turns[loop] = asyncio.Semaphore(MAX_AT_A_TIME)
-        async with turns:
+        await turns.acquire()
+        give_back = turns.release
+        try:
             known = from_memory()  # another caller may have brought it meanwhile
             if known is None:
-                return await in_a_thread(lambda: _parsed(look_up(), parse))
+                result = in_a_thread(lambda: _parsed(look_up(), parse), give_back)
+                give_back = _nothing  # the thread does, also where its caller is cancelled and does not wait for it
+                return await result
+        finally:
+            give_back()
     return _parsed(known[0], parse)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _parsed(text: str | None, parse: Callable[[str], Any]) -> Any:
     return parse(text) if text else None
 
 
-async def in_a_thread(find: Callable[[], Any]) -> Any:
-    """Await *find* in a daemon thread of its own: a loop that ends waits for no store."""
+def in_a_thread(find: Callable[[], Any], ended: Callable[[], None] = _nothing) -> asyncio.Future[Any]:
+    """Return the future of *find* in a daemon thread of its own: a loop that ends waits for no store.
+
+    :param ended: called in the event loop once the thread is through, whoever still waits.
+    """
     with no_fork():
         from airflow_providers_secrets.lookup.deadline import DeadlineCall
 
@@ -87,10 +100,11 @@ async def in_a_thread(find: Callable[[], Any]) -> Any:
             failure = error.with_traceback(None)
         with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
             loop.call_soon_threadsafe(_settle, result, answer, failure)
+            loop.call_soon_threadsafe(ended)
 
     # Nobody waits in the way of threads, so its own seconds play no part: the lookup keeps its own deadline.
     DeadlineCall(work, threading.TIMEOUT_MAX)
-    return await result
+    return result
 
 
 def _settle(result: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:

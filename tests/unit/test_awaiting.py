@@ -1,0 +1,42 @@
+"""What an event loop awaits: at most so many threads at a time, whatever becomes of their callers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from airflow_providers_secrets.lookup.awaiting import MAX_AT_A_TIME, awaited
+
+LONG = 60
+"""Seconds after which a test that hangs is given up."""
+
+
+def test_a_cancelled_caller_s_thread_keeps_its_turn_until_it_ends() -> None:
+    """A trigger's own time-out cancels; a store that hangs would else collect a thread for each."""
+    going_on = threading.Semaphore(0)
+    begun: list[int] = []
+    answer = threading.Event()
+
+    def look_up() -> str | None:
+        begun.append(1)
+        going_on.release()
+        assert answer.wait(LONG)
+        return None
+
+    async def scenario() -> None:
+        first = [asyncio.create_task(awaited(lambda: None, look_up, str)) for _ in range(MAX_AT_A_TIME)]
+        for _ in first:
+            assert await asyncio.to_thread(going_on.acquire, timeout=LONG)
+        for task in first:
+            task.cancel()
+        ended = await asyncio.gather(*first, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+        later = [asyncio.create_task(awaited(lambda: None, look_up, str)) for _ in range(3)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(begun) == MAX_AT_A_TIME
+        answer.set()
+        assert await asyncio.wait_for(asyncio.gather(*later), LONG) == [None] * 3
+        assert len(begun) == MAX_AT_A_TIME + 3
+
+    asyncio.run(scenario())
