@@ -6,6 +6,7 @@ the store or to the shared cache has just taken far longer, never by a hit.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections import Counter, deque
@@ -50,7 +51,7 @@ class Counts:
         """Return every count by the last part of its metric's name."""
         named = ("hits", "negative_hits", "shared_hits", "stale", "calls")
         counts = {name: int(getattr(self, name)) for name in named}
-        return counts | {f"errors.{error}": count for error, count in self.errors.items()}
+        return counts | {f"errors.{error}": count for error, count in dict(self.errors).items()}
 
     def called(self, seconds: float, error: Exception | None = None) -> None:
         """Count a call to the store."""
@@ -65,14 +66,14 @@ class Counts:
         stats = _stats()
         if not stats:
             return
-        before, self._told = self._told, self.so_far()
         try:
+            before, self._told = self._told, self.so_far()
             for name, count in self._told.items():
                 if more := count - before.get(name, 0):
                     stats.incr(f"{PREFIX}.{self._module}.{name}", more)
-            for seconds in self._taken:
-                stats.timing(f"{PREFIX}.{self._module}.call", seconds * 1000)
-            self._taken.clear()
+            with contextlib.suppress(IndexError):  # all are told, perhaps by another thread
+                while True:
+                    stats.timing(f"{PREFIX}.{self._module}.call", self._taken.popleft() * 1000)
         except Exception:  # whatever a metrics library raises, it is no reason to fail a lookup
             log.debug("Airflow's metrics took no count.", exc_info=True)
 
