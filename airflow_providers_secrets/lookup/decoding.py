@@ -232,6 +232,8 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
 
 def _loss(uri: str, protocol: str, meant: SplitResult) -> str:
     """Say what Airflow's reading of *uri* loses of what its grammar says, or return an empty text."""
+    if any(dropped in uri for dropped in "\t\r\n"):  # urllib.parse.urlsplit takes them out without a word
+        return "it has a tab or a line break, which Airflow drops: percent-encode it"
     if not _HOST.fullmatch(meant.netloc.rpartition("@")[2]):  # Python 3.10 takes brackets anywhere, and loses a host
         return "its host has brackets that enclose no address: percent-encode the parts of the URI"
     if protocol and not meant.hostname:

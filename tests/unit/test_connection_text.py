@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.errors import Unusable
 from airflow_providers_secrets.lookup.connection_text import fields_of
 
 POSTGRES = {"conn_type": "postgres", "host": "h", "port": 5432}
@@ -27,3 +28,12 @@ POSTGRES = {"conn_type": "postgres", "host": "h", "port": 5432}
 )
 def test_fields_are_what_airflow_reads(text: str, fields: dict[str, Any]) -> None:
     assert fields_of(text) == fields
+
+
+@pytest.mark.parametrize("dropped", ["\t", "\n", "\r", "\r\n"])
+@pytest.mark.parametrize("where", ["postgres://u:pass{}word@h/db", "postgres://u:p@h/d{}b", "postgres://h?a=x{}y"])
+def test_what_airflow_would_drop_from_the_midst_of_a_uri_is_named(where: str, dropped: str) -> None:
+    """urllib.parse.urlsplit takes tabs and line breaks out: a password would be another one."""
+    with pytest.raises(Unusable, match="a tab or a line break, which Airflow drops"):
+        fields_of(where.format(dropped))
+    assert fields_of(f"{where.format('')}{dropped}")["host"] == "h"
