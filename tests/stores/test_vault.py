@@ -7,6 +7,7 @@ import itertools
 import json
 import posixpath
 import random
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -1034,6 +1035,72 @@ def test_no_proxy_is_heeded(vault: VaultRig, monkeypatch: pytest.MonkeyPatch, wh
     if where == "environment":
         monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert by_token(vault, **options).get_variable("direct") == "x"
+
+
+@pytest.mark.parametrize("no_proxy", [None, "example.com,10.0.0.0/8"])
+@pytest.mark.parametrize(
+    ("source", "url", "code"),
+    [
+        ("option", "http://localhost:99999", "InvalidURL"),
+        ("option", "http://localhost:abc", "InvalidURL"),
+        ("option", "http://[::1", "InvalidURL"),
+        ("VAULT_ADDR", "localhost:8200", "InvalidSchema"),
+        ("VAULT_ADDR", "htp://localhost:99999", "InvalidSchema"),
+        ("VAULT_ADDR", "vault.example", "MissingSchema"),
+    ],
+)
+def test_url_that_is_none_is_misconfigured(
+    monkeypatch: pytest.MonkeyPatch, source: str, url: str, code: str, no_proxy: str | None
+) -> None:
+    """A NO_PROXY has requests look at the port by another function, which raises a plain ValueError."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    if no_proxy:
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+    monkeypatch.setenv("VAULT_ADDR", url)
+    options = {"url": url} if source == "option" else {}
+    with pytest.raises(StoreMisconfigured, match=code):
+        asking(token="t", **options).get_variable("x")
+
+
+def test_no_proxy_names_the_host_as_it_is_sent(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An international name goes out in ASCII."""
+    ascii_name, resolve = "xn--vult-loa.example", socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **how: resolve("127.0.0.1" if host == ascii_name else host, *args, **how),
+    )
+    vault.write("secret/variables/direct", {"value": "x"})
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", ascii_name)
+    assert by_token(vault, url=f"http://väult.example:{vault.proxy.port}").get_variable("direct") == "x"
+
+
+@pytest.mark.parametrize("spared", ["standby", "active"])
+def test_no_proxy_of_one_port_is_not_that_of_where_it_redirects(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch, spared: str
+) -> None:
+    vault.write("secret/variables/redirected", {"value": "direct"})
+    forward = Proxy()
+    standby, active = f"localhost:{vault.proxy.port}", f"localhost:{vault.server.port}"  # of an IP, all ports count
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", forward.url)
+    monkeypatch.setenv("no_proxy", {"standby": standby, "active": active}[spared])
+
+    def redirected(request: Request) -> Reply | None:
+        path = request.path.removeprefix(f"http://{standby}")
+        return Reply(307, b"", {"Location": f"http://{active}{path}"})
+
+    def forwarded(request: Request) -> Reply | None:
+        return redirected(request) if standby in request.path else vault_answer(FROM_A_PROXY)
+
+    with vault.proxy.fault(redirected), forward.fault(forwarded):
+        value = by_token(vault, url=f"http://{standby}").get_variable("redirected")
+    assert value == {"standby": "by proxy", "active": "direct"}[spared]
+    forward.stop()
 
 
 @pytest.mark.parametrize("name", ["VAULT_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

@@ -228,6 +228,15 @@ def test_path_in_the_url_is_named_by_the_real_server(vault: VaultRig) -> None:
             by_token(vault, url=f"{vault.proxy.url}/{path}").get_variable("x")
 
 
+def test_user_of_the_url_may_be_one_that_only_requests_takes(vault: VaultRig) -> None:
+    """Python's own parser refuses an unpaired bracket, and would be asked for the path of any answer that is an error."""
+    with (
+        vault.proxy.fault(vault_error(400, "missing client token")),
+        pytest.raises(StoreMisconfigured, match="HTTP 400"),
+    ):
+        by_token(vault, url=vault.proxy.url.replace("//", "//us]er:pass@")).get_variable("x")
+
+
 def test_path_of_a_proxy_before_vault_is_kept(vault: VaultRig) -> None:
     with vault.proxy.fault(vault_answer(FOUND)):
         assert by_token(vault, url=f"{vault.proxy.url}/vault").get_variable("x") == "S3cr3t"

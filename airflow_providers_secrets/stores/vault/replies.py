@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, Outcome, StoreError
 
@@ -197,7 +197,10 @@ def failed(reply: Reply, options: Options) -> StoreError:
 
 def wrong_path(url: str) -> tuple[str, ...]:
     """Name the path of ``url`` where it is one that the API cannot be under, as codes; or return none."""
-    first = urlsplit(url).path.strip("/").partition("/")[0]
+    _, *path = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0].split(
+        "/"
+    )  # urlsplit refuses what requests sends
+    first = next(filter(None, path), "")
     return (f"option 'url' has the path '/{first}'", URL_PATH) if first in WRONG_PATHS else ()
 
 

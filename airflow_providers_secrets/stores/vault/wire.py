@@ -47,22 +47,41 @@ class VaultSession(requests.Session):
     :param options: the store's options; what hvac and requests take from the environment in their place is taken here,
         once. requests would read all of the environment again for each request.
     :raises StoreError: naming the option, for a TLS file that cannot be read.
+    :raises RequestException: for an address that is no URL.
     """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.max_redirects = 2
-        self._wrong_path = wrong_path(address(options))
         # Not compressed: a small answer could grow without bound.
         self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
         self.trust_env = False
-        from_environment = get_environ_proxies(address(options), no_proxy=options["proxies"].get("no_proxy"))
-        self.proxies = {**from_environment, **options["proxies"]}
-        self.verify = _verify(options)
-        self.cert = _cert(options)
         pooled = HTTPAdapter(pool_maxsize=64)  # one connection for each thread of a busy API server or triggerer
         self.mount("https://", pooled)
         self.mount("http://", pooled)
+        # As requests sends it, with the host's name in ASCII. What is no URL fails here, and by requests' own errors:
+        # with a NO_PROXY, its port would be asked for before, and be a ValueError.
+        url = str(requests.Request("GET", address(options)).prepare().url)
+        self.get_adapter(url)
+        self._wrong_path = wrong_path(url)
+        self._given_proxies: Mapping[str, str] = options["proxies"]
+        self.proxies = self._proxies_for(url)
+        self.verify = _verify(options)
+        self.cert = _cert(options)
+
+    def _proxies_for(self, url: str) -> dict[str, str]:
+        from_environment = get_environ_proxies(url, no_proxy=self._given_proxies.get("no_proxy"))
+        return {**from_environment, **self._given_proxies}
+
+    def rebuild_proxies(
+        self,
+        prepared_request: requests.PreparedRequest,
+        proxies: Mapping[str, str] | None,  # noqa: ARG002  # of the address that redirects
+    ) -> dict[str, str]:
+        """Return the proxies for where a redirect leads: ``NO_PROXY`` may name one port of a host alone."""
+        here = self._proxies_for(str(prepared_request.url))
+        rebuilt: dict[str, str] = super().rebuild_proxies(prepared_request, here)  # type: ignore[no-untyped-call]
+        return rebuilt
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Leave a redirected request as it is: it stays on its host, and another port of it needs the same login."""
