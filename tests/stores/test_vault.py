@@ -1121,6 +1121,18 @@ def test_ca_bundle_of_the_environment(
         assert backend.get_variable("encrypted") == "x"
 
 
+def test_key_of_the_environment_is_none_without_its_certificate(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hvac looks for the key where there is a certificate, and would not take a file of the one for the other."""
+    for name in ("VAULT_CACERT", "VAULT_CAPATH", "VAULT_CLIENT_CERT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VAULT_CLIENT_KEY", "/nowhere/client.key")
+    vault.write("secret/variables/encrypted", {"value": "x"})
+    url = f"https://127.0.0.1:{vault.server.tls_port}"
+    assert by_token(vault, url=url, verify=str(vault.server.authority.bundle)).get_variable("encrypted") == "x"
+
+
 def test_every_code_has_an_outcome_and_one_cure() -> None:
     """Advice that names a code which nothing raises, or which no table knows, would never be shown."""
     for code in replies.ADVICE:

@@ -117,7 +117,8 @@ def _verify(options: Options) -> bool | str:
 
 
 def _cert(options: Options) -> str | tuple[str, str] | None:
-    names = ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY")
+    # The key alone is nothing to present, and would be taken for the certificate.
+    names = ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY") if os.environ.get("VAULT_CLIENT_CERT") else ()
     given = options["cert"] or tuple(os.environ[name] for name in names if os.environ.get(name))
     paths = tuple(_readable("cert", path) for path in given)
     return (paths[0], paths[1]) if len(paths) > 1 else next(iter(paths), None)
