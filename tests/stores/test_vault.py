@@ -1121,6 +1121,37 @@ def test_ca_bundle_of_the_environment(
         assert backend.get_variable("encrypted") == "x"
 
 
+TLS_VARIABLES = ["VAULT_CACERT", "VAULT_CAPATH", "VAULT_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+
+
+@pytest.mark.parametrize("name", TLS_VARIABLES)
+def test_unreadable_tls_file_of_the_environment_is_named(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """By its variable, where nobody set an option. Without TLS no bundle is read, but a client's certificate is."""
+    for other in TLS_VARIABLES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "/nowhere/ca.pem")
+    encrypted = by_token(vault, url=f"https://127.0.0.1:{vault.server.tls_port}")
+    with pytest.raises(StoreMisconfigured, match=f": {name} names a file that cannot be read") as raised:
+        encrypted.get_variable("x")
+    assert "option '" not in str(raised.value)
+    if name != "VAULT_CLIENT_CERT":
+        vault.write("secret/variables/clear", {"value": "x"})
+        assert by_token(vault).get_variable("clear") == "x"
+
+
+def test_unreadable_tls_file_of_the_environment_that_an_option_replaces(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in TLS_VARIABLES:
+        monkeypatch.setenv(name, "/nowhere/ca.pem")
+    monkeypatch.delenv("VAULT_CLIENT_CERT")
+    vault.write("secret/variables/encrypted", {"value": "x"})
+    url = f"https://127.0.0.1:{vault.server.tls_port}"
+    assert by_token(vault, url=url, verify=str(vault.server.authority.bundle)).get_variable("encrypted") == "x"
+
+
 def test_key_of_the_environment_is_none_without_its_certificate(
     vault: VaultRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     DELETED: "Undelete its latest version, or delete its metadata if it is to be absent.",
     DESTROYED: "Write a new version, or delete its metadata if it is to be absent.",
     REFUSED: "Check the credentials, role and 'auth_mount_point' of the login.",
-    UNREADABLE: "Let the option name a file that Airflow's user can read and that holds the credential.",
+    UNREADABLE: "Let the option or variable name a file that Airflow's user can read and that holds the credential.",
     SIGNING_REFUSED: "Grant the Google account roles/iam.serviceAccountTokenCreator on itself.",
     NO_MOUNT: "Check 'mount_point' and 'namespace'.",
     OTHER_VERSION: "Set 'kv_engine_version' to 2, or to \"auto\".",

@@ -46,7 +46,7 @@ class VaultSession(requests.Session):
 
     :param options: the store's options; what hvac and requests take from the environment in their place is taken here,
         once. requests would read all of the environment again for each request.
-    :raises StoreError: naming the option, for a TLS file that cannot be read.
+    :raises StoreError: naming the option or variable, for a TLS file that cannot be read.
     :raises RequestException: for an address that is no URL.
     """
 
@@ -66,7 +66,7 @@ class VaultSession(requests.Session):
         self._wrong_path = wrong_path(url)
         self._given_proxies: Mapping[str, str] = options["proxies"]
         self.proxies = self._proxies_for(url)
-        self.verify = _verify(options)
+        self.verify = _verify(options, encrypted=url.startswith("https:"))
         self.cert = _cert(options)
 
     def _proxies_for(self, url: str) -> dict[str, str]:
@@ -107,26 +107,37 @@ class VaultSession(requests.Session):
         return location
 
 
-def _verify(options: Options) -> bool | str:
-    given = options["verify"]
-    if given is None:
-        given = os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH") or True
-    if given is True:
-        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-    return given if isinstance(given, bool) else _readable("verify", given)
+_TRUSTED_BY_HVAC: Final = ("VAULT_CACERT", "VAULT_CAPATH")
+_TRUSTED_BY_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def _verify(options: Options, *, encrypted: bool) -> bool | str:
+    given: bool | str | None = options["verify"]
+    if given is False:
+        return False
+    if isinstance(given, str):
+        return _readable("option 'verify'", given)
+    names = (*(() if given else _TRUSTED_BY_HVAC), *_TRUSTED_BY_REQUESTS)
+    name = next(filter(os.environ.get, names), None)
+    if name is None:
+        return True
+    # Without TLS nothing reads it, and it may be meant for other programs.
+    return _readable(name, os.environ[name]) if encrypted else os.environ[name]
 
 
 def _cert(options: Options) -> str | tuple[str, str] | None:
-    # The key alone is nothing to present, and would be taken for the certificate.
-    names = ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY") if os.environ.get("VAULT_CLIENT_CERT") else ()
-    given = options["cert"] or tuple(os.environ[name] for name in names if os.environ.get(name))
-    paths = tuple(_readable("cert", path) for path in given)
+    if options["cert"]:
+        paths = [_readable("option 'cert'", path) for path in options["cert"]]
+    else:
+        # The key alone is nothing to present, and would be taken for the certificate.
+        names = ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY") if os.environ.get("VAULT_CLIENT_CERT") else ()
+        paths = [_readable(name, os.environ[name]) for name in names if os.environ.get(name)]
     return (paths[0], paths[1]) if len(paths) > 1 else next(iter(paths), None)
 
 
-def _readable(option: str, path: str) -> str:
+def _readable(source: str, path: str) -> str:
     if not os.access(path, os.R_OK):
-        raise StoreError(f"option {option!r} names a file that cannot be read", UNREADABLE)
+        raise StoreError(f"{source} names a file that cannot be read", UNREADABLE)
     return path
 
 
@@ -216,7 +227,7 @@ def _no_number(_: str) -> None:
 def make_api(options: Options) -> hvac.Client:
     """Make hvac's client.
 
-    :raises StoreError: naming the option, for a TLS file that cannot be read.
+    :raises StoreError: naming the option or variable, for a TLS file that cannot be read.
     """
     session = VaultSession(options)
     return hvac.Client(
