@@ -51,7 +51,7 @@ AWS_OPTIONS: Final = (
     _option("assume_role_with_web_identity_federation_audience", strict_text, doc="Audience of Google's token."),
     _option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
     _option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
-    _option("verify", flag_or_path, doc="false, or the CA bundle to verify TLS with."),
+    _option("verify", flag_or_path, doc="false, or the CA bundle of the store; STS's is AWS_CA_BUNDLE."),
     _option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
     _option("api_version", text, doc="The service's API version; else the latest."),
     _option(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import ssl
 import urllib.parse
+import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
@@ -739,22 +741,20 @@ def test_secrets_manager_lists_by_a_prefix_alone(secrets_manager: SecretsManager
 # TLS.
 
 
-@pytest.fixture
-def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """An HTTPS server with a certificate that nobody signed; gives its URL and the certificate."""
+@contextlib.contextmanager
+def over_tls(certificate: Path, answer: Callable[[dict[str, str], bytes], bytes]) -> Iterator[str]:
+    """An HTTPS server with a certificate that nobody else signed, written to *certificate*; gives its URL."""
     import threading
     from http.server import BaseHTTPRequestHandler
 
     import trustme
 
     authority = trustme.CA()
-    certificate = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(certificate)
 
-    class Parameter(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["Name"]
-            body = json.dumps({"Parameter": {"Name": name, "Value": "over TLS"}}).encode()
+            body = answer(dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -763,16 +763,42 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Parameter)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # handshakes fail on purpose
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    yield f"https://127.0.0.1:{server.server_address[1]}", certificate
+    yield f"https://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """SSM by HTTPS; gives its URL and what trusts its certificate."""
+
+    def parameter(_: dict[str, str], asked: bytes) -> bytes:
+        return json.dumps({"Parameter": {"Name": json.loads(asked)["Name"], "Value": "over TLS"}}).encode()
+
+    certificate = tmp_path / "ca.pem"
+    with over_tls(certificate, parameter) as url:
+        yield url, certificate
+
+
+@pytest.fixture
+def sts_tls(sts: Proxy, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """STS by HTTPS, behind another certificate; gives its URL and what trusts that."""
+
+    def forwarded(headers: dict[str, str], asked: bytes) -> bytes:
+        with urllib.request.urlopen(urllib.request.Request(sts.url, asked, headers)) as answer:
+            body: bytes = answer.read()
+        return body
+
+    certificate = tmp_path / "sts.pem"
+    with over_tls(certificate, forwarded) as url:
+        yield url, certificate
 
 
 def test_verify(tls: tuple[str, Path]) -> None:
@@ -787,3 +813,52 @@ def test_verify(tls: tuple[str, Path]) -> None:
 def test_verify_false_as_a_raw_string(tls: tuple[str, Path]) -> None:
     options = {"region_name": REGION, "endpoint_url": tls[0], **CREDENTIALS}
     assert SystemsManagerParameterStoreBackend(**options, verify="false").get_variable("x") == "over TLS"
+
+
+WAYS_TO_A_ROLE = ["assume_role", "assume_role_with_web_identity"]
+
+
+def options_over_tls(way: str, ssm_url: str, sts_url: str, directory: Path) -> dict[str, Any]:
+    token = directory / "token"
+    token.write_text("a.jwt")
+    return {
+        "region_name": REGION,
+        "endpoint_url": ssm_url,
+        "service_config": {"sts": {"endpoint_url": sts_url}},
+        "role_arn": ROLE,
+        "assume_role_method": way,
+        "assume_role_with_web_identity_federation": "file",
+        "assume_role_with_web_identity_token_file": str(token),
+        "max_attempts": 1,
+        **CREDENTIALS,
+    }
+
+
+@pytest.mark.parametrize("way", WAYS_TO_A_ROLE)
+def test_verify_is_of_the_store_and_not_of_sts(
+    tls: tuple[str, Path], sts_tls: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A private bundle, of a VPC endpoint for example, knows nothing of STS's certificate."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(sts_tls[1]))
+    options = options_over_tls(way, tls[0], sts_tls[0], tmp_path)
+    backend = SystemsManagerParameterStoreBackend(**options, verify=str(tls[1]))
+    assert backend.get_variable("x") == "over TLS"
+    store = loaded_store(backend.config)
+    assert "/airflow/" in store.identify(store.connect()).who
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize("way", WAYS_TO_A_ROLE)
+def test_verify_false_sends_no_login_to_an_sts_that_nobody_trusts(
+    tls: tuple[str, Path],
+    sts_tls: tuple[str, Path],
+    sts: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tls[1]))
+    options = options_over_tls(way, tls[0], sts_tls[0], tmp_path)
+    with pytest.raises(StoreMisconfigured, match=r"CERTIFICATE_VERIFY_FAILED.*AWS_CA_BUNDLE"):
+        SystemsManagerParameterStoreBackend(**options, verify="false").get_variable("x")
+    assert sts.requests == []

@@ -234,7 +234,7 @@ def role_arn(options: Options) -> str | None:
 
 
 def _client(session: boto3.session.Session, service: str, options: Options) -> Any:
-    """Make a client; one of STS is never at the store's own endpoint."""
+    """Make a client; one of STS is never at the store's own endpoint, and is trusted as the environment says."""
     is_sts = service == STS
     own_endpoint = None if is_sts else options["endpoint_url"]
     return session.client(
@@ -242,7 +242,7 @@ def _client(session: boto3.session.Session, service: str, options: Options) -> A
         region_name=session.region_name,
         api_version=None if is_sts else options["api_version"],
         use_ssl=is_sts or options["use_ssl"],
-        verify=options["verify"],
+        verify=None if is_sts else options["verify"],
         endpoint_url=(options["service_config"].get(service) or {}).get("endpoint_url") or own_endpoint,
         config=_config(options),
     )
@@ -322,7 +322,6 @@ def _sts_creator(base: boto3.session.Session, options: Options) -> Callable[...,
             service,
             region_name=base.region_name,
             endpoint_url=(options["service_config"].get(STS) or {}).get("endpoint_url"),
-            verify=options["verify"],
             config=config,
             **kwargs,
         )
