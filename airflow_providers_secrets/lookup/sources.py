@@ -122,7 +122,12 @@ class Metastore(Source):
                 row = row or model(conn_id=secret_id)
                 for name in ("conn_type", "description", "host", "login", "schema", "port"):
                     setattr(row, name, fields.get(name))
-                row.set_password(fields.get("password"))
+                if password := fields.get("password"):
+                    row.set_password(password)
+                else:
+                    # Airflow's set_password leaves the old one there, which would go with the new host.
+                    row._password = None  # noqa: SLF001  # it has no other way
+                    row.is_encrypted = False
                 row.set_extra(extra if extra is None or isinstance(extra, str) else json.dumps(extra))
             else:
                 row = row or model(key=secret_id)

@@ -161,6 +161,24 @@ def test_the_metastore(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     assert (run.code, "Airflow finds it nowhere." in run.output) == (1, True)
 
 
+def test_a_connection_in_the_metastore_is_overwritten_as_a_whole(
+    airflow: Airflow, database: Path, tmp_path: Path
+) -> None:
+    """The credential of the old host must not stay for the new one."""
+    airflow.environment["AIRFLOW__CORE__FERNET_KEY"] = KEY
+    airflow.use_database(database)
+    path = tmp_path / "connections.json"
+    copy = ["copy", "--from", f"file:{path}", "--kind", "conn", "--to", "metastore", "--apply", "--overwrite"]
+    old = {"conn_type": "http", "host": "old", "login": "u", "password": "S3cr3t", "extra": {"token": "S3cr3t"}}
+    for connection, state in ((old, "created"), ({"conn_type": "http", "host": "new"}, "overwritten")):
+        path.write_text(json.dumps({"db": connection}))
+        run = ran(airflow, *copy, "-o", "json")
+        (item,) = json.loads(run.output)
+        assert (run.code, item["state"]) == (0, state), run.everything
+    shown = airflow.run("connections", "get", "db", "--output", "json")
+    assert (shown.fields, "S3cr3t" in shown.output) == ({"conn_type": "http", "host": "new"}, False)
+
+
 @pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")
 def test_airflows_own_command_has_the_group(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm)
