@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=("conn", "var", "all"), default="all", help="connections, variables, or both")
     parser.add_argument("--match", metavar="REGEX", type=pattern, help="only ids that match from their start")
     parser.add_argument(
-        "--names", metavar="FILE", help="the ids, one a line (conn:ID, var:KEY), for a class that cannot list"
+        "--names", metavar="FILE", help="only these ids, one a line (conn:ID, var:KEY); also of what cannot list"
     )
     parser.add_argument("--apply", action="store_true", help="write; without it nothing is written")
     parser.add_argument("--overwrite", action="store_true", help="also write what differs in the target")
@@ -132,23 +132,38 @@ def run(args: argparse.Namespace) -> int:
 
     if args.overwrite and not args.apply:
         raise ConfigurationError("--overwrite writes, and without --apply nothing is written; add --apply.")
+    for flag, given in (("--journal", args.journal is not None), ("--resume", args.resume)):
+        if given and not args.apply:
+            raise ConfigurationError(f"{flag} is for a copy that writes; add --apply, or leave it out.")
     for flag, member, end in ((FROM_MEMBER, args.from_member, args.source), (TO_MEMBER, args.to_member, args.target)):
-        if member is not None and (end in ("metastore", "env", "environment") or end.startswith("file:")):
+        if member is not None and _is_no_backend(end):
             raise ConfigurationError(f"{flag} is for chains, and {end} is not one.")
+    for flag, given, end in (
+        ("--from-kwargs", args.from_kwargs is not None, args.source),
+        ("--to-kwargs", args.to_kwargs is not None, args.target),
+    ):
+        if given and _is_no_backend(end):
+            raise ConfigurationError(f"{flag} is for backends, and {end} takes none; leave it out.")
     with Interrupts() as interrupts:
         return _copied(args, interrupts)
 
 
+def _is_no_backend(end: str) -> bool:
+    return end in ("metastore", "env", "environment") or end.startswith("file:")
+
+
 def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     from airflow_providers_secrets.cli import output
+    from airflow_providers_secrets.cli.endpoints import names_from
 
     kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KIND_WORDS[args.kind],)
+    names = None if args.names is None else names_from(args.names, kinds)
     target = _target(args)
-    origin = _origin(args, target, kinds)
+    origin = _origin(args, target, kinds, names)
     found = [
         (kind, secret_id)
         for kind in kinds
-        for secret_id in dict.fromkeys(_listed(origin, kind))
+        for secret_id in dict.fromkeys(_listed(origin, kind) if names is None else names[kind])
         if args.match is None or args.match.match(secret_id)
     ]
     journal = Journal(_journal_path(args), _told_apart(origin, target), resume=args.resume) if args.apply else None
@@ -321,7 +336,9 @@ def _target(args: argparse.Namespace) -> Target:
     return target
 
 
-def _origin(args: argparse.Namespace, target: Target, kinds: tuple[Kind, ...]) -> Origin:
+def _origin(
+    args: argparse.Namespace, target: Target, kinds: tuple[Kind, ...], names: dict[Kind, list[str]] | None
+) -> Origin:
     from airflow_providers_secrets.cli import configuration, endpoints
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
@@ -333,10 +350,7 @@ def _origin(args: argparse.Namespace, target: Target, kinds: tuple[Kind, ...]) -
         configuration.load_airflow()
         return endpoints.FromSource(Metastore())
     configured = _backend(args.source, args.from_kwargs, args.from_member, FROM_MEMBER)
-    names: dict[Kind, list[str]] | None = None
-    if args.names:
-        names = endpoints.names_from(args.names, kinds)
-    elif not configuration.is_ours(configured.backend):
+    if names is None and not configuration.is_ours(configured.backend):
         guessed = endpoints.FromBackend(configured, _names_elsewhere(target, kinds))
         guessed.guesses = True
         return guessed

@@ -206,6 +206,25 @@ def test_from_the_environment(command: Command, ssm: Rig, base: str, monkeypatch
     assert (said.code, states(said)) == (0, {"from_env": "create"}), said.everything
 
 
+@pytest.mark.parametrize("source", ["env", "file"])
+def test_names_are_all_that_is_copied_of_any_source(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    secrets = dict.fromkeys(("named", "other"), "S3cr3t")
+    for name, value in secrets.items():
+        monkeypatch.setenv(f"AIRFLOW_VAR_{name.upper()}", value)
+    (tmp_path / "export.json").write_text(json.dumps(secrets))
+    names = tmp_path / "names"
+    names.write_text("var:named\nconn:other\nvar:mistyped\n")
+    of = "env" if source == "env" else f"file:{tmp_path}/export.json"
+    copy = ["copy", "--from", of, "--kind", "var", *target(ssm, base), "-o", "json", "--names"]
+    said = command(*copy, str(names))
+    assert states(said) == {"named": "create", "mistyped": "invalid"}, said.everything
+    assert "the source does not hold it" in said.out
+    said = command(*copy, f"{tmp_path}/absent")
+    assert (said.code, said.out, "absent cannot be read" in said.err) == (2, "", True), said.everything
+
+
 class Foreign:
     """Another package's backend, which cannot list."""
 
@@ -258,6 +277,12 @@ def test_the_dry_run_is_the_proof_before_a_switch(
         (["--from", "env", "--to", "aws_smm"], "did you mean aws_ssm"),
         (["--from", "env", "--to", "aws_ssm", "--to-kwargs", "{S3cr3t"], "not valid JSON"),
         (["--from", "env", "--to", "aws_ssm", "--overwrite"], "--apply"),
+        (["--from", "env", "--to", "aws_ssm", "--from-kwargs", "{}"], "--from-kwargs is for backends"),
+        (["--from", "metastore", "--to", "aws_ssm", "--from-kwargs", "{}"], "and metastore takes none"),
+        (["--from", "file:x", "--to", "aws_ssm", "--from-kwargs", "{}"], "leave it out"),
+        (["--from", "env", "--to", "metastore", "--to-kwargs", "{}"], "--to-kwargs is for backends"),
+        (["--from", "env", "--to", "aws_ssm", "--resume"], "--resume is for a copy that writes; add --apply"),
+        (["--from", "env", "--to", "aws_ssm", "--journal", "x"], "--journal is for a copy that writes; add --apply"),
         (["--from", "no.such.Class", "--to", "aws_ssm"], "there is no module no. Check the class path"),
     ],
 )
