@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, Unusable, quoted
@@ -78,6 +79,7 @@ class FromSource(Origin):
 
     def __init__(self, source: Source) -> None:
         self.title = source.title
+        self.identity = source.identity()
         self._source = source
 
     def ids(self, kind: Kind) -> Iterable[str]:
@@ -101,6 +103,7 @@ class FromFile(Origin):
 
     def __init__(self, path: str, kinds: Iterable[Kind]) -> None:
         self.title = f"file {path}"
+        self.identity = str(Path(path).absolute())
         kinds = tuple(kinds)
         parsed = _parsed_file(path)
         if set(parsed) <= {"connections", "variables"} and all(isinstance(v, dict) for v in parsed.values()) and parsed:
@@ -330,6 +333,7 @@ class ToMetastore(Target):
 
         self._metastore = Metastore()
         self.title = self._metastore.title
+        self.identity = self._metastore.identity()
 
     def name(self, kind: Kind, secret_id: str) -> str:
         """Return the id itself."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
@@ -18,6 +20,10 @@ PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": 
 
 
 UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
+
+
+_CREDENTIAL: Final = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
+"""What the name of a database URL's parameter has in it that may be a credential."""
 
 
 class SourceFailed(SecretsError):
@@ -47,6 +53,10 @@ class Source(ABC):
     def description(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # the environment's
         """Return a variable's description, which is no part of its text, or ``None``. A connection's is a field."""
         return None
+
+    def identity(self) -> str:
+        """Return what tells it from others of its class, without a credential."""
+        return ""
 
 
 class Environment(Source):
@@ -102,6 +112,17 @@ class Metastore(Source):
             model, key = models[kind]
             row = session.query(model).filter(key == secret_id).first()
             return getattr(row, "description", None) or None
+
+    def identity(self) -> str:
+        """Return a digest of where the database is and as whom it is asked; none of its password, which may be renewed.
+
+        :raises SourceFailed: where this host's configuration names none.
+        """
+        with self._session() as (session, _):
+            url = session.get_bind().url
+            query = sorted((name, value) for name, value in url.query.items() if not _CREDENTIAL.search(name))
+            told = (url.get_backend_name(), url.username, url.host, url.port, url.database, query)
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> bool:
         """Write one row in a transaction of its own, encrypted by Airflow's key; return whether it is new.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,18 @@ def test_a_connection_in_the_metastore_is_overwritten_as_a_whole(
         assert (run.code, item["state"]) == (0, state), run.everything
     shown = airflow.run("connections", "get", "db", "--output", "json")
     assert (shown.fields, "S3cr3t" in shown.output) == ({"conn_type": "http", "host": "new"}, False)
+
+
+def test_a_journal_is_of_one_metastore(airflow: Airflow, database: Path, tmp_path: Path) -> None:
+    """What was verified in one database says nothing of another."""
+    (tmp_path / "variables.json").write_text('{"x": "S3cr3t"}')
+    copy = ["copy", "--from", f"file:{tmp_path}/variables.json", "--kind", "var", "--to", "metastore", "--apply"]
+    airflow.use_database(database)
+    other = shutil.copy(database, tmp_path / "other.db")
+    for environment in ({}, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{other}"}):
+        run = ran(airflow, *copy, "--journal", f"{tmp_path}/j", "--resume", "-o", "json", **environment)
+        (item,) = json.loads(run.output)
+        assert (run.code, item["state"]) == (0, "created"), run.everything
 
 
 @pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")

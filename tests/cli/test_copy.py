@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,6 +224,39 @@ def test_names_are_all_that_is_copied_of_any_source(
     assert "the source does not hold it" in said.out
     said = command(*copy, f"{tmp_path}/absent")
     assert (said.code, said.out, "absent cannot be read" in said.err) == (2, "", True), said.everything
+
+
+def test_a_journal_is_of_one_file(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another directory's file of the same name is another source."""
+    copy = ["copy", "--from", "file:v.json", "--kind", "var", *target(ssm, base), "-o", "json", "--apply"]
+    for directory, state in (("one", "created"), ("other", "different")):
+        (tmp_path / directory).mkdir()
+        monkeypatch.chdir(tmp_path / directory)
+        Path("v.json").write_text(json.dumps({"x": directory}))
+        said = command(*copy, "--journal", f"{tmp_path}/j", "--resume")
+        assert states(said) == {"x": state}, said.everything
+    monkeypatch.chdir(tmp_path / "one")
+    said = command(*copy, "--journal", f"{tmp_path}/j", "--resume")
+    assert [item["reason"] for item in said.json] == ["according to the journal"], said.everything
+
+
+def test_a_metastore_is_told_by_its_place_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sqlalchemy.engine import make_url
+
+    from airflow_providers_secrets.lookup.sources import Metastore
+
+    def identity(url: str) -> str:
+        session = SimpleNamespace(get_bind=lambda: SimpleNamespace(url=make_url(url)))
+        monkeypatch.setattr(Metastore, "_session", lambda _: contextlib.nullcontext((session, {})))
+        return Metastore().identity()
+
+    of_one = identity("postgresql+psycopg2://airflow:S3cr3t@db/airflow?sslmode=require&sslpassword=S3cr3t")
+    assert of_one == identity("postgresql://airflow:renewed@db/airflow?sslpassword=renewed&sslmode=require")
+    others = ["postgresql://airflow:S3cr3t@other/airflow", "postgresql://airflow:S3cr3t@db/other", "mysql://db/airflow"]
+    assert len({of_one, *map(identity, others)}) == 4
+    assert "S3cr3t" not in of_one
 
 
 class Foreign:
