@@ -485,21 +485,24 @@ class Copying:
         if kind == "connections":
             fields_of(text)
         self._target.check(kind, text)
+        there: str | None = None
+        unusable = False
         try:
             there = self._target.text(kind, secret_id)
         except (InvalidSecret, Unusable) as error:
             # It is there, and nobody can use it.
             if not self._overwrite:
                 return Item(kind, secret_id, DIFFERENT, f"the target's cannot be used: {getattr(error, 'code', error)}")
-            there = ""
-        if there and same(kind, text, there):
+            unusable = True
+        if there is not None and same(kind, text, there):
             return Item(kind, secret_id, SAME)
+        absent = there is None and not unusable
         lost = self._origin.loses(kind, secret_id)
         if not self._apply:
-            return Item(kind, secret_id, CREATE if there is None else DIFFERENT, lost)
-        if there is not None and not self._overwrite:
+            return Item(kind, secret_id, CREATE if absent else DIFFERENT, lost)
+        if not absent and not self._overwrite:
             return Item(kind, secret_id, DIFFERENT)
-        written = self._written(kind, secret_id, text, created=there is None)
+        written = self._written(kind, secret_id, text, created=absent)
         return written if written.reason else dataclasses.replace(written, reason=lost)
 
     def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:

@@ -192,6 +192,16 @@ def test_a_journal_is_of_one_metastore(airflow: Airflow, database: Path, tmp_pat
         assert (run.code, item["state"]) == (0, "created"), run.everything
 
 
+def test_an_empty_variable_is_the_same_as_itself(airflow: Airflow, database: Path, tmp_path: Path) -> None:
+    (tmp_path / "variables.json").write_text('{"x": ""}')
+    copy = ["copy", "--from", f"file:{tmp_path}/variables.json", "--kind", "var", "--to", "metastore", "-o", "json"]
+    airflow.use_database(database)
+    for more, state in ((["--apply"], "created"), ([], "same")):
+        run = ran(airflow, *copy, *more)
+        (item,) = json.loads(run.output)
+        assert (run.code, item["state"]) == (0, state), run.everything
+
+
 @pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")
 def test_airflows_own_command_has_the_group(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm)
