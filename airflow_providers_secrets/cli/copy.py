@@ -324,15 +324,17 @@ def _target(args: argparse.Namespace) -> Target:
     from airflow_providers_secrets.lookup import operations
 
     if args.target == "metastore":
+        if args.set:
+            raise ConfigurationError("--set is for backends, and metastore takes none; leave it out.")
         configuration.load_airflow()
         return ToMetastore()
     if args.target in ("env", "environment") or args.target.startswith("file:"):
         raise ConfigurationError("--to takes configured, metastore or a backend: values are not written to files.")
-    target = ToBackend(
-        _backend(args.target, args.to_kwargs, args.to_member, TO_MEMBER), settings_of(args.set), as_uri=args.as_uri
-    )
-    if args.apply and not operations.store_capabilities(target.backend)["write"]:
-        raise ConfigurationError(f"{target.title} cannot be written to.")
+    settings = settings_of(args.set)
+    target = ToBackend(_backend(args.target, args.to_kwargs, args.to_member, TO_MEMBER), settings, as_uri=args.as_uri)
+    if args.apply or args.set:
+        # Before anything is read or written, and not with each id.
+        operations.store_for_write(target.backend, settings)
     return target
 
 

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     backend = configuration.ours(configured)
     kind = KIND_WORDS[args.kind]
     settings = settings_of(args.set)
+    operations.store_for_write(backend, settings)
     name = operations.target_name(backend, kind, args.id, args.team)
     text = _value(args)
     done: dict[str, Any] = {"id": args.id, "name": name, "version": None}

@@ -198,6 +198,20 @@ def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: st
     return plan.names[0]
 
 
+def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writes:
+    """Return the backend's store, which can be written to with *settings*.
+
+    :raises ConfigurationError: where it cannot be written to, or where a setting is unknown.
+    """
+    store = store_of(backend.config)
+    if not isinstance(store, Writes):
+        raise ConfigurationError(f"{backend.store} cannot be written to.")
+    if unknown := set(settings) - set(store.write_settings):
+        known = ", ".join(sorted(store.write_settings)) or "none"
+        raise ConfigurationError(f"{backend.store}: unknown setting {quoted(min(unknown))}; known: {known}.")
+    return store
+
+
 def write(  # noqa: PLR0913  # what a write is made of
     backend: SecretLookupMixin,
     kind: Kind,
@@ -218,13 +232,8 @@ def write(  # noqa: PLR0913  # what a write is made of
     :raises LookupFailed: where the store does not take it.
     """
     name = target_name(backend, kind, secret_id, team)
-    store = store_of(backend.config)
-    if not isinstance(store, Writes):
-        raise ConfigurationError(f"{backend.store} cannot be written to.")
     given = dict(settings or {})
-    if unknown := set(given) - set(store.write_settings):
-        known = ", ".join(sorted(store.write_settings)) or "none"
-        raise ConfigurationError(f"{backend.store}: unknown setting {quoted(min(unknown))}; known: {known}.")
+    store = store_for_write(backend, given)
     stored = backend.encode(kind, text)
     backend.decode(kind, stored)
 

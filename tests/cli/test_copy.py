@@ -259,6 +259,21 @@ def test_a_metastore_is_told_by_its_place_without_its_password(monkeypatch: pyte
     assert "S3cr3t" not in of_one
 
 
+def test_a_setting_that_the_store_does_not_know_is_found_before_anything(
+    command: Command, rig: Rig, base: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"x": "S3cr3t"}))
+    copy = ["copy", "--from", f"file:{path}", "--kind", "var", "--set", "nosuch=1", "-o", "json"]
+    put = ["put", "var", "x", "--set", "nosuch=1", "--stdin", *using(rig, **prefixes(rig, base))]
+    for arguments in ([*copy, *target(rig, base)], [*copy, *target(rig, base), "--apply"], [*put, "--dry-run"], put):
+        said = command(*arguments, stdin="S3cr3t")
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said.everything
+        assert "unknown setting 'nosuch'; known: " in said.err
+    said = command(*copy, "--to", "metastore")
+    assert (said.code, "--set is for backends, and metastore takes none" in said.err) == (2, True), said.everything
+
+
 class Foreign:
     """Another package's backend, which cannot list."""
 
