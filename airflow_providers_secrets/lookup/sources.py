@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from airflow_providers_secrets.errors import SecretsError, Unusable, quoted
-from airflow_providers_secrets.lookup.connection_text import json_of
+from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
 from airflow_providers_secrets.lookup.plan import Kind
 
 PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": "AIRFLOW_VAR_"}
@@ -65,17 +65,45 @@ class Environment(Source):
     title = "environment"
 
     def ids(self, kind: Kind) -> Iterator[str]:
-        """Yield the ids that the environment holds."""
+        """Yield the ids that the environment holds; an empty connection is none."""
         if prefix := PREFIXES.get(kind):
-            yield from sorted(name[len(prefix) :].lower() for name in os.environ if name.startswith(prefix))
+            held = [name for name, text in os.environ.items() if text or kind == "variables"]
+            yield from sorted(name[len(prefix) :].lower() for name in held if name.startswith(prefix))
 
     def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
-        """Return a variable's text; a team's own one first."""
+        """Return a variable's text; a team's own one first.
+
+        :raises Unusable: where Airflow cannot make a connection of it, and asks the next source.
+        """
         prefix = PREFIXES.get(kind)
         if prefix is None:
             return None
         of_team = os.environ.get(f"{prefix}_{team.upper()}___{secret_id.upper()}") if team else None
-        return of_team or os.environ.get(prefix + secret_id.upper())
+        text = of_team or os.environ.get(prefix + secret_id.upper())
+        if kind == "variables":
+            return text
+        if text:
+            _see_that_airflow_takes(secret_id, text)
+        return text or None  # Airflow takes an empty connection for none
+
+
+def _see_that_airflow_takes(conn_id: str, text: str) -> None:
+    """See that Airflow makes a connection of *text*, even one that has lost a part of it.
+
+    :raises Unusable: saying what is wrong with it.
+    """
+    try:
+        fields_of(text)
+        return
+    except Unusable as error:
+        unusable = error
+    # Some of what is unusable Airflow takes all the same, and asks no further; only its own parser knows what.
+    with contextlib.suppress(Exception):
+        from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+
+        EnvironmentVariablesBackend().deserialize_connection(conn_id=conn_id, value=text)
+        return
+    raise unusable
 
 
 class Metastore(Source):
@@ -129,8 +157,6 @@ class Metastore(Source):
 
         :raises SourceFailed: where the database refuses, or where the row exists and it is *only_if_absent*.
         """
-        from airflow_providers_secrets.lookup.connection_text import fields_of
-
         with self._session() as (session, models):
             model, key = models[kind]
             row = session.query(model).filter(key == secret_id).first()

@@ -210,6 +210,42 @@ def test_explain_says_who_wins_and_who_is_shadowed(
     assert said.out.endswith("Airflow finds it nowhere.\n    What is there: airflow-secrets list conn.\n")
 
 
+def taken_by_airflow(conn_id: str) -> bool:
+    """Whether Airflow's search ends with the environment; an error means that it goes on with the next source."""
+    from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+
+    try:
+        return EnvironmentVariablesBackend().get_connection(conn_id) is not None
+    except Exception:  # whichever its parser raises
+        return False
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "· environment: does not hold it"),
+        ('{"conn_type": ', "cannot use it: it starts as JSON and is not valid JSON"),
+        ("http://h:S3cr3t", "cannot use it: its host and port cannot be read"),
+        ("  ", "cannot use it: it is blank"),
+        ("http://h", "Airflow takes it from: environment."),
+        # Airflow makes a connection of it in which nothing stands, and asks no further.
+        ("S3cr3t", "Airflow takes it from: environment."),
+    ],
+)
+def test_explain_takes_a_connection_of_the_environment_as_airflow_does(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    monkeypatch.setenv("AIRFLOW_CONN_OF_ENV", text)
+    said = command("explain", "conn", "of_env", "--no-metastore", *at)
+    taken = said.out.endswith("Airflow takes it from: environment.\n")
+    assert (said.code, told in said.out) == (0 if taken else 1, True), said.everything
+    assert taken is taken_by_airflow("of_env")
+    assert "S3cr3t" not in said.everything
+    ssm.put(path_of(ssm, base, "connections", "of_env"), "http://S3cr3t")
+    assert command("list", "conn", "--shadowed", "--no-metastore", *at).code == (0 if text else 1)
+
+
 def test_explain_of_an_absent_id_names_what_is_near(command: Command, rig: Rig, at: list[str], base: str) -> None:
     for secret_id in ("smtp-default", "smtp-default2", "smtp-defaults", "smtp-defoult", "warehouse"):
         rig.put(path_of(rig, base, "connections", secret_id), "http://S3cr3t")
