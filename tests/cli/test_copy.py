@@ -345,6 +345,54 @@ def test_wrong_use_ends_in_one_line(command: Command, tmp_path: Path, arguments:
     assert "S3cr3t" not in said.everything
 
 
+def test_names_bring_back_what_azure_spells_its_own_way(
+    command: Command, azure: Rig, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    """As docs/migrating.md has it for the way back."""
+    azure.put(path_of(azure, base, "variables", "my_var"), "S3cr3t")
+    (tmp_path / "export.json").write_text('{"My_Var": "S3cr3t", "absent": "S3cr3t"}')
+    copied = command(
+        "copy", "--from", f"file:{tmp_path}/export.json", "--kind", "var", *target(azure, base), "-o", "plain"
+    )
+    page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"\| (awk .*) > names$", page, re.MULTILINE)
+    names = subprocess.run(["sh", "-c", script], input=copied.out, capture_output=True, text=True, check=True).stdout
+    assert names == "var:My_Var\n", copied.everything
+    (tmp_path / "names").write_text(names)
+    source = ["--from", azure.class_path, "--from-kwargs", json.dumps({**connecting(azure), **prefixes(azure, base)})]
+    copy = ["copy", *source, *target(ssm, base), "--kind", "var", "-o", "json"]
+    assert states(command(*copy)) == {"my-var": "create"}
+    assert states(command(*copy, "--names", f"{tmp_path}/names")) == {"My_Var": "create"}
+
+
+@pytest.mark.parametrize(("kind", "word"), [("connections", "conn"), ("variables", "var")])
+def test_what_the_page_deletes_is_what_the_metastore_holds(tmp_path: Path, kind: str, word: str) -> None:
+    """Its very line, between two stand-ins: ids may have blanks, quotes, and a source's name in them."""
+    page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"^airflow-secrets list {word} --shadowed -o plain \|.*$", page, re.MULTILINE)
+    rows = [
+        ("my key", "metastore"),
+        ("it's", "environment, metastore"),
+        ("metastore", "environment"),
+        ("x", "metastore"),
+    ]
+    stand_ins = {
+        "airflow-secrets": "cat <<'END'\n" + "".join(f"{key}\tmetastore\t{held}\n" for key, held in rows) + "END\n",
+        "airflow": f'for one; do echo "$one"; done >> {tmp_path}/deleted\n',
+    }
+    for program, script in stand_ins.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / program).chmod(0o755)
+    subprocess.run(["sh", "-c", line], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    deleted = (tmp_path / "deleted").read_text().replace(f"{kind}\ndelete\n", "").splitlines()
+    assert deleted == ["my key", "it's", "x"]
+    # Where nothing is shadowed, nothing is called.
+    (tmp_path / "airflow-secrets").write_text("#!/bin/sh\n")
+    (tmp_path / "deleted").unlink()
+    subprocess.run(["sh", "-c", line], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    assert not (tmp_path / "deleted").exists()
+
+
 # A process of its own, to be killed.
 
 
