@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         "newest_s": round(ages[0]) if ages else None,
         "oldest_s": round(ages[-1]) if ages else None,
         "fresh": sum(age < backend.options["cache_ttl"] for age in ages),
-        "kept_for_s": shared.lifetime,
+        "kept_for_s": round(shared.lifetime, 1),
     }
     output.show_rows([summary], tuple(summary), args.output)
     return OK if entries else NOT_OK

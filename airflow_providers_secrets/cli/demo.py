@@ -171,7 +171,7 @@ def _report(args: argparse.Namespace, rows: list[Row], took: float) -> int:
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+    return None if seconds is None else round(seconds * 1000, 1)
 
 
 def _table(rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets.cli.arguments import (
     KIND_WORDS,
@@ -72,12 +72,21 @@ def run(args: argparse.Namespace) -> int:
         with output.Progress("looking for similar ids"):
             near = operations.near_ids(_asked(configured, explained), kind, args.id, args.team)
     if args.output in ("json", "yaml"):
-        output.show_record({**dataclasses.asdict(explained), "near": near}, args.output)
+        output.show_record({**_record(explained), "near": near}, args.output)
     else:
         _show(explained, near)
     if _without_answer(explained):
         return NO_ANSWER
     return OK if explained.winner else NOT_OK
+
+
+def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
+    record = dataclasses.asdict(explained)
+    ways = [record, *(member["way"] or {} for member in record.get("members", ()))]
+    for answer in (answer for way in ways for answer in way.get("names", ())):
+        if answer["milliseconds"] is not None:
+            answer["milliseconds"] = round(answer["milliseconds"], 1)
+    return record
 
 
 def _asked(

@@ -315,6 +315,25 @@ def test_explain_says_what_airflow_will_say_of_a_failure(command: Command, rig: 
     assert said.out.endswith("Airflow has no answer, and will say that the connection is not found.\n")
 
 
+def test_fractions_of_values_are_kept_and_those_of_times_are_short(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    ssm.put(path_of(ssm, base, "connections", "db"), '{"conn_type": "http", "extra": {"timeout": 0.25, "n": [1.125]}}')
+    shown = command("get", "conn", "db", "--show-value", "-o", "json", *at).json
+    assert shown["extra"] == {"timeout": 0.25, "n": [1.125]}
+    explained = command("explain", "conn", "db", "--no-metastore", "-o", "json", *at).json
+    took = explained["names"][0]["milliseconds"]
+    assert took == round(took, 1)
+    chain = [
+        "--backend",
+        "chain",
+        "--kwargs",
+        json.dumps({"backends": [{"backend": "aws_ssm", "kwargs": json.loads(at[3])}]}),
+    ]
+    explained = command("explain", "conn", "db", "--no-metastore", "-o", "json", *chain).json
+    took = explained["members"][0]["way"]["names"][0]["milliseconds"]
+    assert took == round(took, 1)
+
+
 def test_kinds_are_counted_as_one_says_it(command: Command, ssm: Rig, base: str) -> None:
     at = using(ssm, **prefixes(ssm, base))
     assert "0 configuration values in AWS" in command("list", "config", *at).err

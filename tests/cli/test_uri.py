@@ -224,3 +224,9 @@ def test_the_users_own_airflow_takes_no_part(tmp_path: Any) -> None:
     assert (run.returncode, run.stdout) == (0, "postgres://:a%2Fb@\n"), run.stderr
     assert run.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fractions_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"conn_type": "http", "extra": {"timeout": 0.25}}'))
+    assert main(["uri", "--parse"]) == 0
+    assert capsys.readouterr().out == "conn_type: http\nextra:\n  timeout: 0.25\n"
