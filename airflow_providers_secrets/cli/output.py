@@ -336,5 +336,16 @@ def confirmed(question: str) -> bool:
 
 
 def standard_input() -> str:
-    """Return what comes on standard input, without the newline at its end."""
-    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    """Return what comes on standard input, without the newline at its end.
+
+    :raises ConfigurationError: where it is not UTF-8, whatever the locale would make of it.
+    """
+    binary = getattr(sys.stdin, "buffer", None)
+    text: str | None
+    try:
+        text = sys.stdin.read() if binary is None else binary.read().decode()
+    except UnicodeDecodeError:  # which carries the value, so nothing of it may be chained
+        text = None
+    if text is None:
+        raise ConfigurationError("standard input is not UTF-8 text.")
+    return text.removesuffix("\n").removesuffix("\r")

@@ -80,8 +80,10 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command with arguments, and *stdin* as standard input."""
 
-    def run(*arguments: str, stdin: str = "") -> Said:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def run(*arguments: str, stdin: str | bytes = "") -> Said:
+        # Bytes are read as a process has them, in the encoding that a locale without UTF-8 brings.
+        stream = io.StringIO(stdin) if isinstance(stdin, str) else io.TextIOWrapper(io.BytesIO(stdin), "latin-1")
+        monkeypatch.setattr(sys, "stdin", stream)
         capfd.readouterr()
         try:
             code = main(arguments)

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_providers_secrets.cli import main, output
-from airflow_providers_secrets.errors import Unusable
+from airflow_providers_secrets.errors import ConfigurationError, Unusable
 from airflow_providers_secrets.lookup import decoding
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
+from tests.cli.conftest import Command
 from tests.support.airflow_process import PACKAGE_ROOT as ROOT
 from tests.support.airflow_process import VERSION
 
@@ -151,6 +152,23 @@ def test_back_to_fields(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     monkeypatch.setattr(sys, "stdin", io.StringIO("S3cr3t-value"))
     assert main(["uri", "--parse"]) == 2
     assert "S3cr3t" not in capsys.readouterr().err
+
+
+def test_standard_input_is_utf_8_whatever_the_locale(command: Command) -> None:
+    arguments = ["uri", "--conn-type", "http", "--json", "--password-stdin"]
+    assert command(*arguments, stdin="pä\r\nß\r\n".encode()).json["password"] == "pä\r\nß"
+
+
+@pytest.mark.parametrize("stdin", [b"S3cr3t\xff", b"S3cr3t\xed\xb3\xbf"], ids=["byte", "surrogate"])
+def test_what_is_not_utf_8_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch, stdin: bytes) -> None:
+    said = command("uri", "--conn-type", "http", "--json", "--password-stdin", stdin=stdin)
+    assert (said.code, said.out) == (2, ""), said.everything
+    assert said.err == "airflow-secrets uri: standard input is not UTF-8 text.\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "latin-1"))
+    with pytest.raises(ConfigurationError) as caught:
+        output.standard_input()
+    # A decoding error would carry the whole of it.
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1, max_size=12)
