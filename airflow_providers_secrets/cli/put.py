@@ -44,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``, ``NOT_OK`` where it exists and is to be left.
     """
-    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.cli import configuration, output, uri
     from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup import operations
 
+    if args.kwargs == "-":
+        uri.refuse_two_readers(args)
     configured = configuration.configured(args)
     backend = configuration.ours(configured)
     kind = KIND_WORDS[args.kind]

@@ -79,17 +79,34 @@ def any_field(args: argparse.Namespace) -> bool:
     return args.ask_password or args.password_stdin or any(getattr(args, name) is not None for name in FIELDS)
 
 
+def refuse_two_readers(args: argparse.Namespace) -> None:
+    """Refuse arguments of which two read standard input: the second would find it empty.
+
+    :raises ConfigurationError: naming both.
+    """
+    from airflow_providers_secrets.errors import ConfigurationError
+
+    reads = {
+        "--kwargs -": getattr(args, "kwargs", None) == "-",
+        "--stdin": getattr(args, "stdin", False),
+        "--password-stdin": args.password_stdin,
+        "--extra -": args.extra == "-",
+    }
+    first, second, *_ = [*(argument for argument, it_does in reads.items() if it_does), "", ""]
+    if second:
+        cure = "--kwargs takes a file, too: @FILE" if first == "--kwargs -" else "use --ask-password"
+        raise ConfigurationError(f"{first} and {second} both want standard input; {cure}.")
+
+
 def fields_from(args: argparse.Namespace) -> dict[str, Any]:
     """Return the fields that are given, the password included, as Airflow will read them.
 
-    :raises ConfigurationError: for an extra that is no JSON object, or two that want standard input.
+    :raises ConfigurationError: for an extra that is no JSON object, no password, or two that want standard input.
     :raises Unusable: where Airflow could not use them.
     """
-    from airflow_providers_secrets.errors import ConfigurationError
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
 
-    if args.password_stdin and args.extra == "-":
-        raise ConfigurationError("--password-stdin and --extra - both want standard input; use --ask-password.")
+    refuse_two_readers(args)
     fields = {name: getattr(args, name) for name in FIELDS}
     fields |= {"password": _password(args), "extra": _extra(args.extra)}
     return fields_of(json_of(fields))
@@ -97,10 +114,16 @@ def fields_from(args: argparse.Namespace) -> dict[str, Any]:
 
 def _password(args: argparse.Namespace) -> str | None:
     from airflow_providers_secrets.cli.output import ask_secret, standard_input
+    from airflow_providers_secrets.errors import ConfigurationError
 
     if args.ask_password:
         return ask_secret("Password: ")
-    return standard_input() if args.password_stdin else None
+    if not args.password_stdin:
+        return None
+    password = standard_input()
+    if not password:  # a command in front of the pipe has failed, as a rule
+        raise ConfigurationError("no password came on standard input; leave --password-stdin out where there is none.")
+    return password
 
 
 def _extra(text: str | None) -> dict[str, Any] | None:

@@ -248,3 +248,19 @@ def test_fractions_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"conn_type": "http", "extra": {"timeout": 0.25}}'))
     assert main(["uri", "--parse"]) == 0
     assert capsys.readouterr().out == "conn_type: http\nextra:\n  timeout: 0.25\n"
+
+
+def test_an_empty_password_is_refused(command: Command) -> None:
+    """It is what is left of a command that failed in front of the pipe."""
+    for stdin in ("", "\n"):
+        said = command("uri", "--conn-type", "http", "--password-stdin", stdin=stdin)
+        assert (said.code, said.out) == (2, ""), said.everything
+        assert "no password came on standard input" in said.err
+
+
+@pytest.mark.parametrize("other", [["--stdin"], ["--conn-type", "http", "--password-stdin"], ["--extra", "-"]])
+def test_two_readers_of_standard_input_are_refused(command: Command, other: list[str]) -> None:
+    said = command("put", "conn", "x", "--backend", "aws_ssm", "--kwargs", "-", *other, stdin="{}")
+    assert (said.code, said.out) == (2, ""), said.everything
+    assert "--kwargs - and --" in said.err
+    assert "both want standard input; --kwargs takes a file, too: @FILE." in said.err
