@@ -523,7 +523,7 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
 
 
 def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secret_id: str) -> Finding:
-    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.cli.output import Progress, shown
     from airflow_providers_secrets.errors import LookupFailed, quoted
     from airflow_providers_secrets.lookup import operations
 
@@ -533,7 +533,7 @@ def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secr
         return failures.same(subject)
     started = time.monotonic()
     try:
-        with Progress(f"looking up {secret_id}"):
+        with Progress(f"looking up {shown(secret_id)}"):
             found = operations.read(backend, kind, secret_id) is not None
     except LookupFailed as error:
         return failures.finding(subject, error)

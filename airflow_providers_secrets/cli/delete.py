@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes and not output.confirmed(f"Delete {quoted(name)} from {backend.store}?"):
         output.say("Nothing was deleted.")
         return NOT_OK
-    with output.Progress(f"deleting {name}"):
+    with output.Progress(f"deleting {output.shown(name)}"):
         operations.delete(backend, kind, args.id, args.team)
     if args.output in ("json", "yaml"):
         output.show_record({"id": args.id, "name": name, "state": "deleted"}, args.output)

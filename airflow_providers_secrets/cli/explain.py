@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     others: list[Source] = []
     if args.kind != "config":
         others = [Environment(), *(() if args.no_metastore else (Metastore(),))]
-    with output.Progress(f"looking {args.id} up"):
+    with output.Progress(f"looking {output.shown(args.id)} up"):
         explained: Explanation | ChainExplanation
         if members:
             explained = operations.explain_chain(members, kind, args.id, args.team, others)
@@ -81,9 +81,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
+    from airflow_providers_secrets.errors import shown_id
+
     record = dataclasses.asdict(explained)
-    ways = [record, *(member["way"] or {} for member in record.get("members", ()))]
+    ways = [record, *(member["way"] for member in record.get("members", ()) if member["way"])]
+    for way in ways:
+        way["secret_id"] = shown_id(way["secret_id"])
     for answer in (answer for way in ways for answer in way.get("names", ())):
+        answer["name"] = shown_id(answer["name"])
         if answer["milliseconds"] is not None:
             answer["milliseconds"] = round(answer["milliseconds"], 1)
     return record
@@ -107,12 +112,13 @@ def _without_answer(explained: Explanation | ChainExplanation) -> bool:
 
 
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
+    from airflow_providers_secrets.cli.output import shown
     from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
     kind = SINGULAR[explained.kind]
-    team = f" for the team {explained.team}" if explained.team else ""
-    asked = f"{kind} {explained.secret_id}{team}, asked of"
+    team = f" for the team {shown(explained.team)}" if explained.team else ""
+    asked = f"{kind} {shown(explained.secret_id)}{team}, asked of"
     if isinstance(explained, ChainExplanation):
         print(f"{asked} a chain of {len(explained.members)}")
         for member in explained.members:
@@ -184,6 +190,7 @@ def _show_way(explained: Explanation) -> None:
     from airflow_providers_secrets.cli.check import FAULT, FINE
     from airflow_providers_secrets.cli.output import NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
+    from airflow_providers_secrets.errors import shown_id
 
     show(
         explained.enabled or NEUTRAL,
@@ -204,7 +211,7 @@ def _show_way(explained: Explanation) -> None:
         code = f", {answer.code}" if answer.code else ""
         ok = {"found": True, "not found": None, "not asked": None}.get(answer.outcome, False)
         cure = answer.message.rpartition(f"{answer.code}. ")[2] if answer.message and answer.code else answer.message
-        show(ok, f"{answer.name}: {answer.outcome}{code}{took}{shared}", cure)
+        show(ok, f"{shown_id(answer.name)}: {answer.outcome}{code}{took}{shared}", cure)
     if explained.unusable:
         cure = "Rewrite it: airflow-secrets put." if explained.writes else f"Rewrite it in {explained.store}."
         show(FAULT, f"Airflow could not use it: {explained.unusable}", cure)

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     kind = KIND_WORDS[args.kind]
     if args.field is not None and kind != "connections":
         raise ConfigurationError("--field is for connections; a variable is shown whole with --show-value.")
-    with output.Progress(f"reading {args.id}"):
+    with output.Progress(f"reading {output.shown(args.id)}"):
         text = operations.read(backend, kind, args.id, args.team)
     if text is None:
         title = getattr(backend, "store", configured.class_path)

@@ -162,7 +162,7 @@ def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output:
 def _json_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
     number = 0
     for number, row in enumerate(rows, 1):
-        text = json.dumps({column: _plain(row.get(column)) for column in columns}, ensure_ascii=False)
+        text = _json({column: _plain(row.get(column)) for column in columns})
         print("[" if number == 1 else ",", text, sep="\n", end="")
     print("\n]" if number else "[]")
     return number
@@ -219,11 +219,24 @@ def show_record(record: Mapping[str, Any], output: str) -> None:
     """Print one object as JSON or YAML; the other formats are the caller's own."""
     plain = _plain(record)
     if output == "json":
-        print(json.dumps(plain, indent=2, ensure_ascii=False))
+        print(_json(plain, indent=2))
     else:
         import yaml
 
         print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+
+
+def _json(plain: Any, indent: int | None = None) -> str:
+    """Return the JSON text of *plain*, in which no terminal finds anything to obey, and programs find all of it."""
+    text = json.dumps(plain, indent=indent, ensure_ascii=False)
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
+
+
+def shown(name: str) -> str:
+    """Return an id or a name of a secret for the screen, without what may be a value typed in its place."""
+    from airflow_providers_secrets.errors import printable, shown_id
+
+    return printable(shown_id(name), 128)
 
 
 def _plain(value: Any) -> Any:

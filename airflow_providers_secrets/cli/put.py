@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
     text = _value(args)
     done: dict[str, Any] = {"id": args.id, "name": name, "version": None}
     if args.dry_run:
-        with output.Progress(f"reading {name}"):
+        with output.Progress(f"reading {output.shown(name)}"):
             exists = operations.read(configured.fresh(), kind, args.id, args.team) is not None
         done["state"] = ("exists" if args.if_not_exists else "would be replaced") if exists else "would be created"
         code = NOT_OK if exists and args.if_not_exists else OK
     else:
         code = OK
         try:
-            with output.Progress(f"writing {name}"):
+            with output.Progress(f"writing {output.shown(name)}"):
                 written = operations.write(
                     backend,
                     kind,

@@ -422,3 +422,16 @@ def test_a_quick_pattern_is_none() -> None:
 def test_what_connections_hold_is_what_was_given() -> None:
     fields: dict[str, Any] = fields_of(json.dumps(CONNECTION))
     assert fields == CONNECTION
+
+
+def test_explain_shows_no_connection_string_typed_as_an_id(command: Command, rig: Rig, at: list[str]) -> None:
+    chain = ["--backend", "chain", "--kwargs", json.dumps({"backends": [{"backend": "env"}]})]
+    for way in (at, chain):
+        for secret_id in ("postgres://user:S3cr3tpw@host/db", "user:S3cr3tpw@host"):
+            for form in ("table", "plain", "json", "yaml"):
+                said = command("explain", "conn", secret_id, "--no-metastore", "-o", form, *way)
+                assert "…" in said.out
+                assert "S3cr3t" not in said.everything, said.everything
+        for form in ("table", "json"):
+            said = command("explain", "conn", "x\x1b[2J\x9b", "--no-metastore", "-o", form, *way)
+            assert said.out.replace("\n", "").isprintable(), said.out
