@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import Any, Final
 
 from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
@@ -102,7 +103,18 @@ def _fields(fields: dict[str, Any]) -> list[str]:
     return [*fields, *(f"extra.{key}" for key in extra)] if isinstance(extra, dict) else list(fields)
 
 
+def _masked_host(host: str) -> str:
+    """Return a host, which may be a URL, without what it says to log in with, and without its query and fragment."""
+    scheme, nested, rest = host.partition("://")
+    start, login, rest = (rest if nested else host).rpartition("@")
+    # With one of them in front of an @, nobody can tell the end of a password from the end of a query.
+    shown = "" if re.search("[?#]", start) else re.sub(r"(?<=[?#]).*", MASK, rest, flags=re.DOTALL)
+    return f"{scheme}://" * bool(nested) + f"{MASK}@" * bool(login) + shown
+
+
 def _masked(name: str, value: Any) -> Any:
+    if name == "host" and isinstance(value, str):
+        return _masked_host(value)
     if name in OPEN:
         return value
     return dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK

@@ -435,3 +435,25 @@ def test_explain_shows_no_connection_string_typed_as_an_id(command: Command, rig
         for form in ("table", "json"):
             said = command("explain", "conn", "x\x1b[2J\x9b", "--no-metastore", "-o", form, *way)
             assert said.out.replace("\n", "").isprintable(), said.out
+
+
+@pytest.mark.parametrize(
+    ("host", "masked"),
+    [
+        ("https://user:S3cr3tpw@h.example.com/?token=S3cr3t2", "https://***@h.example.com/?***"),
+        ("https://user:S3cr3t/pw@h.example.com:8443/a#S3cr3t3?S3cr3t4", "https://***@h.example.com:8443/a#***"),
+        ("https://user:S3cr3t?pw@h.example.com", "https://***@"),
+        ("https://h.example.com?token=S3cr3t@S3cr3t", "https://***@"),
+        ("user:S3cr3tpw@h.example.com", "***@h.example.com"),
+        ("https://h.example.com/a", "https://h.example.com/a"),
+    ],
+)
+def test_get_masks_what_a_host_says_to_log_in_with(
+    command: Command, ssm: Rig, base: str, host: str, masked: str
+) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    ssm.put(path_of(ssm, base, "connections", "db"), json.dumps({"conn_type": "http", "host": host}))
+    assert command("get", "conn", "db", "-o", "json", *at).json["host"] == masked
+    assert command("get", "conn", "db", "-o", "plain", *at).out.splitlines()[-1] == f"host\t{masked}"
+    assert command("get", "conn", "db", "--field", "host", *at).out == f"{host}\n"
+    assert command("get", "conn", "db", "--show-value", "-o", "json", *at).json["host"] == host
