@@ -457,3 +457,30 @@ def test_get_masks_what_a_host_says_to_log_in_with(
     assert command("get", "conn", "db", "-o", "plain", *at).out.splitlines()[-1] == f"host\t{masked}"
     assert command("get", "conn", "db", "--field", "host", *at).out == f"{host}\n"
     assert command("get", "conn", "db", "--show-value", "-o", "json", *at).json["host"] == host
+
+
+def test_a_dry_run_asks_for_the_name_that_is_written(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    at = using(ssm, **prefixes(ssm, base))
+    put = ["put", "var", "x", "--team", "red", "--stdin", *at]
+    ssm.put(path_of(ssm, base, "variables", "x"), "everybody's")
+    assert " would be created" in command(*put, "--dry-run", stdin="red's").out
+    said = command(*put, "--dry-run", "--if-not-exists", stdin="red's")
+    assert (said.code, " would be created" in said.out) == (0, True), said.everything
+    assert " created" in command(*put, stdin="red's").out
+    assert " would be replaced" in command(*put, "--dry-run", stdin="red's").out
+
+
+def test_a_dry_run_finds_what_airflow_could_not_use(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    """A write replaces it, which is what the operator is about to do."""
+    rig.put(path_of(rig, base, "connections", "faulty"), "S3cr3t-value")
+    put = ["put", "conn", "faulty", "--stdin", "--dry-run", *at]
+    said = command(*put, stdin="http://x")
+    assert (said.code, " would be replaced" in said.out) == (0, True), said.everything
+    said = command(*put, "--if-not-exists", stdin="http://x")
+    assert (said.code, " exists" in said.out) == (1, True), said.everything
+    for fault in ("denied", "malformed"):
+        with rig.fault(fault):
+            assert command(*put, stdin="http://x").code == 3
