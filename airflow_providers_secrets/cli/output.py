@@ -327,14 +327,19 @@ class Progress:
 # Questions.
 
 
-def ask_secret(prompt: str) -> str:
+def ask_secret(prompt: str, instead: str) -> str:
     """Ask for a secret on the terminal.
 
-    :raises ConfigurationError: where there is none.
+    :param instead: the argument that reads it from standard input.
+    :raises ConfigurationError: where there is none, or it is left by Ctrl-D.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError("There is no terminal to ask for it on; send it on standard input (--stdin).")
-    return getpass.getpass(prompt)
+        raise ConfigurationError(f"There is no terminal to ask for it on; send it on standard input ({instead}).")
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        say("")  # the prompt's line is still open
+        raise ConfigurationError(f"nothing was typed; type it, or send it on standard input ({instead}).") from None
 
 
 def confirmed(question: str) -> bool:

@@ -143,7 +143,7 @@ def _value(args: argparse.Namespace) -> str:
     if args.kind == "var":
         if fields_given:
             raise ConfigurationError("a variable has no fields; send its value on standard input (--stdin).")
-        text = output.standard_input() if args.stdin else output.ask_secret("Value: ")
+        text = output.standard_input() if args.stdin else output.ask_secret("Value: ", "--stdin")
         if not text.strip():
             raise ConfigurationError("the value is blank, which not every store can hold.")
         return text
@@ -154,7 +154,8 @@ def _value(args: argparse.Namespace) -> str:
         if fields_given:
             fields = uri.fields_from(args)
         else:
-            text = output.standard_input() if args.stdin else output.ask_secret("Connection (URI or JSON): ")
+            ask = "Connection (URI or JSON): "
+            text = output.standard_input() if args.stdin else output.ask_secret(ask, "--stdin")
             fields = fields_of(text)
             if not args.as_uri:
                 return text if text.lstrip().startswith("{") else json_of(fields)

@@ -117,7 +117,7 @@ def _password(args: argparse.Namespace) -> str | None:
     from airflow_providers_secrets.errors import ConfigurationError
 
     if args.ask_password:
-        return ask_secret("Password: ")
+        return ask_secret("Password: ", "--password-stdin")
     if not args.password_stdin:
         return None
     password = standard_input()

@@ -94,7 +94,7 @@ def test_extra_from_standard_input(capsys: pytest.CaptureFixture[str], monkeypat
 
 
 def test_password_by_prompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "ask_secret", lambda _: SPECIAL)
+    monkeypatch.setattr(output, "ask_secret", lambda *_: SPECIAL)
     assert parsed(printed(capsys, "--conn-type", "postgres", "--ask-password"))["password"] == SPECIAL
 
 

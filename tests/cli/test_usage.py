@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import io
 import json
 import os
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_providers_secrets.cli import main
 from tests.cli.conftest import WRONG, Command
 from tests.support.airflow_process import PACKAGE_ROOT
 
@@ -79,3 +82,40 @@ def test_a_closed_stream_is_no_fault_of_the_command(closed: str, code: int, told
     assert (ended.returncode, ended.stdout) == (code, ""), ended
     assert told in ended.stderr
     assert ended.stderr.count("\n") == bool(told)
+
+
+AT = ("--backend", "hashicorp_vault", "--kwargs", '{"url": "http://127.0.0.1:9", "token": "x"}')
+PROMPTS = {
+    "uri --conn-type http --ask-password": "--password-stdin",
+    "put conn x --conn-type http --ask-password": "--password-stdin",
+    "put conn x": "--stdin",
+    "put var x": "--stdin",
+}
+"""Command lines that ask for a secret, each with what reads it from standard input instead."""
+
+
+@pytest.mark.parametrize("line", PROMPTS)
+def test_a_prompt_without_a_terminal_names_what_there_is_instead(command: Command, line: str) -> None:
+    said = command(*line.split(), *(AT if line.startswith("put") else ()))
+    assert (said.code, said.out) == (2, "")
+    assert f"There is no terminal to ask for it on; send it on standard input ({PROMPTS[line]})." in said.err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("line", PROMPTS)
+def test_a_prompt_that_is_left_by_ctrl_d_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    def left(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(getpass, "getpass", left)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    code = main([*line.split(), *(AT if line.startswith("put") else ())])
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, ""), said
+    assert f"nothing was typed; type it, or send it on standard input ({PROMPTS[line]})." in said.err
