@@ -169,7 +169,7 @@ def kwargs_from(text: str) -> dict[str, Any]:
     reason = "not a JSON object"
     try:
         kwargs = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
         kwargs = None
         if isinstance(error, json.JSONDecodeError):
             reason = f"not valid JSON (line {error.lineno}, column {error.colno})"

@@ -162,4 +162,6 @@ def _value(args: argparse.Namespace) -> str:
         return uri_of(fields) if args.as_uri else json_of(fields)
     except Unusable as error:
         reason = str(error)
+    except RecursionError:
+        reason = "it is JSON nested too deeply"
     raise ConfigurationError(f"Airflow could not use this connection: {reason}.")

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         return OK
     except Unusable as error:
         reason = str(error)
+    except RecursionError:
+        raise ConfigurationError("the connection is JSON nested too deeply.") from None
     cure = "" if args.parse or args.json else "; --json prints it"
     raise ConfigurationError(f"{reason}{cure}.")
 
@@ -134,7 +136,7 @@ def _extra(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         extra = json.loads(standard_input() if text == "-" else text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second where it is nested too deeply
         extra = None
     if not isinstance(extra, dict):
         raise ConfigurationError('--extra is not a JSON object; write it as {"region_name": "eu-west-1"}.')

@@ -264,3 +264,37 @@ def test_two_readers_of_standard_input_are_refused(command: Command, other: list
     assert (said.code, said.out) == (2, ""), said.everything
     assert "--kwargs - and --" in said.err
     assert "both want standard input; --kwargs takes a file, too: @FILE." in said.err
+
+
+NESTED = "[" * 100_000 + "]" * 100_000
+"""JSON that Python's parser gives up on by a RecursionError, which is no ValueError."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["uri", "--conn-type", "x", "--extra", NESTED], "--extra is not a JSON object"),
+        (["uri", "--conn-type", "x", "--extra", f'{{"a": {NESTED}}}'], "--extra is not a JSON object"),
+        (["put", "conn", "x", "--kwargs", NESTED, "--stdin"], "--kwargs is not a JSON object"),
+        (["put", "conn", "x", "--kwargs", f'{{"a": {NESTED}}}', "--stdin"], "--kwargs is not a JSON object"),
+    ],
+    ids=["extra", "in-extra", "kwargs", "in-kwargs"],
+)
+def test_json_that_is_nested_too_deeply_is_refused(command: Command, arguments: list[str], told: str) -> None:
+    said = command(*arguments)
+    assert (said.code, said.out) == (2, ""), said.err
+    assert told in said.err
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["uri", "json"])
+def test_json_that_is_nested_almost_too_deeply_is_printed_or_refused(command: Command, form: list[str]) -> None:
+    """What is read by one step may be too deep for the next, which needs more of the stack for it."""
+    for levels in (*range(300, 900, 100), *range(900, sys.getrecursionlimit(), 10)):
+        extra = f'{{"a": {"[" * levels}{"]" * levels}}}'
+        said = command("uri", "--conn-type", "x", "--extra", extra, *form)
+        assert said.code in (0, 2), (levels, said.err)
+        assert "RecursionError" not in said.err
+    for levels in range(300, sys.getrecursionlimit(), 50):
+        said = command("uri", "--parse", stdin=f'{{"conn_type": "x", "extra": {{"a": {"[" * levels}{"]" * levels}}}}}')
+        assert said.code in (0, 2), (levels, said.err)
+        assert "RecursionError" not in said.err
