@@ -137,10 +137,15 @@ def console(*, errors: bool = False) -> Console:
     """Return a console that takes every text as it is."""
     from rich.console import Console
 
+    class Raising(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave a closed pipe to the command, which has an exit code for it; Rich would end with 1."""
+            raise BrokenPipeError
+
     stream = sys.stderr if errors else sys.stdout
     # Into a file or pipe, nothing is folded or cut.
     width = None if stream.isatty() else UNFOLDED
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return Raising(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.cli import check
+from airflow_providers_secrets.cli.exits import CLOSED_PIPE
 from airflow_providers_secrets.lookup import answers, operations
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
-from tests.support.airflow_process import VERSION
+from tests.support.airflow_process import PACKAGE_ROOT, VERSION
 
 SECRET = "S3cr3t"
 PAGE = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
@@ -484,3 +488,21 @@ def test_a_dry_run_finds_what_airflow_could_not_use(command: Command, rig: Rig, 
     for fault in ("denied", "malformed"):
         with rig.fault(fault):
             assert command(*put, stdin="http://x").code == 3
+
+
+@pytest.mark.parametrize("form", ["table", "plain", "json"])
+def test_a_reader_who_stops_reading_is_no_absence(ssm: Rig, base: str, form: str) -> None:
+    ssm.put(path_of(ssm, base, "variables", "x"), SECRET)
+    at = using(ssm, **prefixes(ssm, base))
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", "list", "var", "-o", form, *at],
+        cwd=PACKAGE_ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (CLOSED_PIPE, "")
