@@ -93,7 +93,8 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
         {"field": name, "value": json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}
         for name, value in shown.items()
     ]
-    output.show_rows(rows, ("field", "value"), args.output, args.id)
+    longest = None if args.show_value else output.LONGEST_CELL
+    output.show_rows(rows, ("field", "value"), args.output, args.id, longest)
     return OK
 
 

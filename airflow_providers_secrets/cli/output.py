@@ -25,7 +25,13 @@ FIRST_ROWS: Final = 200
 """The rows that a table's widths are measured by; further ones follow as they come."""
 
 UNFOLDED: Final = 2000
-"""The width of a table that goes to no terminal, in characters."""
+"""The least width of a table that goes to no terminal, in characters."""
+
+LONGEST_CELL: Final = 2000
+"""The most of one value in a table or plain text, in characters; what the user asks to see is shown whole."""
+
+GAP: Final = 2
+"""The characters between two columns of a table."""
 
 PROGRESS_AFTER: Final = 1.0
 """Seconds after which progress is shown, on a terminal."""
@@ -133,8 +139,11 @@ def collected_warnings() -> Iterator[list[str]]:
                     handler.said.append(text)
 
 
-def console(*, errors: bool = False) -> Console:
-    """Return a console that takes every text as it is."""
+def console(*, errors: bool = False, at_least: int = 0) -> Console:
+    """Return a console that takes every text as it is.
+
+    :param at_least: its width where it is no terminal's, in characters.
+    """
     from rich.console import Console
 
     class Raising(Console):
@@ -144,7 +153,7 @@ def console(*, errors: bool = False) -> Console:
 
     stream = sys.stderr if errors else sys.stdout
     # Into a file or pipe, nothing is folded or cut.
-    width = None if stream.isatty() else UNFOLDED
+    width = None if stream.isatty() else max(UNFOLDED, at_least)
     return Raising(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -153,15 +162,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: str, title: str = "") -> int:
+def show_rows(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    output: str,
+    title: str = "",
+    longest: int | None = LONGEST_CELL,
+) -> int:
     """Print *rows* as they come, and return their number.
 
     :param output: one of :data:`.arguments.FORMATS`; plain has a tab between columns and no heading.
+    :param longest: where a value is cut in a table and plain text; ``None`` for nowhere.
     """
     if output == "table":
-        return _table_rows(rows, columns, title)
-    shows = {"json": _json_rows, "yaml": _yaml_rows, "plain": _plain_rows}
-    return shows[output](rows, columns)
+        return _table_rows(rows, columns, title, longest)
+    if output == "plain":
+        return _plain_rows(rows, columns, longest)
+    return (_json_rows if output == "json" else _yaml_rows)(rows, columns)
 
 
 def _json_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
@@ -185,22 +202,22 @@ def _yaml_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int
     return number
 
 
-def _plain_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
+def _plain_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], longest: int | None) -> int:
     number = 0
     for row in rows:
         number += 1  # returned
-        print("\t".join(_cell(row.get(column)) for column in columns))
+        print("\t".join(_cell(row.get(column), longest) for column in columns))
     return number
 
 
-def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title: str) -> int:
+def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title: str, longest: int | None) -> int:
     from rich import box
     from rich.table import Table
 
     source = iter(rows)
     shown = 0
     widths = [len(column) for column in columns]
-    while batch := [[_cell(row.get(c)) for c in columns] for row in itertools.islice(source, FIRST_ROWS)]:
+    while batch := [[_cell(row.get(c), longest) for c in columns] for row in itertools.islice(source, FIRST_ROWS)]:
         widths = [max(width, *(len(row[i]) for row in batch)) for i, width in enumerate(widths)]
         table = Table(
             title=title if not shown else None,
@@ -215,7 +232,7 @@ def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title
             table.add_column(column, overflow="fold", min_width=min(width, 12) if sys.stdout.isatty() else width)
         for row in batch:
             table.add_row(*row)
-        console().print(table, soft_wrap=False)
+        console(at_least=sum(widths) + GAP * len(widths)).print(table, soft_wrap=False)
         shown += len(batch)
     return shown
 
@@ -255,7 +272,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, longest: int | None) -> str:
     from airflow_providers_secrets.errors import printable
 
     plain = _plain(value)
@@ -263,7 +280,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(plain, bool):
         return "yes" if plain else "no"
-    return printable(", ".join(map(str, plain)) if isinstance(plain, list) else str(plain), 2000)
+    text = ", ".join(map(str, plain)) if isinstance(plain, list) else str(plain)
+    return printable(text, len(text) if longest is None else longest)
 
 
 def show_finding(ok: bool | str | None, what: str, cure: str | None = None) -> None:  # noqa: FBT001

@@ -506,3 +506,20 @@ def test_a_reader_who_stops_reading_is_no_absence(ssm: Rig, base: str, form: str
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (CLOSED_PIPE, "")
+
+
+@pytest.mark.parametrize("form", ["table", "plain", "json", "yaml"])
+def test_no_value_is_too_long_to_be_shown_whole(command: Command, ssm: Rig, base: str, form: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    password = "".join(f"{number:05}" for number in range(1500))[:4000]
+    ssm.put(path_of(ssm, base, "connections", "db"), json.dumps({"conn_type": "http", "password": password}))
+    said = command("get", "conn", "db", "--show-value", "-o", form, *at)
+    assert (said.code, password in said.out) == (0, True), said.out
+
+
+def test_json_loses_nothing_of_what_no_terminal_should_see(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    value = "a\x9b2J\u200bé😀"
+    ssm.put(path_of(ssm, base, "variables", "x"), value)
+    said = command("get", "var", "x", "--show-value", "-o", "json", *at)
+    assert (said.json["value"], "\x9b" in said.out, "é😀" in said.out) == (value, False, True), said.out
