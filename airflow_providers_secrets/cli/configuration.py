@@ -241,6 +241,8 @@ def member_of(chain: Configured, position: int, flag: str = "--member") -> Confi
 
 
 def _whole(args: argparse.Namespace) -> Configured:
+    if args.backend == "":  # an unset variable of the shell's must not lead to another store
+        raise ConfigurationError("--backend is empty; name one, or leave it out for the configured one.")
     given = kwargs_from(args.kwargs) if args.kwargs is not None else None
     if args.backend:
         if args.worker:

@@ -119,3 +119,11 @@ def test_a_prompt_that_is_left_by_ctrl_d_is_told(
     said = capsys.readouterr()
     assert (code, said.out) == (2, ""), said
     assert f"nothing was typed; type it, or send it on standard input ({PROMPTS[line]})." in said.err
+
+
+@pytest.mark.parametrize("line", ["list conn", "get var x", "explain conn x", "check", "policy", "cache show"])
+def test_an_empty_backend_is_not_the_configured_one(command: Command, line: str) -> None:
+    """It is what the shell makes of a variable that is not set."""
+    said = command(*line.split(), "--backend", "")
+    assert (said.code, said.out) == (2, "")
+    assert "--backend is empty; name one, or leave it out for the configured one." in said.err
