@@ -228,11 +228,15 @@ def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title
             show_header=not shown,
             show_edge=False,
         )
-        for column, width in zip(columns, widths, strict=True):
-            table.add_column(column, overflow="fold", min_width=min(width, 12) if sys.stdout.isatty() else width)
+        shows = console(at_least=sum(widths) + GAP * len(widths))
+        least = [min(width, 12) for width in widths] if sys.stdout.isatty() else widths
+        # Where even these do not fit, Rich would cut off what is too much.
+        fits = sum(least) + GAP * len(least) <= shows.width
+        for column, width in zip(columns, least, strict=True):
+            table.add_column(column, overflow="fold", min_width=width if fits else None)
         for row in batch:
             table.add_row(*row)
-        console(at_least=sum(widths) + GAP * len(widths)).print(table, soft_wrap=False)
+        shows.print(table, soft_wrap=False)
         shown += len(batch)
     return shown
 

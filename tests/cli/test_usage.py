@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_providers_secrets.cli import main
+from airflow_providers_secrets.cli import main, output
 from tests.cli.conftest import WRONG, Command
 from tests.support.airflow_process import PACKAGE_ROOT
 
@@ -127,3 +127,18 @@ def test_an_empty_backend_is_not_the_configured_one(command: Command, line: str)
     said = command(*line.split(), "--backend", "")
     assert (said.code, said.out) == (2, "")
     assert "--backend is empty; name one, or leave it out for the configured one." in said.err
+
+
+@pytest.mark.parametrize("width", [18, 24, 32, 40, 60])
+def test_a_narrow_terminal_folds_cells_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    columns = ("id", "name", "version", "changed", "not")
+    row = dict(zip(columns, ("a" * 14, "b" * 31, "c" * 2, "d" * 25, "e" * 15), strict=True))
+    output.show_rows([row], columns, "table")
+    shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    assert max(map(len, shown.splitlines())) <= width
+    body = shown[shown.rindex("─") :]
+    assert {one: body.count(one) for one in "abcde"} == {"a": 14, "b": 31, "c": 2, "d": 25, "e": 15}, shown
