@@ -586,6 +586,56 @@ def test_what_is_of_no_use_any_more_is_removed(ssm: SsmRig, tmp_path: Path, monk
     assert len([path for path in directory.iterdir() if len(path.name) == 64]) == 3
 
 
+def test_another_store_s_short_lifetimes_remove_nothing_that_is_of_use(
+    ssm: SsmRig, tmp_path: Path, both_clocks: Clock
+) -> None:
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    path = stored(ssm, "long", "old")
+    long = sharing(ssm, f"file://{directory.parent}", **ONE_TRY)
+    short = sharing(ssm, f"file://{directory.parent}", cache_ttl=1, cache_negative_ttl=1, max_stale=0)
+    assert long.get_variable("long") == "old"
+    (kept,) = [path for path in directory.iterdir() if len(path.name) == 64]
+    both_clocks.now += TTL + directory_cache.SWEEP_INTERVAL
+    anew(lambda: short.get_variable("first"))
+    with ssm.fault("server-error"):
+        assert anew(lambda: long.get_variable("long")) == "old"
+    # When it is of no use to its own store either, whoever writes next removes it.
+    both_clocks.now = 1000.0 + TTL + NEGATIVE_TTL + MAX_STALE + 1
+    anew(lambda: short.get_variable("second"))
+    assert not kept.exists()
+    ssm.remove(path)
+
+
+def test_an_entry_s_age_is_told_from_when_it_was_written(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    backend = sharing(ssm, f"file://{directory.parent}")
+    backend.get_variable("absent")
+    (path,) = [path for path in directory.iterdir() if len(path.name) == 64]
+    written = path.stat().st_ctime
+    monkeypatch.setattr(entries, "wall_clock", lambda: written + 100)
+    found = answers.answers_of(backend.config).shared_cache()
+    assert found is not None
+    assert [entry.age for entry in found.entries()] == [pytest.approx(100)]
+
+
+def test_a_sweep_leaves_what_another_process_is_writing(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    backend = sharing(ssm, f"file://{directory.parent}")
+    backend.get_variable("absent")
+    unfinished = directory / "new-x"
+    unfinished.write_text("x")
+    begun = unfinished.stat().st_ctime
+    for passed, is_there in ((1, True), (directory_cache.SWEEP_INTERVAL + 2, False)):
+        monkeypatch.setattr(entries, "wall_clock", lambda: begun + passed)  # noqa: B023
+        os.utime(directory / "swept", (1000, 1000))
+        anew(lambda: backend.get_variable(f"another-{passed}"))  # noqa: B023
+        assert unfinished.exists() is is_there
+
+
 def test_nothing_but_its_own_entries_is_ever_removed(ssm: SsmRig, tmp_path: Path) -> None:
     """Pointed at an Airflow home, for example."""
     directory = tmp_path / "shared"

@@ -46,6 +46,9 @@ _lock_files: set[int] = set()
 class DirectoryCache(SharedCache):
     """One file for each entry.
 
+    Its modification time is the moment from which it is of no use: stores of other lifetimes sweep here too, and cannot
+    read it. When it was written, its change time tells.
+
     :param directory: where; made if need be, for its owner alone.
     :param max_bytes: the most that the entries take together; the oldest go first.
     :raises ConfigurationError: where the directory cannot be made, or is open to others.
@@ -70,7 +73,7 @@ class DirectoryCache(SharedCache):
         for file in self._files():
             with contextlib.suppress(FileNotFoundError):
                 about = file.stat(follow_symlinks=False)
-                yield StoredEntry(max(0.0, entries.wall_clock() - about.st_mtime), about.st_size)
+                yield StoredEntry(max(0.0, entries.wall_clock() - about.st_ctime), about.st_size)
 
     def clear(self) -> int:
         """Remove every file."""
@@ -110,6 +113,9 @@ class DirectoryCache(SharedCache):
             try:
                 with open(written, "wb") as file:  # noqa: PTH123
                     file.write(raw)
+                    file.flush()  # which would set the time anew
+                    now = entries.wall_clock()
+                    os.utime(written, (now, now + self._lifetime))
                 os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):  # a signal's handler may raise after the rename
@@ -201,13 +207,16 @@ class DirectoryCache(SharedCache):
                 if _OURS.fullmatch(file.name):
                     with contextlib.suppress(FileNotFoundError):
                         about = file.stat(follow_symlinks=False)
-                        found.append((about.st_mtime, -(-about.st_size // PAGE), file.path))
+                        # What is still being written has no end of its own yet.
+                        is_entry = _ENTRY.fullmatch(file.name)
+                        end = about.st_mtime if is_entry else about.st_ctime + SWEEP_INTERVAL
+                        found.append((about.st_ctime, end, -(-about.st_size // PAGE), file.path))
         found.sort(reverse=True)
-        total = sum(pages for _, pages, _ in found)
+        total = sum(pages for _, _, pages, _ in found)
         most = self._max_bytes // PAGE if total * PAGE <= self._max_bytes else self._max_bytes // PAGE * 3 // 4
         kept = 0
-        for number, (written, pages, path) in enumerate(found):
-            if now - written > self._lifetime or number >= MAX_FILES or kept + pages > most:
+        for number, (_, end, pages, path) in enumerate(found):
+            if now > end or number >= MAX_FILES or kept + pages > most:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)  # noqa: PTH108
             else:
