@@ -26,7 +26,7 @@ class MissingDependencyError(ConfigurationError, ImportError):
 
 
 class NoSharedKeyError(ConfigurationError):
-    """Airflow has no Fernet key to encrypt the shared cache with, and no option names another one.
+    """Airflow has no Fernet key to encrypt the shared cache with, or cannot read it, and no option names another one.
 
     A lookup never raises it: it goes on without the shared cache, with a warning.
     """

@@ -16,6 +16,7 @@ import statistics
 import threading
 import time
 import timeit
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -848,6 +849,29 @@ def test_a_missing_key_is_told_and_fails_no_lookup(
     assert "S3cr3t" not in str(raised.value)
     # Once Airflow has one, it is used.
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", KEY)
+    assert answers.answers_of(backend.config).shared_cache() is not None
+
+
+def test_airflow_s_key_that_cannot_be_read_is_told_and_fails_no_lookup(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow's error has what the command wrote in its text."""
+    monkeypatch.delenv("AIRFLOW__CORE__FERNET_KEY", raising=False)
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY_CMD", "sh -c 'echo S3cr3t; echo S3cr3t >&2; exit 1'")
+    backend = sharing(ssm, place, shared_cache_key=None)
+    stored(ssm, "x", "y")
+    assert backend.get_variable("x") == "y"
+    (told,) = warned(caplog)
+    assert told.startswith("Answers are not shared between processes: ")
+    assert "[core] fernet_key cannot be read (AirflowConfigException)" in told
+    assert "shared_cache_key" in told
+    assert "S3cr3t" not in caplog.text
+    with pytest.raises(ConfigurationError, match=r"\[core\] fernet_key.*shared_cache_key") as raised:
+        answers.answers_of(backend.config).shared_cache()
+    assert "S3cr3t" not in "".join(traceback.format_exception(raised.value))
+    assert raised.value.__context__ is None  # what reports errors may follow it, suppressed or not
+    # Once it can be read, it is used.
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY_CMD", f"echo {KEY}")
     assert answers.answers_of(backend.config).shared_cache() is not None
 
 

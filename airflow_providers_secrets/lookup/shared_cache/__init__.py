@@ -34,13 +34,23 @@ LONGEST_PART: Final = 4
 def airflow_keys() -> tuple[str, ...] | None:
     """Return Airflow's own Fernet keys; ``None`` while its configuration is not loaded yet.
 
-    :raises NoSharedKeyError: where it has none that can be used.
+    :raises NoSharedKeyError: where it has none that can be used, or cannot read it.
     """
     conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
     if conf is None:
         return None
+    found, fault = "", ""
     try:
-        return fernet_keys(conf.get("core", "fernet_key", fallback="") or "")
+        found = conf.get("core", "fernet_key", fallback="") or ""
+    except Exception as error:  # noqa: BLE001  # its text may hold what a command or a secrets backend gave
+        fault = type(error).__name__
+    if fault:
+        raise NoSharedKeyError(
+            f"Option 'shared_cache' needs a key: [core] fernet_key cannot be read ({fault}). See to what its "
+            "fernet_key_cmd or fernet_key_secret needs, or set 'shared_cache_key' to a key that every process has."
+        )
+    try:
+        return fernet_keys(found)
     except ValueError:
         raise NoSharedKeyError(
             "Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key. Set it, or set "
