@@ -970,6 +970,10 @@ WRONG = {
     "a cluster as one server": (lambda: f"redis://127.0.0.1:{cluster().nodes[2].port}", "Write redis[+]cluster://"),
     "one server as a cluster": (lambda: f"redis+cluster://127.0.0.1:{single().port}", "not a cluster. Write redis://"),
     "unknown service": (lambda: sentinels().url.replace("/fleet/", "/other/"), "no Sentinel knows"),
+    "absent socket": (
+        lambda: f"unix://{single().directory}/absent.sock?db=0",
+        "socket is not there. Check its path, and that Redis runs",
+    ),
     "nobody there": (lambda: "redis://127.0.0.1:1", "refuses the connection"),
     "nobody there in the cluster": (lambda: "redis+cluster://127.0.0.1:1,127.0.0.1:2", "refuses the connection"),
 }

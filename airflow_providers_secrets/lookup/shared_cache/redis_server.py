@@ -297,6 +297,11 @@ _REASONS: Final = (
         "(?i)WRONG_VERSION_NUMBER|record layer failure|packet length",
         "it does not speak TLS. Write redis:// for rediss://.",
     ),
+    (
+        (exceptions.ConnectionError,),
+        r"connecting to (unix socket: )?/.*No such file",  # a file for TLS is missed when connecting to a host
+        "its socket is not there. Check its path, and that Redis runs.",
+    ),
     (_ANY, r"(?i)No such file|Invalid SSL Certificate", "a file that the URL names for TLS cannot be read."),
     ((exceptions.ClusterDownError,), None, "a part of the cluster is down."),
     (_ANY, "(?i)refused", "it refuses the connection. Check host and port, and that it runs."),
