@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 
@@ -248,6 +248,13 @@ def cache_location(value: Any) -> str:
         return "file"
     try:
         parts = urlsplit(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(CACHE_LOCATION) from None
+    if parts.scheme.startswith("redis") and _holds_part_of_login(parts):
+        raise ValueError(
+            "has an '@' behind the host: percent-encode user and password ('/' as %2F, '?' as %3F, '#' as %23)"
+        )
+    try:
         hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
         usable = all(host.hostname and host.port != 0 for host in hosts)
     except ValueError:
@@ -262,6 +269,12 @@ def cache_location(value: Any) -> str:
     if not usable or (parts.scheme == "file" and parts.netloc):
         raise ValueError(CACHE_LOCATION)
     return str(value)
+
+
+def _holds_part_of_login(parts: SplitResult) -> bool:
+    """Tell whether a password's beginning passes for a host or port, and its end for what messages may show."""
+    parameters = [one.partition("=")[0] for one in parts.query.split("&")]
+    return any("@" in one for one in (parts.path, parts.fragment, *parameters))
 
 
 def texts(value: Any) -> dict[str, str]:

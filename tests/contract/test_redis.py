@@ -931,6 +931,32 @@ def test_a_place_that_is_none_is_refused(ssm: SsmRig, url: Any) -> None:
     assert "S3cr3t" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://airflow:7/S3cr3t@h:1/0", "redis://:7/S3cr3t@h:1/0", "rediss+cluster://u:7/S3cr3t@h:1", "redis://u:S3/cr3t@h",
+        "redis+sentinel://u:7/S3cr3t@h:1/service/0", "redis://u:7?S3cr3t@h", "redis://u:7#S3cr3t@h",
+        ["file", "redis://u:7/S3cr3t@h"],
+    ],
+)  # fmt: skip
+def test_a_password_that_is_not_encoded_is_refused(ssm: SsmRig, url: Any) -> None:
+    """What stands before its slash would pass for the host and port, and the rest be shown as a path."""
+    with pytest.raises(ConfigurationError, match=r"'shared_cache' .*percent-encode") as raised:
+        sharing(ssm, url)
+    assert "cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:a%2Fb%40c@h:1/0", "redis://:a@b@h", "redis://h?password=a@b", "unix:///a@b/redis.sock",
+        "redis+sentinel://u:p@h/service/0?sentinel_password=a@b",
+    ],
+)  # fmt: skip
+def test_an_at_sign_that_misleads_nobody_is_taken(ssm: SsmRig, url: str) -> None:
+    assert sharing(ssm, url).config.shared_cache == (url,)
+
+
 def test_no_password_is_shown_by_the_command() -> None:
     from airflow_providers_secrets.cli.configuration import shown_value
 
