@@ -49,7 +49,7 @@ SHORTEST: Final = 0.01
 """The fewest seconds that a call gets when the deadline is near."""
 
 REOPENING_PAUSE: Final = 60.0
-"""Seconds until the shared cache's place is tried again, where it could not be used."""
+"""Seconds until the shared cache is tried again, where its place could not be used or there was no key."""
 
 LEFT_FOR_OTHERS: Final = 0.05
 """The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
@@ -298,8 +298,11 @@ class Answers:
             warn(("shared cache", "key"), "Answers are not shared between processes: %s", error)
             return None
 
-    def _opened(self) -> SharedCache | None:
-        """Open the shared cache where there is to be one and its key is known."""
+    def _opened(self, *, at_once: bool = False) -> SharedCache | None:
+        """Open the shared cache where there is to be one and its key is known.
+
+        :param at_once: do so although it could not be opened a moment ago.
+        """
         if not self.config.shared_cache:
             return None
         asker = store_of(self.config).asker()
@@ -311,27 +314,36 @@ class Answers:
                 if shared and not (shared.is_there() and self._environment == self._relevant_environment()):
                     self._shared = None
                 self.is_inherited = False
-        if self._shared or cache.clock() < self._opening_again_at:
+        if self._shared or (not at_once and cache.clock() < self._opening_again_at):
             return self._shared
         with self._opening:
             if self._is_opening:  # Airflow's key is itself kept in a store, and this very lookup is to find it
                 return None
+            # Another thread may have tried meanwhile. A second cache would drop what the first is about to be told.
+            if (self._shared and asker == self._asker) or (not at_once and cache.clock() < self._opening_again_at):
+                return self._shared
             self._is_opening = True
             try:
-                with no_fork():  # here, so that who shares nothing does not load it
-                    from airflow_providers_secrets.lookup import shared_cache
-
-                    shared_cache.load_client(self.config)
-                keys = self.config.shared_cache_key or shared_cache.airflow_keys()
-                if keys:
-                    lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
-                    self._asker = asker
-                    self._shared = shared_cache.opened(self.config, keys, self._identity(), lifetime)
-                    if self._shared is None:
-                        self._opening_again_at = cache.clock() + REOPENING_PAUSE
+                self._open(asker)
+            except NoSharedKeyError:  # whoever asks for it may run a command that takes seconds
+                self._opening_again_at = cache.clock() + REOPENING_PAUSE
+                raise
             finally:
                 self._is_opening = False
         return self._shared
+
+    def _open(self, asker: bytes) -> None:
+        with no_fork():  # here, so that who shares nothing does not load it
+            from airflow_providers_secrets.lookup import shared_cache
+
+            shared_cache.load_client(self.config)
+        keys = self.config.shared_cache_key or shared_cache.airflow_keys()
+        if keys:
+            lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
+            self._asker = asker
+            self._shared = shared_cache.opened(self.config, keys, self._identity(), lifetime)
+            if self._shared is None:
+                self._opening_again_at = cache.clock() + REOPENING_PAUSE
 
     def _identity(self) -> bytes:
         """Identify the store and who asks it, so that nobody is answered what another was told."""
@@ -367,7 +379,7 @@ class Answers:
 
         :raises ConfigurationError: where it cannot be used and the user must fix it.
         """
-        return self._opened() if self._lifetimes.ttl else None
+        return self._opened(at_once=True) if self._lifetimes.ttl else None
 
     def state(self) -> dict[str, bool | int]:
         """Say how this process's cache stands: whether the store counts as down, and how many answers are kept."""
@@ -425,8 +437,10 @@ def prepare_for_children(config: StoreConfig) -> None:
         from airflow_providers_secrets.lookup import shared_cache
 
         if config.shared_cache_key or shared_cache.has_airflow_key_at_hand():
-            with contextlib.suppress(NoSharedKeyError):
+            try:
                 answers.shared_cache()
+            except NoSharedKeyError:
+                answers = Answers(config)  # each child looks for itself, and warns
     _for_children[config.fingerprint] = answers
 
 

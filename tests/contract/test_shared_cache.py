@@ -18,12 +18,13 @@ import time
 import timeit
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import AccessDenied, ConfigurationError, LookupFailed
+from airflow_providers_secrets.errors import AccessDenied, ConfigurationError, LookupFailed, NoSharedKeyError
 from airflow_providers_secrets.lookup import answers, cache, shared_cache
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
 from airflow_providers_secrets.lookup.shared_cache import entries, redis_server
@@ -71,6 +72,45 @@ def test_one_process_asks_for_all(rig: Rig, place: str) -> None:
             assert anew(lambda: backend.get_variable("shared")) == "S3cr3t-value"
             assert anew(lambda: backend.get_variable("absent")) is None
     assert calls == [path, rig.path("variables", "absent")]
+
+
+def test_threads_that_start_together_open_one_cache(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two caches one would be dropped, with the answers that its threads are about to write."""
+    names = [f"together-{number}" for number in range(8)]
+    for name in names:
+        stored(ssm, name, name)
+    arrived, opened, real = threading.Semaphore(0), [], shared_cache.opened
+
+    class Door:
+        """The lock behind which the cache is opened, which tells who stands before it."""
+
+        def __init__(self, lock: Any) -> None:
+            self._lock = lock
+
+        def __enter__(self) -> None:
+            arrived.release()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    def slowly(*args: Any) -> Any:
+        if not opened:
+            for _ in names:
+                assert arrived.acquire(timeout=60)
+        opened.append(1)
+        return real(*args)
+
+    backend = sharing(ssm, place)
+    known = answers.answers_of(backend.config)
+    monkeypatch.setattr(known, "_opening", Door(known._opening))
+    monkeypatch.setattr(shared_cache, "opened", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(backend.get_variable, names)) == names
+    assert len(opened) == 1
+    with ssm.counted() as calls:
+        assert anew(lambda: [backend.get_variable(name) for name in names]) == names
+    assert calls == []
 
 
 @pytest.mark.each_rig_in_ci
@@ -873,6 +913,32 @@ def test_airflow_s_key_that_cannot_be_read_is_told_and_fails_no_lookup(
     # Once it can be read, it is used.
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY_CMD", f"echo {KEY}")
     assert answers.answers_of(backend.config).shared_cache() is not None
+
+
+def test_a_missing_key_is_looked_for_once_a_minute(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's may be the output of a command, which takes its time and fails again."""
+    asked: list[float] = []
+
+    def airflow_keys() -> tuple[str, ...]:
+        asked.append(both_clocks.now)
+        if len(asked) == 1:
+            raise NoSharedKeyError("none yet")
+        return (KEY,)
+
+    monkeypatch.setattr(shared_cache, "airflow_keys", airflow_keys)
+    backend = sharing(ssm, place, shared_cache_key=None)
+    known = answers.answers_of(backend.config)
+    for passed in (0.0, 1.0, answers.REOPENING_PAUSE - 0.1):
+        both_clocks.now = 1000.0 + passed
+        assert backend.get_variable(f"keyless-{passed}") is None
+    assert asked == [1000.0]
+    both_clocks.now = 1000.0 + answers.REOPENING_PAUSE
+    assert backend.get_variable("keyless") is None
+    assert asked == [1000.0, 1000.0 + answers.REOPENING_PAUSE]
+    said = known.cached(ssm.path("variables", "keyless"))
+    assert said == ("absent", "absent, 0 s old")
 
 
 def test_keys_may_be_a_json_list(ssm: SsmRig, place: str) -> None:
