@@ -133,7 +133,7 @@ class Answers:
             shared = self._opened_or_none()
             if prefix is not None and (entry := self._from_listing(name, prefix, shared, deadline)):
                 return entry
-            return self._fresh_or_stale(name, self.access.ask, shared, deadline)
+            return self._fresh_or_stale(name, prefix, shared, deadline)
         finally:
             self.counts.tell()
 
@@ -161,22 +161,48 @@ class Answers:
 
         halfway = deadline - self.config.timeout / 2  # the rest is for the read in its place
         try:
-            listing = self._fresh_or_stale(LISTING + prefix, ask_for_all, shared, halfway)
+            listing = self._fresh(LISTING + prefix, ask_for_all, shared, halfway)
         except LookupFailed as error:
             warn(("listing", self.config.title, prefix), "Falling back to single reads: %s", error)
             return None
-        assert listing.text is not None
-        names = listing.decoded.get(LISTING)
-        if names is None:
-            names = listing.decoded[LISTING] = json.loads(listing.text)
+        names = _listed(listing)
         text = names.get(name)
-        if text is None and (name in names or cache.clock() >= listing.fresh_until):
+        # Another process may have listed before this one was told of a change, or of a denial.
+        if (text is None and name in names) or self._cache.knows_newer(name, listing.at):
             return None
         return self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
-    def _fresh_or_stale(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
-        """Return the entry of *name* from memory, else by one flight; an expired value where the store gives none."""
+    def _fresh_or_stale(self, name: str, prefix: str | None, shared: SharedCache | None, deadline: float) -> Entry:
+        """Return the entry of *name*; an expired value where the store gives none."""
         failure: LookupFailed
+        try:
+            return self._fresh(name, self.access.ask, shared, deadline)
+        except StoreUnavailable as error:
+            failure = error
+        stale = self._last_known(name, prefix)
+        if stale is None:
+            raise failure.with_traceback(None) from None
+        self.counts.stale += 1
+        warn(("stale", self.config.title), "Serving the last known value: %s", failure)
+        return stale
+
+    def _last_known(self, name: str, prefix: str | None) -> Entry | None:
+        """Return the value that may stand in: what a read of *name* gave or a listing, whichever was last."""
+        own = self._cache.stale(name)
+        listing = None if prefix is None else self._cache.stale(LISTING + prefix)
+        if listing is None or (own and own.at >= listing.at) or self._cache.knows_newer(name, listing.at):
+            return own
+        names = _listed(listing)
+        if name not in names:
+            return None  # proven absent since
+        text = names[name]
+        return own if text is None else self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
+
+    def _fresh(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+        """Return the entry of *name* from memory, else by one flight.
+
+        :raises LookupFailed: where the store does not give it.
+        """
         within = deadline - time.monotonic()
         try:
             return self._cache.fresh(name) or self._cache.single_flight(
@@ -184,14 +210,7 @@ class Answers:
             )
         except TimeoutError:
             failure = self.access.failure(name, Outcome.UNAVAILABLE, late(within))
-        except StoreUnavailable as error:
-            failure = error
-        stale = self._cache.stale(name)
-        if stale is None:
-            raise failure.with_traceback(None) from None
-        self.counts.stale += 1
-        warn(("stale", self.config.title), "Serving the last known value: %s", failure)
-        return stale
+        raise failure
 
     def _share_or_ask(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
         """Look where other processes may have left it, and ask the store for what they have not."""
@@ -233,7 +252,7 @@ class Answers:
         if said.failure is None:
             self._cache.keep(name, entry)  # if only to stand in while the store gives no answer
             return entry if counts else None
-        self._cache.forget(name)
+        self._cache.forget(name, at)
         if not counts:
             return None
         error, code = said.failure
@@ -389,6 +408,15 @@ class Answers:
         """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""
         self._cache.clear()
         return [*self.access.clients, self._shared]
+
+
+def _listed(listing: Entry) -> dict[str, str | None]:
+    """Return the names that a listing holds, and the texts of those that it gave."""
+    assert listing.text is not None
+    names: dict[str, str | None] | None = listing.decoded.get(LISTING)
+    if names is None:
+        names = listing.decoded[LISTING] = json.loads(listing.text)
+    return names
 
 
 def _in_words(entry: Entry | None) -> str:

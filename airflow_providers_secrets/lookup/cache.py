@@ -210,6 +210,7 @@ class ProcessCache:
         share = max(1, MAX_BYTES // lifetimes.size)
         self._entries = _InOrder(share * lifetimes.size, lambda entry: max(share, sys.getsizeof(entry.text)))
         self._failures = _InOrder(lifetimes.size, lambda _: 1)
+        self._forgotten = _InOrder(lifetimes.size, lambda _: 1)
         self._flights: dict[str, _Flight] = {}
         self._breaker = Breaker()
         self._lock = threading.RLock()  # a signal's handler may look something up, too
@@ -240,9 +241,9 @@ class ProcessCache:
         return entry if clock() < entry.fresh_until + self._lifetimes.max_stale else None
 
     def knows_newer(self, name: str, at: float) -> bool:
-        """Tell whether there is an entry of *name*, however old, that the store gave after *at*."""
+        """Tell whether there is an entry of *name*, however old, that the store gave after *at*, or a denial."""
         entry: Entry | None = self._entries.get(name)
-        return entry is not None and entry.at > at
+        return (entry is not None and entry.at > at) or self._forgotten.get(name, at) > at
 
     def single_flight(self, name: str, find: Callable[[], Entry], timeout: float) -> Entry:
         """Call *find* for a name that is not fresh: in one thread, whose result all others wait for.
@@ -290,15 +291,17 @@ class ProcessCache:
             self._entries.put(name, entry)
         return entry
 
-    def forget(self, name: str) -> None:
-        """Let nothing said of *name* before count any more."""
+    def forget(self, name: str, at: float | None = None) -> None:
+        """Let nothing said of *name* before *at* count any more; ``None`` for now."""
         with self._lock:
             self._entries.drop(name)
+            self._forgotten.put(name, clock() if at is None else at)
 
     def clear(self) -> None:
         """Drop everything. Takes no lock: a forked child calls it, whose parent may have held it."""
         self._entries.clear()
         self._failures.clear()
+        self._forgotten.clear()
 
     def answered(self, name: str) -> None:
         """Note that the store itself has just answered for *name*."""
@@ -316,7 +319,7 @@ class ProcessCache:
                 self._breaker.failed()
                 return
             # The store has spoken: what it gave before must not come back.
-            self._entries.drop(name)
+            self.forget(name)
             self._close_breaker()
             if ttl := self._lifetimes.negative_ttl:
                 self._failures.put(name, _Failure(copy.copy(error), clock() + jittered(ttl), 0.0))

@@ -112,6 +112,9 @@ def test_what_is_forgotten_or_dropped_is_gone(memory: ProcessCache) -> None:
     assert memory.fresh("x") is memory.stale("x") is None
     assert memory.fresh("y")
     memory.note_failure("z", DENIED)
+    for name in ("x", "z"):
+        assert memory.knows_newer(name, cache.clock() - 1)
+        assert not memory.knows_newer(name, cache.clock())
     memory.clear()
     assert memory.fresh("y") is memory.refusal("z") is None
 
