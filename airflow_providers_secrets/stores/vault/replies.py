@@ -197,10 +197,9 @@ def failed(reply: Reply, options: Options) -> StoreError:
 
 def wrong_path(url: str) -> tuple[str, ...]:
     """Name the path of ``url`` where it is one that the API cannot be under, as codes; or return none."""
-    _, *path = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0].split(
-        "/"
-    )  # urlsplit refuses what requests sends
-    first = next(filter(None, path), "")
+    # By hand: urlsplit raises for some of what requests takes.
+    authority_and_path = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0]
+    first = next(filter(None, authority_and_path.split("/")[1:]), "")
     return (f"option 'url' has the path '/{first}'", URL_PATH) if first in WRONG_PATHS else ()
 
 
