@@ -54,6 +54,9 @@ REOPENING_PAUSE: Final = 60.0
 LEFT_FOR_OTHERS: Final = 0.05
 """The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
 
+CLAIMING: Final = 0.25
+"""The most seconds for which processes wait for each other to say which one asks a store that was down."""
+
 NOT_CACHED: Final = "not cached"
 """What :meth:`Answers.cached` says of a name that a cache does not hold."""
 
@@ -274,8 +277,7 @@ class Answers:
         self._cache.answered(name)
         if shared and self._is_still_of_who_asks(shared):
             shared.put(name, text)
-            if self._outage_so_far(shared)[0]:
-                shared.put(OUTAGE, "0")
+            self._end_outage(shared)
         return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text))))
 
     def _lifetime(self, name: str, text: str | None) -> float:
@@ -286,6 +288,7 @@ class Answers:
     def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
         if not isinstance(error, StoreUnavailable):
             shared.put(name, None, (type(error).__name__, error.code))
+            self._end_outage(shared)
             return
         failures, age = self._outage_so_far(shared)
         shared.put(OUTAGE, str(failures + 1 if age <= Breaker.WITHIN else 1))
@@ -295,7 +298,23 @@ class Answers:
         if shared is None:
             return None
         failures, age = self._outage_so_far(shared)
-        return self._broken(name) if failures >= Breaker.FAILURES and age < Breaker.PAUSE else None
+        if failures < Breaker.FAILURES or age > Breaker.WITHIN:  # so long after the last one, failures are counted anew
+            return None
+        if age >= Breaker.PAUSE:
+            with shared.flight(OUTAGE, CLAIMING):
+                failures, age = self._outage_so_far(shared)
+                if failures < Breaker.FAILURES:
+                    return None
+                if age >= Breaker.PAUSE:
+                    # Whatever becomes of this call, the other processes wait for its result or as long again.
+                    shared.put(OUTAGE, str(failures))
+                    return None
+        return self._broken(name)
+
+    def _end_outage(self, shared: SharedCache) -> None:
+        """Note that the store has spoken, whatever it said."""
+        if self._outage_so_far(shared)[0]:
+            shared.put(OUTAGE, "0")
 
     def _outage_so_far(self, shared: SharedCache) -> tuple[int, float]:
         """Return how many calls in a row had no answer, and the seconds since the last one."""

@@ -24,11 +24,19 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import AccessDenied, ConfigurationError, LookupFailed, NoSharedKeyError
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    ConfigurationError,
+    LookupFailed,
+    NoSharedKeyError,
+    StoreUnavailable,
+)
 from airflow_providers_secrets.lookup import answers, cache, shared_cache
+from airflow_providers_secrets.lookup.access import StoreAccess
+from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
-from airflow_providers_secrets.lookup.shared_cache import entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY
+from airflow_providers_secrets.stores.base import Outcome
 from tests.rigs import PAGE, Rig
 from tests.rigs.aws import SecretsManagerRig, SsmRig
 from tests.rigs.redis import redis_url
@@ -261,6 +269,92 @@ def test_an_outage_costs_a_bounded_number_of_calls_in_all_processes(
     with ssm.counted() as calls:
         assert anew(lambda: backend.get_variable("outage-1")) is None
     assert len(calls) == 1
+
+
+@pytest.fixture
+def store_that_is_down(ssm: SsmRig, place: str, both_clocks: Clock) -> Any:
+    """A backend whose store processes have just found to be down, and may try again."""
+    backend = sharing(ssm, place, **ONE_TRY)
+    with ssm.fault("server-error"):
+        for number in range(cache.Breaker.FAILURES):
+            anew(functools.partial(failing, lambda: backend.get_variable(f"down-{number}")))  # noqa: B023
+    answers.reset_after_fork()
+    both_clocks.now += cache.Breaker.PAUSE
+    return backend
+
+
+def asked_in_another_process(backend: Any, name: str) -> str:
+    """Look *name* up as another process would meanwhile, and return the code of what became of it."""
+    with pytest.raises(StoreUnavailable) as raised:
+        answers.Answers(backend.config).read(name)
+    return raised.value.code
+
+
+def test_one_process_of_all_finds_out_whether_an_outage_is_over(
+    store_that_is_down: Any, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    meanwhile: list[str] = []
+
+    def ask(access: StoreAccess, name: str, _: float) -> str:
+        calls.append(name)
+        if name in {"first", "second"}:
+            meanwhile.extend(asked_in_another_process(store_that_is_down, f"{name}/{other}") for other in range(3))
+        raise access.failure(name, Outcome.UNAVAILABLE, "still down")
+
+    monkeypatch.setattr(StoreAccess, "ask", ask)
+    for name in ("first", "second"):
+        assert asked_in_another_process(store_that_is_down, name) == "still down"
+        assert asked_in_another_process(store_that_is_down, "soon after").startswith("5 lookups in a row")
+        both_clocks.now += cache.Breaker.PAUSE
+    assert calls == ["first", "second"]
+    assert [code[:18] for code in meanwhile] == ["5 lookups in a row"] * 6
+
+
+def test_of_processes_that_would_find_out_at_once_one_does(
+    store_that_is_down: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one comes between this one's look at the outage and its claim to be the one that asks."""
+    calls: list[str] = []
+    flight = SharedCache.flight
+
+    def ask(access: StoreAccess, name: str, _: float) -> str:
+        calls.append(name)
+        raise access.failure(name, Outcome.UNAVAILABLE, "still down")
+
+    def claimed_late(shared: SharedCache, name: str, *args: Any) -> Any:
+        if name == answers.OUTAGE:
+            monkeypatch.setattr(SharedCache, "flight", flight)
+            assert asked_in_another_process(store_that_is_down, "first") == "still down"
+        return flight(shared, name, *args)
+
+    monkeypatch.setattr(StoreAccess, "ask", ask)
+    monkeypatch.setattr(SharedCache, "flight", claimed_late)
+    assert asked_in_another_process(store_that_is_down, "second").startswith("5 lookups in a row")
+    assert calls == ["first"]
+
+
+def test_an_outage_is_over_when_the_store_says_no(ssm: SsmRig, store_that_is_down: Any) -> None:
+    with ssm.fault("denied"):
+        assert [type(e) for e in failing(lambda: store_that_is_down.get_variable("denied"))] == [AccessDenied]
+    assert anew(lambda: store_that_is_down.get_variable("absent")) is None
+
+
+def test_an_outage_of_long_ago_keeps_nobody_waiting(
+    store_that_is_down: Any, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was asked since: the store may be back for hours, and those who ask first are not refused."""
+    both_clocks.now += cache.Breaker.WITHIN
+    read: list[str | None] = []
+
+    def ask(_: StoreAccess, name: str, __: float) -> str:
+        if name == "first":
+            read.append(answers.Answers(store_that_is_down.config).read("second").text)
+        return f"of {name}"
+
+    monkeypatch.setattr(StoreAccess, "ask", ask)
+    assert answers.Answers(store_that_is_down.config).read("first").text == "of first"
+    assert read == ["of second"]
 
 
 def test_an_outage_of_all_processes_is_of_failures_in_a_row(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
