@@ -51,6 +51,9 @@ SHORTEST: Final = 0.01
 REOPENING_PAUSE: Final = 60.0
 """Seconds until the shared cache is tried again, where its place could not be used or there was no key."""
 
+JUST_NOW: Final = 1.0
+"""Seconds for which an answer is too new to be asked for again in the same lookup."""
+
 LEFT_FOR_OTHERS: Final = 0.05
 """The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
 
@@ -105,6 +108,18 @@ class Answers:
         else:
             self.counts.hits += 1
         return entry
+
+    def note_unusable(self, entry: Entry) -> bool:
+        """Have *entry*, whose text cannot be decoded, count no longer than an absence.
+
+        Returns whether its time is over by that: another process left it, and the store may have something better.
+        """
+        now, ttl = cache.clock(), self._lifetimes.negative_ttl
+        counted = now < entry.fresh_until
+        if not entry.is_unusable:
+            entry.is_unusable = True
+            entry.fresh_until = min(entry.fresh_until, entry.at + jittered(ttl))
+        return counted and now - entry.at >= max(ttl, JUST_NOW)
 
     def decoded_in_memory(self, kind: Kind, names: Iterable[str]) -> tuple[str | None] | None:
         """Return the decoded text of the first of *names* that has one, or that all are absent, from memory alone.
@@ -281,7 +296,9 @@ class Answers:
         return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text))))
 
     def _lifetime(self, name: str, text: str | None) -> float:
-        return self._lifetimes.listing if name.startswith(LISTING) else self._lifetimes.of(text)
+        if name.startswith(LISTING):
+            return self._lifetimes.listing
+        return self._lifetimes.of(None if self._cache.is_unusable(name, text) else text)
 
     # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
 

@@ -42,7 +42,7 @@ class Entry:
     :param at: when the store said so, by :data:`clock`; ``None`` for now.
     """
 
-    __slots__ = ("at", "decoded", "fresh_until", "text")
+    __slots__ = ("at", "decoded", "fresh_until", "is_unusable", "text")
 
     def __init__(self, text: str | None, fresh_until: float, at: float | None = None) -> None:
         self.text = text
@@ -50,6 +50,8 @@ class Entry:
         self.at = clock() if at is None else at
         self.decoded: dict[str, Any] = {}
         """The decoded text by kind, so that a hit does not decode again."""
+        self.is_unusable = False
+        """Whether the text could not be decoded: it counts no longer than an absence."""
 
     def __repr__(self) -> str:
         return f"Entry({'absent' if self.text is None else 'present'})"
@@ -245,6 +247,11 @@ class ProcessCache:
         entry: Entry | None = self._entries.get(name)
         return (entry is not None and entry.at > at) or self._forgotten.get(name, at) > at
 
+    def is_unusable(self, name: str, text: str | None) -> bool:
+        """Tell whether *text* is what *name* had, and could not be decoded."""
+        entry: Entry | None = self._entries.get(name)
+        return entry is not None and entry.is_unusable and entry.text == text
+
     def single_flight(self, name: str, find: Callable[[], Entry], timeout: float) -> Entry:
         """Call *find* for a name that is not fresh: in one thread, whose result all others wait for.
 
@@ -287,6 +294,7 @@ class ProcessCache:
 
     def keep(self, name: str, entry: Entry) -> Entry:
         """Note what was said of *name*, by the store or by another process's cache."""
+        entry.is_unusable = self.is_unusable(name, entry.text)
         with self._lock:
             self._entries.put(name, entry)
         return entry

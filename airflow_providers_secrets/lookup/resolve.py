@@ -85,7 +85,10 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
         entry = answers_of(backend.config).read(name, prefix)
         if entry.text is not None:
             decoded: str | None = entry.decoded.get(kind)
-            return decoded if decoded is not None else _decoded(backend, kind, name, entry)
+            if decoded is None:
+                decoded = _decoded(backend, kind, name, prefix, entry)
+            if decoded is not None:
+                return decoded
     return None
 
 
@@ -110,19 +113,34 @@ def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: 
     return plan
 
 
-def _decoded(backend: SecretLookupMixin, kind: Kind, name: str, entry: Entry) -> str:
-    """Decode once for each time that an entry was fetched.
+def _decoded(backend: SecretLookupMixin, kind: Kind, name: str, prefix: str | None, entry: Entry) -> str | None:
+    """Decode once for each time that an entry was fetched; ``None`` where it has gone from the store since.
 
     :raises InvalidSecret: naming the reason, not the value.
     """
+    answers = answers_of(backend.config)
+    reason = _reason_against(backend, kind, entry)
+    if reason and answers.note_unusable(entry):
+        entry = answers.read(name, prefix)
+        if entry.text is None:
+            return None
+        if reason := _reason_against(backend, kind, entry):
+            answers.note_unusable(entry)
+    if reason:
+        cure = advice((reason,), Outcome.INVALID, store_of(backend.config).advice)
+        raise InvalidSecret(backend.store, name, reason, cure)
+    decoded: str = entry.decoded[kind]
+    return decoded
+
+
+def _reason_against(backend: SecretLookupMixin, kind: Kind, entry: Entry) -> str | None:
+    """Decode *entry*, or say why that cannot be done."""
     assert entry.text is not None
     try:
-        decoded = entry.decoded[kind] = backend.decode(kind, entry.text)
-        return decoded
+        entry.decoded[kind] = backend.decode(kind, entry.text)
     except Unusable as error:
-        reason = str(error)
-    cure = advice((reason,), Outcome.INVALID, store_of(backend.config).advice)
-    raise InvalidSecret(backend.store, name, reason, cure)
+        return str(error)
+    return None
 
 
 def _unexpected(backend: SecretLookupMixin, name: str, error: Exception) -> SecretsError:

@@ -153,6 +153,29 @@ def test_absences_expire_as_fast_as_ever(ssm: SsmRig, place: str, both_clocks: C
     ssm.remove(path)
 
 
+@pytest.mark.parametrize("negative_ttl", [NEGATIVE_TTL, 0])
+def test_an_unusable_value_expires_as_fast_as_an_absence(
+    ssm: SsmRig, place: str, both_clocks: Clock, negative_ttl: float
+) -> None:
+    backend, path = sharing(ssm, place, cache_negative_ttl=negative_ttl), ssm.path("connections", "mended")
+    ssm.put(path, "postgres//broken")
+    failing(lambda: backend.get_conn_value("mended"))
+    both_clocks.now += max(negative_ttl, 1)
+    ssm.put(path, "postgres://h/db")
+    # For the process that knows it, and for one that finds it.
+    assert backend.get_conn_value("mended") == "postgres://h/db"
+    ssm.put(path, "postgres//broken")
+    both_clocks.now += TTL
+    anew(lambda: failing(lambda: backend.get_conn_value("mended")))
+    both_clocks.now += max(negative_ttl, 1)
+    with ssm.counted() as calls:
+        anew(lambda: failing(lambda: backend.get_conn_value("mended")))
+    assert calls == [path]
+    both_clocks.now += max(negative_ttl, 1)
+    ssm.remove(path)
+    assert anew(lambda: backend.get_conn_value("mended")) is None
+
+
 def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(
     ssm: SsmRig, both_clocks: Clock, tmp_path: Path
 ) -> None:

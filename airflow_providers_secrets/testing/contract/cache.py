@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
+from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.testing.lookups import MAX_STALE, NEGATIVE_TTL, ONE_TRY, TTL, Clock, failing, stored
 from airflow_providers_secrets.testing.rig import Rig
@@ -128,6 +128,27 @@ def test_a_hit_takes_two_microseconds(rig: Rig) -> None:
             runs = timeit.repeat(lambda: lookup(secret_id), number=200, repeat=25, timer=time.process_time)  # noqa: B023
             medians.append(statistics.median(runs) / 200 / slowness())
         assert min(medians) <= 2e-6, medians
+
+
+@pytest.mark.parametrize("negative_ttl", [NEGATIVE_TTL, 0])
+def test_an_unusable_value_is_kept_no_longer_than_an_absence(rig: Rig, clock: Clock, negative_ttl: float) -> None:
+    path, backend = rig.path("connections", "mended"), rig.caching(cache_negative_ttl=negative_ttl)
+    rig.put(path, "postgres//broken")
+    with rig.counted() as calls:
+        errors = failing(lambda: backend.get_conn_value("mended"), 3)
+    assert {type(error) for error in errors} == {InvalidSecret}
+    assert calls == [path] * (1 if negative_ttl else 3)
+    clock.now += negative_ttl
+    with rig.counted() as calls:  # the same text again, which is known by now
+        failing(lambda: backend.get_conn_value("mended"), 2)
+    assert calls == [path] * (1 if negative_ttl else 2)
+    rig.put(path, "postgres://h/db")
+    clock.now += negative_ttl
+    assert backend.get_conn_value("mended") == "postgres://h/db"
+    clock.now += TTL * cache.JITTER[0] - 0.1
+    with rig.counted() as calls:
+        assert backend.get_conn_value("mended") == "postgres://h/db"
+    assert calls == []
 
 
 # One flight.
