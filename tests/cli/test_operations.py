@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.cli import check
+from airflow_providers_secrets.cli import check, output
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE
 from airflow_providers_secrets.lookup import answers, operations
 from airflow_providers_secrets.lookup.connection_text import fields_of
@@ -523,3 +523,20 @@ def test_json_loses_nothing_of_what_no_terminal_should_see(command: Command, ssm
     ssm.put(path_of(ssm, base, "variables", "x"), value)
     said = command("get", "var", "x", "--show-value", "-o", "json", *at)
     assert (said.json["value"], "\x9b" in said.out, "é😀" in said.out) == (value, False, True), said.out
+
+
+@pytest.mark.parametrize("line", ["explain conn {} --no-metastore", "get conn {}"])
+def test_what_is_said_of_work_under_way_holds_no_connection_string(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    titles: list[str] = []
+
+    class Recorded(output.Progress):
+        def __init__(self, title: str, total: int | None = None) -> None:
+            titles.append(title)
+            super().__init__(title, total)
+
+    monkeypatch.setattr(output, "Progress", Recorded)
+    said = command(*line.format("user:S3cr3tpw@host").split(), *using(ssm, **prefixes(ssm, base)))
+    assert any("…" in title for title in titles), (titles, said.everything)
+    assert "S3cr3t" not in "".join(titles) + said.everything
