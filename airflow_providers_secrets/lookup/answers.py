@@ -91,23 +91,29 @@ class Answers:
         self._is_opening = False
         self._opening_again_at = 0.0
 
-    def read(self, name: str, prefix: str | None = None) -> Entry:
+    def read(self, name: str, prefix: str | None = None, deadline: float | None = None) -> Entry:
         """Return what the store says of *name*, or said within the time to live.
 
         :param prefix: *name* begins with it, and may be answered from a listing of all names that do.
-        :raises LookupFailed: where there is neither a text nor a proof that there is none, at the latest after
-            ``timeout`` seconds.
+        :param deadline: when the lookup ends that this is a part of, by ``time.monotonic``; ``None`` for ``timeout``
+            seconds from now.
+        :raises LookupFailed: where there is neither a text nor a proof that there is none, at the latest at the
+            deadline.
         :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
         :raises MissingDependencyError: where an SDK is not installed.
         """
         entry = self._cache.fresh(name)
         if entry is None:
-            return self._refresh(name, prefix)
+            return self._refresh(name, prefix, self.deadline() if deadline is None else deadline)
         if entry.text is None:
             self.counts.negative_hits += 1
         else:
             self.counts.hits += 1
         return entry
+
+    def deadline(self) -> float:
+        """Return when a lookup ends that starts now."""
+        return time.monotonic() + self.config.timeout
 
     def note_unusable(self, entry: Entry) -> bool:
         """Have *entry*, whose text cannot be decoded, count no longer than an absence.
@@ -143,8 +149,7 @@ class Answers:
         self.counts.negative_hits += absent
         return (None,)
 
-    def _refresh(self, name: str, prefix: str | None) -> Entry:
-        deadline = time.monotonic() + self.config.timeout
+    def _refresh(self, name: str, prefix: str | None, deadline: float) -> Entry:
         try:
             if not self._lifetimes.ttl:
                 return Entry(self._timed_call(self.access.ask, name, deadline), 0.0)
@@ -177,7 +182,7 @@ class Answers:
                 raise self.access.failure(prefix, Outcome.INVALID, code)
             return text
 
-        halfway = deadline - self.config.timeout / 2  # the rest is for the read in its place
+        halfway = (time.monotonic() + deadline) / 2  # the rest is for the read in its place
         try:
             listing = self._fresh(LISTING + prefix, ask_for_all, shared, halfway)
         except LookupFailed as error:

@@ -81,12 +81,14 @@ def from_memory(
 
 def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str | None:
     """Return the first candidate's text that the store has, as Airflow parses it."""
+    # Of one name, the deadline is left to be made where memory does not tell.
+    deadline = answers_of(backend.config).deadline() if len(plan.steps) > 1 else None
     for name, prefix in plan.steps:
-        entry = answers_of(backend.config).read(name, prefix)
+        entry = answers_of(backend.config).read(name, prefix, deadline)
         if entry.text is not None:
             decoded: str | None = entry.decoded.get(kind)
             if decoded is None:
-                decoded = _decoded(backend, kind, name, prefix, entry)
+                decoded = _decoded(backend, kind, name, prefix, deadline, entry)
             if decoded is not None:
                 return decoded
     return None
@@ -113,7 +115,9 @@ def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: 
     return plan
 
 
-def _decoded(backend: SecretLookupMixin, kind: Kind, name: str, prefix: str | None, entry: Entry) -> str | None:
+def _decoded(  # noqa: PLR0913, PLR0917  # of one step
+    backend: SecretLookupMixin, kind: Kind, name: str, prefix: str | None, deadline: float | None, entry: Entry
+) -> str | None:
     """Decode once for each time that an entry was fetched; ``None`` where it has gone from the store since.
 
     :raises InvalidSecret: naming the reason, not the value.
@@ -121,7 +125,8 @@ def _decoded(backend: SecretLookupMixin, kind: Kind, name: str, prefix: str | No
     answers = answers_of(backend.config)
     reason = _reason_against(backend, kind, entry)
     if reason and answers.note_unusable(entry):
-        entry = answers.read(name, prefix)
+        # What another process left was found in the first half of the lookup's time.
+        entry = answers.read(name, prefix, deadline or answers.deadline() - backend.config.timeout / 2)
         if entry.text is None:
             return None
         if reason := _reason_against(backend, kind, entry):
