@@ -26,7 +26,7 @@ from airflow_providers_secrets.errors import LookupFailed, MissingDependencyErro
 from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.deadline import DeadlineCall, roomy
 from airflow_providers_secrets.lookup.forks import collector_paused, no_fork
-from airflow_providers_secrets.lookup.outcomes import ERRORS, RETRIED, advice
+from airflow_providers_secrets.lookup.outcomes import ERRORS, RETRIED, TOO_MUCH, advice
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store, seconds_left
 
 if TYPE_CHECKING:
@@ -299,7 +299,8 @@ class StoreAccess:
             name, text = listed.name, listed.text
             length += len(name) + len(text or "")
             if length > MAX_LISTING_LENGTH:
-                raise self.failure(prefix, Outcome.INVALID, f"all of it is longer than {MAX_LISTING_LENGTH} characters")
+                code = f"all of it is longer than {MAX_LISTING_LENGTH} characters"
+                raise self.failure(prefix, Outcome.INVALID, code, TOO_MUCH)
             # What is too long to be answered is left to a read of its own, which says so.
             found[name] = text if text is None or len(text) <= MAX_VALUE_LENGTH else None
         return found
@@ -320,11 +321,16 @@ class StoreAccess:
         pause = wait_random_exponential(multiplier=first, max=longest)(state)
         return max(pause, store.retry_after(error) or 0.0)
 
-    def failure(self, name: str, outcome: Outcome | None, *codes: str, act: str = "give") -> LookupFailed:
-        """Make the error of a call about *name*; the first of *codes* is shown, the first known one has the advice."""
+    def failure(
+        self, name: str, outcome: Outcome | None, *codes: str, act: str = "give", cure: str | None = None
+    ) -> LookupFailed:
+        """Make the error of a call about *name*; the first of *codes* is shown, the first known one has the advice.
+
+        :param cure: the advice, where another process knows it: what its codes were is not known here.
+        """
         outcome = outcome or Outcome.UNAVAILABLE
         own = store_of(self._config).advice
-        return ERRORS[outcome](self._config.title, name, codes[0], advice(codes, outcome, own, act), act)
+        return ERRORS[outcome](self._config.title, name, codes[0], cure or advice(codes, outcome, own, act), act)
 
 
 def late(within: float) -> str:

@@ -26,7 +26,7 @@ from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.metrics import Counts
 from airflow_providers_secrets.lookup.notices import warn
-from airflow_providers_secrets.lookup.outcomes import ERRORS
+from airflow_providers_secrets.lookup.outcomes import ERRORS, TOO_MUCH
 from airflow_providers_secrets.stores.base import Outcome, environment
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Answers:
             text = json.dumps(self.access.ask_for_all(prefix, within), ensure_ascii=False)
             if sys.getsizeof(text) > MAX_LISTING_BYTES:
                 code = f"all of it takes more than {MAX_LISTING_BYTES} bytes"
-                raise self.access.failure(prefix, Outcome.INVALID, code)
+                raise self.access.failure(prefix, Outcome.INVALID, code, TOO_MUCH)
             return text
 
         halfway = (time.monotonic() + deadline) / 2  # the rest is for the read in its place
@@ -232,7 +232,7 @@ class Answers:
                 name, lambda: self._share_or_ask(name, ask, shared, deadline), within
             )
         except TimeoutError:
-            failure = self.access.failure(name, Outcome.UNAVAILABLE, late(within))
+            failure = self.access.failure(name.removeprefix(LISTING), Outcome.UNAVAILABLE, late(within))
         raise failure
 
     def _share_or_ask(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
@@ -278,8 +278,8 @@ class Answers:
         self._cache.forget(name, at)
         if not counts:
             return None
-        error, code = said.failure
-        raise self.access.failure(name, _FAILURES.get(error), code)
+        error, code, cure = said.failure
+        raise self.access.failure(name.removeprefix(LISTING), _FAILURES.get(error), code, cure=cure)
 
     def _refuse(self, name: str, shared: SharedCache | None) -> None:
         """Raise the error that stands for a call while the store is known to give no answer."""
@@ -309,7 +309,7 @@ class Answers:
 
     def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
         if not isinstance(error, StoreUnavailable):
-            shared.put(name, None, (type(error).__name__, error.code))
+            shared.put(name, None, (type(error).__name__, error.code, error.advice))
             self._end_outage(shared)
             return
         failures, age = self._outage_so_far(shared)
@@ -345,7 +345,7 @@ class Answers:
 
     def _broken(self, name: str) -> LookupFailed:
         code = f"{Breaker.FAILURES} lookups in a row had no answer; one is tried about every {Breaker.PAUSE:g} s"
-        return self.access.failure(name, Outcome.UNAVAILABLE, code)
+        return self.access.failure(name.removeprefix(LISTING), Outcome.UNAVAILABLE, code)
 
     # The shared cache.
 

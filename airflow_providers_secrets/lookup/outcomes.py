@@ -31,7 +31,11 @@ ERRORS: Final[Mapping[Outcome, type[LookupFailed]]] = {
     Outcome.MISCONFIGURED: StoreMisconfigured,
 }
 
+TOO_MUCH: Final = "listing too long"
+"""The code of a listing that no cache should hold."""
+
 ADVICE: Final[Mapping[str | Outcome, str]] = {
+    TOO_MUCH: "Take the kind out of the option preload, or divide what is under its prefix.",
     EXISTS: "Choose another name, or overwrite it.",
     "CERTIFICATE_VERIFY_FAILED": "Name the CA bundle that signed the server's certificate in the backend's TLS option.",
     "WRONG_VERSION_NUMBER": "Check the scheme and port of the store's address: that port does not speak TLS.",

@@ -31,7 +31,7 @@ from airflow_providers_secrets.errors import (
     NoSharedKeyError,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import answers, cache, shared_cache
+from airflow_providers_secrets.lookup import answers, cache, notices, shared_cache
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
@@ -355,6 +355,41 @@ def test_of_processes_that_would_find_out_at_once_one_does(
     monkeypatch.setattr(SharedCache, "flight", claimed_late)
     assert asked_in_another_process(store_that_is_down, "second").startswith("5 lookups in a row")
     assert calls == ["first"]
+
+
+def test_a_shared_failure_keeps_its_advice(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come from a code that is not shown, which another process does not know."""
+    calls: list[str] = []
+
+    def ask(access: StoreAccess, name: str, _: float) -> str:
+        calls.append(name)
+        raise access.failure(name, Outcome.DENIED, "no role", "AccessDenied of AssumeRole")
+
+    monkeypatch.setattr(StoreAccess, "ask", ask)
+    config = sharing(ssm, place).config
+    told = [str(error) for _ in range(2) for error in failing(lambda: answers.Answers(config).read("x"))]
+    assert calls == ["x"]
+    assert told[0] == told[1]
+    assert "sts:AssumeRole" in told[1]
+
+
+def test_a_shared_failure_of_a_listing_names_its_prefix(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ask_for_all(access: StoreAccess, prefix: str, _: float) -> dict[str, str | None]:
+        raise access.failure(prefix, Outcome.DENIED, "no listing")
+
+    monkeypatch.setattr(StoreAccess, "ask_for_all", ask_for_all)
+    stored(ssm, "listed", "x")
+    name = ssm.path("variables", "listed")
+    config = sharing(ssm, place).config
+    for _ in range(2):
+        notices._warned.clear()
+        assert answers.Answers(config).read(name, name.removesuffix("listed")).text == "x"
+    told = [message for message in warned(caplog) if "single reads" in message]
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert f"could not give '{name.removesuffix('listed')}'" in told[1]
 
 
 def test_an_outage_is_over_when_the_store_says_no(ssm: SsmRig, store_that_is_down: Any) -> None:

@@ -59,12 +59,12 @@ class SharedEntry(NamedTuple):
 
     :param text: the text; ``None`` for a proven absence, or with a failure.
     :param at: when the store said so, by :data:`wall_clock`.
-    :param failure: the class and code of a failure that stands for any lookup meanwhile.
+    :param failure: class, code and advice of a failure that stands for any lookup meanwhile.
     """
 
     text: str | None
     at: float
-    failure: tuple[str, str] | None = None
+    failure: tuple[str, str, str] | None = None
 
     @property
     def age(self) -> float:
@@ -153,7 +153,8 @@ class Seal:
             text, at, failure = json.loads(self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], token.encode()))
             if at > wall_clock() + SKEW or not (text is None or isinstance(text, str)):
                 return None
-            return SharedEntry(text, float(at), (str(failure[0]), str(failure[1])) if failure else None)
+            said = (str(failure[0]), str(failure[1]), str(failure[2])) if failure else None
+            return SharedEntry(text, float(at), said)
         except (InvalidTag, ValueError, TypeError, LookupError, RecursionError):
             return None
 
@@ -197,7 +198,7 @@ class SharedCache(ABC):
                 return Found(token, raw, entry)
         return None
 
-    def put(self, name: str, text: str | None, failure: tuple[str, str] | None = None) -> None:
+    def put(self, name: str, text: str | None, failure: tuple[str, str, str] | None = None) -> None:
         """Write what the store has just said of *name*, in place of anything before."""
         seal = self._seals[0]
         token = seal.token(name)
