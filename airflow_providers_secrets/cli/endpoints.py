@@ -126,12 +126,12 @@ class FromFile(Origin):
                 for name, one in value.items()
                 if name not in ("conn_id", "id", "is_encrypted", "is_extra_encrypted")
             }
-            return json.dumps({("login" if name == "user" else name): one for name, one in known.items()})
+            return _json({("login" if name == "user" else name): one for name, one in known.items()})
         if kind == "variables" and _is_described(value):
             value = value["value"]
         if value is None or isinstance(value, str):
             return value
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value)
 
     def loses(self, kind: Kind, secret_id: str) -> str | None:
         """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
@@ -144,6 +144,19 @@ class FromFile(Origin):
 def _is_described(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Tell whether *value* is what the export writes for a variable with a description."""
     return isinstance(value, Mapping) and set(value) <= {"value", "description"} and "value" in value
+
+
+def _json(value: Any) -> str:
+    """Return the JSON text of what a file holds.
+
+    :raises Unusable: where YAML made something of it that JSON has no form for.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        raise Unusable(
+            "YAML reads a date or another type in it that JSON has not: put that in quotation marks"
+        ) from None
 
 
 def _parsed_file(path: str) -> dict[str, Any]:

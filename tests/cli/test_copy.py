@@ -242,6 +242,13 @@ def test_a_journal_is_of_one_file(
     assert [item["reason"] for item in said.json] == ["according to the journal"], said.everything
 
 
+def test_what_yaml_reads_and_json_has_not_is_invalid(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text("dated: {since: 2020-01-01}\nquoted: {since: '2020-01-01'}\n")
+    said = command("copy", "--from", f"file:{tmp_path}/v.yaml", "--kind", "var", *target(ssm, base), "-o", "json")
+    assert states(said) == {"dated": "invalid", "quoted": "create"}, said.everything
+    assert "put that in quotation marks" in said.everything
+
+
 def test_a_metastore_is_told_by_its_place_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from sqlalchemy.engine import make_url
 
