@@ -7,13 +7,10 @@ argument, which other users of the host and the shell's history would see.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
-
-if TYPE_CHECKING:
-    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 
 NAME: Final = "put"
 HELP: Final = "write a connection or variable"
@@ -62,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     done: dict[str, Any] = {"id": args.id, "name": name, "version": None}
     if args.dry_run:
         with output.Progress(f"reading {output.shown(name)}"):
-            exists = _exists(backend, name)
+            exists = operations.exists(backend, name)
         done["state"] = ("exists" if args.if_not_exists else "would be replaced") if exists else "would be created"
         code = NOT_OK if exists and args.if_not_exists else OK
     else:
@@ -87,31 +84,6 @@ def run(args: argparse.Namespace) -> int:
         version = f", version {done['version']}" if done["version"] else ""
         print(f"{backend.store}: {quoted(name)} {done['state']}{version}")
     return code
-
-
-def _exists(backend: SecretLookupMixin, name: str) -> bool:
-    """Ask the store for exactly the name that is written, whatever it holds; a lookup would ask for further ones.
-
-    :raises SecretsError: where it gives no answer.
-    """
-    from airflow_providers_secrets.errors import SecretNotFound
-    from airflow_providers_secrets.lookup.answers import answers_of
-    from airflow_providers_secrets.stores.base import MALFORMED, Outcome, Store, StoreError
-
-    def exchange(store: Store, client: Any) -> bool:
-        try:
-            store.fetch(client, name)
-        except StoreError as error:
-            # What is no text is there all the same; an answer that is none proves nothing.
-            invalid = any(store.outcomes.get(code) is Outcome.INVALID for code in error.codes)
-            if MALFORMED in error.codes or not invalid:
-                raise
-        return True
-
-    try:
-        return answers_of(backend.config).access.call(name, backend.config.timeout, exchange)
-    except SecretNotFound:
-        return False
 
 
 def settings_of(given: list[str]) -> dict[str, str]:

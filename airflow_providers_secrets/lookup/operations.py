@@ -26,7 +26,16 @@ from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan
-from airflow_providers_secrets.stores.base import EXISTS, Identity, ListedSecret, Outcome, Store, StoreError, Written
+from airflow_providers_secrets.stores.base import (
+    EXISTS,
+    MALFORMED,
+    Identity,
+    ListedSecret,
+    Outcome,
+    Store,
+    StoreError,
+    Written,
+)
 from airflow_providers_secrets.stores.capabilities import Deletes, Identifies, Lists, Writes
 
 if TYPE_CHECKING:
@@ -196,6 +205,29 @@ def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: st
     if not plan.names:
         raise ConfigurationError(f"{backend.store} is not asked for {quoted(secret_id)} ({kind}): {plan.reason}.")
     return plan.names[0]
+
+
+def exists(backend: SecretLookupMixin, name: str) -> bool:
+    """Ask the store for exactly *name*, whatever it holds; a lookup would ask for further names, and decode.
+
+    :param name: as :func:`target_name` returns it.
+    :raises LookupFailed: where the store gives no answer.
+    """
+
+    def exchange(store: Store, client: Any) -> bool:
+        try:
+            store.fetch(client, name)
+        except StoreError as error:
+            # What is no text is there all the same; an answer that is none proves nothing.
+            invalid = any(store.outcomes.get(code) is Outcome.INVALID for code in error.codes)
+            if MALFORMED in error.codes or not invalid:
+                raise
+        return True
+
+    try:
+        return answers_of(backend.config).access.call(name, backend.config.timeout, exchange)
+    except SecretNotFound:
+        return False
 
 
 def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writes:

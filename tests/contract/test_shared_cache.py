@@ -157,23 +157,23 @@ def test_absences_expire_as_fast_as_ever(ssm: SsmRig, place: str, both_clocks: C
 def test_an_unusable_value_expires_as_fast_as_an_absence(
     ssm: SsmRig, place: str, both_clocks: Clock, negative_ttl: float
 ) -> None:
-    backend, path = sharing(ssm, place, cache_negative_ttl=negative_ttl), ssm.path("connections", "mended")
+    backend, path = sharing(ssm, place, cache_negative_ttl=negative_ttl), ssm.path("connections", "repaired")
     ssm.put(path, "postgres//broken")
-    failing(lambda: backend.get_conn_value("mended"))
+    failing(lambda: backend.get_conn_value("repaired"))
     both_clocks.now += max(negative_ttl, 1)
     ssm.put(path, "postgres://h/db")
     # For the process that knows it, and for one that finds it.
-    assert backend.get_conn_value("mended") == "postgres://h/db"
+    assert backend.get_conn_value("repaired") == "postgres://h/db"
     ssm.put(path, "postgres//broken")
     both_clocks.now += TTL
-    anew(lambda: failing(lambda: backend.get_conn_value("mended")))
+    anew(lambda: failing(lambda: backend.get_conn_value("repaired")))
     both_clocks.now += max(negative_ttl, 1)
     with ssm.counted() as calls:
-        anew(lambda: failing(lambda: backend.get_conn_value("mended")))
+        anew(lambda: failing(lambda: backend.get_conn_value("repaired")))
     assert calls == [path]
     both_clocks.now += max(negative_ttl, 1)
     ssm.remove(path)
-    assert anew(lambda: backend.get_conn_value("mended")) is None
+    assert anew(lambda: backend.get_conn_value("repaired")) is None
 
 
 def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(

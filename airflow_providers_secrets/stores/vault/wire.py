@@ -45,7 +45,7 @@ class VaultSession(requests.Session):
     """A session with one Vault: no retries of its own, no ``~/.netrc``, and no redirect that leaves host and path.
 
     :param options: the store's options; what hvac and requests take from the environment in their place is taken here,
-        once. requests would read all of the environment again for each request.
+        once, and again for a redirect. requests would read all of the environment for each request.
     :raises StoreError: naming the option or variable, for a TLS file that cannot be read.
     :raises RequestException: for an address that is no URL.
     """

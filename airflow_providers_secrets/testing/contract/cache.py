@@ -132,22 +132,22 @@ def test_a_hit_takes_two_microseconds(rig: Rig) -> None:
 
 @pytest.mark.parametrize("negative_ttl", [NEGATIVE_TTL, 0])
 def test_an_unusable_value_is_kept_no_longer_than_an_absence(rig: Rig, clock: Clock, negative_ttl: float) -> None:
-    path, backend = rig.path("connections", "mended"), rig.caching(cache_negative_ttl=negative_ttl)
+    path, backend = rig.path("connections", "repaired"), rig.caching(cache_negative_ttl=negative_ttl)
     rig.put(path, "postgres//broken")
     with rig.counted() as calls:
-        errors = failing(lambda: backend.get_conn_value("mended"), 3)
+        errors = failing(lambda: backend.get_conn_value("repaired"), 3)
     assert {type(error) for error in errors} == {InvalidSecret}
     assert calls == [path] * (1 if negative_ttl else 3)
     clock.now += negative_ttl
     with rig.counted() as calls:  # the same text again, which is known by now
-        failing(lambda: backend.get_conn_value("mended"), 2)
+        failing(lambda: backend.get_conn_value("repaired"), 2)
     assert calls == [path] * (1 if negative_ttl else 2)
     rig.put(path, "postgres://h/db")
     clock.now += negative_ttl
-    assert backend.get_conn_value("mended") == "postgres://h/db"
+    assert backend.get_conn_value("repaired") == "postgres://h/db"
     clock.now += TTL * cache.JITTER[0] - 0.1
     with rig.counted() as calls:
-        assert backend.get_conn_value("mended") == "postgres://h/db"
+        assert backend.get_conn_value("repaired") == "postgres://h/db"
     assert calls == []
 
 
