@@ -314,6 +314,6 @@ def test_entries_of_whoever_has_the_key(count: int, tally: dict[str, int]) -> No
         if entry is not None:
             assert entry.text is None or type(entry.text) is str
             assert type(entry.at) is float
-            assert entry.failure is None or [type(part) for part in entry.failure] == [str, str]
+            assert entry.failure is None or [type(part) for part in entry.failure] == [str, str, str]
 
     open_it()
