@@ -356,6 +356,7 @@ class GoogleRestRig(Rig):
 
     def __init__(self) -> None:
         needs.module("google.cloud.secretmanager_v1", self.extra)
+        _key()  # threads of a test that needed it at once would make several
         self.server = SecretManager()
         self.elsewhere = Proxy()
         self.elsewhere.reply = lambda _: google_answer(  # type: ignore[method-assign]
