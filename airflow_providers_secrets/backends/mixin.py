@@ -246,15 +246,16 @@ class SecretLookupMixin:
             f"{self.stores}.{self.store_class}",
             {option.name: self.options[option.name] for option in declared if option.identifies_client},
             options.fingerprint(type(self), declared, self.options),
-            options.fingerprint(
-                type(self),
-                (*self.own_options, *(option for option in COMMON_OPTIONS if option.name == SCOPE_OPTION)),
-                self.options,
-            ),
+            self._identity() if self.options["shared_cache"] else b"",
         )
         self.plans: dict[tuple[Kind, str, str | None], LookupPlan] = {}
         """The plans made so far, at most :data:`~airflow_providers_secrets.lookup.plan.MAX_CACHED_PLANS`."""
         prepare_before_fork(self._config, also_for_one=self.loads_quickly)
+
+    def _identity(self) -> bytes:
+        """Return a digest of which store it is and who asks, which only a cache that outlives the process needs."""
+        scope = (option for option in COMMON_OPTIONS if option.name == SCOPE_OPTION)
+        return options.fingerprint(type(self), (*self.own_options, *scope), self.options)
 
     def __repr__(self) -> str:
         rules: dict[Kind, KindRule] = getattr(self, "_rules", {})  # none yet where the constructor failed

@@ -343,19 +343,21 @@ _in_lookup = contextvars.ContextVar("_in_lookup", default=False)
 
 def mute(loggers: Iterable[str]) -> None:
     """Keep SDKs' loggers, and those below them, from giving secret values away, for our calls alone."""
-    below = tuple(f"{name}." for name in loggers)
+    roots = tuple(loggers)
+    below = tuple(f"{name}." for name in roots)
     # A filter holds for its own logger alone; their modules have made theirs by now.
-    for name in (*loggers, *(known for known in list(logging.Logger.manager.loggerDict) if known.startswith(below))):
-        logging.getLogger(name).addFilter(_silent_in_lookups)
+    for name in list(logging.Logger.manager.loggerDict):
+        if name.startswith(roots) and f"{name}.".startswith(below):
+            logging.getLogger(name).addFilter(_silent_in_lookups)
 
 
 def _silent_in_lookups(record: logging.LogRecord) -> bool:
     """Drop what an SDK logs below WARNING in our calls; its calls for anybody else log as ever.
 
     What is logged above goes without its traceback: error trackers send the local variables of frames, which hold
-    requests and answers.
+    requests and answers. That urllib3 ends a connection beyond :data:`~.stores.base.MAX_CONNECTIONS` is no warning.
     """
     if not _in_lookup.get():
         return True
     record.exc_info = record.exc_text = None
-    return record.levelno >= logging.WARNING
+    return record.levelno >= logging.WARNING and not str(record.msg).startswith("Connection pool is full")

@@ -19,7 +19,8 @@ class StoreConfig:  # no NamedTuple: making one takes longer than importing a mo
     :param store: the store's class, as ``module:Class``.
     :param options: the options that identify the client.
     :param fingerprint: a digest of class and options: who agrees on it shares client, login and cache.
-    :param identity: a digest of what says which store it is and who asks, for entries that outlive the process.
+    :param identity: a digest of what says which store it is and who asks, for entries that outlive the process;
+        empty where there are none.
     """
 
     __slots__ = ("fingerprint", "identity", "options", "slug", "store", "title")

@@ -147,6 +147,10 @@ class Identity:
         return f"Identity({self.who!r})"
 
 
+MAX_CONNECTIONS: Final = 16
+"""How many connections a client keeps open, as many as lookups are awaited at once. More threads are answered as well,
+over connections that end with the answer. urllib3 fills a pool with blanks first, which 64 made felt in each fork."""
+
 deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=float("inf"))
 """When nobody waits any more for the call under way, by ``time.monotonic``; set by the lookup around each call."""
 

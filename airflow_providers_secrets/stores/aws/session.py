@@ -32,7 +32,7 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.transport import Body, bound_answers, bound_commands, bound_metadata
-from airflow_providers_secrets.stores.base import environment
+from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, environment
 
 Options = Mapping[str, Any]
 
@@ -266,7 +266,7 @@ def _config(options: Options) -> Config:
         connect_timeout=options["connect_timeout"],
         read_timeout=options["read_timeout"],
         retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
-        max_pool_connections=64,  # one for each thread of a busy API server or triggerer
+        max_pool_connections=MAX_CONNECTIONS,
         user_agent_extra=f"airflow-providers-secrets/{__version__}",
     )
     given = dict(options["config_kwargs"])

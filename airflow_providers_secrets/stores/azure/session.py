@@ -17,16 +17,13 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, deadline, seconds_left
+from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, deadline, seconds_left
 
 Verify = bool | str
 """As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """The longest answer that is read, in bytes once decompressed; Key Vault's own are below 1 MiB."""
-
-MAX_CONNECTIONS: Final = 64
-"""Connections that are kept open: one for each thread of a busy API server or triggerer."""
 
 GRACE: Final = 0.25
 """Seconds that a wait goes on beyond the deadline, so that whoever keeps the deadline says so first."""

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left
+from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, seconds_left
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes read of one answer at most. A value has 64 KiB; a page of 1,000 names with all their annotations 16 MiB."""
@@ -79,8 +79,7 @@ class BoundedAdapter(HTTPAdapter):
     def __init__(self, connect_timeout: float, read_timeout: float) -> None:
         self._timeouts = (connect_timeout, read_timeout)
         self._context = trusted_authorities()
-        # One connection for each thread of a busy API server or triggerer.
-        super().__init__(pool_maxsize=64)
+        super().__init__(pool_maxsize=MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **how: Any) -> None:
         """Make the pool, with the certificates that are read already."""

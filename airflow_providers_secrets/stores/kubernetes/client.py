@@ -19,7 +19,14 @@ from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.base import (
+    ABSENT,
+    MALFORMED,
+    MAX_CONNECTIONS,
+    StoreError,
+    seconds_left,
+    seconds_to_wait,
+)
 from airflow_providers_secrets.stores.kubernetes import identity
 from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, TOO_LONG
 
@@ -33,9 +40,6 @@ MAX_BODY: Final = 16 * 1024 * 1024
 
 CHUNK: Final = 64 * 1024
 """The most that is read at a time, in bytes."""
-
-MAX_CONNECTIONS: Final = 64
-"""Connections that are kept open: one for each thread of a busy API server or triggerer."""
 
 
 class KubernetesClient:

@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.stores.base import StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, StoreError, seconds_left, seconds_to_wait
 from airflow_providers_secrets.stores.vault.replies import (
     REDIRECTED,
     TOO_LONG,
@@ -56,17 +56,18 @@ class VaultSession(requests.Session):
         # Not compressed: a small answer could grow without bound.
         self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
         self.trust_env = False
-        pooled = HTTPAdapter(pool_maxsize=64)  # one connection for each thread of a busy API server or triggerer
+        pooled = HTTPAdapter(pool_maxsize=MAX_CONNECTIONS)
         self.mount("https://", pooled)
         self.mount("http://", pooled)
         # As requests sends it, with the host's name in ASCII. What is no URL fails here, and by requests' own errors:
         # with a NO_PROXY, its port would be asked for before, and be a ValueError.
-        url = str(requests.Request("GET", address(options)).prepare().url)
-        self.get_adapter(url)
-        self._wrong_path = wrong_path(url)
+        asked = requests.PreparedRequest()
+        asked.prepare_url(address(options), None)
+        self._url = str(asked.url)
+        self.get_adapter(self._url)
         self._given_proxies: Mapping[str, str] = options["proxies"]
-        self.proxies = self._proxies_for(url)
-        self.verify = _verify(options, encrypted=url.startswith("https:"))
+        self.proxies = self._proxies_for(self._url)
+        self.verify = _verify(options, encrypted=self._url.startswith("https:"))
         self.cert = _cert(options)
 
     def _proxies_for(self, url: str) -> dict[str, str]:
@@ -103,7 +104,7 @@ class VaultSession(requests.Session):
         same = (target.hostname, target.path, target.query) == (asked.hostname, asked.path, asked.query)
         kept = resp.status_code in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
         if not (encrypted and same and (kept or resp.request.method == "GET")):
-            raise StoreError(f"HTTP {resp.status_code} to another host or path", *self._wrong_path, REDIRECTED)
+            raise StoreError(f"HTTP {resp.status_code} to another host or path", *wrong_path(self._url), REDIRECTED)
         return location
 
 

@@ -496,7 +496,7 @@ def test_any_number_of_instances_share_one_client(rig: Rig, connects: list[int])
     assert len(connects) == 2
 
 
-def test_64_threads_share_one_client(rig: Rig, connects: list[int]) -> None:
+def test_64_threads_share_one_client(rig: Rig, connects: list[int], caplog: pytest.LogCaptureFixture) -> None:
     names = [f"threaded-{number}" for number in range(8)]
     for name in names:
         rig.put(rig.path("variables", name), name)
@@ -512,6 +512,7 @@ def test_64_threads_share_one_client(rig: Rig, connects: list[int]) -> None:
         answers = list(pool.map(look_up, range(64)))
     assert [answer for answer in answers if answer[0] != answer[1] or answer[2] is not None] == []
     assert len(connects) == 1
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("urllib3")] == []
 
 
 def _look_up_in_child(rig: Rig, number: int, results: Any) -> None:
