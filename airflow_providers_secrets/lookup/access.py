@@ -345,19 +345,16 @@ def mute(loggers: Iterable[str]) -> None:
     """Keep SDKs' loggers, and those below them, from giving secret values away, for our calls alone."""
     roots = tuple(loggers)
     below = tuple(f"{name}." for name in roots)
-    # A filter holds for its own logger alone; their modules have made theirs by now.
-    for name in list(logging.Logger.manager.loggerDict):
-        if name.startswith(roots) and f"{name}.".startswith(below):
-            logging.getLogger(name).addFilter(_silent_in_lookups)
+    # A filter holds for its own logger alone. Their modules have made theirs by now, but for those that a store names.
+    made = [name for name in list(logging.Logger.manager.loggerDict) if name.startswith(below)]
+    for name in (*roots, *made):
+        logging.getLogger(name).addFilter(_silent_in_lookups)
 
 
-def _silent_in_lookups(record: logging.LogRecord) -> bool:
-    """Drop what an SDK logs below WARNING in our calls; its calls for anybody else log as ever.
+def _silent_in_lookups(_: logging.LogRecord) -> bool:
+    """Drop what an SDK logs in our calls; its calls for anybody else log as ever.
 
-    What is logged above goes without its traceback: error trackers send the local variables of frames, which hold
-    requests and answers. That urllib3 ends a connection beyond :data:`~.stores.base.MAX_CONNECTIONS` is no warning.
+    Warnings too, since some quote the answer: azure-identity does with a token that is cut short. What went wrong is
+    said by the lookup's own error.
     """
-    if not _in_lookup.get():
-        return True
-    record.exc_info = record.exc_text = None
-    return record.levelno >= logging.WARNING and not str(record.msg).startswith("Connection pool is full")
+    return not _in_lookup.get()

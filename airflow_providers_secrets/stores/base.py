@@ -206,7 +206,9 @@ class Store(ABC):
     env_prefixes: Sequence[str] = ()
     """Prefixes of the environment variables that say where the store is or who asks it, as these options read them."""
     muted_loggers: ClassVar[Sequence[str]] = ()
-    """The SDK's loggers; they, and all below them, write nothing below WARNING in our calls: requests and answers."""
+    """The SDK's loggers; they, and those below them, write nothing in our calls: they quote requests and answers.
+
+    Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options

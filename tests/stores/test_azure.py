@@ -934,6 +934,22 @@ def test_token_endpoint_that_fails_for_now_is_asked_again(azure: AzureRig, body:
     assert len(azure.entra.logins) == 3
 
 
+@pytest.mark.parametrize("credential", ["default", "managed_identity"])
+def test_token_that_is_cut_short_is_an_outage_and_in_no_log(
+    azure: AzureRig, credential: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """azure-identity quotes an answer that it cannot read, in a warning."""
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{azure.metadata.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", azure.metadata.HEADER)
+    cut = Reply(200, b'{"access_token": "S3cr3t-token", "expires_on": "1', {"Content-Type": "application/json"})
+    asked = unknown(azure, credential=credential, max_attempts=1, cache_ttl=0)
+    with azure.metadata.fault(cut):
+        with pytest.raises(StoreUnavailable, match=rf"{credential} login: a token answer that is no JSON object\."):
+            asked.get_variable("found")
+    assert "S3cr3t" not in caplog.text
+    assert asked.get_variable("found") == "x"
+
+
 def test_login_that_hangs_ends_at_the_deadline(azure: AzureRig) -> None:
     with azure.entra.fault(Reply(hang=True)), pytest.raises(StoreUnavailable, match="no answer within"):
         backend(azure, timeout=0.5).get_variable("found")

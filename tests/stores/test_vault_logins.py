@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
+    LookupFailed,
     MissingDependencyError,
     StoreMisconfigured,
     StoreUnavailable,
@@ -674,6 +675,21 @@ def test_azure_by_managed_identity(recorder: Proxy, monkeypatch: pytest.MonkeyPa
     assert asked["resource"] == ["https://vault.example.org"]
     assert asked.get("client_id") == ([client_id] if client_id else None)
     assert azure.requests[0].headers["X-IDENTITY-HEADER"] == "header"
+    azure.stop()
+
+
+@pytest.mark.usefixtures("no_azure_environment")
+def test_azure_token_that_is_cut_short_is_in_no_log(
+    recorder: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    azure = Proxy()
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{azure.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", "header")
+    cut = Reply(200, b'{"access_token": "S3cr3t-token", "expires_on": "1', {"Content-Type": "application/json"})
+    asked = asking(url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", max_attempts=1)
+    with azure.fault(cut), pytest.raises(LookupFailed):
+        asked.get_variable("x")
+    assert "S3cr3t" not in caplog.text
     azure.stop()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import re
@@ -203,7 +205,15 @@ class _LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded 
         status = response.status_code
         if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.troubles.append((f"HTTP {status}", seconds_to_wait(response.headers.get("Retry-After", ""))))
+        elif status == HTTPStatus.OK and not _is_object(response.body()):
+            self.troubles.append(("a token answer that is no JSON object", None))
         return response
+
+
+def _is_object(body: bytes) -> bool:
+    with contextlib.suppress(ValueError, RecursionError):
+        return isinstance(json.loads(body), dict)
+    return False
 
 
 def credential_name(options: Options) -> str:

@@ -129,7 +129,13 @@ class KeyVault(Store):
         Outcome.MISCONFIGURED: "Fix the backend's vault_url or credential.",
     }
     expired_login = frozenset({EXPIRED})
-    muted_loggers = ("azure", "msal", "urllib3")
+    muted_loggers = (
+        "azure",
+        "azure.core.pipeline.policies.http_logging_policy",
+        "msal",
+        "msal.oauth2cli.oauth2",
+        "urllib3",
+    )
     write_settings: ClassVar = {
         "content_type": "What the value is, for people: 'text/plain'. Default: as before.",
     }

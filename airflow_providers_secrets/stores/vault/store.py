@@ -67,7 +67,10 @@ class Vault(Store):
     env_prefixes: Sequence[str] = ("VAULT_",)  # and others by the way to log in
     outcomes = OUTCOMES
     advice = ADVICE
-    muted_loggers = ("azure", "botocore", "google", "hvac", "urllib3")
+    muted_loggers = (
+        *("azure", "azure.core.pipeline.policies.http_logging_policy", "msal", "msal.oauth2cli.oauth2"),
+        *("botocore", "google", "hvac", "urllib3"),
+    )
     write_settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import traceback
 from types import FrameType
 from typing import Any
@@ -74,6 +75,19 @@ def test_what_no_table_foresaw_is_on_no_frame(rig: Rig, monkeypatch: pytest.Monk
     with pytest.raises(LookupFailed, match="unexpected KeyError") as raised:
         backend.get_variable("canary")
     assert_no_canary(raised.value)
+
+
+@pytest.mark.each_rig_in_ci
+def test_the_sdk_logs_nothing_of_a_lookup(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither of the first one nor, by loggers that the SDK has made in it, of the next."""
+    rig.put(rig.path("variables", "canary"), CANARY)
+    backend = rig.backend()
+    for _ in range(2):
+        with caplog.at_level(logging.DEBUG):
+            assert backend.get_variable("canary") == CANARY
+    # A rig's server may be in this process, and log as well.
+    logged = [record.name for record in caplog.records if record.threadName == "secrets-lookup"]
+    assert [name for name in logged if not name.startswith("airflow_providers_secrets")] == []
 
 
 @pytest.mark.each_rig_in_ci
