@@ -201,7 +201,7 @@ class Store(ABC):
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}
     """The one thing to do about a code or an outcome, where the store's own words help more than general ones."""
-    expired_login: ClassVar[frozenset[str]] = frozenset()
+    expired_login: frozenset[str] = frozenset()
     """The codes after which one new client is made and asked, once per attempt."""
     env_prefixes: Sequence[str] = ()
     """Prefixes of the environment variables that say where the store is or who asks it, as these options read them."""

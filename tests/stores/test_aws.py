@@ -295,6 +295,54 @@ def test_expired_token_makes_one_new_client(aws: AwsRig) -> None:
     assert len(calls) == 2
 
 
+UNKNOWN_KEY = [
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+]
+
+
+@pytest.mark.parametrize("code", UNKNOWN_KEY)
+def test_keys_of_a_file_are_read_again_where_aws_does_not_know_them(
+    aws: AwsRig, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a rotation. Without new ones it is one more request, and then the outage is remembered."""
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    current = ["AKIAOLD"]
+
+    def reply(request: Request) -> Reply | None:
+        return None if access_key(request) in current else aws_error(code)
+
+    def rotated(key: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n")
+
+    where = {"endpoint_url": aws.proxy.url, "region_name": REGION}
+    backend = aws.backend_class(**where, cache_ttl=0)
+    rotated("AKIAOLD")
+    with aws.proxy.fault(reply):
+        assert backend.get_variable("absent") is None
+        current[:] = ["AKIANEW"]
+        rotated("AKIANEW")
+        assert backend.get_variable("absent") is None
+        assert access_key(aws.proxy.requests[-1]) == "AKIANEW"
+        current.clear()
+        caching = aws.backend_class(**where)
+        with aws.counted() as calls:
+            for _ in range(3):
+                with pytest.raises(StoreMisconfigured, match=code):
+                    caching.get_variable("absent")
+        assert len(calls) == 2
+
+
+def test_keys_of_the_options_are_not_tried_twice(aws: AwsRig) -> None:
+    with aws.proxy.fault(aws_error("UnrecognizedClientException")), aws.counted() as calls:
+        with pytest.raises(StoreMisconfigured, match="UnrecognizedClientException"):
+            aws.backend().get_variable("absent")
+    assert len(calls) == 1
+
+
 def test_role_of_old_options(aws: AwsRig, sts: Proxy) -> None:
     """Official releases before 3.0 put the role's ARN together, and had the ExternalId beside it."""
     options = {**role_options(aws, sts), "role_arn": None}

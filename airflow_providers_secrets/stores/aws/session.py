@@ -31,6 +31,7 @@ from botocore.utils import FileWebIdentityTokenLoader
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.aws.loader import loader_for
+from airflow_providers_secrets.stores.aws.store import given_keys
 from airflow_providers_secrets.stores.aws.transport import Body, bound_answers, bound_commands, bound_metadata
 from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, environment
 
@@ -249,16 +250,12 @@ def _client(session: boto3.session.Session, service: str, options: Options) -> A
 
 
 def _session(options: Options, pending: list[PendingCredentials] | None = None) -> boto3.session.Session:
-    keys = next((given for given in (options, options["session_kwargs"]) if all(given.get(key) for key in _KEYS)), None)
+    keys = given_keys(options)
     session = _Session(options["profile_name"], pending if keys is None else None)
     session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
     if keys is not None:
-        token = options["aws_session_token"] or options["session_kwargs"].get("aws_session_token")
-        session.set_credentials(*(keys[key] for key in _KEYS), token)
+        session.set_credentials(*keys)
     return boto3.session.Session(botocore_session=session, region_name=options["region_name"])
-
-
-_KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
 
 
 def _config(options: Options) -> Config:

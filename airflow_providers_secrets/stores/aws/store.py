@@ -141,6 +141,11 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
 }
 """The one cure for each code, the most specific first; "CODE of OPERATION" where the operation matters."""
 
+UNKNOWN_KEY: Final = frozenset(
+    {"InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"}
+)
+"""What AWS says of keys that it does not know, perhaps any more: the file that they are from may have new ones."""
+
 GOOGLE_MODULES: Final = (
     "google.auth.compute_engine",
     "google.auth.transport.requests",
@@ -173,6 +178,8 @@ class AwsStore(Store):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._spare: SpareClient | None = None
+        if not given_keys(options):
+            self.expired_login = self.expired_login | UNKNOWN_KEY
         self._by_google = (
             options["assume_role_method"] == "assume_role_with_web_identity"
             and options["assume_role_with_web_identity_federation"] == "google"
@@ -231,6 +238,18 @@ class AwsStore(Store):
         """Ask STS whose credentials these are. Needs no permission."""
         caller = client.sts().get_caller_identity()
         return Identity(caller["Arn"], {"account": caller["Account"], "region": client.region})
+
+
+_KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
+
+
+def given_keys(options: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
+    """Return the access key, the secret one and the session token of *options*, where they hold keys."""
+    for given in (options, options["session_kwargs"]):
+        if all(given.get(key) for key in _KEYS):
+            key, secret = (given[key] for key in _KEYS)
+            return key, secret, options["aws_session_token"] or options["session_kwargs"].get("aws_session_token")
+    return None
 
 
 def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any]:
