@@ -115,7 +115,7 @@ class KubernetesSecrets(Store):
         Outcome.DENIED: "Allow it by a Role in the namespace: airflow-secrets policy prints one.",
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }
-    expired_login: ClassVar = frozenset({"HTTP 401"})
+    expired_login = frozenset({"HTTP 401"})
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest")
     write_settings: ClassVar[Mapping[str, str]] = {}
 
