@@ -1021,6 +1021,15 @@ def test_write_only_if_absent(azure: AzureRig) -> None:
         done(azure, write)
 
 
+def test_write_that_the_vault_does_not_take_says_how_much_it_takes(azure: AzureRig) -> None:
+    """The request before it was taken, so neither api_version nor vault_url is to blame."""
+    refusal = azure_error(400, "BadParameter", "S3cr3t")
+    with azure.proxy.fault(lambda request: refusal if request.method == "PUT" else None):
+        with pytest.raises(InvalidSecret, match=r"BadParameter of a write\. Write at most 25 KB") as raised:
+            done(azure, lambda store, client: store.write(client, "a-name", "x" * 26_000))
+    assert "S3cr3t" not in str(raised.value)
+
+
 def test_write_of_a_deleted_name_says_recover_or_purge(azure: AzureRig) -> None:
     azure.put("a-name", "one")
     done(azure, lambda store, client: store.delete(client, "a-name") or True, "delete")

@@ -40,6 +40,7 @@ UNREADABLE: Final = "unusable credential"
 CHALLENGE: Final = "no usable challenge"
 FOREIGN_TOKEN: Final = "the vault asks for a token for another host"  # noqa: S105
 NO_VAULT: Final = "option 'vault_url' is not set"
+BAD_WRITE: Final = "BadParameter of a write"
 GONE: Final = "a private name of the SDK is gone"
 
 PAGE: Final = 25
@@ -81,6 +82,7 @@ class KeyVault(Store):
         "ObjectIsBeingDeleted": Outcome.REVOKED,
         "ObjectIsBeingRecovered": Outcome.REVOKED,
         "ObjectIsDeletedButRecoverable": Outcome.REVOKED,
+        BAD_WRITE: Outcome.INVALID,
         "HTTP 403": Outcome.DENIED,
         "HTTP 429": Outcome.THROTTLED,
         **dict.fromkeys(
@@ -110,6 +112,7 @@ class KeyVault(Store):
         "ForbiddenByPolicy": "Give the backend's identity 'get' on secrets in the vault's access policies.",
         "VaultNotFound": "Fix the backend's vault_url: there is no vault of that name.",
         "BadParameter": "Fix the backend's api_version or vault_url: the vault does not take the request.",
+        BAD_WRITE: "Write at most 25 KB, and a content type of at most 255 characters.",
         NO_VAULT: "Set it to https://NAME.vault.azure.net.",
         MALFORMED: "Fix the backend's vault_url, or the proxy in between.",
         NOT_THE_VAULTS: "Fix the backend's vault_url, or the proxy in between.",
@@ -281,6 +284,8 @@ class KeyVault(Store):
             return
         if status == HTTPStatus.FORBIDDEN and re.search("disabled secret|not enabled", message):
             yield SECRET_DISABLED
+        if "BadParameter" in codes and error.response.request.method == "PUT":  # type: ignore[attr-defined]
+            yield BAD_WRITE
         # A code of letters can be no value.
         yield from (code for code in codes if re.fullmatch("[A-Za-z]{3,60}", code))
         yield f"HTTP {status}"
