@@ -32,7 +32,7 @@ from airflow_providers_secrets.errors import (
     StoreUnavailable,
 )
 from airflow_providers_secrets.lookup import answers
-from airflow_providers_secrets.lookup.access import loaded_store
+from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws.loader import LeanLoader
 from airflow_providers_secrets.stores.base import StoreError
 from tests.rigs import PAGE
@@ -109,6 +109,65 @@ def test_profile_with_a_role_of_its_own(
     aws.backend_class(profile_name="ours", endpoint_url=aws.proxy.url).get_variable("x")
     assert form(sts.requests[-1])["RoleArn"] == ROLE
     assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+
+
+@pytest.fixture
+def of_a_profile(aws: AwsRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Make a backend of the profile ``ours``, which has these settings and no others."""
+
+    def make(*settings: str, **options: Any) -> Any:
+        base = "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = s\n"
+        (tmp_path / "config").write_text("\n".join((base, "[profile ours]", f"region = {REGION}", *settings)))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        return aws.backend_class(profile_name="ours", **{"endpoint_url": aws.proxy.url, "cache_ttl": 0, **options})
+
+    return make
+
+
+def test_a_role_that_asks_for_a_code_prompts_nobody(of_a_profile: Callable[..., Any]) -> None:
+    backend = of_a_profile(f"role_arn = {ROLE}", "source_profile = base", "mfa_serial = arn:aws:iam::1:mfa/x")
+    with pytest.raises(ConfigurationError, match=r"the profile's 'mfa_serial' asks for an MFA code"):
+        backend.get_variable("x")
+
+
+@pytest.mark.parametrize("reads", ["web identity", "container", "command"])
+def test_a_file_of_the_login_that_is_not_there_is_no_outage(
+    of_a_profile: Callable[..., Any], reads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: tuple[str, ...] = ()
+    if reads == "web identity":
+        settings = f"role_arn = {ROLE}", "web_identity_token_file = /none/token"
+    elif reads == "command":
+        settings = ("credential_process = /none/command",)
+    else:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/none/token")
+    with pytest.raises(StoreMisconfigured, match=r"FileNotFoundError\. Make the file readable"):
+        of_a_profile(*settings).get_variable("x")
+
+
+def test_a_command_that_prints_no_json_is_told(of_a_profile: Callable[..., Any]) -> None:
+    with pytest.raises(StoreMisconfigured, match=r"JSONDecodeError\. Run the profile's credential_process by hand"):
+        of_a_profile("credential_process = /bin/echo S3cr3t").get_variable("x")
+
+
+def test_the_profile_is_of_the_session_before_the_role(
+    aws: AwsRig, sts: Proxy, of_a_profile: Callable[..., Any]
+) -> None:
+    """As officially: the role's own session has nothing of it but the region."""
+    keys = "aws_access_key_id = AKIAOURS", "aws_secret_access_key = s"
+    role = {"role_arn": ROLE, "service_config": {"sts": {"endpoint_url": sts.url}}}
+    of_a_profile(*keys, "sdk_ua_app_id = of-the-profile", **role).get_variable("x")
+    assert "of-the-profile" in sts.requests[-1].headers["User-Agent"]
+    assert "of-the-profile" not in aws.proxy.requests[-1].headers["User-Agent"]
+    assert f"/{REGION}/" in aws.proxy.requests[-1].headers["Authorization"]
+
+
+@pytest.mark.parametrize("url", ["no-url", "http://["])
+def test_an_endpoint_that_is_no_url_is_told(aws: AwsRig, url: str) -> None:
+    with pytest.raises(StoreMisconfigured, match=r"an address that is no URL\. Correct 'endpoint_url'"):
+        aws.backend(endpoint_url=url).get_variable("x")
 
 
 def test_no_credentials_is_told(aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -772,6 +831,55 @@ def test_secrets_manager_names_what_a_batch_has_no_text_of(secrets_manager: Secr
     with secrets_manager.proxy.fault(reply):
         found = listed(secrets_manager, "part")
     assert found == {"part/found": "x", "part/binary": None, "part/denied-one": None, "part/by-name": None}
+
+
+MALFORMED_ANSWERS = [
+    b"[1]",
+    b'"S3cr3t"',
+    b'{"Parameter": [1]}',
+    b'{"Parameter": {"Value": "S3cr3t", "LastModifiedDate": "S3cr3t"}}',
+    b'{"Parameter": {"Value": ["S3cr3t"]}}',
+    b'{"SecretString": "S3cr3t", "CreatedDate": "S3cr3t"}',
+    b'{"SecretString": ["S3cr3t"]}',
+]
+MALFORMED_PAGES = [
+    b"[1]",
+    *(
+        b'{"%s": %s}' % (field, items)
+        for field in (b"Parameters", b"SecretValues")
+        for items in (
+            b"[1]",
+            b'["S3cr3t"]',
+            b'[{"Value": "S3cr3t"}]',
+            b'[{"Name": 5}]',
+            b'[{"Name": "/S3cr3t", "a": 1}]',
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED_ANSWERS, ids=repr)
+def test_an_answer_of_another_form_is_invalid_and_asked_for_once(aws: AwsRig, body: bytes) -> None:
+    reply = Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"})
+    with aws.proxy.fault(reply), aws.counted() as calls, pytest.raises(InvalidSecret, match="lead to AWS") as raised:
+        aws.backend().get_variable("x")
+    assert len(calls) == 1
+    assert "S3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("body", MALFORMED_PAGES, ids=repr)
+def test_a_page_of_another_form_is_invalid_and_asked_for_once(aws: AwsRig, body: bytes) -> None:
+    reply = Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"})
+    calls = StoreAccess(aws.backend().config)
+    with aws.proxy.fault(reply), aws.counted() as asked:
+        try:
+            found = calls.ask_for_all(aws.path("variables", ""), 30)
+        except InvalidSecret as error:
+            assert "lead to AWS" in str(error)
+            assert "S3cr3t" not in str(error)
+        else:
+            assert found == {}  # none of them is under the prefix
+    assert len(asked) == 1
 
 
 def test_a_page_without_a_list_proves_nothing(aws: AwsRig) -> None:

@@ -82,6 +82,30 @@ def test_write_only_if_absent(aws: AwsRig, name: str) -> None:
     assert aws.backend(variables_prefix=prefix).get_variable(secret_id) == "one"
 
 
+def test_a_name_that_somebody_creates_in_between_is_overwritten_all_the_same(aws: AwsRig, name: str) -> None:
+    def reply(request: Request) -> None:
+        if request.headers["X-Amz-Target"].endswith((".PutParameter", ".CreateSecret")) and not created:
+            created.append(name)
+            aws.put(name, "theirs")
+
+    created: list[str] = []
+    with aws.proxy.fault(reply):
+        assert not write(aws, name, "ours").created
+    prefix, _, secret_id = name.rpartition("/")
+    assert (created, aws.backend(variables_prefix=prefix).get_variable(secret_id)) == ([name], "ours")
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"{}"], ids=repr)
+def test_a_write_whose_answer_is_of_another_form_is_not_repeated(aws: AwsRig, name: str, body: bytes) -> None:
+    reply = Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"})
+    changes = ("PutParameter", "PutSecretValue", "CreateSecret")
+    before = len(aws.proxy.requests)
+    with aws.proxy.fault(lambda request: reply if request.headers["X-Amz-Target"].endswith(changes) else None):
+        with pytest.raises(InvalidSecret, match="lead to AWS"):
+            write(aws, name, "S3cr3t")
+    assert len([one for one in asked(aws.proxy)[before:] if one in changes]) == 1
+
+
 def test_an_existing_name_is_told_by_its_code_and_chains_nothing(aws: AwsRig, name: str) -> None:
     store = loaded_store(aws.backend().config)
     client = store.connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -100,22 +101,20 @@ class ParameterStore(AwsStore):
         tags = tags_of(settings.get("tags", ""))
         given = {"Type": "type", "KeyId": "key_id", "Tier": "tier", "Description": "description"}
         chosen = {argument: settings[setting] for argument, setting in given.items() if settings.get(setting)}
-        kept = {} if only_if_absent else _kept(client, name)
-        arguments: dict[str, Any] = {"Type": "SecureString", **kept, **chosen}
-        if arguments["Type"] != "SecureString":
-            arguments.pop("KeyId", None)
-        if kept:
-            arguments["Overwrite"] = True
-        elif tags:
-            arguments["Tags"] = tags
         taken = client.service.exceptions.ParameterAlreadyExists
-        try:
-            done = client.service.put_parameter(Name=name, Value=text, **arguments)
-        except taken:
-            done = None
-        if done is None:  # outside the handler: the error's frames hold the text
-            raise StoreError("it exists already", EXISTS)
-        return Written(created=not kept, version=str(done["Version"]))
+        for _ in range(1 if only_if_absent else 2):  # what somebody else creates in between is written once more
+            kept = {} if only_if_absent else _kept(client, name)
+            arguments: dict[str, Any] = {"Type": "SecureString", **kept, **chosen}
+            if arguments["Type"] != "SecureString":
+                arguments.pop("KeyId", None)
+            if kept:
+                arguments["Overwrite"] = True
+            elif tags:
+                arguments["Tags"] = tags
+            with contextlib.suppress(taken):
+                done = client.service.put_parameter(Name=name, Value=text, **arguments)
+                return Written(created=not kept, version=str(done["Version"]))
+        raise StoreError("it exists already", EXISTS)
 
     def delete(self, client: AwsClient, name: str) -> None:
         """Delete a parameter with all its versions, for good; its name is free again after half a minute.

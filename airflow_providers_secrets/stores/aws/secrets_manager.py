@@ -124,21 +124,16 @@ class SecretsManager(AwsStore):
         }
         errors = client.service.exceptions
         put = client.service.update_secret if chosen else client.service.put_secret_value
-        if not only_if_absent:
-            try:
-                done = self._changed(client, name, put, SecretId=name, SecretString=text, **chosen)
-                return Written(created=False, version=done["VersionId"])
-            except errors.ResourceNotFoundException:
-                pass
-        if tags:
-            chosen["Tags"] = tags
-        try:
-            done = self._changed(client, name, client.service.create_secret, Name=name, SecretString=text, **chosen)
-        except errors.ResourceExistsException:
-            done = None
-        if done is None:  # outside the handler: the error's frames hold the text
-            raise StoreError("it exists already", EXISTS)
-        return Written(created=True, version=done["VersionId"])
+        new = {**chosen, "Tags": tags} if tags else chosen
+        for _ in range(1 if only_if_absent else 2):  # what somebody else creates in between is written once more
+            if not only_if_absent:
+                with contextlib.suppress(errors.ResourceNotFoundException):
+                    done = self._changed(client, name, put, SecretId=name, SecretString=text, **chosen)
+                    return Written(created=False, version=done["VersionId"])
+            with contextlib.suppress(errors.ResourceExistsException):
+                done = self._changed(client, name, client.service.create_secret, Name=name, SecretString=text, **new)
+                return Written(created=True, version=done["VersionId"])
+        raise StoreError("it exists already", EXISTS)
 
     def delete(self, client: AwsClient, name: str) -> None:
         """Schedule a secret for deletion in 30 days, AWS's default; until then it can be restored.

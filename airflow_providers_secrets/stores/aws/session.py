@@ -87,6 +87,9 @@ class _Session(botocore.session.Session):  # type: ignore[misc]  # botocore is u
         resolver: Any = super()._create_credential_resolver()
         bound_metadata(resolver)
         bound_commands(resolver)
+        for provider in resolver.providers:
+            if hasattr(provider, "_prompter"):  # there is no public way to it
+                provider._prompter = _no_prompt("the profile's 'mfa_serial'")  # noqa: SLF001
         return resolver
 
     def create_client(self, *args: Any, **kwargs: Any) -> Any:
@@ -302,7 +305,7 @@ def _session_in_role(
     """Return a session whose credentials are those of the role, fetched at first use and refreshed in time."""
     fetcher = _ROLE_FETCHERS[options["assume_role_method"]](base, session_name, options)
     credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, options["assume_role_method"])
-    session = _Session(options["profile_name"], pending)
+    session = _Session(None, pending)  # the profile is the base's alone, as in the official provider
     session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
     session.register_component("credential_provider", CredentialResolver([_Given(credentials)]))
     return boto3.session.Session(botocore_session=session, region_name=base.region_name)
@@ -340,12 +343,15 @@ def _by_role(base: boto3.session.Session, session_name: str, options: Options) -
         source,
         role_arn(options),
         extra_args={"RoleSessionName": session_name, **_role_arguments(options)},
-        mfa_prompter=_no_prompt,
+        mfa_prompter=_no_prompt("option 'assume_role_kwargs'"),
     )
 
 
-def _no_prompt(_: str) -> str:
-    raise ConfigurationError("option 'assume_role_kwargs' asks for an MFA code, which nobody can type here.")
+def _no_prompt(setting: str) -> Callable[[str], str]:
+    def refuse(_: str) -> str:
+        raise ConfigurationError(f"{setting} asks for an MFA code, which nobody can type here.")
+
+    return refuse
 
 
 def _by_web_identity(

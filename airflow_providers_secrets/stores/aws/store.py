@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 BAD_SETTING: Final = "bad setting"
 """The code of a write's setting that cannot be used."""
 
+BAD_URL: Final = "an address that is no URL"
+
+UNREADABLE: Final = ("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "TypeError", "ValueError")
+"""What botocore and the stores raise on an answer that is not what the API promises."""
+
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
     **dict.fromkeys(("AccessDenied", "AccessDeniedException", "NotAuthorized", "HTTP 403"), Outcome.DENIED),
@@ -64,7 +69,13 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnauthorizedSSOTokenError",
             "UnknownServiceError",
             "DataNotFoundError",
-            "ValueError",  # an endpoint_url that is no URL
+            BAD_URL,
+            "JSONDecodeError",  # what a credential_process prints
+            # Of a token's file, a credential_process or a bundle of certificates.
+            "FileNotFoundError",
+            "IsADirectoryError",
+            "NotADirectoryError",
+            "PermissionError",
             # google.auth.exceptions
             "DefaultCredentialsError",
             BAD_SETTING,
@@ -92,7 +103,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
         ),
         Outcome.THROTTLED,
     ),
-    "ResponseParserError": Outcome.INVALID,
+    **dict.fromkeys(("ResponseParserError", *UNREADABLE), Outcome.INVALID),
     # Everything else, a bare 404 of a proxy and 5xx included, is UNAVAILABLE.
 }
 
@@ -125,7 +136,13 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         ("HTTP 301", "HTTP 302", "HTTP 307", "HTTP 308"),
         "Name the store's own address in 'endpoint_url': redirects are not followed.",
     ),
-    "ValueError": "Correct 'endpoint_url': it is no URL.",
+    **dict.fromkeys(UNREADABLE, "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
+    BAD_URL: "Correct 'endpoint_url', or AWS_ENDPOINT_URL or AWS_CONTAINER_CREDENTIALS_FULL_URI in the environment.",
+    **dict.fromkeys(
+        ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
+        "Make the file readable that the AWS settings name: a token's, a credential_process, certificates.",
+    ),
+    "JSONDecodeError": "Run the profile's credential_process by hand and fix what it prints.",
     "ProfileNotFound": "Name a profile of the AWS configuration files in 'profile_name'.",
     "PartialCredentialsError": "Complete the pair of access key and secret access key.",
     "CredentialRetrievalError": "Run the profile's credential_process by hand and fix what it prints.",
@@ -210,10 +227,15 @@ class AwsStore(Store):
         from airflow_providers_secrets.stores.aws import session
 
         client = self._spare.taken() if self._spare else None
-        if client is None:
+        if client is not None:
+            self._spare = None
+            return client
+        try:
             return session.connect(self.service, self.session_name, self.options)
-        self._spare = None
-        return client
+        except ValueError as error:
+            if type(error) is not ValueError:  # botocore's own classes say more
+                raise
+        raise StoreError(BAD_URL)
 
     def codes(self, error: Exception) -> Iterator[str]:
         """Yield AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""
