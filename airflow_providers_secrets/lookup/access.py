@@ -26,7 +26,7 @@ from airflow_providers_secrets.errors import LookupFailed, MissingDependencyErro
 from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.deadline import DeadlineCall, roomy
 from airflow_providers_secrets.lookup.forks import collector_paused, no_fork
-from airflow_providers_secrets.lookup.outcomes import ERRORS, RETRIED, TOO_MUCH, advice
+from airflow_providers_secrets.lookup.outcomes import CHANGES, ERRORS, RETRIED, TOO_MUCH, advice
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store, seconds_left
 
 if TYPE_CHECKING:
@@ -228,8 +228,9 @@ class StoreAccess:
         :raises SecretsError: any failure, as this package's own error and unchained.
         """
         _in_lookup.set(True)
+        retried = {Outcome.THROTTLED} if act in CHANGES else RETRIED
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: self._outcome(store, error) in RETRIED),
+            retry=retry_if_exception(lambda error: self._outcome(store, error) in retried),
             wait=lambda state: self._pause(store, state),
             stop=stop_when_event_set(given_up)
             | stop_after_attempt(self._config.max_attempts)

@@ -263,15 +263,33 @@ def write(  # noqa: PLR0913  # what a write is made of
     :raises Unusable: where Airflow could not parse *text*.
     :raises LookupFailed: where the store does not take it.
     """
+    failure: Exception
+    try:
+        return _written(backend, kind, secret_id, text, team, dict(settings or {}), only_if_absent=only_if_absent)
+    except (SecretsError, Unusable) as error:
+        failure = error.with_traceback(None)
+    del text  # whoever reports the error may send the local variables of its frames
+    raise failure
+
+
+def _written(  # noqa: PLR0913, PLR0917  # what a write is made of
+    backend: SecretLookupMixin,
+    kind: Kind,
+    secret_id: str,
+    text: str,
+    team: str | None,
+    settings: dict[str, str],
+    *,
+    only_if_absent: bool,
+) -> Written:
     name = target_name(backend, kind, secret_id, team)
-    given = dict(settings or {})
-    store = store_for_write(backend, given)
+    store = store_for_write(backend, settings)
     stored = backend.encode(kind, text)
     backend.decode(kind, stored)
 
     def exchange(_: Store, client: Any) -> Written | str:
         try:
-            return store.write(client, name, stored, only_if_absent=only_if_absent, settings=given)
+            return store.write(client, name, stored, only_if_absent=only_if_absent, settings=settings)
         except StoreError as error:
             if EXISTS not in error.codes:
                 raise

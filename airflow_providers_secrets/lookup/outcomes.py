@@ -21,6 +21,10 @@ from airflow_providers_secrets.stores.base import EXISTS, MALFORMED, Outcome
 RETRIED: Final = frozenset({Outcome.UNAVAILABLE, Outcome.THROTTLED})
 """The outcomes that another attempt may change."""
 
+CHANGES: Final = {"write": "written", "delete": "deleted"}
+"""The acts that are not repeated where they may have been done, each with its participle: only throttling refuses one
+for certain. A second attempt would find the name taken or gone, or write a second version."""
+
 ERRORS: Final[Mapping[Outcome, type[LookupFailed]]] = {
     Outcome.NOT_FOUND: SecretNotFound,
     Outcome.DENIED: AccessDenied,
@@ -81,8 +85,7 @@ def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, s
     if outcome is Outcome.NOT_FOUND and act == "delete":
         return NOTHING_TO_DELETE
     known_by: list[str | Outcome] = [*codes, outcome]
-    for known in known_by:
-        for table in (own, ADVICE):
-            if known in table:
-                return table[known]
-    return ADVICE[outcome]
+    cure = next(table[known] for known in known_by for table in (own, ADVICE) if known in table)
+    if outcome is Outcome.UNAVAILABLE and act in CHANGES:
+        return f"{cure} It may have been {CHANGES[act]} all the same: check with airflow-secrets get."
+    return cure

@@ -29,6 +29,7 @@ class Reply:
     :param truncate: announce the whole body, send half of it, and end the connection.
     :param drip: seconds between single bytes of the body.
     :param reset: end the connection with a RST before any answer.
+    :param lost: let the server answer first, so that it has done what was asked; with *reset*.
     :param hang: answer nothing until the proxy is told to go on.
     :param endless: send the body again and again, without saying how long it is.
     """
@@ -39,6 +40,7 @@ class Reply:
     truncate: bool = False
     drip: float | None = None
     reset: bool = False
+    lost: bool = False
     hang: bool = False
     endless: bool = False
 
@@ -122,7 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, dict(self.headers.items()), body)
         if self.command != "HEAD":  # no store's own: the command asks so what time it is
             proxy.requests.append(request)
-        self._send(proxy.reply(request) or self._forwarded(request))
+        reply = proxy.reply(request)
+        if reply is not None and reply.lost:
+            self._forwarded(request)
+        self._send(reply or self._forwarded(request))
 
     def _forwarded(self, request: Request) -> Reply:
         assert self.server.proxy.upstream, "no server behind this proxy"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, SecretRevoked
+from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, SecretRevoked, StoreUnavailable
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
@@ -93,6 +93,22 @@ def test_a_name_that_somebody_creates_in_between_is_overwritten_all_the_same(aws
         assert not write(aws, name, "ours").created
     prefix, _, secret_id = name.rpartition("/")
     assert (created, aws.backend(variables_prefix=prefix).get_variable(secret_id)) == ([name], "ours")
+
+
+@pytest.mark.parametrize("only_if_absent", [False, True])
+def test_a_write_whose_answer_is_lost_is_made_once(aws: AwsRig, name: str, only_if_absent: bool) -> None:
+    """Nor is it told that the name exists already, which this very write created."""
+
+    def reply(request: Request) -> Reply | None:
+        changes = request.headers["X-Amz-Target"].endswith((".PutParameter", ".CreateSecret"))
+        return Reply(reset=True, lost=True) if changes else None
+
+    with aws.proxy.fault(reply), pytest.raises(StoreUnavailable, match="may have been written all the same"):
+        write(aws, name, "once", only_if_absent=only_if_absent)
+    prefix, _, secret_id = name.rpartition("/")
+    assert aws.backend(variables_prefix=prefix).get_variable(secret_id) == "once"
+    if aws.service == "ssm":
+        assert described(aws, name)["Version"] == 1
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"{}"], ids=repr)
@@ -249,7 +265,7 @@ def described_by(request: Request) -> list[str]:
 
 def test_ssm_looks_for_a_parameter_on_every_page(ssm: SsmRig, name: str) -> None:
     """DescribeParameters may answer with empty pages before the one that holds the parameter."""
-    page = json.dumps({"Parameters": [], "NextToken": "more"}).encode()
+    page = json.dumps({"Parameters": [], "NextToken": "0"}).encode()
     replies: list[Reply | None] = [Reply(200, page, {"Content-Type": "application/x-amz-json-1.1"})]
     ssm.client.put_parameter(Name=name, Value="one", Type="String")
     with ssm.proxy.fault(lambda _: replies.pop() if replies else None):

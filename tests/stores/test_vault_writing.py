@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
-from airflow_providers_secrets.lookup import access, answers
+from airflow_providers_secrets.errors import StoreUnavailable
+from airflow_providers_secrets.lookup import access, answers, operations
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.vault import identity
 from airflow_providers_secrets.stores.vault.store import MAX_DEPTH, Vault
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, vault_answer
-from tests.support.proxy import Proxy, Request
+from tests.support.proxy import Proxy, Reply, Request
 
 CONN_URI = "postgres://u:p@h:5432/d"
 CONN_JSON = {"conn_type": "mysql", "host": "h", "port": 3306, "extra": {"a": 1}, "description": "ä"}
@@ -96,6 +97,33 @@ def test_only_if_absent(backend: VaultBackend) -> None:
         store.write(client, name, '{"value": "2"}', only_if_absent=True)
     assert raised.value.codes == (base.EXISTS,)
     assert stored(store, client, name) == {"value": "1"}
+
+
+@pytest.mark.parametrize("only_if_absent", [False, True])
+def test_a_write_whose_answer_is_lost_is_made_once(
+    backend: VaultBackend, vault: VaultRig, only_if_absent: bool
+) -> None:
+    """Nor is it told that the name exists already, which this very write created."""
+    changes: list[str] = []
+
+    def reply(request: Request) -> Reply | None:
+        if request.method not in ("POST", "PUT", "PATCH"):
+            return None
+        changes.append(request.path)
+        return Reply(reset=True, lost=True)
+
+    with vault.proxy.fault(reply), pytest.raises(StoreUnavailable, match="may have been written all the same"):
+        operations.write(backend, "variables", "w", "once", only_if_absent=only_if_absent)
+    assert len(changes) == 1
+    assert backend.get_variable("w") == "once"
+
+
+def test_a_delete_whose_answer_is_lost_is_not_told_as_absent(backend: VaultBackend, vault: VaultRig) -> None:
+    operations.write(backend, "variables", "w", "x")
+    lost = Reply(reset=True, lost=True)
+    with vault.proxy.fault(lambda request: lost if request.method == "DELETE" else None):
+        with pytest.raises(StoreUnavailable, match="may have been deleted all the same"):
+            operations.delete(backend, "variables", "w")
 
 
 def test_deleted_is_gone_and_can_be_written_again(backend: VaultBackend) -> None:
