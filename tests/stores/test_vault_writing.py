@@ -177,6 +177,20 @@ def test_write_of_another_in_between_is_not_lost(vault: VaultRig) -> None:
         store.write(client, name, '{"value": "3"}')
 
 
+def test_write_that_others_keep_overtaking_is_known_not_to_be_made(vault: VaultRig, pauses: list[float]) -> None:
+    vault.server.engine("writing2", 2)
+    backend = asking(url=vault.proxy.url, token=ROOT_TOKEN, mount_point="writing2")
+
+    def always(request: Request) -> None:
+        if request.method == "POST":
+            vault.server.api("POST", "writing2/data/variables/raced", {"data": {"theirs": 3}})
+
+    with vault.proxy.fault(always), pytest.raises(StoreUnavailable) as raised:
+        operations.write(backend, "variables", "raced", "x")
+    assert str(raised.value).endswith("others keep writing to it. Write again once others have finished.")
+    assert len(pauses) == 2
+
+
 def test_mount_that_demands_check_and_set(vault: VaultRig) -> None:
     vault.server.engine("strict2", 2)
     vault.server.api("POST", "strict2/config", {"cas_required": True})

@@ -22,6 +22,7 @@ REDIRECTED: Final = "redirect to another host"
 TOO_LONG: Final = "answer too long"
 URL_PATH: Final = "path in the url"
 SIGNING_REFUSED: Final = "signing refused"
+CONTENDED: Final = "others keep writing to it"
 
 MEANINGS: Final[Mapping[int, str]] = {
     412: "HTTP 412, this node has not yet seen the latest write",
@@ -41,6 +42,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     TOO_LONG: Outcome.INVALID,
     "HTTP 403": Outcome.DENIED,
     "HTTP 429": Outcome.THROTTLED,
+    CONTENDED: Outcome.THROTTLED,  # refused for certain, and worth another try
     **dict.fromkeys(
         (
             REFUSED,
@@ -95,6 +97,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "HTTP 308": "Set 'url' to the address that Vault itself announces (api_addr).",
     "HTTP 400": "Check the 'namespace', and look into Vault's log for what it refuses.",
     "HTTP 405": "Check 'mount_point': what is mounted there is no KV engine.",
+    CONTENDED: "Write again once others have finished.",
     "HTTP 503, sealed or down for maintenance": "Unseal Vault.",
     "InvalidHeader": "Remove the characters from the token that no HTTP header can hold.",
     "UnicodeEncodeError": "Remove the characters from the token that no HTTP header can hold.",

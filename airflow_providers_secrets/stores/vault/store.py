@@ -23,6 +23,7 @@ from airflow_providers_secrets.stores.base import (
 from airflow_providers_secrets.stores.vault.identity import ENV_PREFIXES, credential_digest
 from airflow_providers_secrets.stores.vault.replies import (
     ADVICE,
+    CONTENDED,
     NO_MOUNT,
     OUTCOMES,
     TOO_LONG,
@@ -161,7 +162,7 @@ class Vault(Store):
                 return Written(created=not data, version=None if written is None else str(written))
             if only_if_absent:
                 raise StoreError(EXISTS)
-        raise StoreError("others keep writing to it")
+        raise StoreError(CONTENDED)
 
     def delete(self, client: VaultClient, name: str) -> None:
         """Delete the latest version, recoverably; KV 1 forgets the secret. Needs ``read`` and ``delete`` on the path.
