@@ -20,6 +20,7 @@ from airflow_providers_secrets.stores.azure import session
 from airflow_providers_secrets.stores.azure.credentials import Login, readable
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, FOREIGN_TOKEN, GONE
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError
+from airflow_providers_secrets.stores.turns import Turn
 
 try:
     from azure.keyvault.secrets._shared import http_challenge_cache as _challenges
@@ -52,7 +53,7 @@ class VaultClient:
             readable("connection_cert", path)
         self._url: str = options["vault_url"]
         self._login = Login(options)
-        self._first = session.Turn()
+        self._first = Turn()
         self._answered = False
         agent = f"airflow-providers-secrets/{__version__}"
         told = {name: options[name] for name in ("proxies",) if options[name]}

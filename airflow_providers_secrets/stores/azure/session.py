@@ -6,8 +6,6 @@ import codecs
 import contextlib
 import os
 import ssl
-import threading
-import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -17,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, deadline, seconds_left
+from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, seconds_left
 
 Verify = bool | str
 """As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
@@ -31,52 +29,6 @@ GRACE: Final = 0.25
 _contexts: dict[str, ssl.SSLContext] = {}
 """TLS contexts by the file of certificates that each trusts. To read one takes longer than a lookup, and both sessions
 of a client need it. A forked child inherits them: a context holds neither sockets nor sessions."""
-
-
-class Turn:
-    """Lets one thread in at a time, and waits for no thread that is past its own deadline.
-
-    Such a one may hang for long, in a server that sends a byte now and then, and nobody waits for what it will get.
-    """
-
-    def __init__(self) -> None:
-        self._current = _Lock()
-
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold the turn.
-
-        :raises TimeoutError: where it is not to be had before the caller's own deadline.
-        """
-        lock = self._current
-        while not lock.acquire(min(seconds_left(), max(0.0, lock.until - time.monotonic()))):
-            if not seconds_left():
-                raise TimeoutError
-            if self._current is lock:
-                self._current = _Lock()
-            lock = self._current
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-class _Lock:
-    """A lock, and until when its holder counts."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.until = float("inf")
-
-    def acquire(self, seconds: float) -> bool:
-        if not self._lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX)):
-            return False
-        self.until = deadline.get()
-        return True
-
-    def release(self) -> None:
-        self.until = float("inf")
-        self._lock.release()
 
 
 def make_session(verify: Verify, *, certificate: bool = False) -> requests.Session:
