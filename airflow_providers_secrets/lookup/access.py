@@ -145,14 +145,14 @@ class StoreAccess:
     def __init__(self, config: StoreConfig) -> None:
         self._config = config
         self._connecting = threading.Lock()
-        self._clients: list[Any] = []
+        self._clients: list[tuple[bytes, Any]] = []  # each with who asked when it was made, as Store.asker tells
         self._overdue: set[DeadlineCall[Any]] = set()
         self._last_overdue = 0.0
 
     @property
     def clients(self) -> list[Any]:
         """The clients made so far and still in use, one at most as a rule."""
-        return self._clients
+        return [client for _, client in self._clients]
 
     def ask(self, name: str, within: float) -> str | None:
         """Return the store's text of *name*, or ``None`` where it proves that there is none.
@@ -253,7 +253,7 @@ class StoreAccess:
 
     def _attempt(self, store: Store, exchange: Callable[[Store, Any], Result]) -> Result:
         """Make one exchange, and one more on a new client where the login had expired."""
-        client = self._client(store)
+        asker, client = self._client(store)
         try:
             with no_fork() if store.forks_wait else contextlib.nullcontext():
                 return exchange(store, client)
@@ -261,27 +261,36 @@ class StoreAccess:
             if store.expired_login.isdisjoint(store.codes(error)):
                 raise
             with contextlib.suppress(ValueError):
-                self._clients.remove(client)
+                self._clients.remove((asker, client))
         # Outside the handler: the old error's frames hold the request.
-        client = self._client(store)
+        _, client = self._client(store)
         with no_fork() if store.forks_wait else contextlib.nullcontext():
             return exchange(store, client)
 
-    def _client(self, store: Store) -> Any:
-        """Return the client, made by the first thread that needs one; the others wait, until their own deadlines."""
-        if clients := self._clients:
-            return clients[-1]
+    def _client(self, store: Store) -> tuple[bytes, Any]:
+        """Return who asks and their client, made by the first thread that needs one.
+
+        The others wait, until their own deadlines.
+        """
+        asker = store.asker()  # before a login that may read what is newer: the next call would log in once more
+        if known := self._client_of(asker):
+            return known
         connecting = self._connecting
         left = seconds_left()
         # A thread that starts late must not begin what nobody waits for, and others would wait behind.
         if not left or not connecting.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
             raise TimeoutError
         try:
-            if not self._clients:
-                self._clients.append(store.connect())
-            return self._clients[-1]
+            known = self._client_of(asker)
+            if not known:
+                known = (asker, store.connect())
+                self._clients[:] = [known]
+            return known
         finally:
             connecting.release()
+
+    def _client_of(self, asker: bytes) -> tuple[bytes, Any] | None:
+        return next((known for known in self._clients if known[0] == asker), None)
 
     def _fetched(self, store: Store, client: Any, name: str) -> str:
         answer = store.fetch(client, name)

@@ -235,8 +235,7 @@ class Store(ABC):
         """Return a digest of who asks, as far as the files tell that a login reads; empty where it reads none.
 
         Entries that outlive the process are filed under it, and it is asked for around each call: so it must be cheap,
-        and stay the same while a file is merely renewed for the same identity. The client must not go on with the login
-        of an earlier one.
+        and stay the same while a file is merely renewed for the same identity. Once it changes, a new client is made.
         """
         return b""
 

@@ -22,8 +22,21 @@ from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
-from tests.rigs.kubernetes import JSON, LABELS, NAMESPACE, TEAM, TOKEN, WHO, KubernetesRig, encoded, listed, secret
+from tests.rigs.kubernetes import (
+    JSON,
+    LABELS,
+    NAMESPACE,
+    TEAM,
+    TOKEN,
+    WHO,
+    KubernetesRig,
+    encoded,
+    listed,
+    secret,
+    status,
+)
 from tests.support.proxy import Reply
+from tests.support.sharing import anew, sharing
 
 VARIABLE = LABELS["variables"]
 
@@ -240,6 +253,38 @@ def test_the_kubeconfig_that_is_read_is_the_one_that_counts_as_who_asks(
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
     monkeypatch.setenv("KUBECONFIG", str(kubernetes.kubeconfig))
     assert KubernetesSecretsBackend(cache_ttl=0, timeout=60).get_variable("of-the-environment") == "x"
+
+
+def denied_to(token: str) -> Any:
+    """Refuse, as RBAC does, who has this token."""
+    denial = status(403, "Forbidden", "secrets is forbidden")
+    return lambda request: denial if request.headers["authorization"] == f"Bearer {token}" else None
+
+
+@pytest.mark.parametrize("named", ["token", "tokenFile"])
+def test_a_kubeconfig_that_changes_hands_is_a_new_login(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, named: str
+) -> None:
+    """What the former owner may read is neither answered to the new one nor filed for them in the shared cache."""
+    made("of-alice", {VARIABLE: "of-alice"}, {"value": "S3cr3t"})
+    path, file = tmp_path / "kubeconfig", tmp_path / "token"
+
+    def belongs_to(token: str) -> None:
+        file.write_text(token)
+        configuration = json.loads(kubernetes.kubeconfig.read_text())
+        configuration["users"][0]["user"] = {named: str(file) if named == "tokenFile" else token}
+        path.write_text(json.dumps(configuration))
+
+    belongs_to(TOKEN)
+    backend = sharing(kubernetes, f"file://{tmp_path}/shared", kubeconfig=str(path))
+    assert backend.get_variable("nothing") is None
+    belongs_to("of-bob")
+    with kubernetes.proxy.fault(denied_to("of-bob")):
+        for ask in (backend.get_variable, lambda name: anew(lambda: backend.get_variable(name))):
+            with pytest.raises(AccessDenied):
+                ask("of-alice")
+    belongs_to(TOKEN)
+    assert backend.get_variable("of-alice") == "S3cr3t"
 
 
 @pytest.mark.parametrize("content", [None, "", "S3cr3t: [", '{"contexts": []}'])

@@ -496,6 +496,18 @@ def test_any_number_of_instances_share_one_client(rig: Rig, connects: list[int])
     assert len(connects) == 2
 
 
+def test_whoever_asks_by_now_gets_a_client_of_their_own(
+    rig: Rig, connects: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that the login reads changes hands: what its first owner may read is not for the second."""
+    backend = rig.backend()
+    store_class = type(access.store_of(backend.config))
+    for asker in (b"first", b"first", b"second", b"second", b"first"):
+        monkeypatch.setattr(store_class, "asker", lambda _, asker=asker: asker)
+        assert backend.get_variable("absent") is None
+    assert len(connects) == 3
+
+
 def test_64_threads_share_one_client(rig: Rig, connects: list[int], caplog: pytest.LogCaptureFixture) -> None:
     names = [f"threaded-{number}" for number in range(8)]
     for name in names:
