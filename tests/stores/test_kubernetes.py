@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -35,7 +36,7 @@ from tests.rigs.kubernetes import (
     secret,
     status,
 )
-from tests.support.proxy import Reply
+from tests.support.proxy import Reply, Request
 from tests.support.sharing import anew, sharing
 
 VARIABLE = LABELS["variables"]
@@ -353,6 +354,36 @@ def test_a_bare_404_proves_nothing(kubernetes: KubernetesRig) -> None:
     for body in (b"", b'{"kind": "Status", "reason": "NotFound", "details": {}}'):
         with kubernetes.proxy.fault(Reply(404, body, JSON)), pytest.raises(StoreUnavailable):
             backend.get_variable("absent")
+
+
+def in_pages(*pages: list[dict[str, Any]]) -> Any:
+    """Answer a listing page by page, whatever its limit: "clients should only use the presence of the continue field"."""
+
+    def answer(request: Request) -> Reply | None:
+        if request.method != "GET":
+            return None
+        number = int(parse_qs(urlsplit(request.path).query).get("continue", ["0"])[0])
+        more = str(number + 1) if number + 1 < len(pages) else None
+        return Reply(200, json.dumps(listed(pages[number], more)).encode(), JSON)
+
+    return answer
+
+
+def test_an_empty_page_that_goes_on_proves_nothing(kubernetes: KubernetesRig, made: Any) -> None:
+    made("found", {VARIABLE: "found"}, {"value": "x"})
+    backend = kubernetes.backend()
+    with kubernetes.proxy.fault(in_pages([], [], [stored(kubernetes, "found")])):
+        assert backend.get_variable("found") == "x"
+        assert not called(backend, "found", lambda store, client: store.write(client, f"{VARIABLE}=found", "y")).created
+    with kubernetes.proxy.fault(in_pages([], [])):
+        assert backend.get_variable("found") is None
+    assert backend.get_variable("found") == "y"
+
+
+def test_empty_pages_without_end_are_no_answer(kubernetes: KubernetesRig) -> None:
+    page = Reply(200, json.dumps(listed([], "again")).encode(), JSON)
+    with kubernetes.proxy.fault(page), pytest.raises(InvalidSecret, match="the listing does not end"):
+        kubernetes.backend().get_variable("found")
 
 
 def test_a_denial_names_the_reason(kubernetes: KubernetesRig) -> None:

@@ -143,33 +143,18 @@ class KubernetesSecrets(Store):
         return Answer(_text(found, _parts(name).data_key), self._name_of(found, name))
 
     def listing(self, client: KubernetesClient, prefix: str) -> Iterator[ListedSecret]:
-        """Yield what has the label that *prefix* names, with its text, page by page. Needs ``list`` on Secrets.
-
-        :raises StoreError: for a page that is none, or that goes on where it has been, or for ever.
-        """
+        """Yield what has the label that *prefix* names, with its text, page by page. Needs ``list`` on Secrets."""
         data_key, separator, rest = prefix.rpartition(":")
         key = data_key or DATA_KEY
         label = rest.removesuffix("=") if rest.endswith("=") else ""
-        token, tokens = "", set[str]()
         seen: set[str] = set()
-        while True:
-            if not seconds_left():  # nobody waits any more, and an empty page would not tell the caller
-                raise TimeoutError
-            query: dict[str, str | int] = {"limit": PAGE}
-            query |= {"labelSelector": label} if label else {}
-            query |= {"continue": token} if token else {}
-            items, token = _page(client.ask("GET", client.secrets(query=query)))
+        for items in _pages(client, label, PAGE):
             for item in items:
                 spelled = self._labelled(item, label) if label else _metadata(item, "name")
                 name = f"{data_key}{separator}{spelled}"
                 if spelled and name.startswith(prefix) and name != prefix and name not in seen:
                     seen.add(name)  # of several, the first counts
                     yield ListedSecret(name, _text_or_none(item, key), _metadata(item, "resourceVersion"))
-            if not token:
-                return
-            if token in tokens or len(tokens) >= MAX_PAGES:
-                raise StoreError("the listing does not end", MALFORMED)
-            tokens.add(token)
 
     def write(
         self,
@@ -232,8 +217,9 @@ class KubernetesSecrets(Store):
         team = self.options["team_label"]
         if team and team not in asked.labels:
             selector += f",!{team}"
-        items, _ = _page(client.ask("GET", client.secrets(query={"labelSelector": selector, "limit": 2})))
-        return min(items, key=lambda item: _metadata(item, "name"), default=None)
+        # A page may be empty although others follow. What is on later ones comes after by name.
+        found = next(filter(None, _pages(client, selector, 2)), [])
+        return min(found, key=lambda item: _metadata(item, "name"), default=None)
 
     def _name_of(self, secret: Mapping[str, Any], name: str) -> str:
         """Return the name that an answer is for, spelled as *name* is."""
@@ -248,6 +234,27 @@ class KubernetesSecrets(Store):
         if not isinstance(labels, dict) or label not in labels:
             return ""
         return f"{label}={labels[label]}" + (f",{team}={labels[team]}" if team and team in labels else "")
+
+
+def _pages(client: KubernetesClient, selector: str, limit: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the Secrets that *selector* selects, all where it is empty, page by page.
+
+    :raises StoreError: for a page that is none, or that goes on where it has been, or for ever.
+    """
+    token, tokens = "", set[str]()
+    while True:
+        if not seconds_left():  # nobody waits any more, and an empty page would not tell the caller
+            raise TimeoutError
+        query: dict[str, str | int] = {"limit": limit}
+        query |= {"labelSelector": selector} if selector else {}
+        query |= {"continue": token} if token else {}
+        items, token = _page(client.ask("GET", client.secrets(query=query)))
+        yield items
+        if not token:
+            return
+        if token in tokens or len(tokens) >= MAX_PAGES:
+            raise StoreError("the listing does not end", MALFORMED)
+        tokens.add(token)
 
 
 def _page(answer: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:
