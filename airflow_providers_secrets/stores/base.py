@@ -208,7 +208,7 @@ class Store(ABC):
     muted_loggers: ClassVar[Sequence[str]] = ()
     """The SDK's loggers; they, and those below them, write nothing in our calls: they quote requests and answers.
 
-    Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well."""
+    Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well; ``root`` is what logs without a name."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options

@@ -298,6 +298,81 @@ def test_no_login_is_told_without_the_kubeconfig(tmp_path: Path, content: str | 
     assert "S3cr3t" not in str(raised.value)
 
 
+def by_command(rig: KubernetesRig, directory: Path, script: str) -> str:
+    """A kubeconfig whose user logs in by a command."""
+    configuration = json.loads(rig.kubeconfig.read_text())
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script]}
+    configuration["users"][0]["user"] = {"exec": plugin}
+    path = directory / "kubeconfig"
+    path.write_text(json.dumps(configuration))
+    return str(path)
+
+
+def credential(**status: str) -> str:
+    return json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status})
+
+
+@pytest.mark.parametrize("answered", ["echo S3cr3t >&2; exit 1", "echo S3cr3t", "echo '{}'"])
+def test_a_command_that_fails_sends_nothing_and_is_run_again_at_the_next_lookup(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, answered: str
+) -> None:
+    """The SDK goes on without a login, which an API server denies to the anonymous user."""
+    made("by-command", {VARIABLE: "by-command"}, {"value": "x"})
+    answer = tmp_path / "answer"
+    path = by_command(kubernetes, tmp_path, f"if test -e {answer}; then cat {answer}; else {answered}; fi")
+    backend = KubernetesSecretsBackend(kubeconfig=path, cache_ttl=0, timeout=60, max_attempts=1)
+    with kubernetes.counted() as calls:
+        with pytest.raises(StoreUnavailable, match=r"the kubeconfig's user gave no login\. Run the command") as raised:
+            backend.get_variable("by-command")
+    assert calls == []
+    assert "S3cr3t" not in caplog.text + str(raised.value)
+    answer.write_text(credential(token=TOKEN))
+    assert backend.get_variable("by-command") == "x"
+
+
+def test_a_command_that_fails_once_its_token_has_ended_sends_no_other_request(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made("renewed", {VARIABLE: "renewed"}, {"value": "x"})
+    answer = tmp_path / "answer"
+    path = by_command(kubernetes, tmp_path, f"cat {answer}")
+    backend = KubernetesSecretsBackend(kubeconfig=path, cache_ttl=0, timeout=60, max_attempts=1)
+    answer.write_text(credential(token=TOKEN, expirationTimestamp="2001-01-01T00:00:00Z"))
+    assert backend.get_variable("renewed") == "x"
+    answer.unlink()
+    gone = status(401, "Unauthorized", "Unauthorized")
+    with kubernetes.proxy.fault(gone), kubernetes.counted() as calls:
+        with pytest.raises(StoreUnavailable, match="the kubeconfig's user gave no login"):
+            backend.get_variable("renewed")
+    assert len(calls) == 1
+    assert str(answer) not in caplog.text  # of which the command told
+    answer.write_text(credential(token=TOKEN))
+    assert backend.get_variable("renewed") == "x"
+
+
+def test_a_user_who_is_not_in_the_kubeconfig_is_not_nobody(kubernetes: KubernetesRig, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps({**json.loads(kubernetes.kubeconfig.read_text()), "users": []}))
+    with kubernetes.counted() as calls, pytest.raises(StoreUnavailable, match="the kubeconfig's user gave no login"):
+        KubernetesSecretsBackend(kubeconfig=str(path), timeout=60, max_attempts=1).get_variable("x")
+    assert calls == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_kubeconfig_may_say_that_nobody_logs_in(kubernetes: KubernetesRig, tmp_path: Path, named: bool) -> None:
+    """As behind ``kubectl proxy``, which logs in by itself."""
+    configuration = kubernetes.configuration(kubernetes.proxy.url)
+    configuration["users"][0]["user"] = {}
+    if not named:
+        del configuration["contexts"][0]["context"]["user"]
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(configuration))
+    found = Reply(200, json.dumps(listed([secret("any", {VARIABLE: "x"}, {"value": encoded("x")})])).encode(), JSON)
+    backend = KubernetesSecretsBackend(kubeconfig=str(path), cache_ttl=0, timeout=60, max_attempts=1)
+    with kubernetes.proxy.fault(found):
+        assert backend.get_variable("x") == "x"
+
+
 # Ids.
 
 

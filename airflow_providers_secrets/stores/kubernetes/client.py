@@ -16,7 +16,8 @@ import urllib3
 import yaml
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.rest import RESTClientObject
-from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
+from kubernetes.config import ConfigException, load_incluster_config
+from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import (
@@ -28,7 +29,7 @@ from airflow_providers_secrets.stores.base import (
     seconds_to_wait,
 )
 from airflow_providers_secrets.stores.kubernetes import identity
-from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, TOO_LONG
+from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, NOT_LOGGED_IN, TOO_LONG
 
 Options = Mapping[str, Any]
 
@@ -118,13 +119,22 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
     if identity.in_pod(options):
         load_incluster_config(client_configuration=configuration)
         return named or Path(identity.SERVICE_ACCOUNT, "namespace").read_text(encoding="utf-8").strip()
-    path = identity.kubeconfig(options)
-    load_kube_config(path, options["context"], client_configuration=configuration, persist_config=False)
-    if named:
-        return named
-    contexts, active = list_kube_config_contexts(path)
-    chosen = next((one for one in contexts if one["name"] == options["context"]), active)
-    return str(chosen["context"].get("namespace") or "default")
+    kubeconfig = KubeConfigMerger(identity.kubeconfig(options)).config
+    loader = KubeConfigLoader(kubeconfig, options["context"], config_base_path=None)
+    loader.load_and_set(configuration)
+    context = loader.current_context["context"]
+    # Where a command fails, the SDK goes on without a login. To be denied as nobody would tell nothing of that.
+    if not (configuration.api_key or configuration.cert_file or _is_anonymous(kubeconfig, context)):
+        raise StoreError(NOT_LOGGED_IN)
+    return named or str(context.get("namespace") or "default")
+
+
+def _is_anonymous(kubeconfig: Any, context: Mapping[str, Any]) -> bool:
+    """Tell whether a context says that nobody logs in, as behind ``kubectl proxy``, which does so by itself."""
+    if not context.get("user"):
+        return True
+    user = kubeconfig["users"].get_with_name(context["user"], safe=True)
+    return user is not None and not len(user["user"])
 
 
 def _body(response: Any) -> bytes:

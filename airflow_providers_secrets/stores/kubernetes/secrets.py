@@ -35,6 +35,7 @@ DATA_KEY: Final = "value"
 """The key of a Secret's data that holds the value, unless its name says another one."""
 
 NO_LOGIN: Final = "no login"
+NOT_LOGGED_IN: Final = "the kubeconfig's user gave no login"
 NO_KEY: Final = "the Secret lacks the key"
 NO_TEXT: Final = "its value is not text"
 TOO_LONG: Final = "answer too long"
@@ -89,6 +90,7 @@ class KubernetesSecrets(Store):
         "HTTP 403": Outcome.DENIED,
         "HTTP 422": Outcome.INVALID,
         "HTTP 429": Outcome.THROTTLED,
+        NOT_LOGGED_IN: Outcome.UNAVAILABLE,  # whatever the command asks may be down; the SDK does not tell
         NO_KEY: Outcome.INVALID,
         NO_TEXT: Outcome.INVALID,
         TOO_LONG: Outcome.INVALID,
@@ -99,6 +101,7 @@ class KubernetesSecrets(Store):
     }
     advice: ClassVar[Mapping[str | Outcome, str]] = {
         NO_LOGIN: "Mount the pod's service account token, or name a file in the option kubeconfig.",
+        NOT_LOGGED_IN: "Run the command that the kubeconfig names, as Airflow's user, or put a token into it.",
         NO_KEY: "Put the value under that key of the Secret's data, or name its key in the option *_data_key.",
         NO_TEXT: "Store text in UTF-8: binary values cannot be looked up.",
         "AlreadyExists": "Delete the Secret of that name, or label it so that it is found.",
@@ -116,7 +119,8 @@ class KubernetesSecrets(Store):
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }
     expired_login = frozenset({"HTTP 401"})
-    muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest")
+    # What a kubeconfig's command writes to stderr is logged by the root logger.
+    muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")
     write_settings: ClassVar[Mapping[str, str]] = {}
 
     def asker(self) -> bytes:
