@@ -298,6 +298,32 @@ def test_cert(vault: VaultRig, server: OpenBao, spelled: Any, tmp_path: Path) ->
     refused(vault, **options, cert=cert, role_id="S3cr3t-other")
 
 
+def both(certificate: str, key: str) -> str:
+    return Path(certificate).read_text() + Path(key).read_text()
+
+
+def test_cert_that_was_replaced_is_the_one_that_logs_in(vault: VaultRig, server: OpenBao, tmp_path: Path) -> None:
+    """Also while connections are kept, which were opened with the one before."""
+    server.enable("cert", "replaced")
+    authority = server.authority
+    for name, policy in (("client-one", "only-one"), ("client-two", "only-two")):
+        server.policy(policy, f"secret/data/variables/{name}")
+        vault.write(f"secret/variables/{name}", {"value": name})
+        role = {"certificate": authority.bundle.read_text(), "allowed_common_names": name, "token_policies": policy}
+        server.api("POST", f"auth/replaced/certs/{name}", role)
+    file, following = tmp_path / "client.pem", tmp_path / "following.pem"
+    file.write_text(both(*authority.issue("client-one")))
+    following.write_text(both(*authority.issue("client-two")))
+    url = f"https://127.0.0.1:{server.tls_port}"
+    options = {"auth_type": "cert", "auth_mount_point": "replaced", "cert": str(file)}
+    backend = asking(url=url, verify=str(authority.bundle), **options)
+    assert backend.get_variable("client-one") == "client-one"
+    following.rename(file)
+    assert backend.get_variable("client-two") == "client-two"
+    with pytest.raises(AccessDenied):
+        backend.get_variable("client-one")
+
+
 # By the request: OpenBao has no aws, azure, gcp and github auth methods.
 
 

@@ -77,6 +77,7 @@ class VaultClient:
         self.options = options
         self.versions: dict[str, str] = {}
         """The version of the KV engine at each mount that was asked for it."""
+        self._presented = credential_digest(options)
         self._api = make_api(options)
         self._lock = threading.Lock()
         self._token: Token | None = None
@@ -167,6 +168,9 @@ class VaultClient:
         """Return a new token, and how often it may be used."""
         auth_type = self.options["auth_type"]
         credentials = credential_digest(self.options)
+        if credentials != self._presented:
+            # A connection that was kept goes on with the client certificate that it was opened with.
+            self._presented, self._api = credentials, make_api(self.options)
         if auth_type in ("agent", "token"):
             text = "" if auth_type == "agent" else login.static_token(self.options)
             return Token(text, credentials), None
