@@ -766,8 +766,9 @@ def test_login_anew_when_no_more_renewal_is_granted(
         (vault_error(400, "lease is not renewable"), [RENEWAL, LOGIN, READ]),
         (vault_error(503, "sealed"), [RENEWAL, READ]),
         (Reply(reset=True), [RENEWAL, READ]),
+        (Reply(200, b'{"auth": {"client_token": "x"}}', JSON, truncate=True), [RENEWAL, READ]),
     ],
-    ids=["denied", "not renewable", "sealed", "reset"],
+    ids=["denied", "not renewable", "sealed", "reset", "cut"],
 )
 def test_failed_renewal(
     vault: VaultRig, clock: Clock, asked: Callable[[], list[str]], reply: Reply, expected: list[str]
@@ -779,6 +780,20 @@ def test_failed_renewal(
     with vault.proxy.fault(lambda request: reply if "renew-self" in request.path else None):
         assert backend.get_variable("x") == "x"
         assert asked() == expected
+        assert backend.get_variable("x") == "x"
+        assert asked() == [READ]
+
+
+def test_renewal_that_drips_costs_one_lookup(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
+    backend = asking(**role(vault, "dripping", token_ttl="90s", token_max_ttl="24h"), timeout=1, max_attempts=1)
+    backend.get_variable("x")
+    asked()
+    clock.now += 61
+    drip = Reply(200, b'{"auth": {"client_token": "x"}}', JSON, drip=0.1)
+    with vault.proxy.fault(lambda request: drip if "renew-self" in request.path else None):
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            backend.get_variable("x")
+        assert asked() == [RENEWAL]
         assert backend.get_variable("x") == "x"
         assert asked() == [READ]
 

@@ -191,7 +191,8 @@ class VaultClient:
 
     def _renewed(self, token: Token) -> Token:
         """Renew *token*, or log in where it cannot be; while the server is down the old one is as good."""
-        later = token.to_renew(_due(token.expires - clock()))
+        # Put off first: whatever becomes of it, the next lookup does without.
+        self._token = later = token.to_renew(_due(token.expires - clock()))
         try:
             reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
             renewed, _ = _granted(contents(reply, self.options), token.credentials)
@@ -199,7 +200,7 @@ class VaultClient:
             if not {"HTTP 400", "HTTP 403"}.isdisjoint(fault.codes):
                 return self._logged_in()
             renewed = later
-        except requests.RequestException:
+        except (requests.RequestException, TimeoutError):
             renewed = later
         if renewed.life < token.life:
             # It nears the most that it may live, and would be granted ever less.

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import hvac
 import hvac.adapters
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
@@ -196,7 +197,19 @@ class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is u
 
 
 def _body(response: requests.Response) -> bytes:
-    """Read what the server sends, as it comes, until the deadline."""
+    """Read what the server sends, as it comes, until the deadline.
+
+    :raises StoreError: for an answer that is too long, or ends early.
+    :raises TimeoutError: once nobody waits any more.
+    """
+    try:
+        return _read(response)
+    except urllib3.exceptions.HTTPError as error:  # requests passes on urllib3's where it reads the body itself alone
+        fault = StoreError(f"the answer ended early ({type(error).__name__})")
+    raise fault
+
+
+def _read(response: requests.Response) -> bytes:
     raw = response.raw
     read = getattr(raw, "read1", raw.read)  # urllib3 1.26 has no read1
     length, chunks = 0, []
