@@ -798,6 +798,41 @@ def test_renewal_that_drips_costs_one_lookup(vault: VaultRig, clock: Clock, aske
         assert asked() == [READ]
 
 
+def test_refused_login_does_not_end_a_token_that_is_good(
+    vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]
+) -> None:
+    """Neither does one that fails; once the token is refused, too, the login is what is told."""
+    backend = asking(**role(vault, "good", token_ttl="90s", token_max_ttl="24h"), max_attempts=1)
+    backend.get_variable("x")
+    token = vault.proxy.requests[-1].headers["X-Vault-Token"]
+    asked()
+
+    def failing(login: Reply) -> Callable[[Request], Reply | None]:
+        return lambda asked: (
+            vault_error(403) if "renew-self" in asked.path else login if "login" in asked.path else None
+        )
+
+    sealed, refused = vault_error(503, "sealed"), vault_error(400, "invalid secret id")
+    for passed, login, expected in (
+        (61, sealed, [RENEWAL, LOGIN, READ]),
+        (62, sealed, [READ]),
+        (81, refused, [RENEWAL, LOGIN, READ]),
+        (82, refused, [READ]),
+    ):
+        clock.now = 1000.0 + passed
+        with vault.proxy.fault(failing(login)):
+            assert backend.get_variable("x") == "x"
+        assert asked() == expected, passed
+    vault.server.api("POST", "auth/token/revoke", {"token": token})
+    for _ in range(2):
+        with pytest.raises(StoreMisconfigured, match=r"login refused \(HTTP 400\)"):
+            backend.get_variable("x")
+        assert asked() == [READ]
+    clock.now += 31
+    assert backend.get_variable("x") == "x"
+    assert asked() == [LOGIN, READ]
+
+
 def test_revoked_token_costs_one_login(vault: VaultRig, asked: Callable[[], list[str]]) -> None:
     backend = asking(**vault.options())
     backend.get_variable("x")

@@ -138,7 +138,7 @@ class VaultClient:
         with self._locked():
             token = self._token
             if token is None or token.text == refused.text:
-                if clock() < self._no_login_before:
+                if not self._refusal and clock() < self._no_login_before:
                     return None
                 token = self._logged_in()
                 if token.text != refused.text:
@@ -190,7 +190,7 @@ class VaultClient:
         raise refusal
 
     def _renewed(self, token: Token) -> Token:
-        """Renew *token*, or log in where it cannot be; while the server is down the old one is as good."""
+        """Renew *token*, or log in where it cannot be; while neither is to be had, the old one is as good."""
         # Put off first: whatever becomes of it, the next lookup does without.
         self._token = later = token.to_renew(_due(token.expires - clock()))
         try:
@@ -198,7 +198,8 @@ class VaultClient:
             renewed, _ = _granted(contents(reply, self.options), token.credentials)
         except StoreError as fault:
             if not {"HTTP 400", "HTTP 403"}.isdisjoint(fault.codes):
-                return self._logged_in()
+                with contextlib.suppress(Exception):  # whatever the login's SDK raises
+                    return self._logged_in()
             renewed = later
         except (requests.RequestException, TimeoutError):
             renewed = later
