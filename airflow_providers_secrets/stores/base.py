@@ -208,7 +208,8 @@ class Store(ABC):
     muted_loggers: ClassVar[Sequence[str]] = ()
     """The SDK's loggers; they, and those below them, write nothing in our calls: they quote requests and answers.
 
-    Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well; ``root`` is what logs without a name."""
+    Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well. What
+    logs without a logger of its own logs by ``root``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -469,6 +470,64 @@ def test_aws_iam_in_a_role(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> 
     assert "X-Amz-Security-Token" in headers
     assert "AKIAEXAMPLE" not in headers["Authorization"][0]
     sts.stop()
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_by_a_command_that_hangs_once(recorder: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next lookup does not wait for the one that was left behind, nor does that one go on."""
+    keys = {"Version": 1, "AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": "S3cr3t"}
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    command = tmp_path / "command"
+    command.write_text(f"#!/bin/sh\n[ -e {tmp_path}/fixed ] || exec sleep 3600\ncat {tmp_path}/keys.json\n")
+    command.chmod(0o700)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {command}\n")
+    backend = asking(url=recorder.url, auth_type="aws_iam", timeout=2, max_attempts=1)
+    before = set(threading.enumerate())
+    with pytest.raises(StoreUnavailable, match="no answer within"):
+        backend.get_variable("x")
+    (tmp_path / "fixed").touch()
+    assert backend.get_variable("x") == "seen"
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "secrets-lookup":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_login_that_hangs_holds_up_no_other(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever holds up the thread that was left behind, and for however long."""
+    from airflow_providers_secrets.stores.vault import login as vault_login
+
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def content(*_: object) -> str:
+        if not hanging.is_set():
+            hanging.set()
+            go_on.wait(60)
+        return "ghp_x"
+
+    monkeypatch.setattr(vault_login, "_content", content)
+    backend = asking(url=recorder.url, auth_type="github", token_path="/of/a/network", timeout=1, max_attempts=1)
+    try:
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            backend.get_variable("x")
+        assert backend.get_variable("x") == "seen"
+    finally:
+        go_on.set()
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_by_a_profile_that_asks_for_a_code(
+    recorder: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is there to type it; botocore would read it from the terminal."""
+    (tmp_path / "config").write_text(
+        "[profile keys]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = S3cr3t\n"
+        "[profile role]\nrole_arn = arn:aws:iam::123456789012:role/airflow\nsource_profile = keys\n"
+        "mfa_serial = arn:aws:iam::123456789012:mfa/me\n"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "role")
+    with pytest.raises(ConfigurationError, match="MFA"):
+        asking(url=recorder.url, auth_type="aws_iam").get_variable("x")
 
 
 @pytest.mark.usefixtures("no_aws_environment")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import boto3.session
-import botocore.session
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
@@ -32,7 +31,7 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
-from airflow_providers_secrets.stores.aws.transport import Body, bound_answers, bound_commands, bound_metadata
+from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, no_prompt
 from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, environment
 
 Options = Mapping[str, Any]
@@ -66,8 +65,8 @@ class AwsClient:
         return _client(self._session, STS, self._options)
 
 
-class _Session(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
-    """A botocore session all of whose clients, those that fetch credentials included, read bounded answers.
+class _Session(BoundedSession):
+    """A bounded session that may leave its credentials for later.
 
     :param pending: where given, its clients are made before their credentials are looked for, which are added there.
     """
@@ -82,20 +81,6 @@ class _Session(botocore.session.Session):  # type: ignore[misc]  # botocore is u
 
     def get_credentials(self) -> Any:
         return self._pending or super().get_credentials()
-
-    def _create_credential_resolver(self) -> Any:
-        resolver: Any = super()._create_credential_resolver()
-        bound_metadata(resolver)
-        bound_commands(resolver)
-        for provider in resolver.providers:
-            if hasattr(provider, "_prompter"):  # there is no public way to it
-                provider._prompter = _no_prompt("the profile's 'mfa_serial'")  # noqa: SLF001
-        return resolver
-
-    def create_client(self, *args: Any, **kwargs: Any) -> Any:
-        client = super().create_client(*args, **kwargs)
-        bound_answers(client)
-        return client
 
 
 class PendingCredentials(Credentials):  # type: ignore[misc]  # botocore is untyped
@@ -343,15 +328,8 @@ def _by_role(base: boto3.session.Session, session_name: str, options: Options) -
         source,
         role_arn(options),
         extra_args={"RoleSessionName": session_name, **_role_arguments(options)},
-        mfa_prompter=_no_prompt("option 'assume_role_kwargs'"),
+        mfa_prompter=no_prompt("option 'assume_role_kwargs'"),
     )
-
-
-def _no_prompt(setting: str) -> Callable[[str], str]:
-    def refuse(_: str) -> str:
-        raise ConfigurationError(f"{setting} asks for an MFA code, which nobody can type here.")
-
-    return refuse
 
 
 def _by_web_identity(

@@ -6,10 +6,10 @@ import contextlib
 import os
 import selectors
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import botocore
+import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import IncompleteReadError
 
@@ -29,6 +29,37 @@ _PART_BYTES: Final = 64 * 1024
 _FIRST_ERROR: Final = 300
 
 
+class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
+    """A botocore session all of whose clients, those that fetch credentials included, read bounded answers.
+
+    What a profile's command prints is bounded as well, and nobody is asked to type a code.
+    """
+
+    def _create_credential_resolver(self) -> Any:
+        resolver: Any = super()._create_credential_resolver()
+        bound_metadata(resolver)
+        bound_commands(resolver)
+        for provider in resolver.providers:
+            if hasattr(provider, "_prompter"):  # there is no public way to it
+                provider._prompter = no_prompt("the profile's 'mfa_serial'")  # noqa: SLF001
+        return resolver
+
+    def create_client(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a client, as botocore does, that reads bounded answers."""
+        client = super().create_client(*args, **kwargs)
+        bound_answers(client)
+        return client
+
+
+def no_prompt(setting: str) -> Callable[[str], str]:
+    """Make what refuses to ask for the code of a multi-factor authentication, naming the *setting* that wants one."""
+
+    def refuse(_: str) -> str:
+        raise ConfigurationError(f"{setting} asks for an MFA code, which nobody can type here.")
+
+    return refuse
+
+
 def bound_answers(client: Any) -> None:
     """Let *client* read answers of :data:`MAX_ANSWER_BYTES` at most, until nobody waits any more, and whole ones alone.
 
@@ -39,7 +70,7 @@ def bound_answers(client: Any) -> None:
         raise ConfigurationError(
             f"botocore {botocore.__version__} has no 'http_session' to bound; install an older boto3, and report this."
         )
-    endpoint.http_session = _BoundedSession(endpoint.http_session)
+    endpoint.http_session = _BoundedHttp(endpoint.http_session)
 
 
 def bound_metadata(resolver: Any) -> None:
@@ -47,7 +78,7 @@ def bound_metadata(resolver: Any) -> None:
     for provider in resolver.providers:
         fetcher: Any = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
         if hasattr(fetcher, "_session"):  # there is no public way to it
-            fetcher._session = _BoundedSession(fetcher._session, MAX_METADATA_BYTES)  # noqa: SLF001
+            fetcher._session = _BoundedHttp(fetcher._session, MAX_METADATA_BYTES)  # noqa: SLF001
 
 
 def bound_commands(resolver: Any) -> None:
@@ -117,7 +148,7 @@ def _longest_wait() -> float | None:
     return left if left < float("inf") else None
 
 
-class _BoundedSession:
+class _BoundedHttp:
     """A botocore HTTP session whose answers are bounded."""
 
     def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import hvac
 import requests
 
-from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, seconds_left
+from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError
+from airflow_providers_secrets.stores.turns import Turn
 from airflow_providers_secrets.stores.vault import login
 from airflow_providers_secrets.stores.vault.identity import credential_digest
 from airflow_providers_secrets.stores.vault.replies import NO_MOUNT, REFUSED, Reply, contents
@@ -68,7 +68,8 @@ class Token:  # no NamedTuple: making one takes longer than importing a module
 class VaultClient:
     """One identity's way to Vault: it logs in at the first request, and anew when the token ends.
 
-    Safe to share between threads. It starts none: a token is renewed by the lookup that finds it due.
+    Safe to share between threads. It starts none: a token is renewed by the lookup that finds it due. While one thread
+    logs in, the others wait, each until its own deadline; one that hangs beyond its own is waited for no more.
 
     :param options: the store's options.
     """
@@ -79,7 +80,7 @@ class VaultClient:
         """The version of the KV engine at each mount that was asked for it."""
         self._presented = credential_digest(options)
         self._api = make_api(options)
-        self._lock = threading.Lock()
+        self._turn = Turn()
         self._token: Token | None = None
         self._uses_left: int | None = None
         self._no_login_before = 0.0
@@ -111,19 +112,9 @@ class VaultClient:
 
     # The login.
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let one thread log in, and the others wait until their own deadlines."""
-        if not self._lock.acquire(timeout=min(seconds_left(), threading.TIMEOUT_MAX)):
-            raise TimeoutError
-        try:
-            yield
-        finally:
-            self._lock.release()
-
     def _valid_token(self) -> Token:
         """Return a token that has not expired, logging in or renewing where it is time."""
-        with self._locked():
+        with self._turn.taken():
             token = self._token
             if token is None or clock() >= token.expires or self._uses_left == 0:
                 token = self._logged_in()
@@ -135,7 +126,7 @@ class VaultClient:
 
     def _token_after_refusal(self, refused: Token) -> Token | None:
         """Return another token than the *refused* one, or ``None`` where there is none to be had."""
-        with self._locked():
+        with self._turn.taken():
             token = self._token
             if token is None or token.text == refused.text:
                 if not self._refusal and clock() < self._no_login_before:

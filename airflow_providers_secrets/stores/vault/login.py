@@ -94,17 +94,19 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
     if options["key_id"]:
         return options["key_id"], options["secret_id"], None, None
     from botocore.config import Config
-    from botocore.session import Session
 
-    session = Session()
+    from airflow_providers_secrets.stores.aws.transport import BoundedSession
+
+    session = BoundedSession()
+    bounded = Config(
+        connect_timeout=options["connect_timeout"],
+        read_timeout=options["read_timeout"],
+        retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
+    )
+    session.set_default_client_config(bounded)  # also of the client that a profile's role is assumed by
     region = session.get_config_variable("region")
     if options["assume_role_kwargs"]:
-        bounded = Config(
-            connect_timeout=options["connect_timeout"],
-            read_timeout=options["read_timeout"],
-            retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
-        )
-        sts = session.create_client("sts", region_name=options["region"] or region or "us-east-1", config=bounded)
+        sts = session.create_client("sts", region_name=options["region"] or region or "us-east-1")
         assumed = sts.assume_role(**{"RoleSessionName": "airflow", **options["assume_role_kwargs"]})["Credentials"]
         return assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"], region
     credentials = session.get_credentials()

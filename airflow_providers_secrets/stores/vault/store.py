@@ -36,8 +36,10 @@ from airflow_providers_secrets.stores.vault.replies import (
 if TYPE_CHECKING:
     from airflow_providers_secrets.stores.vault.client import VaultClient
 
+_STORES = "airflow_providers_secrets.stores"
+
 LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "aws_iam": ("aws", ("botocore.session", "botocore.config", "botocore.credentials", "botocore.utils")),
+    "aws_iam": ("aws", ("botocore.session", "botocore.config", "botocore.credentials", f"{_STORES}.aws.transport")),
     "azure": ("azure", ("azure.identity", "azure.core.pipeline.transport", "msal")),
     "gcp": (
         "google",
