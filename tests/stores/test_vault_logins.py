@@ -30,7 +30,9 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup import access, answers
+from airflow_providers_secrets.stores.base import Outcome, StoreError
+from airflow_providers_secrets.stores.vault.replies import REFUSED
 from tests.rigs.aws import moto
 from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
@@ -367,6 +369,28 @@ def test_github(recorder: Proxy, tmp_path: Path) -> None:
     assert (path, body) == ("/v1/auth/gh/login", {"token": "ghp_of_the_file"})
 
 
+def told(outcome: Any, code: str, recorder: Proxy, cloud: Proxy, **options: Any) -> None:
+    """Check what is made of a *cloud* that gives no credentials: an outage is tried again, a refusal is remembered."""
+    backend = asking(url=recorder.url, max_attempts=2, timeout=20, **options)
+    with pytest.raises(StoreMisconfigured if outcome is REFUSED else StoreUnavailable, match=code) as raised:
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    asked = len(cloud.requests)
+    if outcome is REFUSED:
+        for _ in range(3):
+            with pytest.raises(StoreMisconfigured, match=code):
+                backend.get_variable("x")
+        assert len(cloud.requests) == asked
+    else:
+        store = access.loaded_store(backend.config)
+        with pytest.raises(StoreError) as fault:
+            store.fetch(store.connect(), "secret/variables/x")
+        assert access.StoreAccess(backend.config)._outcome(store, fault.value) is outcome
+        # Two attempts before, and one now.
+        assert len(cloud.requests) * 2 == asked * 3
+    assert recorder.requests == []
+
+
 # aws_iam: https://developer.hashicorp.com/vault/api-docs/auth/aws#login
 
 
@@ -535,6 +559,37 @@ def test_aws_iam_without_credentials(recorder: Proxy) -> None:
     with pytest.raises(StoreMisconfigured, match="no AWS credentials"):
         asking(url=recorder.url, auth_type="aws_iam").get_variable("x")
     assert recorder.requests == []
+
+
+def sts_error(status: int, code: str) -> Reply:
+    """https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>S3cr3t</Message></Error></ErrorResponse>"
+    return Reply(status, body.encode(), {"Content-Type": "text/xml"})
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+@pytest.mark.parametrize(
+    ("reply", "code", "outcome"),
+    [
+        (sts_error(503, "ServiceUnavailable"), "AWS login: ServiceUnavailable", Outcome.UNAVAILABLE),
+        (Reply(502, b"<html>S3cr3t"), "AWS login: HTTP 502", Outcome.UNAVAILABLE),
+        (sts_error(400, "Throttling"), "AWS login: Throttling", Outcome.THROTTLED),
+        (sts_error(403, "AccessDenied"), r"AWS login refused \(AccessDenied\)", REFUSED),
+        (sts_error(403, "InvalidClientTokenId"), r"AWS login refused \(InvalidClientTokenId\)", REFUSED),
+    ],
+    ids=["down", "proxy", "throttled", "denied", "unknown-key"],
+)
+def test_aws_iam_that_sts_gives_no_role(
+    recorder: Proxy, monkeypatch: pytest.MonkeyPatch, reply: Reply, code: str, outcome: Any
+) -> None:
+    sts = Proxy()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t")
+    role = json.dumps({"RoleArn": "arn:aws:iam::123456789012:role/airflow"})
+    with sts.fault(reply):
+        told(outcome, code, recorder, sts, auth_type="aws_iam", assume_role_kwargs=role)
+    sts.stop()
 
 
 # gcp: https://developer.hashicorp.com/vault/api-docs/auth/gcp#login and /vault/docs/auth/gcp#generating-jwts
@@ -724,12 +779,29 @@ def test_gcp_that_does_not_sign(
     assert recorder.requests == []
 
 
-@pytest.mark.usefixtures("google")
-def test_gcp_credentials_that_google_refuses(recorder: Proxy, google: Proxy) -> None:
-    backend = asking(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
-    with google.fault(Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON)), pytest.raises(StoreMisconfigured) as raised:
-        backend.get_variable("x")
-    assert "S3cr3t" not in str(raised.value)
+@pytest.mark.parametrize(
+    ("reply", "code", "outcome"),
+    [
+        (Reply(503, b"S3cr3t"), r"Google login unavailable \(HTTP 503\)", Outcome.UNAVAILABLE),
+        (
+            Reply(429, b'{"error": "S3cr3t"}', GOOGLE_JSON),
+            r"Google login unavailable \(HTTP 429\)",
+            Outcome.UNAVAILABLE,
+        ),
+        (Reply(reset=True), "Google login unavailable", Outcome.UNAVAILABLE),
+        (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), r"Google login refused \(HTTP 400\)", REFUSED),
+    ],
+    ids=["down", "throttled", "reset", "refused"],
+)
+def test_gcp_that_google_gives_no_token(recorder: Proxy, google: Proxy, reply: Reply, code: str, outcome: Any) -> None:
+    with google.fault(reply):
+        told(outcome, code, recorder, google, auth_type="gcp", role_id="airflow")
+
+
+def test_gcp_that_may_not_sign_is_remembered(recorder: Proxy, google: Proxy) -> None:
+    denied = Reply(403, b"S3cr3t")
+    with google.fault(lambda request: access_token(request) or denied):
+        told(REFUSED, "signJwt refused with HTTP 403", recorder, google, auth_type="gcp", role_id="airflow")
 
 
 # azure: https://developer.hashicorp.com/vault/api-docs/auth/azure#login
@@ -779,6 +851,29 @@ def test_azure_token_that_is_cut_short_is_in_no_log(
 
 
 @pytest.mark.usefixtures("no_azure_environment")
+@pytest.mark.parametrize(
+    ("reply", "code", "outcome"),
+    [
+        (Reply(503, b"S3cr3t"), "Azure login: HTTP 503", Outcome.UNAVAILABLE),
+        (Reply(429, b"S3cr3t"), "Azure login: HTTP 429", Outcome.THROTTLED),
+        (Reply(500, b"S3cr3t"), "Azure login: HTTP 500", Outcome.UNAVAILABLE),
+        (Reply(reset=True), "Azure login: no answer", Outcome.UNAVAILABLE),
+        (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), "Azure login refused", REFUSED),
+    ],
+    ids=["down", "throttled", "failing", "reset", "refused"],
+)
+def test_azure_that_gives_no_token(
+    recorder: Proxy, monkeypatch: pytest.MonkeyPatch, reply: Reply, code: str, outcome: Any
+) -> None:
+    azure = Proxy()
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{azure.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", "header")
+    with azure.fault(reply):
+        told(outcome, code, recorder, azure, auth_type="azure", role_id="airflow", azure_resource="https://v")
+    azure.stop()
+
+
+@pytest.mark.usefixtures("no_azure_environment")
 def test_azure_by_client_secret(recorder: Proxy, vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow"""
     authority = vault.server.authority
@@ -815,6 +910,12 @@ def test_azure_by_client_secret(recorder: Proxy, vault: VaultRig, monkeypatch: p
                 url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret
             ).get_variable("x")
     assert "S3cr3t" not in str(raised.value)
+    with entra.fault(Reply(503, b"S3cr3t")):
+        answers.reset_after_fork()
+        with pytest.raises(StoreUnavailable, match="Azure login: HTTP 503"):
+            asking(
+                url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret
+            ).get_variable("x")
     internet.stop()
     entra.stop()
 

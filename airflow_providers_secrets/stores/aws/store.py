@@ -239,16 +239,7 @@ class AwsStore(Store):
 
     def codes(self, error: Exception) -> Iterator[str]:
         """Yield AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""
-        response = getattr(error, "response", None)
-        if not isinstance(response, dict):
-            yield from super().codes(error)
-            return
-        code = str(response.get("Error", {}).get("Code"))
-        # An answer that is not AWS's own (a proxy's page) has its status for a code.
-        if re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,79}", code):
-            yield code
-            yield f"{code} of {getattr(error, 'operation_name', None)}"
-        yield f"HTTP {response.get('ResponseMetadata', {}).get('HTTPStatusCode')}"
+        yield from answer_codes(error) or super().codes(error)
 
     def retry_after(self, error: Exception) -> float | None:
         """Return the answer's Retry-After, where it is in seconds."""
@@ -272,6 +263,19 @@ def given_keys(options: Mapping[str, Any]) -> tuple[str, str, str | None] | None
             key, secret = (given[key] for key in _KEYS)
             return key, secret, options["aws_session_token"] or options["session_kwargs"].get("aws_session_token")
     return None
+
+
+def answer_codes(error: Exception) -> tuple[str, ...]:
+    """Return AWS's code of an answer, the same with the operation, and the HTTP status; nothing for other errors."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return ()
+    code = str(response.get("Error", {}).get("Code"))
+    status = f"HTTP {response.get('ResponseMetadata', {}).get('HTTPStatusCode')}"
+    # An answer that is not AWS's own (a proxy's page) has its status for a code.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,79}", code):
+        return (status,)
+    return code, f"{code} of {getattr(error, 'operation_name', None)}", status
 
 
 def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any]:

@@ -52,7 +52,7 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
 
 
 def no_prompt(setting: str) -> Callable[[str], str]:
-    """Make what refuses to ask for the code of a multi-factor authentication, naming the *setting* that wants one."""
+    """Return what botocore asks for an MFA code by: it refuses, and says that *setting* is why it was asked."""
 
     def refuse(_: str) -> str:
         raise ConfigurationError(f"{setting} asks for an MFA code, which nobody can type here.")

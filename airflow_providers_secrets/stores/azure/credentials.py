@@ -18,7 +18,7 @@ from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import RequestsTransport
 
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, REFUSED, UNREADABLE
-from airflow_providers_secrets.stores.azure.session import make_session
+from airflow_providers_secrets.stores.azure.session import Verify, make_session
 from airflow_providers_secrets.stores.base import StoreError, seconds_to_wait
 from airflow_providers_secrets.stores.turns import Turn
 
@@ -86,7 +86,9 @@ class Login:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._transport = _LoginTransport(options)
+        # Whoever trusts any vault does not yet give secrets to any authority.
+        verify = options["connection_verify"] if isinstance(options["connection_verify"], str) else True
+        self._transport = LoginTransport(options, verify, chain=self.name == "default")
         self._credential = _credential(options, self._transport)
         self._turn = Turn()
         self._held: _Held | None = None
@@ -165,25 +167,22 @@ class Login:
         raise failure
 
     def _failure(self, error: Exception) -> StoreError:
-        """Say why there is no token, by Entra's code at most: its words may hold more than they should."""
-        for trouble, retry_after in self._transport.troubles:
+        if self._transport.troubles:
             # The old one would repeat that for a minute without asking (msal's throttling); attempts are not its task.
             self._credential = _credential(self._options, self._transport)
-            return StoreError(f"{self.name} login: {trouble}", trouble, retry_after=retry_after)
-        found = re.search(r"\bAADSTS\d+\b", str(error))
-        return StoreError(f"{self.name} login refused ({found[0] if found else type(error).__name__})", REFUSED)
+        return self._transport.failure(self.name, error)
 
 
-class _LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded by a module's __getattr__
+class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded by a module's __getattr__
     """How azure-identity asks for tokens: it notes what went wrong for now, which that does not tell from refusals.
 
-    :param options: the store's options.
+    :param options: the store's options, for the time-outs.
+    :param verify: the certificates that an authority is verified by.
+    :param chain: whether the credential is azure-identity's default chain.
     :ivar troubles: what went wrong, and the seconds that the server asked to wait.
     """
 
-    def __init__(self, options: Options) -> None:
-        # Whoever trusts any vault does not yet give secrets to any authority.
-        verify = options["connection_verify"] if isinstance(options["connection_verify"], str) else True
+    def __init__(self, options: Options, verify: Verify, *, chain: bool) -> None:
         super().__init__(
             session=make_session(verify),
             connection_timeout=options["connect_timeout"],
@@ -191,7 +190,7 @@ class _LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded 
             connection_verify=verify,
         )
         self.troubles: list[tuple[str, float | None]] = []
-        self._chain = credential_name(options) == "default"
+        self._chain = chain
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         """Send one request."""
@@ -209,6 +208,17 @@ class _LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded 
         elif status == HTTPStatus.OK and not _is_object(response.body()):
             self.troubles.append(("a token answer that is no JSON object", None))
         return response
+
+    def failure(self, name: str, error: Exception) -> StoreError:
+        """Say why there is no token, by Entra's code at most: its words may hold more than they should.
+
+        :param name: what to call the login.
+        :param error: what azure-identity raised.
+        """
+        for trouble, retry_after in self.troubles:
+            return StoreError(f"{name} login: {trouble}", trouble, retry_after=retry_after)
+        found = re.search(r"\bAADSTS\d+\b", str(error))
+        return StoreError(f"{name} login refused ({found[0] if found else type(error).__name__})", REFUSED)
 
 
 def _is_object(body: bytes) -> bool:
@@ -234,7 +244,7 @@ def readable(option: str, path: str) -> str:
     return path
 
 
-def _credential(options: Options, transport: _LoginTransport) -> Any:
+def _credential(options: Options, transport: LoginTransport) -> Any:
     """Make the credential of azure-identity; it asks nothing before its first token.
 
     :raises StoreError: naming the option, for what it cannot use.
@@ -252,7 +262,7 @@ def _credential(options: Options, transport: _LoginTransport) -> Any:
     raise StoreError(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
 
 
-def _http(options: Options, transport: _LoginTransport) -> dict[str, Any]:
+def _http(options: Options, transport: LoginTransport) -> dict[str, Any]:
     """Return what the credentials that speak HTTP are told."""
     authority = options["authority"] or os.environ.get("AZURE_AUTHORITY_HOST")
     told: dict[str, Any] = {"transport": transport, "retry_total": 0, "permit_redirects": False}

@@ -86,7 +86,7 @@ class Login:
 
     def __init__(self, options: Options, keys: ParsedKeys) -> None:
         self._lock = threading.Lock()
-        self._http = _Http(options["connect_timeout"], options["read_timeout"])
+        self._http = Http(options["connect_timeout"], options["read_timeout"])
         self._options = options
         self._keys = keys
         self._credentials: Any = None
@@ -243,7 +243,7 @@ def _content(option: str, path: str) -> str:
     raise StoreError(fault, UNREADABLE)
 
 
-class _Http:
+class Http:
     """google-auth's way to HTTP, made where a login needs it; it keeps how the last request went.
 
     :param connect_timeout: seconds to open a connection.
@@ -256,6 +256,7 @@ class _Http:
         self._status: int | None = None
 
     def __call__(self, *args: Any, **how: Any) -> Any:
+        """Send one request; google-auth calls this."""
         if self._request is None:
             self._request = Request(login_session(BoundedAdapter(*self._timeouts)))
         self._status = None

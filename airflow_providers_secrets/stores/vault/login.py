@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import hvac
 
-from airflow_providers_secrets.stores.base import StoreError
-from airflow_providers_secrets.stores.vault.replies import SIGNING_REFUSED, UNREADABLE, Reply
+from airflow_providers_secrets.stores.base import Outcome, StoreError
+from airflow_providers_secrets.stores.vault.replies import REFUSED, SIGNING_REFUSED, UNREADABLE, Reply
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.stores.google.login import Http
 
 Options = Mapping[str, Any]
 Login = Callable[[hvac.Client, Options, dict[str, str]], Any]  # hvac is untyped
@@ -93,6 +96,27 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
     """Return access key, secret key and session token, and the region of the session that they come from."""
     if options["key_id"]:
         return options["key_id"], options["secret_id"], None, None
+    from botocore.exceptions import ClientError
+
+    try:
+        return _session_credentials(options)
+    except ClientError as error:
+        fault = _aws_failure(error)
+    raise fault
+
+
+def _aws_failure(error: Exception) -> StoreError:
+    """Say what an answer of AWS's means, as its stores do: whether the login is refused, or to be tried again."""
+    from airflow_providers_secrets.stores.aws.store import COMMON_OUTCOMES, answer_codes
+
+    codes = answer_codes(error)
+    outcome = next((COMMON_OUTCOMES[code] for code in codes if code in COMMON_OUTCOMES), Outcome.UNAVAILABLE)
+    if outcome in (Outcome.DENIED, Outcome.MISCONFIGURED):
+        return StoreError(f"AWS login refused ({codes[0]})", REFUSED)
+    return StoreError(f"AWS login: {codes[0]}", *(("HTTP 429",) if outcome is Outcome.THROTTLED else ()))
+
+
+def _session_credentials(options: Options) -> tuple[str, str, str | None, str | None]:
     from botocore.config import Config
 
     from airflow_providers_secrets.stores.aws.transport import BoundedSession
@@ -119,21 +143,25 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
 def _azure(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
     from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
-    bounded = {
-        "connection_timeout": options["connect_timeout"],
-        "read_timeout": options["read_timeout"],
-        "retry_total": 0,  # attempts are the lookup's
-    }
+    from airflow_providers_secrets.stores.azure.credentials import LoginTransport
+
+    transport = LoginTransport(options, verify=True, chain=not options["secret_id"])
+    http: dict[str, Any] = {"transport": transport, "retry_total": 0}  # attempts are the lookup's
     credential: Any
-    if options["secret_id"]:
-        credential = ClientSecretCredential(
-            options["azure_tenant_id"], options["key_id"], options["secret_id"], **bounded
-        )
+    try:
+        if options["secret_id"]:
+            credential = ClientSecretCredential(
+                options["azure_tenant_id"], options["key_id"], options["secret_id"], **http
+            )
+        else:
+            credential = DefaultAzureCredential(managed_identity_client_id=options["key_id"], **http)
+        with credential:
+            jwt = credential.get_token(f"{options['azure_resource']}/.default").token
+    except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
+        fault = transport.failure("Azure", error)
     else:
-        credential = DefaultAzureCredential(managed_identity_client_id=options["key_id"], **bounded)
-    with credential:
-        jwt = credential.get_token(f"{options['azure_resource']}/.default").token
-    return api.auth.azure.login(options["role_id"], jwt, use_token=False, **mount)
+        return api.auth.azure.login(options["role_id"], jwt, use_token=False, **mount)
+    raise fault
 
 
 def _cert(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
@@ -147,15 +175,17 @@ def _quoted(mount: dict[str, str]) -> dict[str, str]:
 
 
 def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    import google.auth
     import google.auth.jwt
     from google.oauth2 import service_account
 
+    from airflow_providers_secrets.stores.google.login import Http
+
+    http = Http(options["connect_timeout"], options["read_timeout"])
     now = int(time.time())
     claims: dict[str, Any] = {"aud": f"vault/{options['role_id']}", "iat": now, "exp": now + GCP_JWT_LIFE}
     key = _google_key(options)
     if key is None:
-        credentials, _ = google.auth.default(scopes=options["gcp_scopes"])
+        credentials = _google_credentials(options, http)
     else:
         try:
             credentials = service_account.Credentials.from_service_account_info(key)
@@ -169,8 +199,27 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
         claims["sub"] = credentials.service_account_email
         jwt = google.auth.jwt.encode(credentials.signer, claims).decode()
     else:
-        jwt = _signed_by_google(credentials, claims, options)
+        jwt = _signed_by_google(credentials, claims, options, http)
     return api.auth.gcp.login(options["role_id"], jwt, use_token=False, **mount)
+
+
+def _google_credentials(options: Options, http: Http) -> Any:
+    """Return the environment's credentials, with a token: which account a machine has is known once it has one."""
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from google.oauth2 import service_account
+
+    try:
+        credentials, _ = google.auth.default(scopes=options["gcp_scopes"], request=http)
+        if not (isinstance(credentials, service_account.Credentials) or credentials.valid):
+            credentials.refresh(http)
+    except DefaultCredentialsError:  # that there are none
+        raise
+    except GoogleAuthError as error:
+        codes = http.fault(error).codes
+    else:
+        return credentials
+    raise StoreError(f"Google {codes[0]}", *codes)
 
 
 def _google_key(options: Options) -> dict[str, Any] | None:
@@ -188,34 +237,27 @@ def _google_key(options: Options) -> dict[str, Any] | None:
     return key
 
 
-def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options) -> str:
+def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, http: Http) -> str:
     """Have Google sign *claims* for credentials that hold no key, such as a virtual machine's.
 
     google-auth has signBlob alone (``google.auth.iam.Signer``), whose JWT cannot name the key that Vault looks for.
     """
-    import requests
-    from google.auth.transport.requests import AuthorizedSession, Request
+    from google.auth.transport.requests import AuthorizedSession
 
-    timeout = (options["connect_timeout"], options["read_timeout"])
-    session = requests.Session()
-    session.auth = _as_it_is
-    if not credentials.valid:
-        # Which account a machine has is known once it has a token.
-        credentials.refresh(Request(session))
     email = getattr(credentials, "service_account_email", None)
     if not email or email == "default":
         raise StoreError("the environment's Google credentials are no service account's", UNREADABLE)
-    authorized = AuthorizedSession(credentials, auth_request=Request(session))
+    authorized = AuthorizedSession(credentials, auth_request=http)
     authorized.auth = _as_it_is
     answer = authorized.post(
         f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
         json={"payload": json.dumps({**claims, "sub": email})},
-        timeout=timeout,
+        timeout=(options["connect_timeout"], options["read_timeout"]),
         allow_redirects=False,
     )
     if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
         # The account needs roles/iam.serviceAccountTokenCreator on itself.
-        raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED)
+        raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED, REFUSED)
     if answer.status_code != HTTPStatus.OK:
         raise StoreError(f"Google's signJwt failed with HTTP {answer.status_code}")
     try:

@@ -63,16 +63,12 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnicodeEncodeError",  # a token that no header can hold
             # OpenSSL's reasons
             "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-            # botocore.exceptions, google.auth.exceptions, azure.core.exceptions
+            # botocore.exceptions, google.auth.exceptions
             "NoCredentialsError",
             "PartialCredentialsError",
             "ProfileNotFound",
-            "ClientError",
             "DefaultCredentialsError",
             "MalformedError",
-            "OAuthError",
-            "RefreshError",
-            "ClientAuthenticationError",
         ),
         Outcome.MISCONFIGURED,
     ),
@@ -108,7 +104,6 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "NoCredentialsError": "Give Airflow's host or pod AWS credentials, or set 'key_id' and 'secret_id'.",
     "ProfileNotFound": "Correct AWS_PROFILE.",
     "DefaultCredentialsError": "Set 'gcp_key_path', or give Airflow's host or pod Google credentials.",
-    "ClientAuthenticationError": "Check the Azure identity ('azure_tenant_id', 'key_id', 'secret_id', or the host's).",
     Outcome.DENIED: "Allow 'read' on its path (with data/ after the mount for KV 2) in a policy of the login's role.",
     Outcome.REVOKED: "Write a new version of it.",
     Outcome.MISCONFIGURED: "Check the backend's options for 'url', TLS and login.",

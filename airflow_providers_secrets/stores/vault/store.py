@@ -40,11 +40,8 @@ _STORES = "airflow_providers_secrets.stores"
 
 LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "aws_iam": ("aws", ("botocore.session", "botocore.config", "botocore.credentials", f"{_STORES}.aws.transport")),
-    "azure": ("azure", ("azure.identity", "azure.core.pipeline.transport", "msal")),
-    "gcp": (
-        "google",
-        ("google.auth", "google.auth.jwt", "google.auth.transport.requests", "google.oauth2.service_account"),
-    ),
+    "azure": ("azure", ("azure.identity", "msal", f"{_STORES}.azure.credentials")),
+    "gcp": ("google", ("google.auth", "google.auth.jwt", f"{_STORES}.google.login")),
 }
 """The extra that brings what a way to log in needs beyond hvac, and the modules."""
 
