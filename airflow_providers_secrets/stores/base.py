@@ -168,14 +168,26 @@ def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
     return []
 
 
-MAX_DIGITS = 6
-"""The most digits of a Retry-After: eleven days."""
+LONGEST_WAIT: Final = 1e6
+"""The most seconds of a Retry-After, eleven days: longer than any deadline, and a number that a timer takes."""
+
+wall_clock = time.time
 
 
 def seconds_to_wait(retry_after: str) -> float | None:
-    """Read the header Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
-    is_seconds = retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= MAX_DIGITS
-    return float(retry_after) if is_seconds else None
+    """Read the header Retry-After, in seconds or as a date (RFC 9110, section 10.2.3); ``None`` where it is neither."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return min(float(retry_after), LONGEST_WAIT)
+    if not retry_after:
+        return None
+    # Rare, and a first lookup need not import it.
+    from calendar import timegm
+    from email.utils import parsedate
+
+    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):  # whatever a date makes of other text
+        date = parsedate(retry_after)
+        return None if date is None else min(max(0.0, timegm(date) - wall_clock()), LONGEST_WAIT)
+    return None
 
 
 class Store(ABC):

@@ -242,7 +242,7 @@ class AwsStore(Store):
         yield from answer_codes(error) or super().codes(error)
 
     def retry_after(self, error: Exception) -> float | None:
-        """Return the answer's Retry-After, where it is in seconds."""
+        """Return the answer's Retry-After, where it has one."""
         response = getattr(error, "response", None)
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}) if isinstance(response, dict) else {}
         return seconds_to_wait(str(headers.get("retry-after", "")))

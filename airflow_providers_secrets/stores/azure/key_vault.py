@@ -291,7 +291,7 @@ class KeyVault(Store):
         yield f"HTTP {status}"
 
     def retry_after(self, error: Exception) -> float | None:
-        """Return the answer's Retry-After (RFC 9110, section 10.2.3), where it is in seconds."""
+        """Return the answer's Retry-After, where it has one."""
         headers = getattr(getattr(error, "response", None), "headers", None)
         return super().retry_after(error) if headers is None else seconds_to_wait(headers.get("Retry-After", ""))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import itertools
 import threading
@@ -18,6 +19,7 @@ import pytest
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.lookup.outcomes import ADVICE, ERRORS, advice
+from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store
 from airflow_providers_secrets.testing.lookups import ONE_TRY, Waits, credentials, failing, needs, stored, warned
 from airflow_providers_secrets.testing.proxy import Reply, Request
@@ -241,6 +243,27 @@ def test_retry_after_is_honoured_within_the_deadline(rig: Rig, monkeypatch: pyte
         backend.get_variable("found")
     assert len(calls) == 2  # a third one would come after the deadline
     assert pauses[0][1] == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "calls_made", "pause"),
+    [("Sun, 06 Nov 1994 09:49:37 GMT", 2, 3600.0), ("3600000", 1, 1e6)],
+    ids=["date", "beyond-any-deadline"],
+)
+def test_retry_after_of_another_form_is_honoured(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, retry_after: str, calls_made: int, pause: float
+) -> None:
+    answer = rig.faults()["throttled-for-an-hour"]
+    if not isinstance(answer, Reply) or "Retry-After" not in answer.headers:
+        pytest.skip("the protocol has no Retry-After")
+    monkeypatch.setattr(base, "wall_clock", lambda: 784111777.0)  # an hour before
+    pauses = recorded_pauses(monkeypatch)
+    backend = rig.backend(max_attempts=3, timeout=7200.0)
+    again = dataclasses.replace(answer, headers={**answer.headers, "Retry-After": retry_after})
+    with rig.answering(again), rig.counted() as calls, pytest.raises(StoreUnavailable):
+        backend.get_variable("found")
+    assert len(calls) == calls_made
+    assert pauses[0][1] == pause
 
 
 def test_retry_after_beyond_the_deadline_is_not_waited_for(rig: Rig) -> None:
