@@ -9,6 +9,7 @@ import posixpath
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -348,6 +349,42 @@ def test_version_is_detected_once(vault: VaultRig) -> None:
         f"GET /v1/{path}"
         for path in ("sys/internal/ui/mounts/kv1", *data[0], "sys/internal/ui/mounts/secret", *data[1])
     ]
+
+
+def test_version_is_detected_again_where_a_mount_was_upgraded(vault: VaultRig) -> None:
+    """https://developer.hashicorp.com/vault/docs/secrets/kv/kv-v2/upgrade"""
+    api = vault.server.api
+    detected = "GET /v1/sys/internal/ui/mounts/upgraded"
+    for read in (True, False):
+        vault.server.engine("upgraded", 1)
+        api("POST", "upgraded/variables/x", {"value": "kept"})
+        backend = by_token(vault, mount_point="upgraded", kv_engine_version="auto")
+        store, client = opened(backend)
+        assert store.fetch(client, "upgraded/variables/x").text == '{"value": "kept"}'
+        api("POST", "sys/mounts/upgraded/tune", {"options": {"version": "2"}})
+        wait_for_upgrade(vault, "upgraded/data/variables/x")
+        vault.proxy.requests.clear()
+        if read:
+            assert store.fetch(client, "upgraded/variables/x").text == '{"value": "kept"}'
+            asked = ["GET /v1/upgraded/variables/x", detected, "GET /v1/upgraded/data/variables/x"]
+        else:
+            assert [listed.name for listed in store.listing(client, "upgraded/variables/")] == ["upgraded/variables/x"]
+            asked = ["LIST /v1/upgraded/variables", detected, "LIST /v1/upgraded/metadata/variables"]
+        assert requested(vault) == asked
+        api("DELETE", "sys/mounts/upgraded")
+
+
+def opened(backend: VaultBackend) -> tuple[Any, Any]:
+    """The store of *backend*, and a client of its own."""
+    store = access.loaded_store(backend.config)
+    return store, store.connect()
+
+
+def wait_for_upgrade(rig: VaultRig, path: str) -> None:
+    """The server upgrades beside its answer, and refuses all else meanwhile."""
+    until = time.monotonic() + 30
+    while rig.server.status("GET", path) != 200:
+        assert time.monotonic() < until, "the mount is not upgraded"
 
 
 def test_version_is_detected_by_an_identity_of_least_privilege(vault: VaultRig) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import quote
 
 from airflow_providers_secrets.stores.base import (
@@ -25,6 +25,7 @@ from airflow_providers_secrets.stores.vault.replies import (
     ADVICE,
     CONTENDED,
     NO_MOUNT,
+    OTHER_VERSION,
     OUTCOMES,
     TOO_LONG,
     DeletedVersion,
@@ -35,6 +36,8 @@ from airflow_providers_secrets.stores.vault.replies import (
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.stores.vault.client import VaultClient
+
+Result = TypeVar("Result")
 
 _STORES = "airflow_providers_secrets.stores"
 
@@ -198,7 +201,7 @@ class Vault(Store):
         return mount, name[len(mount) + 1 :]
 
     def _version(self, client: VaultClient, name: str) -> str:
-        """Return the version of the KV engine; with ``"auto"``, the server is asked once for each mount."""
+        """Return the version of the KV engine; with ``"auto"``, the server is asked, and the answer kept by mount."""
         configured: str = self.options["kv_engine_version"]
         if configured != "auto":
             return configured
@@ -215,10 +218,23 @@ class Vault(Store):
             client.versions[mount] = "2" if version == "2" else "1"
         return client.versions[mount]
 
+    def _for_version(self, client: VaultClient, name: str, exchange: Callable[[str], Result]) -> Result:
+        """Exchange by the version of the KV engine; with ``"auto"``, anew where the mount was upgraded meanwhile."""
+        try:
+            return exchange(self._version(client, name))
+        except StoreError as error:
+            if OTHER_VERSION not in error.codes or self.options["kv_engine_version"] != "auto":
+                raise
+            client.versions.pop(self._split(name)[0], None)
+        return exchange(self._version(client, name))
+
     def _secret(self, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
         """Return the data of a secret, and its version; of KV 1 always 1."""
+        return self._for_version(client, name, lambda version: self._secret_of(version, client, name))
+
+    def _secret_of(self, version: str, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
         mount, path = self._split(name)
-        if self._version(client, name) == "1":
+        if version == "1":
             reply = client.ask(lambda api: api.secrets.kv.v1.read_secret(path, mount_point=mount))
             return read_contents(reply, self.options), 1
         reply = client.ask(
@@ -253,7 +269,10 @@ class Vault(Store):
         )
 
     def _keys(self, client: VaultClient, mount: str, folder: str) -> list[str]:
-        if self._version(client, f"{mount}/") == "1":
+        return self._for_version(client, f"{mount}/", lambda version: self._keys_of(version, client, mount, folder))
+
+    def _keys_of(self, version: str, client: VaultClient, mount: str, folder: str) -> list[str]:
+        if version == "1":
             reply = client.ask(lambda api: api.secrets.kv.v1.list_secrets(folder, mount_point=mount))
         else:
             reply = client.ask(lambda api: api.secrets.kv.v2.list_secrets(folder, mount_point=mount))
