@@ -217,7 +217,7 @@ class Store(ABC):
     """The codes after which one new client is made and asked, once per attempt."""
     env_prefixes: Sequence[str] = ()
     """Prefixes of the environment variables that say where the store is or who asks it, as these options read them."""
-    muted_loggers: ClassVar[Sequence[str]] = ()
+    muted_loggers: Sequence[str] = ()
     """The SDK's loggers; they, and those below them, write nothing in our calls: they quote requests and answers.
 
     Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well. What

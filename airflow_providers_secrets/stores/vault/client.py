@@ -14,7 +14,6 @@ import requests
 from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError
 from airflow_providers_secrets.stores.turns import Turn
 from airflow_providers_secrets.stores.vault import login
-from airflow_providers_secrets.stores.vault.identity import credential_digest
 from airflow_providers_secrets.stores.vault.replies import NO_MOUNT, REFUSED, Reply, contents
 from airflow_providers_secrets.stores.vault.wire import make_api, sending
 
@@ -40,19 +39,15 @@ class Token:  # no NamedTuple: making one takes longer than importing a module
     """What a login gave.
 
     :param text: the token; empty where an Agent adds it.
-    :param credentials: a digest of the files that it was got by.
     :param life: seconds that it was given to live; 0 is for ever or unknown.
     :param expires: when it does, by :data:`clock`.
     :param renewal: when to renew it, where that is possible.
     """
 
-    __slots__ = ("credentials", "expires", "life", "renewal", "text")
+    __slots__ = ("expires", "life", "renewal", "text")
 
-    def __init__(
-        self, text: str, credentials: bytes, life: float = 0.0, expires: float = NEVER, renewal: float = NEVER
-    ) -> None:
+    def __init__(self, text: str, life: float = 0.0, expires: float = NEVER, renewal: float = NEVER) -> None:
         self.text = text
-        self.credentials = credentials
         self.life = life
         self.expires = expires
         self.renewal = renewal
@@ -62,7 +57,7 @@ class Token:  # no NamedTuple: making one takes longer than importing a module
 
     def to_renew(self, when: float) -> Token:
         """Return the same token with another time of renewal: other threads may be reading this one."""
-        return Token(self.text, self.credentials, self.life, self.expires, when)
+        return Token(self.text, self.life, self.expires, when)
 
 
 class VaultClient:
@@ -78,7 +73,6 @@ class VaultClient:
         self.options = options
         self.versions: dict[str, str] = {}
         """The version of the KV engine at each mount that was asked for it."""
-        self._presented = credential_digest(options)
         self._api = make_api(options)
         self._turn = Turn()
         self._token: Token | None = None
@@ -118,8 +112,6 @@ class VaultClient:
             token = self._token
             if token is None or clock() >= token.expires or self._uses_left == 0:
                 token = self._logged_in()
-            elif token.credentials != credential_digest(self.options):
-                token = self._logged_in()  # as whoever the file is now of
             elif clock() >= token.renewal:
                 token = self._renewed(token)
             return self._used(token)
@@ -158,13 +150,9 @@ class VaultClient:
     def _log_in(self) -> tuple[Token, int | None]:
         """Return a new token, and how often it may be used."""
         auth_type = self.options["auth_type"]
-        credentials = credential_digest(self.options)
-        if credentials != self._presented:
-            # A connection that was kept goes on with the client certificate that it was opened with.
-            self._presented, self._api = credentials, make_api(self.options)
         if auth_type in ("agent", "token"):
             text = "" if auth_type == "agent" else login.static_token(self.options)
-            return Token(text, credentials), None
+            return Token(text), None
         reply = self._send(lambda api: login.log_in(api, self.options), "")
         try:
             answer = contents(reply, self.options)
@@ -177,7 +165,7 @@ class VaultClient:
             else:
                 raise
         else:
-            return _granted(answer, credentials)
+            return _granted(answer)
         raise refusal
 
     def _renewed(self, token: Token) -> Token:
@@ -186,7 +174,7 @@ class VaultClient:
         self._token = later = token.to_renew(_due(token.expires - clock()))
         try:
             reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
-            renewed, _ = _granted(contents(reply, self.options), token.credentials)
+            renewed, _ = _granted(contents(reply, self.options))
         except StoreError as fault:
             if not {"HTTP 400", "HTTP 403"}.isdisjoint(fault.codes):
                 with contextlib.suppress(Exception):  # whatever the login's SDK raises
@@ -201,17 +189,17 @@ class VaultClient:
         return renewed
 
 
-def _granted(answer: Mapping[str, Any], credentials: bytes) -> tuple[Token, int | None]:
+def _granted(answer: Mapping[str, Any]) -> tuple[Token, int | None]:
     auth = answer.get("auth")
     text = auth.get("client_token") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(text, str) or not text:
         raise StoreError("the answer to the login holds no token", REFUSED)
     life, uses = _number(auth.get("lease_duration")), int(_number(auth.get("num_uses"))) or None
     if not life:
-        return Token(text, credentials), uses
+        return Token(text), uses
     # Renewing would use up a token that is for few uses.
     renewal = _due(life) if auth.get("renewable") and not uses else NEVER
-    return Token(text, credentials, life, clock() + life, renewal), uses
+    return Token(text, life, clock() + life, renewal), uses
 
 
 def _refuses(reply: Reply) -> bool:

@@ -48,6 +48,13 @@ LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 }
 """The extra that brings what a way to log in needs beyond hvac, and the modules."""
 
+LOGIN_LOGGERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "aws_iam": ("botocore",),
+    "azure": ("azure", "azure.core.pipeline.policies.http_logging_policy", "msal", "msal.oauth2cli.oauth2"),
+    "gcp": ("google",),
+}
+"""The loggers of those."""
+
 MAX_FOLDERS: Final = 10_000
 """The most folders that one listing reads, each by a request of its own."""
 
@@ -70,15 +77,14 @@ class Vault(Store):
     env_prefixes: Sequence[str] = ("VAULT_",)  # and others by the way to log in
     outcomes = OUTCOMES
     advice = ADVICE
-    muted_loggers = (
-        *("azure", "azure.core.pipeline.policies.http_logging_policy", "msal", "msal.oauth2cli.oauth2"),
-        *("botocore", "google", "hvac", "urllib3"),
-    )
+    muted_loggers: Sequence[str] = ("hvac", "urllib3")  # and others by the way to log in
     write_settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self.env_prefixes = (*type(self).env_prefixes, *ENV_PREFIXES.get(options["auth_type"], ()))
+        auth_type = options["auth_type"]
+        self.env_prefixes = (*type(self).env_prefixes, *ENV_PREFIXES.get(auth_type, ()))
+        self.muted_loggers = (*type(self).muted_loggers, *LOGIN_LOGGERS.get(auth_type, ()))
 
     def imports(self) -> Mapping[str, str]:
         """Return hvac, and what the login of these options needs."""
