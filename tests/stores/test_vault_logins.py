@@ -369,6 +369,11 @@ def test_github(recorder: Proxy, tmp_path: Path) -> None:
     assert (path, body) == ("/v1/auth/gh/login", {"token": "ghp_of_the_file"})
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "BACKOFF", dict.fromkeys(access.BACKOFF, (0.001, 0.002)))
+
+
 def told(outcome: Any, code: str, recorder: Proxy, cloud: Proxy, **options: Any) -> None:
     """Check what is made of a *cloud* that gives no credentials: an outage is tried again, a refusal is remembered."""
     backend = asking(url=recorder.url, max_attempts=2, timeout=20, **options)
@@ -567,7 +572,7 @@ def sts_error(status: int, code: str) -> Reply:
     return Reply(status, body.encode(), {"Content-Type": "text/xml"})
 
 
-@pytest.mark.usefixtures("no_aws_environment")
+@pytest.mark.usefixtures("no_aws_environment", "short_pauses")
 @pytest.mark.parametrize(
     ("reply", "code", "outcome"),
     [
@@ -779,6 +784,7 @@ def test_gcp_that_does_not_sign(
     assert recorder.requests == []
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("reply", "code", "outcome"),
     [
@@ -850,7 +856,7 @@ def test_azure_token_that_is_cut_short_is_in_no_log(
     azure.stop()
 
 
-@pytest.mark.usefixtures("no_azure_environment")
+@pytest.mark.usefixtures("no_azure_environment", "short_pauses")
 @pytest.mark.parametrize(
     ("reply", "code", "outcome"),
     [
