@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 
@@ -134,24 +134,35 @@ def flag_or_path(value: Any) -> bool | str:
         return strict_text(value)
 
 
+LONGEST_LIFETIME: Final = 315_360_000
+"""The most seconds for which an answer may count: ten years. A file's time has an end of its own."""
+
+LONGEST_TIMEOUT: Final = 86_400
+"""The most seconds that anything may be waited for: a day. A socket takes 24 of them, and fails on more."""
+
+
 def seconds(value: Any) -> float:
-    """Accept a finite number of seconds, zero included."""
-    if not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = -1.0
-        if 0 <= number < float("inf"):
-            return number
-    raise ValueError("must be a number of seconds, zero or more")
+    """Accept a number of seconds for which an answer counts, zero included."""
+    number = _number(value)
+    if not 0 <= number <= LONGEST_LIFETIME:
+        raise ValueError(f"must be a number of seconds, zero or more and at most {LONGEST_LIFETIME} (ten years)")
+    return number
 
 
 def positive_seconds(value: Any) -> float:
-    """Accept a finite number of seconds above zero."""
-    number = seconds(value)
-    if number == 0:
-        raise ValueError("must be a number of seconds above zero")
+    """Accept a number of seconds to wait, above zero."""
+    number = _number(value)
+    if not 0 < number <= LONGEST_TIMEOUT:
+        raise ValueError(f"must be a number of seconds above zero and at most {LONGEST_TIMEOUT} (a day)")
     return number
+
+
+def _number(value: Any) -> float:
+    """Return *value* as a number; not a number where it is none."""
+    try:
+        return float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def count(value: Any) -> int:
@@ -174,7 +185,7 @@ def pattern(value: Any) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile(value, re.IGNORECASE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}") from None
 
 
@@ -226,10 +237,10 @@ def cache_locations(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         text = value.strip()
         # The hosts of one URL have commas between them too.
-        given = _parsed(text) if text.startswith("[") else re.split(r",\s*(?=file(?:[:,]|$)|[a-z+]+://)", text)
+        given = _parsed(text) if text.startswith("[") else re.split(r"(?i),\s*(?=file(?:[:,]|$)|[a-z+]+://)", text)
     if not isinstance(given, list | tuple) or not given:
         raise ValueError(CACHE_LOCATION)
-    places = tuple(map(cache_location, given))
+    places = tuple(dict.fromkeys(map(cache_location, given)))
     servers = [not place.startswith("file") for place in places]
     if servers != sorted(servers):
         raise ValueError("must name the host's directory before the fleet's Redis")
@@ -243,11 +254,17 @@ CACHE_LOCATION: Final = (
 
 
 def cache_location(value: Any) -> str:
-    """Accept where a shared cache is: ``file``, ``file:///directory`` or a URL of Redis."""
-    if value == "file":
+    """Accept where a shared cache is: ``file``, ``file:///directory`` or a URL of Redis.
+
+    Returns it with its scheme in small letters, and a directory as the system calls it: without a slash at its end,
+    which would have links be followed, and with nothing percent-encoded.
+    """
+    where = value.strip() if isinstance(value, str) else ""
+    if where.lower() == "file":
         return "file"
     try:
-        parts = urlsplit(value if isinstance(value, str) else "")
+        # What is not printable would be skipped here, and not where the URL is used.
+        parts = urlsplit(where if where.isprintable() else "")
     except ValueError:
         raise ValueError(CACHE_LOCATION) from None
     if parts.scheme.startswith("redis") and _holds_part_of_login(parts):
@@ -260,15 +277,19 @@ def cache_location(value: Any) -> str:
     except ValueError:
         raise ValueError(CACHE_LOCATION) from None
     form = parts.scheme.removeprefix("rediss").removeprefix("redis")
+    directory = os.path.normpath("/" + unquote(parts.path).strip("/"))
     if form == "+sentinel":
         usable = usable and bool(parts.path.strip("/"))
-    elif parts.scheme in ("file", "unix"):
+    elif parts.scheme == "file":
+        usable = parts.path.startswith("/") and directory != "/" and directory.isprintable()
+        usable = usable and not (parts.netloc or parts.query or parts.fragment)
+    elif parts.scheme == "unix":
         usable = not parts.netloc.rpartition("@")[2] and bool(parts.path.strip("/"))
     elif form == parts.scheme or (form != "+cluster" and (form or len(hosts) > 1)):
         usable = False
-    if not usable or (parts.scheme == "file" and parts.netloc):
+    if not usable:
         raise ValueError(CACHE_LOCATION)
-    return str(value)
+    return f"file://{directory}" if parts.scheme == "file" else parts.scheme + where[len(parts.scheme) :]
 
 
 def _holds_part_of_login(parts: SplitResult) -> bool:
@@ -307,7 +328,7 @@ def _parsed(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("is not valid JSON") from None
 
 

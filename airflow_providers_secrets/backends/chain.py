@@ -67,7 +67,7 @@ def _entries(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str):
         try:
             entries = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             fault = f"is not valid JSON{at}"
             entries = None

@@ -690,10 +690,11 @@ def test_a_process_that_ends_while_it_asks_costs_others_half_their_time(
 # The directory.
 
 
-def test_entries_are_the_users_alone(ssm: SsmRig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["", "/"])
+def test_entries_are_the_users_alone(ssm: SsmRig, tmp_path: Path, end: str) -> None:
     before = os.umask(0)
     try:
-        sharing(ssm, f"file://{tmp_path}/deep/shared").get_variable("absent")
+        sharing(ssm, f"file://{tmp_path}/deep/shared{end}").get_variable("absent")
     finally:
         os.umask(before)
     directory = tmp_path / "deep" / "shared"
@@ -715,19 +716,25 @@ def test_the_default_directory_is_the_users_own_in_memory(monkeypatch: pytest.Mo
     assert shared_cache.default_directory() == in_memory
 
 
+def private(directory: Path) -> Path:
+    directory.mkdir(mode=0o700)
+    return directory
+
+
 @pytest.mark.parametrize(
     ("make", "fault"),
     [
         (lambda path: path.mkdir(mode=0o755), "open to other users"),
         (lambda path: path.write_text(""), "not a directory"),
-        (lambda path: path.symlink_to(path.parent), "not a directory"),
+        (lambda path: path.symlink_to(private(path.parent / "elsewhere")), "not a directory"),
         (lambda path: (path.mkdir(mode=0o700), os.chown(path, 12345, -1)), "another user"),
         (lambda path: path.parent.joinpath("file").write_text(""), None),
     ],
     ids=["open", "a file", "a link", "another's", "fine"],
 )
+@pytest.mark.parametrize("end", ["", "/", "/."])
 def test_a_directory_that_the_user_must_fix(
-    ssm: SsmRig, tmp_path: Path, make: Callable[[Path], Any], fault: str | None
+    ssm: SsmRig, tmp_path: Path, make: Callable[[Path], Any], fault: str | None, end: str
 ) -> None:
     directory = tmp_path / "shared"
     if fault == "another user" and os.geteuid() != 0:
@@ -735,7 +742,7 @@ def test_a_directory_that_the_user_must_fix(
         fault = "another user|open to"
     else:
         make(directory)
-    backend = sharing(ssm, f"file://{directory}")
+    backend = sharing(ssm, f"file://{directory}{end}")
     if fault is None:
         assert backend.get_variable("absent") is None
         return

@@ -167,6 +167,7 @@ def test_json_text_throughout_means_what_json_means() -> None:
         ({"backend": "env"}, "option 'backends' must be a list of objects"),
         (["env"], "option 'backends' must be a list of objects"),
         ('[{"backend": "S3cr3t"', "option 'backends' is not valid JSON (line 1, column 22)"),
+        ("[" * 100_000, "option 'backends' is not valid JSON"),
     ],
 )
 def test_unusable_list_is_refused(backends: Any, said: str) -> None:

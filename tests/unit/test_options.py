@@ -217,3 +217,57 @@ def test_option_of_another_release_is_ignored_with_the_reason(family: str, name:
 def test_unusable_words_for_fields(value: Any) -> None:
     with pytest.raises(ValueError, match=r"object|known: |list of words"):
         options.field_words(value)
+
+
+@pytest.mark.parametrize("value", [1e20, "1e20", 10**400, options.LONGEST_LIFETIME + 1, "inf", "nan", -1])
+def test_no_lifetime_is_longer_than_a_clock_can_tell(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'max_stale' must be a number of seconds, zero or more"):
+        given("aws_ssm:SystemsManagerParameterStoreBackend", max_stale=value)
+    assert options.seconds(options.LONGEST_LIFETIME) == options.LONGEST_LIFETIME
+
+
+@pytest.mark.parametrize("value", [1e12, 10**400, options.LONGEST_TIMEOUT + 1, 0, "nan"])
+def test_no_time_out_is_longer_than_a_socket_takes(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'connect_timeout' must be a number of seconds above zero"):
+        given("aws_ssm:SystemsManagerParameterStoreBackend", connect_timeout=value)
+    assert options.positive_seconds(options.LONGEST_TIMEOUT) == options.LONGEST_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("variables_lookup_pattern", "a{99999999999}"),
+        ("variables_lookup_pattern", "(" * 100_000),
+        ("preload", "[" * 100_000),
+        ("extra_conn_words", '{"host":' * 100_000),
+    ],
+)
+def test_what_overwhelms_a_parser_is_an_error_of_the_option(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"option '{name}' is not "):
+        given("aws_ssm:SystemsManagerParameterStoreBackend", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (" file ", ("file",)),
+        ("FILE:///Dir", ("file:///Dir",)),
+        ("file:///d/", ("file:///d",)),
+        ("file:///d//e/./", ("file:///d/e",)),
+        ("file:///my%20dir/what%3F", ("file:///my dir/what?",)),
+        ("REDIS://Host:1/0", ("redis://Host:1/0",)),
+        ([" Rediss+Cluster://h "], ("rediss+cluster://h",)),
+        ("FILE:///d, REDIS://h", ("file:///d", "redis://h")),
+        (["file:///d", "file:///d/"], ("file:///d",)),
+    ],
+)
+def test_a_place_is_read_as_it_is_checked(written: Any, read: tuple[str, ...]) -> None:
+    assert options.cache_locations(written) == read
+
+
+@pytest.mark.parametrize(
+    "where", ["file:///d?x=1", "file:///d#x", "file:///d%00", "file:///.", "file:///%2F", "file:d", "redis://h/\n0"]
+)
+def test_a_place_that_would_be_another_one_is_refused(where: str) -> None:
+    with pytest.raises(ValueError, match="must be 'file'"):
+        options.cache_locations(where)

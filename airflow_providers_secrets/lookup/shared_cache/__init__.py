@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, NoSharedKeyError
 from airflow_providers_secrets.lookup.notices import warn
@@ -128,7 +127,7 @@ def _opened_at(
         prefix = config.options["shared_cache_prefix"]
         return RedisCache(address, keys, identity, lifetime, prefix, config.timeout / LONGEST_PART)
     if where != "file":
-        return DirectoryCache(urlsplit(where).path, keys, identity, lifetime, max_bytes)
+        return DirectoryCache(where.removeprefix("file://"), keys, identity, lifetime, max_bytes)
     directory = default_directory()
     try:
         return DirectoryCache(directory, keys, identity, lifetime, max_bytes)
