@@ -901,6 +901,11 @@ def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:
     [
         ("redis://:S3cr3t@h?no_such=S3cr3t", "does not take parameter 'no_such'"),
         ("redis://:S3cr3t@h?socket_timeout=S3cr3t", "cannot take the value of socket_timeout"),
+        ("redis://:S3cr3t@h?socket_timeout=0", "socket_timeout must be a number of seconds above zero"),
+        ("redis://:S3cr3t@h?socket_timeout=-1", "socket_timeout must be a number"),
+        ("redis://:S3cr3t@h?socket_timeout=nan", "socket_timeout must be a number"),
+        ("unix:///redis.sock?socket_timeout=inf", "socket_timeout must be a number"),
+        ("redis+cluster://:S3cr3t@h?socket_connect_timeout=0", "socket_connect_timeout must be a number"),
         ("redis+cluster://:S3cr3t@h/5", "a cluster has database 0 alone"),
         ("redis://:S3cr3t@h?password_file=/x", "password and password_file are given; keep one"),
         ("redis://:h?credentials=S3cr3t", None),

@@ -238,6 +238,59 @@ def test_what_a_process_knows_stands_in_before_what_is_older(
         assert backend.get_variable(key) == "new"
 
 
+@contextlib.contextmanager
+def full(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have nothing be written at *place* meanwhile."""
+    if place.startswith("file"):
+        with monkeypatch.context() as patched:
+            patched.setattr(directory_cache, "ROOM_LEFT", 1.0)  # no file system is that empty
+            yield
+        return
+    import redis
+
+    client = redis.Redis.from_url(place)
+    client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("keys", [KEY, f"{OTHER_KEY}, {KEY}"], ids=["one key", "a new key"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_value_does_not_come_back_after_a_denial_that_cannot_be_written(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: str, layers: int
+) -> None:
+    key = f"withdrawn-{place.partition(':')[0]}-{len(keys)}-{layers}"
+    stored(ssm, key, "old")
+    where: Any = [f"file://{tmp_path}/nearer", place][-layers:]
+    sharing(ssm, where).get_variable(key)
+    backend = sharing(ssm, where, shared_cache_key=keys, **ONE_TRY)
+    both_clocks.now += TTL + 1
+    with full(place, monkeypatch), ssm.fault("denied"):
+        anew(lambda: failing(lambda: backend.get_variable("another")))  # the server refuses a first one
+        (error,) = failing(lambda: backend.get_variable(key))
+    assert isinstance(error, AccessDenied)
+    both_clocks.now += TTL + 1
+    with ssm.fault("server-error"):
+        (error,) = anew(lambda: failing(lambda: backend.get_variable(key)))
+    assert isinstance(error, StoreUnavailable)
+
+
+def test_a_value_does_not_come_back_after_one_that_is_too_large_to_share(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, backend = stored(ssm, "grown", "old"), sharing(ssm, place, **ONE_TRY)
+    backend.get_variable("grown")
+    both_clocks.now += TTL + 1
+    monkeypatch.setattr(entries, "MAX_ENTRY_BYTES", 500)
+    ssm.put(path, "x" * 1000)
+    assert anew(lambda: backend.get_variable("grown")) == "x" * 1000
+    both_clocks.now += TTL + 1
+    with ssm.fault("server-error"):
+        anew(lambda: failing(lambda: backend.get_variable("grown")))
+
+
 def test_a_server_keeps_an_entry_for_as_long_as_it_may_stand_in(ssm: SsmRig) -> None:
     import redis
 
@@ -521,6 +574,20 @@ def test_a_key_is_changed_without_a_call(ssm: SsmRig, place: str) -> None:
     assert calls == []
 
 
+def test_what_an_older_key_wrote_last_counts(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
+    """While a key is changed, some processes have the older one alone."""
+    stored(ssm, "keyed", "old")
+    both = sharing(ssm, place, shared_cache_key=f"{OTHER_KEY}, {KEY}", **ONE_TRY)
+    assert both.get_variable("keyed") == "old"
+    both_clocks.now += TTL + 1
+    with ssm.fault("denied"):
+        anew(lambda: failing(lambda: sharing(ssm, place).get_variable("keyed")))
+    both_clocks.now += TTL + 1
+    with ssm.fault("server-error"):
+        (error,) = anew(lambda: failing(lambda: both.get_variable("keyed")))
+    assert isinstance(error, StoreUnavailable)
+
+
 def test_airflows_own_key_is_the_default(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(ssm, "keyed", "x")
     sharing(ssm, place).get_variable("keyed")
@@ -765,6 +832,40 @@ def test_a_directory_that_is_removed_meanwhile_fails_no_lookup(
     shutil.rmtree(tmp_path / "shared")
     assert backend.get_variable("kept") == "x"
     assert [message for message in warned(caplog) if "No such file" in message]
+    with ssm.counted() as calls:  # it is made again
+        assert anew(lambda: backend.get_variable("kept")) == "x"
+    assert calls == []
+    shutil.rmtree(tmp_path / "shared")
+    (tmp_path / "shared").write_text("")  # and where it cannot be, no lookup fails
+    assert backend.get_variable("another") is None
+
+
+@pytest.mark.parametrize("name", ["pages", "swept", "an entry"])
+def test_a_named_pipe_in_the_place_of_a_file_keeps_nobody_waiting(ssm: SsmRig, tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    stored(ssm, "piped", "x")
+    backend = sharing(ssm, f"file://{directory.parent}")
+    assert backend.get_variable("piped") == "x"
+    paths = [directory / name] if name != "an entry" else [path for path in directory.iterdir() if len(path.name) == 64]
+    for path in paths:
+        path.unlink()
+        os.mkfifo(path)
+    assert anew(lambda: backend.get_variable("piped")) == "x"
+    assert backend.get_variable("absent") is None
+
+
+def test_what_is_from_the_future_does_not_count_when_the_clock_is_there(
+    ssm: SsmRig, tmp_path: Path, both_clocks: Clock
+) -> None:
+    stored(ssm, "future", "old")
+    both_clocks.now += 86400
+    backend = sharing(ssm, f"file://{tmp_path}/shared", **ONE_TRY)
+    assert backend.get_variable("future") == "old"
+    both_clocks.now -= 3600
+    anew(lambda: backend.get_variable("absent"))
+    both_clocks.now += 3600
+    with ssm.fault("server-error"):
+        anew(lambda: failing(lambda: backend.get_variable("future")))
 
 
 def test_what_is_of_no_use_any_more_is_removed(ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -997,6 +1098,24 @@ def test_redis_that_cannot_be_reached_costs_little_and_fails_nothing(
     (warning,) = warned(caplog)
     assert "Redis is left out for 3600 s" in warning
     assert "S3cr3t" not in caplog.text
+
+
+@pytest.mark.parametrize("form", ["a link's", "the default", "a server's"])
+def test_a_place_that_is_named_twice_is_one(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Its second layer would wait for the flight of its first."""
+    (tmp_path / "linked").symlink_to(tmp_path)
+    monkeypatch.setattr(shared_cache, "default_directory", lambda: f"{tmp_path}/shared")
+    server = redis_url() if form == "a server's" else ""
+    where = {
+        "a link's": [f"file://{tmp_path}/shared", f"file://{tmp_path}/linked/shared"],
+        "the default": ["file", f"file://{tmp_path}/shared"],
+        "a server's": [server, f"{server.replace('/0?', '?db=0&')}&protocol=2"],
+    }[form]
+    found = answers.answers_of(sharing(ssm, where).config).shared_cache()
+    assert found is not None
+    assert "," not in found.where
 
 
 def test_redis_drops_entries_by_itself(ssm: SsmRig) -> None:

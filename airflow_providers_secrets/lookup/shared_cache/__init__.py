@@ -103,7 +103,11 @@ def opened(config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: 
     :raises ConfigurationError: for a directory that cannot be used, or a URL that redis-py does not take.
     :raises MissingDependencyError: where Redis's client is not installed.
     """
-    layers = [layer for where in config.shared_cache if (layer := _opened_at(where, config, keys, identity, lifetime))]
+    by_place: dict[object, SharedCache] = {}
+    for where in config.shared_cache:
+        if layer := _opened_at(where, config, keys, identity, lifetime):
+            by_place.setdefault(layer.place, layer)
+    layers = list(by_place.values())
     if len(layers) < 2:  # noqa: PLR2004
         return layers[0] if layers else None
     from airflow_providers_secrets.lookup.shared_cache.layers import LayeredCache

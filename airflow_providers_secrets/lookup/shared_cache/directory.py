@@ -16,7 +16,13 @@ from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import entries
-from airflow_providers_secrets.lookup.shared_cache.entries import MAX_ENTRY_BYTES, SharedCache, StoredEntry, pauses
+from airflow_providers_secrets.lookup.shared_cache.entries import (
+    MAX_ENTRY_BYTES,
+    SKEW,
+    SharedCache,
+    StoredEntry,
+    pauses,
+)
 
 SUBDIRECTORY: Final = "entries-1"
 """Where everything is, in the directory that is named: nothing beside it is ever touched."""
@@ -39,6 +45,9 @@ ROOM_LEFT: Final = 0.05
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _OURS = re.compile(rf"{_ENTRY.pattern}|new-[A-Za-z0-9_]+")
 
+OPENED: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""How files are opened: without waiting where somebody has put a named pipe in the place of one."""
+
 _lock_files: set[int] = set()
 """The descriptors of this process's locks."""
 
@@ -56,9 +65,19 @@ class DirectoryCache(SharedCache):
 
     def __init__(self, directory: str, keys: Sequence[str], identity: bytes, lifetime: float, max_bytes: int) -> None:
         super().__init__(keys, identity, lifetime)
-        self._directory = _own_directory(f"{_own_directory(directory)}/{SUBDIRECTORY}")
+        self._directory = f"{directory}/{SUBDIRECTORY}"
         self.where = self._directory
         self._max_bytes = max_bytes
+        self._make()
+
+    def _make(self) -> None:
+        _own_directory(os.path.dirname(self._directory))  # noqa: PTH120
+        _own_directory(self._directory)
+
+    @property
+    def place(self) -> object:
+        """The directory, whatever way leads to it."""
+        return os.path.realpath(self._directory)
 
     def is_there(self) -> bool:
         """Tell whether the directory is still there, and still the user's alone."""
@@ -88,26 +107,33 @@ class DirectoryCache(SharedCache):
 
     def _read(self, token: str) -> bytes | None:
         try:
-            entry = os.open(f"{self._directory}/{token}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            entry = os.open(f"{self._directory}/{token}", os.O_RDONLY | OPENED)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._trouble(error)
             return None
         try:
-            size = os.fstat(entry).st_size
-            return os.read(entry, size) if size <= MAX_ENTRY_BYTES else None
+            about = os.fstat(entry)
+            usable = stat.S_ISREG(about.st_mode) and about.st_size <= MAX_ENTRY_BYTES
+            return os.read(entry, about.st_size) if usable else None
         except OSError as error:
             self._trouble(error)
             return None
         finally:
             os.close(entry)
 
-    def _write(self, token: str, raw: bytes) -> None:
+    def _drop(self, token: str) -> None:
+        try:
+            self._remove(token)
+        except OSError as error:
+            self._trouble(error)
+
+    def _write(self, token: str, raw: bytes) -> bool:
         try:
             taken = -(-len(raw) // PAGE) * PAGE
             if taken > self._max_bytes or not self._has_room(taken):
-                return
+                return False
             # A reader sees the old entry or the new one, never a part: rename(2) replaces in one step.
             written, path = tempfile.mkstemp(dir=self._directory, prefix="new-")
             try:
@@ -124,6 +150,8 @@ class DirectoryCache(SharedCache):
             self._account(taken)
         except OSError as error:
             self._trouble(error)
+            return False
+        return True
 
     @contextlib.contextmanager
     def _locked(self, token: str, seconds: float) -> Iterator[None]:
@@ -177,29 +205,30 @@ class DirectoryCache(SharedCache):
         The length of one file is how many pages all processes have written since the last sweep, and had then: an
         append of one byte for each is an atomic addition.
         """
-        written = os.open(
-            f"{self._directory}/pages", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        written = os.open(f"{self._directory}/pages", os.O_WRONLY | os.O_APPEND | os.O_CREAT | OPENED, 0o600)
         try:
             os.write(written, b"." * (size // PAGE))
             pages = os.fstat(written).st_size
         finally:
             os.close(written)
-        if pages * PAGE > self._max_bytes or self._sweep_is_due():
-            self._sweep()
+        since = entries.wall_clock() - self._swept_at()
+        if pages * PAGE > self._max_bytes or not 0 <= since < SWEEP_INTERVAL:
+            self._sweep(clock_was_set_back=since < -SKEW)
 
-    def _sweep_is_due(self) -> bool:
+    def _swept_at(self) -> float:
         try:
-            swept = os.stat(f"{self._directory}/swept").st_mtime  # noqa: PTH116
+            return os.stat(f"{self._directory}/swept").st_mtime  # noqa: PTH116
         except FileNotFoundError:
-            return True
-        return not 0 <= entries.wall_clock() - swept < SWEEP_INTERVAL
+            return 0.0
 
-    def _sweep(self) -> None:
-        """Remove what is of no use any more, and the oldest until a quarter of the room is free."""
+    def _sweep(self, *, clock_was_set_back: bool = False) -> None:
+        """Remove what is of no use any more, and the oldest until a quarter of the room is free.
+
+        :param clock_was_set_back: everything goes: what is from the future would count again when the clock is there.
+        """
         now = entries.wall_clock()
         marker = f"{self._directory}/swept"
-        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | OPENED, 0o600))
         os.utime(marker, (now, now))
         found = []
         with os.scandir(self._directory) as files:
@@ -216,7 +245,7 @@ class DirectoryCache(SharedCache):
         most = self._max_bytes // PAGE if total * PAGE <= self._max_bytes else self._max_bytes // PAGE * 3 // 4
         kept = 0
         for number, (_, end, pages, path) in enumerate(found):
-            if now > end or number >= MAX_FILES or kept + pages > most:
+            if clock_was_set_back or now > end or number >= MAX_FILES or kept + pages > most:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)  # noqa: PTH108
             else:
@@ -225,6 +254,12 @@ class DirectoryCache(SharedCache):
             os.truncate(f"{self._directory}/pages", kept)
 
     def _trouble(self, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):  # somebody removed the directory
+            try:
+                self._make()
+            except ConfigurationError as fault:
+                warn(("shared cache", self._directory), "Answers are not shared between processes: %s", fault)
+                return
         warn(("shared cache", self._directory), "The shared cache in %s: %s", self._directory, error.strerror)
 
 
@@ -237,7 +272,7 @@ def is_ours_alone(directory: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
-def _own_directory(directory: str) -> str:
+def _own_directory(directory: str) -> None:
     """Make *directory* if need be, and see that nobody else can read or write in it."""
     cure = "Name a directory of the Airflow user's own: shared_cache = 'file:///directory'."
     try:
@@ -257,7 +292,6 @@ def _own_directory(directory: str) -> str:
         raise ConfigurationError(f"Option 'shared_cache': {directory} is open to other users. Restrict it: chmod 700.")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigurationError(f"Option 'shared_cache': {directory} cannot be written to. {cure}")
-    return directory
 
 
 def _after_in_child() -> None:

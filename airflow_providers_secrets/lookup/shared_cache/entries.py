@@ -173,6 +173,11 @@ class SharedCache(ABC):
     """The directory or server, without any credential."""
 
     @property
+    def place(self) -> object:
+        """What two caches have in common that are one and the same: each would wait for the other's flights."""
+        return self.where
+
+    @property
     def lifetime(self) -> float:
         """Seconds after which an entry is of no use to anyone."""
         return self._lifetime
@@ -184,27 +189,37 @@ class SharedCache(ABC):
     def get(self, name: str, counts: YoungEnough = never) -> SharedEntry | None:
         """Return what was last written of *name*, however old; ``None`` where nothing usable is.
 
-        :param counts: where there are several caches, the farther ones are not asked once an entry counts.
+        :param counts: where there are several caches or keys, the farther and older ones are not looked under once an
+            entry counts.
         """
         found = self.find(name, counts)
         return found.entry if found else None
 
-    def find(self, name: str, counts: YoungEnough = never) -> Found | None:  # noqa: ARG002  # for who has several
+    def find(self, name: str, counts: YoungEnough = never) -> Found | None:
         """Return what :meth:`get` does, with its token and as it is written."""
+        newest: Found | None = None
         for seal in self._seals:
             token = seal.token(name)
             raw = self._read(token)
-            if raw is not None and (entry := seal.open(token, raw)) is not None:
-                return Found(token, raw, entry)
-        return None
+            entry = None if raw is None else seal.open(token, raw)
+            # A process that has an older key alone may have been told of a change since.
+            if raw and entry and (newest is None or entry.at > newest.entry.at):
+                newest = Found(token, raw, entry)
+            if newest and counts(newest.entry):
+                break
+        return newest
 
     def put(self, name: str, text: str | None, failure: tuple[str, str, str] | None = None) -> None:
         """Write what the store has just said of *name*, in place of anything before."""
         seal = self._seals[0]
         token = seal.token(name)
-        raw = seal.close(token, SharedEntry(text, wall_clock(), failure))
-        if len(raw) <= MAX_ENTRY_BYTES:
-            self._write(token, raw)
+        self._replace(name, token, seal.close(token, SharedEntry(text, wall_clock(), failure)))
+
+    def _replace(self, name: str, token: str, raw: bytes) -> None:
+        """Write the newest entry of *name*. Where that cannot be done, nothing older may stand in for it."""
+        if len(raw) > MAX_ENTRY_BYTES or not self._write(token, raw):
+            for seal in self._seals:
+                self._drop(seal.token(name))
 
     def flight(
         self,
@@ -247,7 +262,12 @@ class SharedCache(ABC):
     def _read(self, token: str) -> bytes | None: ...
 
     @abstractmethod
-    def _write(self, token: str, raw: bytes) -> None: ...
+    def _write(self, token: str, raw: bytes) -> bool:
+        """Tell whether it was written."""
+
+    @abstractmethod
+    def _drop(self, token: str) -> None:
+        """Remove an entry in a lookup, which goes on where that fails."""
 
     @abstractmethod
     def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]: ...

@@ -30,11 +30,11 @@ class LayeredCache(SharedCache):
         """Return the newest entry, asking no layer behind the one whose entry still counts."""
         newest: Found | None = None
         for depth, layer in enumerate(self._layers):
-            found = layer.find(name)
+            found = layer.find(name, counts)
             if found and (newest is None or found.entry.at > newest.entry.at):
                 newest = found
                 for nearer in self._layers[:depth]:
-                    nearer._write(found.token, found.raw)
+                    nearer._replace(name, found.token, found.raw)
             if newest and counts(newest.entry):
                 break
         return newest
@@ -70,9 +70,17 @@ class LayeredCache(SharedCache):
     def _read(self, token: str) -> bytes | None:
         return next((raw for layer in self._layers if (raw := layer._read(token)) is not None), None)
 
-    def _write(self, token: str, raw: bytes) -> None:
+    def _replace(self, name: str, token: str, raw: bytes) -> None:
         for layer in self._layers:
-            layer._write(token, raw)
+            layer._replace(name, token, raw)
+
+    def _write(self, token: str, raw: bytes) -> bool:
+        written = [layer._write(token, raw) for layer in self._layers]
+        return all(written)
+
+    def _drop(self, token: str) -> None:
+        for layer in self._layers:
+            layer._drop(token)
 
     def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]:
         return self._layers[-1]._locked(token, seconds)

@@ -33,6 +33,7 @@ from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import Cluster
 from airflow_providers_secrets.lookup.shared_cache.redis_tls import Tls
+from airflow_providers_secrets.options import LONGEST_TIMEOUT
 
 # Without types in redis-py.
 ClusterNode: Any = redis.cluster.ClusterNode
@@ -100,6 +101,8 @@ class Address:
             _, self._service, database = [*path.split("/"), "", ""][:3]
         self.where = f"{scheme}{self.mode and '+'}{self.mode}://{hosts}{path}"
         self.kwargs = self._kwargs(scheme, database.strip("/") if scheme != "unix" else path, given)
+        self.place = (self.mode, *sorted(self._hosts), self._service, self.kwargs.get("path"), self.kwargs.get("db", 0))
+        """Which server and database it is, however the URL says it."""
         if self.credentials:
             self.kwargs["credential_provider"] = self.credentials
         else:
@@ -129,6 +132,12 @@ class Address:
             raise ConfigurationError(f"Option 'shared_cache': redis-py {fault}.")
         for name in ("host", "port", "connection_class"):
             kwargs.pop(name, None)
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if not 0 < kwargs.get(name, REDIS_TIMEOUT) <= LONGEST_TIMEOUT:
+                raise ConfigurationError(
+                    f"Option 'shared_cache': {name} must be a number of seconds above zero and at most "
+                    f"{LONGEST_TIMEOUT} (a day)."
+                )
         kwargs = {
             "socket_timeout": REDIS_TIMEOUT,
             "protocol": 2,  # no greeting, no notifications: a process of seconds has no use for them

@@ -45,6 +45,10 @@ LINKS: Final = 10
 FLIGHT: Final = ":flight"
 """How the keys end by which processes keep each other from asking the store."""
 
+SET: Final = "set"
+DEL: Final = "del"
+"""What may be refused by itself: a full server takes no SET, and takes DEL."""
+
 RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 """Ends a flight of ours, and no other's (Redis documentation, "Distributed Locks with Redis")."""
 
@@ -73,7 +77,12 @@ class RedisCache(SharedCache):
         self._connecting = threading.Lock()
         self._hanging: set[DeadlineCall[Any]] = set()
         self._left_alone_until = 0.0
-        self._unwritten_until = 0.0
+        self._refused_until: dict[str, float] = {}
+
+    @property
+    def place(self) -> object:
+        """The server and database."""
+        return self._address.place
 
     # What lookups do.
 
@@ -81,9 +90,13 @@ class RedisCache(SharedCache):
         raw = self._in_time(lambda client: client.getrange(self._prefix + token, 0, MAX_ENTRY_BYTES))
         return raw if isinstance(raw, bytes) and 0 < len(raw) <= MAX_ENTRY_BYTES else None
 
-    def _write(self, token: str, raw: bytes) -> None:
+    def _write(self, token: str, raw: bytes) -> bool:
         kept_for = max(1, int(self._lifetime * 1000))
-        self._in_time(lambda client: client.set(self._prefix + token, raw, px=kept_for), writes=True)
+        answer = self._in_time(lambda client: client.set(self._prefix + token, raw, px=kept_for), writes=SET)
+        return answer is True
+
+    def _drop(self, token: str) -> None:
+        self._in_time(lambda client: client.delete(self._prefix + token), writes=DEL)
 
     @contextlib.contextmanager
     def _locked(self, token: str, seconds: float) -> Iterator[None]:
@@ -91,7 +104,7 @@ class RedisCache(SharedCache):
         ends_after = max(1, int(seconds * 1000))
         locked = False
         for pause in pauses(seconds):
-            answer = self._in_time(lambda client: [client.set(key, mine, nx=True, px=ends_after)], writes=True)
+            answer = self._in_time(lambda client: [client.set(key, mine, nx=True, px=ends_after)], writes=SET)
             if answer != [None]:  # it is ours, or the server makes no sense
                 locked = answer == [True]
                 break
@@ -100,12 +113,14 @@ class RedisCache(SharedCache):
             yield
         finally:
             if locked:
-                self._in_time(lambda client: client.eval(RELEASE, 1, key, mine), writes=True)
+                self._in_time(lambda client: client.eval(RELEASE, 1, key, mine), writes=DEL)
 
-    def _in_time(self, exchange: Callable[[Client], Any], *, writes: bool = False) -> Any:
-        """Return the result of *exchange*, or ``None`` where Redis fails or takes too long."""
-        now = clock()
-        if now < self._left_alone_until or (writes and now < self._unwritten_until):
+    def _in_time(self, exchange: Callable[[Client], Any], *, writes: str = "") -> Any:
+        """Return the result of *exchange*, or ``None`` where Redis fails or takes too long.
+
+        :param writes: :data:`SET` or :data:`DEL`, which Redis may refuse although it can be read.
+        """
+        if clock() < max(self._left_alone_until, self._refused_until.get(writes, 0.0)):
             return None
         left = seconds_for_exchange()
         if left <= 0 or len(self._hanging) >= MAX_HANGING:
@@ -145,11 +160,11 @@ class RedisCache(SharedCache):
                 self._connecting.release()
         return client
 
-    def _leave_alone(self, error: Exception | None, *, writes: bool) -> None:
+    def _leave_alone(self, error: Exception | None, *, writes: str) -> None:
         until = clock() + REDIS_PAUSE
         reason = described(error)
         if writes and isinstance(error, exceptions.ResponseError):
-            self._unwritten_until = until
+            self._refused_until[writes] = until
             message = "The shared cache in Redis is not written to for %g s: %s"
         else:
             self._left_alone_until = until
