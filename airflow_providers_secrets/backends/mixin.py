@@ -308,8 +308,8 @@ class SecretLookupMixin:
 
     def conn_value_in_memory(self, conn_id: str, team_name: str | None = None) -> tuple[str | None] | None:
         """Return what :meth:`get_conn_value` would where this process's memory alone tells; else ``None``, at once."""
-        if _resolve is None:
-            return None
+        if _resolve is None or type(self).get_conn_value is not SecretLookupMixin.get_conn_value:
+            return None  # nothing was looked up yet; or a subclass looks up in its own way
         from airflow_providers_secrets.lookup.resolve import from_memory
 
         return from_memory(self, "connections", conn_id, team_name)

@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.backends import aws_ssm
+from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+from airflow_providers_secrets.backends.chain import ChainBackend
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.awaiting import MAX_AT_A_TIME
 from tests.rigs import PATIENT, Rig
+from tests.rigs.aws import SsmRig
 from tests.support.lookups import Clock, Waits
 from tests.support.speed import slowness
 
@@ -58,6 +62,37 @@ def test_the_same_connection_and_then_without_a_thread(rig: Rig) -> None:
     expected = rig.caching().get_connection("awaited")
     assert (awaited.get_uri(), cached.get_uri()) == (expected.get_uri(), expected.get_uri())
     assert (awaited.conn_id, type(awaited)) == ("awaited", type(expected))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_subclass_that_changes_the_text_changes_the_connection(rig: Rig) -> None:
+    """From memory, too."""
+    put(rig, "awaited-changed")
+    backend = rig.caching()
+
+    class Changing(type(backend)):  # type: ignore[misc]
+        def get_conn_value(self, *args: Any) -> str | None:
+            text = super().get_conn_value(*args)
+            return text and text.replace("@h", "@elsewhere")
+
+    backend.__class__ = Changing
+    for _ in range(2):
+        assert asyncio.run(backend.aget_connection("awaited-changed")).host == "elsewhere"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_subclass_that_changes_the_text_does_so_in_a_chain(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(ssm, "awaited-in-a-chain")
+
+    class Changing(SystemsManagerParameterStoreBackend):
+        def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+            text = super().get_conn_value(conn_id, team_name)
+            return text and text.replace("@h", "@elsewhere")
+
+    monkeypatch.setattr(aws_ssm, "Changing", Changing, raising=False)
+    chain = ChainBackend(backends=[{"backend": f"{aws_ssm.__name__}.Changing", "kwargs": ssm.options()}])
+    for _ in range(2):
+        assert asyncio.run(chain.aget_connection("awaited-in-a-chain")).host == "elsewhere"
 
 
 @pytest.mark.usefixtures("clock")
