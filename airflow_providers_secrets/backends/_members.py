@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, Unusable
+from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, SecretsError, StoreUnavailable, Unusable
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPlan
 from airflow_providers_secrets.options import CONNECTION_FIELDS
@@ -23,6 +23,17 @@ ALL_IDS: Final = re.compile("")
 
 
 AIRFLOWS_DENIAL: Final = "AirflowSecretsBackendAccessDenied"
+
+
+class ForeignError(Exception):
+    """Another package's backend failed. Its own words may hold anything: only the class is kept.
+
+    :param kind: the class of what it raised.
+    """
+
+    def __init__(self, kind: type[Exception]) -> None:
+        super().__init__(kind.__name__)
+        self.kind = kind
 
 
 class Member:
@@ -94,12 +105,17 @@ class Member:
 
         What another package raises may hold anything, so nothing of it is kept but its class.
         """
-        if isinstance(error, SecretsError) or _is_airflows_denial(error):
+        if isinstance(error, SecretsError) or _airflows_denial(type(error)):
             return error
+        raised = error.kind if isinstance(error, ForeignError) else type(error)
+        store, code = f"Chain {self.title}", raised.__name__
+        if denial := _airflows_denial(raised):
+            cure = "That backend forbids Airflow to ask any other source."
+            return denial(str(AccessDenied(store, secret_id, code, cure)))
         cure = f"Fix what that backend reports, or set 'optional' of member {self.position} to true to pass it over."
-        if isinstance(error, NotImplementedError):
+        if issubclass(raised, NotImplementedError):
             cure = f"Set {kind!r} of member {self.position} to null."
-        return StoreUnavailable(f"Chain {self.title}", secret_id, type(error).__name__, cure)
+        return StoreUnavailable(store, secret_id, code, cure)
 
 
 def matches(pattern: re.Pattern[str], secret_id: object) -> bool:
@@ -130,17 +146,32 @@ def foreign_lookups(backend: Any, title: str) -> dict[Kind, LookUp]:
         _overrides(backend, "get_conn_uri") and not _overrides(backend, "get_conn_value")  # Airflow 2
     ):
         connection_of = _airflows_call(backend.get_connection, "conn_id")
-        lookups["connections"] = lambda conn_id, team_name: connection_text(connection_of(conn_id, team_name))
+        lookups["connections"] = _without_words(
+            lambda conn_id, team_name: connection_text(connection_of(conn_id, team_name))
+        )
     elif _overrides(backend, "get_conn_value"):
-        value_of = _airflows_call(backend.get_conn_value, "conn_id")
+        value_of = _without_words(_airflows_call(backend.get_conn_value, "conn_id"))
         lookups["connections"] = lambda conn_id, team_name: checked_connection(
             f"Chain {title}", conn_id, value_of(conn_id, team_name)
         )
     if _overrides(backend, "get_variable"):
-        lookups["variables"] = _airflows_call(backend.get_variable, "key")
+        lookups["variables"] = _without_words(_airflows_call(backend.get_variable, "key"))
     if _overrides(backend, "get_config"):
-        lookups["config"] = lambda key, _: backend.get_config(key)
+        lookups["config"] = _without_words(lambda key, _: backend.get_config(key))
     return lookups
+
+
+def _without_words(look_up: LookUp) -> LookUp:
+    """Return *look_up*, of whose errors nothing leaves but the class, whichever package's they are."""
+
+    def looked_up(secret_id: str, team_name: str | None) -> Any:
+        try:
+            return look_up(secret_id, team_name)
+        except Exception as error:  # noqa: BLE001  # another package may raise anything
+            raised = type(error)
+        raise ForeignError(raised)
+
+    return looked_up
 
 
 def connection_text(connection: Any) -> str | None:
@@ -244,6 +275,9 @@ def _airflows_call(method: Callable[..., Any], parameter: str) -> LookUp:
     return call
 
 
-def _is_airflows_denial(error: Exception) -> bool:
-    """Tell by its name, since Airflow's module of errors costs much to import, and older ones have no such class."""
-    return any(kind.__name__ == AIRFLOWS_DENIAL for kind in type(error).__mro__)
+def _airflows_denial(raised: type) -> type[Exception] | None:
+    """Return Airflow's denial if *raised* is one.
+
+    It is told by its name, since Airflow's module of errors costs much to import, and older ones have no such class.
+    """
+    return next((kind for kind in raised.__mro__ if kind.__name__ == AIRFLOWS_DENIAL), None)

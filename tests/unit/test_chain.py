@@ -103,7 +103,12 @@ class Failing(BaseSecretsBackend):
         if self.error == "AirflowSecretsBackendAccessDenied":
             from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
-            raise AirflowSecretsBackendAccessDenied("denied")
+            raise AirflowSecretsBackendAccessDenied("S3cr3t-message " + secret)
+        if self.error == "InvalidSecret":
+            try:
+                int(secret)
+            except ValueError as error:
+                raise InvalidSecret("S3cr3t-store", "x", "S3cr3t-code", "S3cr3t-advice") from error
         errors = {"ValueError": ValueError, "NotImplementedError": NotImplementedError, "Interrupt": KeyboardInterrupt}
         raise errors[self.error]("S3cr3t-message " + secret)
 
@@ -331,6 +336,23 @@ def test_another_packages_error_stops_the_chain_without_its_words(
     assert "S3cr3t" not in locals_on(raised.tb) + caplog.text
     assert backend.members[1].backend.calls == []
     assert len(warned(caplog)) == 1
+
+
+@pytest.mark.parametrize("error", ["InvalidSecret", "AirflowSecretsBackendAccessDenied"])
+@pytest.mark.parametrize("method", ["get_variable", "get_conn_value"])
+def test_no_error_of_another_package_keeps_its_words(error: str, method: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also one of this package's classes, and the one by which Airflow ends its search."""
+    kind: Any = StoreUnavailable
+    if error != "InvalidSecret":
+        kind = getattr(pytest.importorskip("airflow.sdk.exceptions"), error, None)
+        if kind is None:
+            pytest.skip("no Airflow before 3.2.2 has it")
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(kind, match=rf"Chain member 1 \({HERE}.Failing\) could not give 'x': {error}\. ") as raised:
+        getattr(chain({"backend": f"{HERE}.Failing", "kwargs": {"error": error}}), method)("x")
+    assert raised.value.__context__ is None
+    assert raised.value.__cause__ is None
+    assert "S3cr3t" not in str(raised.value) + locals_on(raised.tb) + caplog.text
 
 
 def test_what_is_not_implemented_is_told_how_to_turn_off() -> None:
