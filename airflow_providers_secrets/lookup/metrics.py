@@ -40,7 +40,7 @@ class Counts:
         self.calls = 0
         """Calls to the store: reads and listings; attempts and logins are not counted apart."""
         self.errors: Counter[str] = Counter()
-        """Failed calls, by the class of error."""
+        """Failed calls, and lookups whose answer could not be decoded, by the class of error."""
         self._module = module
         self._told: dict[str, int] = {}
         self._taken: deque[float] = deque(maxlen=1000)
@@ -60,6 +60,11 @@ class Counts:
         self.recent.append(seconds)
         if error is not None:
             self.errors[type(error).__name__] += 1
+
+    def failed(self, error: Exception) -> None:
+        """Count and tell that a lookup failed although the store had answered."""
+        self.errors[type(error).__name__] += 1
+        self.tell()
 
     def tell(self) -> None:
         """Tell Airflow's metrics what happened since the last time."""

@@ -133,7 +133,9 @@ def _decoded(  # noqa: PLR0913, PLR0917  # of one step
             answers.note_unusable(entry)
     if reason:
         cure = advice((reason,), Outcome.INVALID, store_of(backend.config).advice)
-        raise InvalidSecret(backend.store, name, reason, cure)
+        failure = InvalidSecret(backend.store, name, reason, cure)
+        answers.counts.failed(failure)
+        raise failure
     decoded: str = entry.decoded[kind]
     return decoded
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup import answers, metrics
 from tests.rigs import Rig
 from tests.rigs.aws import SsmRig
 from tests.support.airflow_process import VERSION
@@ -39,6 +39,24 @@ def test_every_way_that_a_lookup_ends_is_counted(rig: Rig, clock: Clock) -> None
         "errors.AccessDenied": 1,
         "errors.StoreUnavailable": 1,
     }
+
+
+def test_what_cannot_be_decoded_is_counted_and_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each lookup, whoever gave it: an alert ends when nobody asks for it any more."""
+    path = rig.path("connections", "unreadable")
+    rig.put(path, "no connection at all")
+    told: Counter[str] = Counter()
+
+    class Stats:
+        incr = staticmethod(lambda name, count: told.update({name.rpartition("secrets_backend.")[2]: count}))
+        timing = staticmethod(lambda *_: None)
+
+    monkeypatch.setattr(metrics, "_stats", lambda: Stats)
+    backend = rig.caching()
+    failing(lambda: backend.get_conn_value("unreadable"), 3)
+    (counts,) = answers.counts_of_this_process().values()
+    assert counts["errors.InvalidSecret"] == 3
+    assert [count for name, count in told.items() if name.endswith(".errors.InvalidSecret")] == [3]
 
 
 @pytest.fixture
