@@ -193,6 +193,7 @@ class Answers:
         # Another process may have listed before this one was told of a change, or of a denial.
         if (text is None and name in names) or self._cache.knows_newer(name, listing.at):
             return None
+        self._cache.stay(LISTING + prefix)  # or the names that it answers would push it out
         return self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
     def _fresh_or_stale(self, name: str, prefix: str | None, shared: SharedCache | None, deadline: float) -> Entry:

@@ -5,6 +5,7 @@ Nothing here knows of a store, a network or Airflow. Time is :data:`clock`'s.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 import sys
@@ -298,6 +299,11 @@ class ProcessCache:
         with self._lock:
             self._entries.put(name, entry)
         return entry
+
+    def stay(self, name: str) -> None:
+        """Have what is kept of *name* go last where there is no more room."""
+        with self._lock, contextlib.suppress(KeyError):
+            self._entries.move_to_end(name)
 
     def forget(self, name: str, at: float | None = None) -> None:
         """Let nothing said of *name* before *at* count any more; ``None`` for now."""

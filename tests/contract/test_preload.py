@@ -34,6 +34,16 @@ def test_a_listing_is_measured_by_what_it_takes_in_memory(ssm: SsmRig, monkeypat
     assert set(calls) == {PAGE}
 
 
+@pytest.mark.usefixtures("clock")
+def test_the_names_that_a_listing_answers_do_not_push_it_out(ssm: SsmRig) -> None:
+    ssm.put("/small/listed", "x")
+    backend = preloading(ssm, base="/small", cache_size=2)
+    with ssm.counted() as calls:
+        assert [backend.get_variable(f"absent-{number}") for number in range(6)] == [None] * 6
+        assert backend.get_variable("listed") == "x"
+    assert calls == [PAGE]
+
+
 # A listing that cannot be renewed, of a store that answers single reads.
 
 
