@@ -34,6 +34,7 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
 from airflow_providers_secrets.stores.google import grpc_forks
+from airflow_providers_secrets.testing.lookups import Waits
 from airflow_providers_secrets.testing.processes import TIMEOUT, in_a_process
 from tests.rigs import PAGE, PATIENT
 from tests.rigs.google import (
@@ -704,6 +705,51 @@ def test_login_that_hangs_ends_at_the_deadline(google: GoogleRestRig, accounts: 
     asked = by_token(google, accounts, timeout=0.5)
     with accounts.fault(Reply(hang=True)), pytest.raises(StoreUnavailable, match="no answer within"):
         asked.get_variable("found")
+
+
+@pytest.fixture
+def command(accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    command = Command(accounts, tmp_path)
+    yield command
+    command.stop()
+
+
+class Command:
+    """An executable that a credential configuration names: it prints a file, but for its first run, which hangs."""
+
+    def __init__(self, accounts: Accounts, directory: Path) -> None:
+        self.answer, script, pipe = (directory / name for name in ("answer", "script", "pipe"))
+        os.mkfifo(pipe)
+        self._held = os.open(pipe, os.O_RDWR)  # whoever reads it hangs
+        self._ran = directory / "ran"
+        script.write_text(f"mkdir {self._ran} 2>/dev/null && cat {pipe}\ncat {self.answer}\n")
+        self.configuration = {
+            **accounts.federation(),
+            "credential_source": {"executable": {"command": f"sh {script}", "timeout_millis": 120_000}},
+        }
+        self.works()
+
+    def works(self) -> None:
+        kind = "urn:ietf:params:oauth:token-type:jwt"
+        told = {"version": 1, "success": True, "token_type": kind, "id_token": Accounts.SUBJECT_TOKEN}
+        self.answer.write_text(json.dumps(told))
+
+    def stop(self) -> None:
+        self.answer.unlink(missing_ok=True)  # what hung fails
+        os.close(self._held)
+
+
+def test_command_that_hangs_keeps_nobody_beyond_its_deadline(
+    google: GoogleRestRig, accounts: Accounts, command: Command, waits: Waits
+) -> None:
+    """It hangs for longer than anybody waits for it. Others run it for themselves."""
+    asked = by_token(google, accounts, gcp_credential_config_file=command.configuration, timeout=20)
+    waits.shortened = lambda _: 1.0
+    with pytest.raises(StoreUnavailable, match="no answer within"):
+        asked.get_variable("found")
+    waits.shortened = lambda seconds: seconds
+    assert asked.get_variable("found") == "x"
 
 
 # Requests.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from airflow_providers_secrets.stores.google.identity import (
     project_without_login,
     service_account_key,
 )
+from airflow_providers_secrets.stores.turns import Turn
 
 Options = Mapping[str, Any]
 
@@ -76,8 +76,8 @@ def _key(options: Options) -> dict[str, Any]:
 class Login:
     """Credentials, and the project that they or the options name.
 
-    Safe to share between threads: one of them renews the token, the others wait for it. A refused login is not tried
-    again for :data:`REFUSAL_MEMO` seconds.
+    Safe to share between threads: one of them renews the token, the others wait for it, each until its own deadline.
+    A refused login is not tried again for :data:`REFUSAL_MEMO` seconds.
 
     :param options: the connection options.
     :param keys: what is parsed already.
@@ -85,7 +85,7 @@ class Login:
     """
 
     def __init__(self, options: Options, keys: ParsedKeys) -> None:
-        self._lock = threading.Lock()
+        self._turn = Turn()
         self._http = Http(options["connect_timeout"], options["read_timeout"])
         self._options = options
         self._keys = keys
@@ -114,11 +114,12 @@ class Login:
         """Return the metadata of one request, renewing the token where its time has come.
 
         :raises StoreError: if there is no token to be had.
+        :raises TimeoutError: where another thread's renewal outlasts the caller's deadline.
         """
         headers: dict[str, str] = {}
         if self._credentials is None:
             return []
-        with self._lock:
+        with self._turn.taken():
             state = self._credentials.token_state
             if state is not TokenState.FRESH:
                 self._renew(needed=state is TokenState.INVALID)
