@@ -735,6 +735,9 @@ class Command:
         told = {"version": 1, "success": True, "token_type": kind, "id_token": Accounts.SUBJECT_TOKEN}
         self.answer.write_text(json.dumps(told))
 
+    def hangs_no_more(self) -> None:
+        self._ran.mkdir()
+
     def stop(self) -> None:
         self.answer.unlink(missing_ok=True)  # what hung fails
         os.close(self._held)
@@ -749,6 +752,64 @@ def test_command_that_hangs_keeps_nobody_beyond_its_deadline(
     with pytest.raises(StoreUnavailable, match="no answer within"):
         asked.get_variable("found")
     waits.shortened = lambda seconds: seconds
+    assert asked.get_variable("found") == "x"
+
+
+def test_command_that_fails_is_named(google: GoogleRestRig, accounts: Accounts, command: Command) -> None:
+    command.hangs_no_more()
+    asked = by_token(google, accounts, gcp_credential_config_file=command.configuration, max_attempts=1)
+    command.answer.unlink()
+    with pytest.raises(
+        StoreUnavailable, match=r"the credentials' command failed \(\w+\)\. Run the credentials' command"
+    ):
+        asked.get_variable("found")
+    assert accounts.asked == []
+    command.works()
+    assert asked.get_variable("found") == "x"
+
+
+@pytest.mark.parametrize("logged_in", [False, True])
+def test_file_of_credentials_that_is_missing_is_no_refusal(
+    google: GoogleRestRig, accounts: Accounts, tmp_path: Path, logged_in: bool
+) -> None:
+    accounts.life = 0
+    asked = by_token(google, accounts)
+    if logged_in:
+        asked.get_variable("found")
+    before = len(accounts.asked)
+    (tmp_path / "subject-token").unlink()
+    with pytest.raises(StoreMisconfigured, match=r"unusable credential \(RefreshError\)\. Fix what the credentials'"):
+        asked.get_variable("found")
+    assert len(accounts.asked) == before
+    accounts.federation()
+    assert asked.get_variable("found") == "x"
+
+
+def test_token_that_is_about_to_end_is_used_to_its_end_without_the_file(
+    google: GoogleRestRig, accounts: Accounts, tmp_path: Path
+) -> None:
+    accounts.life = 100
+    asked = by_token(google, accounts)
+    asked.get_variable("found")
+    (tmp_path / "subject-token").unlink()
+    assert asked.get_variable("found") == "x"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(200, body) for body in (b"<html>S3cr3t</html>", b"[]", b"null", b"{}", b"\xff")]
+    + [Reply(307, headers={"Location": "http://127.0.0.1:1/"}), Reply(200, b" " * (17 << 20))],
+    ids=["html", "list", "null", "object", "octets", "redirect", "long"],
+)
+def test_login_whose_answer_is_no_token_is_no_refusal(google: GoogleRestRig, accounts: Accounts, reply: Reply) -> None:
+    """Some proxy's, for instance."""
+    asked = by_token(google, accounts, max_attempts=1)
+    with accounts.fault(reply):
+        with pytest.raises(
+            StoreUnavailable, match=r"login unavailable \([^)]+\)\. Check that whoever issues"
+        ) as raised:
+            asked.get_variable("found")
+    assert "S3cr3t" not in "".join(traceback.format_exception(raised.value))
     assert asked.get_variable("found") == "x"
 
 

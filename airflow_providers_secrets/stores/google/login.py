@@ -34,9 +34,10 @@ clock = time.monotonic
 
 MAX_FILE_LENGTH: Final = 1024 * 1024
 
-UNREADABLE: Final = "unusable credentials"
+UNREADABLE: Final = "unusable credential"
 LOGIN_REFUSED: Final = "login refused"
 LOGIN_UNAVAILABLE: Final = "login unavailable"
+COMMAND_FAILED: Final = "the credentials' command failed"
 NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
 NO_PROJECT: Final = "no project"
 
@@ -149,21 +150,25 @@ class Login:
         if self._refusal and clock() < self._no_login_before:
             raise StoreError(*self._refusal)
         self._refusal = ()
+        # A thread that hangs may have its answer while another one logs in.
+        asking = Asking(self._http)
         try:
-            self._credentials.refresh(self._http)
-        except exceptions.GoogleAuthError as error:
-            fault = self._http.fault(error)
+            self._credentials.refresh(asking)
+        except TimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001  # google-auth lets out what reading an answer, a file or a command raises
+            fault = asking.fault(error, by_command=_kind(type(self._credentials).__module__) == "pluggable")
         else:
             return
         if LOGIN_REFUSED in fault.codes:
             self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
-        if needed or LOGIN_UNAVAILABLE not in fault.codes:
+        if needed or LOGIN_REFUSED in fault.codes:
             raise fault
 
     def _found(self) -> tuple[Any, str | None]:
-        options = self._options
+        options, asking = self._options, Asking(self._http)
         try:
-            credentials, project = self._source()
+            credentials, project = self._source(asking)
             if options["impersonation_chain"]:
                 credentials, project = _impersonated(credentials, options)
             elif hasattr(credentials, "with_always_use_jwt_access"):
@@ -174,12 +179,12 @@ class Login:
         except exceptions.DefaultCredentialsError:
             fault = StoreError(NO_CREDENTIALS)
         except exceptions.GoogleAuthError as error:
-            fault = self._http.fault(error)
+            fault = asking.fault(error)
         else:
             return credentials, project
         raise fault
 
-    def _source(self) -> tuple[Any, str | None]:
+    def _source(self, asking: Asking) -> tuple[Any, str | None]:
         options = self._options
         if options["gcp_key_path"] or options["gcp_keyfile_dict"]:
             option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
@@ -192,26 +197,26 @@ class Login:
                 raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
             return credentials, credentials.project_id
         if options["gcp_credential_config_file"]:
-            return self._configured(options["gcp_credential_config_file"])
-        return self._scoped(google.auth.default)
+            return self._configured(options["gcp_credential_config_file"], asking)
+        return self._scoped(google.auth.default, asking)
 
-    def _scoped(self, load: Callable[..., tuple[Any, str | None]]) -> tuple[Any, str | None]:
+    def _scoped(self, load: Callable[..., tuple[Any, str | None]], asking: Asking) -> tuple[Any, str | None]:
         """Load credentials, and their project where nothing else says it.
 
         A federated identity finds its project by a call that it may not be allowed, if it has scopes by then.
         """
         scopes = self._options["gcp_scopes"]
         known = project_without_login(self._options)
-        credentials, project = load(scopes=None if known else scopes, request=self._http)
+        credentials, project = load(scopes=None if known else scopes, request=asking)
         return with_scopes_if_required(credentials, scopes), project
 
-    def _configured(self, configuration: Any) -> tuple[Any, str | None]:
+    def _configured(self, configuration: Any, asking: Asking) -> tuple[Any, str | None]:
         option = "gcp_credential_config_file"
         try:
             if isinstance(configuration, str):
                 configuration = credential_configuration(_content(option, configuration))
             credentials, project = self._scoped(
-                functools.partial(google.auth.load_credentials_from_dict, configuration)
+                functools.partial(google.auth.load_credentials_from_dict, configuration), asking
             )
         except (ValueError, TypeError, KeyError, AttributeError, exceptions.DefaultCredentialsError):
             credentials = project = None
@@ -245,7 +250,7 @@ def _content(option: str, path: str) -> str:
 
 
 class Http:
-    """google-auth's way to HTTP, made where a login needs it; it keeps how the last request went.
+    """google-auth's way to HTTP, made where a login needs it.
 
     :param connect_timeout: seconds to open a connection.
     :param read_timeout: seconds to wait for the next part of an answer.
@@ -254,24 +259,54 @@ class Http:
     def __init__(self, connect_timeout: float, read_timeout: float) -> None:
         self._timeouts = (connect_timeout, read_timeout)
         self._request: Request | None = None
+
+    def request(self) -> Request:
+        """Return what sends requests.
+
+        :raises StoreError: where the certificates of authorities cannot be read.
+        """
+        if self._request is None:
+            self._request = Request(login_session(BoundedAdapter(*self._timeouts)))
+        return self._request
+
+
+class Asking:
+    """The requests of one login, and how the last of them went."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self._began = False
         self._status: int | None = None
 
     def __call__(self, *args: Any, **how: Any) -> Any:
         """Send one request; google-auth calls this."""
-        if self._request is None:
-            self._request = Request(login_session(BoundedAdapter(*self._timeouts)))
-        self._status = None
-        response = self._request(*args, **how)
-        self._status = response.status
-        return response
+        request = self._http.request()
+        self._began, self._status = True, None
+        try:
+            response = request(*args, **how)
+        except StoreError as error:  # a redirect, or an answer without end: not of the API, which it would seem to be
+            reason = error.codes[0]
+        else:
+            self._status = response.status
+            return response
+        raise StoreError(f"{LOGIN_UNAVAILABLE} ({reason})", LOGIN_UNAVAILABLE)
 
-    def fault(self, error: Exception) -> StoreError:
-        """Say what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal."""
-        if self._status is None:
-            return StoreError(f"{LOGIN_UNAVAILABLE} ({type(error).__name__})", LOGIN_UNAVAILABLE)
-        if self._status == HTTPStatus.TOO_MANY_REQUESTS or self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return StoreError(f"{LOGIN_UNAVAILABLE} (HTTP {self._status})", LOGIN_UNAVAILABLE)
-        return StoreError(f"{LOGIN_REFUSED} (HTTP {self._status})", LOGIN_REFUSED)
+    def fault(self, error: Exception, *, by_command: bool = False) -> StoreError:
+        """Say what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal.
+
+        :param by_command: the credentials run a command before anybody is asked.
+        """
+        if isinstance(error, StoreError):
+            return StoreError(*error.codes)
+        status, reason = self._status or 0, type(error).__name__
+        if not self._began:
+            code = COMMAND_FAILED if by_command else UNREADABLE
+        elif status < HTTPStatus.BAD_REQUEST:  # no answer, or one that is none of a token's issuer
+            code = LOGIN_UNAVAILABLE
+        else:
+            passing = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            code, reason = LOGIN_UNAVAILABLE if passing else LOGIN_REFUSED, f"HTTP {status}"
+        return StoreError(f"{code} ({reason})", code)
 
 
 def _kind(module: str) -> str:

@@ -115,6 +115,7 @@ class SecretManager(Store):
             Outcome.MISCONFIGURED,
         ),
         "login unavailable": Outcome.UNAVAILABLE,
+        "the credentials' command failed": Outcome.UNAVAILABLE,  # whatever it asks may be down
     }
     advice: ClassVar = {
         Outcome.DENIED: "Grant the backend's identity roles/secretmanager.secretAccessor on it, in its project.",
@@ -127,10 +128,13 @@ class SecretManager(Store):
         "USER_PROJECT_DENIED": "Grant it roles/serviceusage.serviceUsageConsumer on the project of quota_project_id.",
         "INVALID_ARGUMENT": "Check the backend's project_id, location and version: Google does not allow the name.",
         "UNAUTHENTICATED": "Replace the credentials: Google does not accept them (check the host's clock first).",
-        "unusable credentials": "Fix what that option holds or names.",
+        "unusable credentials": "Fix what the credentials' option, variable or file holds or names.",
         "unusable CA bundle": "Fix the variable or the file.",
         "login refused": "Replace the credentials: whoever issues the tokens refuses them.",
         "login unavailable": "Check that whoever issues the tokens can be reached from this host.",
+        "the credentials' command failed": (
+            "Run the credentials' command as Airflow's user, with GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1."
+        ),
         "no Google credentials in the options or the environment": (
             "Set gcp_key_path, or run where a service account is attached."
         ),

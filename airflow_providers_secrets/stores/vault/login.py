@@ -20,7 +20,7 @@ from airflow_providers_secrets.stores.base import Outcome, StoreError
 from airflow_providers_secrets.stores.vault.replies import REFUSED, SIGNING_REFUSED, UNREADABLE, Reply
 
 if TYPE_CHECKING:
-    from airflow_providers_secrets.stores.google.login import Http
+    from airflow_providers_secrets.stores.google.login import Asking
 
 Options = Mapping[str, Any]
 Login = Callable[[hvac.Client, Options, dict[str, str]], Any]  # hvac is untyped
@@ -178,14 +178,14 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
     import google.auth.jwt
     from google.oauth2 import service_account
 
-    from airflow_providers_secrets.stores.google.login import Http
+    from airflow_providers_secrets.stores.google.login import Asking, Http
 
-    http = Http(options["connect_timeout"], options["read_timeout"])
+    asking = Asking(Http(options["connect_timeout"], options["read_timeout"]))
     now = int(time.time())
     claims: dict[str, Any] = {"aud": f"vault/{options['role_id']}", "iat": now, "exp": now + GCP_JWT_LIFE}
     key = _google_key(options)
     if key is None:
-        credentials = _google_credentials(options, http)
+        credentials = _google_credentials(options, asking)
     else:
         try:
             credentials = service_account.Credentials.from_service_account_info(key)
@@ -199,24 +199,24 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
         claims["sub"] = credentials.service_account_email
         jwt = google.auth.jwt.encode(credentials.signer, claims).decode()
     else:
-        jwt = _signed_by_google(credentials, claims, options, http)
+        jwt = _signed_by_google(credentials, claims, options, asking)
     return api.auth.gcp.login(options["role_id"], jwt, use_token=False, **mount)
 
 
-def _google_credentials(options: Options, http: Http) -> Any:
+def _google_credentials(options: Options, asking: Asking) -> Any:
     """Return the environment's credentials, with a token: which account a machine has is known once it has one."""
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
     from google.oauth2 import service_account
 
     try:
-        credentials, _ = google.auth.default(scopes=options["gcp_scopes"], request=http)
+        credentials, _ = google.auth.default(scopes=options["gcp_scopes"], request=asking)
         if not (isinstance(credentials, service_account.Credentials) or credentials.valid):
-            credentials.refresh(http)
+            credentials.refresh(asking)
     except DefaultCredentialsError:  # that there are none
         raise
     except GoogleAuthError as error:
-        codes = http.fault(error).codes
+        codes = asking.fault(error).codes
     else:
         return credentials
     raise StoreError(f"Google {codes[0]}", *codes)
@@ -237,7 +237,7 @@ def _google_key(options: Options) -> dict[str, Any] | None:
     return key
 
 
-def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, http: Http) -> str:
+def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, asking: Asking) -> str:
     """Have Google sign *claims* for credentials that hold no key, such as a virtual machine's.
 
     google-auth has signBlob alone (``google.auth.iam.Signer``), whose JWT cannot name the key that Vault looks for.
@@ -247,7 +247,7 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     email = getattr(credentials, "service_account_email", None)
     if not email or email == "default":
         raise StoreError("the environment's Google credentials are no service account's", UNREADABLE)
-    authorized = AuthorizedSession(credentials, auth_request=http)
+    authorized = AuthorizedSession(credentials, auth_request=asking)
     authorized.auth = _as_it_is
     answer = authorized.post(
         f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
