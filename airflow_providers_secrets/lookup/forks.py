@@ -14,11 +14,14 @@ Airflow forks right after lookups, and every lookup has a thread. So a fork wait
 milliseconds, as a rule.
 
 An exception that is raised in an at-fork hook is printed and lost (``os.register_at_fork``). A signal's handler may
-raise one at any moment, ``AirflowTaskTimeout`` for example; so handlers wait until the fork is over.
+raise one at any moment, ``AirflowTaskTimeout`` for example; so handlers wait until the fork is over, from the first
+microseconds of the first hook to the last of the last.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _thread
 import contextlib
 import functools
 import gc
@@ -61,7 +64,6 @@ _collector_pauses = 0
 _unprepared: dict[bytes, StoreConfig] = {}
 _worth_it_for_one: set[bytes] = set()
 _prepared: set[bytes] = set()
-_redelivered: list[Any] = []
 
 before_waiting: list[Callable[[], None]] = []
 """What makes threads end, called before a fork waits for them."""
@@ -186,7 +188,12 @@ def _forks_for_many() -> bool:
 
 def _before() -> None:
     global _forking  # noqa: PLW0603
-    with _signals_deferred():
+    try:
+        if threading.get_ident() == threading.main_thread().ident:  # no other one runs handlers
+            _deferrals.append(_Deferral())
+            _deferrals[-1].begin()
+            _register_last_hook()
+    finally:
         if _unprepared and (_worth_it_for_one or _forks_for_many()):
             _prepare()
         me = threading.get_ident()
@@ -203,6 +210,8 @@ def _after_in_parent() -> None:
     with _gate:
         _forking = None
         _gate.notify_all()
+    if _deferrals and threading.get_ident() == threading.main_thread().ident:
+        _deferrals.pop().end()
 
 
 def _after_in_child() -> None:
@@ -212,59 +221,68 @@ def _after_in_child() -> None:
     for other in _busy.keys() - {threading.get_ident()}:  # an import that forks goes on here, too
         del _busy[other]
     _ending.clear()
-    _redelivered.clear()
     for forget in in_child:
         forget()
     if _collector_pauses:
         # The thread that paused it does not exist here.
         _collector_pauses = 0
         gc.enable()
+    while _deferrals:  # also of a main thread that was about to fork when this one did
+        _deferrals.pop().end()
 
 
-@contextlib.contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Run no handler of a signal meanwhile; let the signals that came be raised once more after the fork.
+class _Deferral:
+    """Stands in for every handler of a signal during a fork, and notes the signals that come.
 
-    Handlers run in the main thread alone, so any other thread's fork is left as it is.
+    Blocking signals would not do: one that another thread takes is handled in the main thread all the same. And the
+    functions of :mod:`signal` make enums of what they return: 50 microseconds more that a signal could fall into.
     """
-    for number in _redelivered:
-        number.value = 0  # of a fork before: signal 0 is none
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    handlers = {number: handler for number in range(1, signal.NSIG) if callable(handler := _python_handler(number))}
-    try:
-        for number in handlers:  # before the last is replaced, another one may raise
-            signal.signal(number, lambda number, _: came.append(number))
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if came:
-            _redeliver(came)
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+        self._came: dict[int, list[int]] = {}
+        """By process: what came to the parent is not the child's."""
+
+    def __call__(self, number: int, _: object) -> None:
+        self._came.setdefault(os.getpid(), []).append(number)
+
+    def begin(self) -> None:
+        """Replace the handlers."""
+        handlers = {number: handler for number in SIGNALS if callable(handler := _signal.getsignal(number))}
+        self._handlers = handlers  # before the last is replaced, another one may raise
+        for number in handlers:
+            _signal.signal(number, self)
+
+    def end(self) -> None:
+        """Have the signals that came raised by :data:`_raise_noted`, and put the handlers back."""
+        came = self._came.setdefault(os.getpid(), [])
+        interrupt_main: Any = _thread.interrupt_main  # which takes plain numbers, too
+        _raise_noted.__setstate__((any, (map(interrupt_main, came),), {}, None))
+        self._put_back()
+
+    def _put_back(self) -> None:
+        try:
+            for number, handler in self._handlers.items():
+                if _signal.getsignal(number) is self:
+                    _signal.signal(number, handler)
+        except BaseException:
+            self._put_back()  # one that is back has raised: the others must be back, too
+            raise
 
 
-def _python_handler(number: int) -> Any:
-    try:
-        return signal.getsignal(number)
-    except ValueError:  # no signal of this system
-        return None
+SIGNALS: Final = sorted(int(number) for number in signal.valid_signals())
+
+_deferrals: list[_Deferral] = []
+"""Of the main thread's forks: more than one where an import before a fork forks."""
+
+_raise_noted: Any = functools.partial(any, ())
+"""The last hook, no Python code: a handler runs before the next bytecode, which would be inside a hook that is."""
 
 
-def _redeliver(numbers: list[int]) -> None:
-    """Have the signals *numbers* raised by the last hook in the parent, which is no Python code.
-
-    A handler runs before the next bytecode: in a hook that is written in Python, it would run inside that hook.
-    """
-    import ctypes
-
-    raise_signal = ctypes.CDLL(None)["raise"]
-    for number in numbers:
-        argument = ctypes.c_int(number)
-        _redelivered.append(argument)
-        # Hooks cannot be taken back, so this one is left to raise signal 0, which is none, in later forks.
-        os.register_at_fork(after_in_parent=functools.partial(raise_signal, argument))
+@functools.cache
+def _register_last_hook() -> None:
+    """At the first fork, so that it comes after the hooks of all modules that were imported until then."""
+    os.register_at_fork(after_in_parent=_raise_noted, after_in_child=_raise_noted)
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

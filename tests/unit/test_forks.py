@@ -11,14 +11,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType, ModuleType, SimpleNamespace
+from types import FrameType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.errors import MissingDependencyError
 from airflow_providers_secrets.lookup import forks, resolve
-from tests.support.signals import waits_for_another
+from airflow_providers_secrets.testing.processes import run_python
+from tests.support.signals import TimeIsUp, waits_for_another
 
 
 class Impatient(threading.Condition):
@@ -226,17 +227,114 @@ def test_a_signal_that_raises_leaves_the_collector_on() -> None:
     assert gc.isenabled()
 
 
-def test_a_signal_that_raises_leaves_the_handlers_of_others() -> None:
+@pytest.fixture
+def raising() -> Iterator[signal.Signals]:
+    """A signal whose handler raises, as Airflow's time-outs do."""
+
+    def raise_it(*_: object) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    yield signal.SIGUSR1
+    assert signal.signal(signal.SIGUSR1, before) is raise_it
+
+
+def test_a_signal_that_raises_while_handlers_are_replaced_leaves_those_of_others(raising: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGINT)
+    with raised_in("begin", lambda: signal.getsignal(signal.SIGINT) is not before):
+        forks._before()
+    assert forks._forking is not None  # the fork is prepared all the same
+    forks._after_in_parent()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_raises_while_handlers_are_put_back_leaves_none_replaced(raising: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    forks._before()
+    with raised_in("_put_back", lambda: signal.getsignal(signal.SIGINT) is before):
+        forks._after_in_parent()
+    assert isinstance(signal.getsignal(raising), FunctionType)
+
+
+SIGNALLED_IN_A_HOOK = """
+import os, signal, threading
+from airflow_providers_secrets.lookup import forks
+from airflow_providers_secrets.lookup.shared_cache import directory  # it has a hook of its own
+
+class TimeIsUp(BaseException):
+    pass
+
+def raise_it(*_):
+    raise TimeIsUp
+
+class Signalling(threading.Condition):
+    def notify_all(self):
+        super().notify_all()
+        signal.raise_signal(signal.SIGUSR1)
+
+signal.signal(signal.SIGUSR1, raise_it)
+forks._gate = Signalling()
+forks.in_child.append(lambda: signal.raise_signal(signal.SIGUSR1))
+parent = os.getpid()
+try:
+    os.fork()
+    said = "not raised"
+except TimeIsUp:
+    said = "raised"
+if os.getpid() == parent:
+    os.wait()
+print(said, signal.getsignal(signal.SIGUSR1) is raise_it, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_signal_in_a_hook_after_the_fork_is_raised_behind_the_hooks() -> None:
+    """In the parent and in the child."""
+    run = run_python(SIGNALLED_IN_A_HOOK)
+    assert run.stdout.splitlines() == ["raised True"] * 2, run.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_does_not_handle_what_came_to_its_parent(
+    monkeypatch: pytest.MonkeyPatch, raising: signal.Signals
+) -> None:
+    monkeypatch.setattr(forks, "before_waiting", [*forks.before_waiting, lambda: signal.raise_signal(raising)])
+    parent = os.getpid()
     try:
-        with (
-            raised_in("_signals_deferred", lambda: signal.getsignal(signal.SIGINT) is not before),
-            forks._signals_deferred(),
-        ):
-            pass
-        assert signal.getsignal(signal.SIGINT) is before
-    finally:
-        signal.signal(signal.SIGINT, before)
+        os.fork()
+        is_raised = False
+    except TimeIsUp:
+        is_raised = True
+    if os.getpid() != parent:
+        os._exit(1 if is_raised else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]) == 0
+    assert is_raised
+    # A signal is raised once.
+    monkeypatch.undo()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_in_another_thread_gives_its_child_the_handlers_back(raising: signal.Signals) -> None:
+    """The main thread was about to fork, too."""
+    statuses: list[int] = []
+
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if isinstance(signal.getsignal(raising), FunctionType) else 1)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    forks._before()
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join(60)
+    assert not isinstance(signal.getsignal(raising), FunctionType)  # the parent's own still wait
+    forks._after_in_parent()
+    assert statuses == [0]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
