@@ -187,11 +187,15 @@ class _Failure:
 
 
 class _Flight:
-    """One caller asks; whoever wants the same name meanwhile waits for the outcome."""
+    """One caller asks; whoever wants the same name meanwhile waits for the outcome.
 
-    __slots__ = ("done", "owner", "result")
+    :param deadline: when its caller stops waiting for the store, by ``time.monotonic``.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("deadline", "done", "owner", "result")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
         self.owner = threading.get_ident()
         self.done = threading.Event()
         self.result: Entry | LookupFailed | None = None
@@ -260,13 +264,16 @@ class ProcessCache:
         :raises LookupFailed: what *find* raised, in the waiting threads as well.
         :raises TimeoutError: when the other thread has no result in time.
         """
-        flight = _Flight()
         deadline = time.monotonic() + timeout
+        flight = _Flight(deadline)
         try:
             # A thread that left its flight by an exception from a signal has no result: one that waited follows.
             while (other := self._flights.setdefault(name, flight)) is not flight:
-                if other.owner == flight.owner:  # a signal's handler, in the midst of the flight: it cannot wait
-                    return find()
+                if other.owner == flight.owner or other.deadline <= time.monotonic():
+                    # A signal's handler is in the midst of the flight, which it cannot wait for; or one has raised just
+                    # before the landing, and left the flight here.
+                    self._flights.pop(name, None)
+                    continue
                 if not waited(other.done, deadline):
                     raise TimeoutError
                 if isinstance(other.result, Entry):
@@ -282,7 +289,7 @@ class ProcessCache:
             return flight.result
         finally:
             if self._flights.get(name) is flight:
-                del self._flights[name]
+                self._flights.pop(name, None)
             flight.done.set()
 
     def refusal(self, name: str) -> LookupFailed | None:

@@ -237,8 +237,8 @@ class Gathering:
         class Flight(cache._Flight):
             __slots__ = ()
 
-            def __init__(self) -> None:
-                super().__init__()
+            def __init__(self, deadline: float) -> None:
+                super().__init__(deadline)
                 self.done = Landing()
 
         class Landing(threading.Event):
@@ -337,6 +337,30 @@ def test_a_flight_that_does_not_land_holds_nobody_beyond_the_deadline(memory: Pr
     fresh = memory.fresh("x")
     assert fresh is not None
     assert fresh.text == "late"
+
+
+@pytest.mark.parametrize("by_another_thread", [True, False])
+def test_a_flight_that_a_signal_left_behind_is_replaced(memory: ProcessCache, by_another_thread: bool) -> None:
+    """The handler raised just as the flight was about to land."""
+
+    class Interrupted(dict[str, cache._Flight]):
+        def get(self, *_: object) -> None:  # type: ignore[override]
+            raise TimeIsUp
+
+    def find() -> Entry:
+        return Entry("x", cache.clock())  # at once no longer fresh
+
+    memory._flights = Interrupted()
+    with pytest.raises(TimeIsUp):
+        memory.single_flight("x", find, 0 if by_another_thread else 60)
+    assert memory._flights
+    memory._flights = dict(memory._flights)
+    if by_another_thread:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(memory.single_flight, "x", find, 60).result(60).text == "x"
+    else:
+        assert memory.single_flight("x", find, 60).text == "x"
+    assert not memory._flights
 
 
 def test_one_that_arrives_as_another_lands_does_not_ask_again(memory: ProcessCache) -> None:
