@@ -88,6 +88,19 @@ class StoreMisconfigured(LookupFailed, ConfigurationError):
     """The store or SDK says that the options are wrong: no credentials, no region, a bad signature."""
 
 
+def raise_interruption(error: Exception) -> None:
+    """Raise what a signal's handler raised (``AirflowTaskTimeout``, Ctrl-C) where *error* is but its consequence.
+
+    A handler that raises while ``threading.Condition.wait`` has let its lock go makes the ``with`` around that lock
+    fail: "release unlocked lock". The interpreter then raises that RuntimeError in its place.
+    """
+    link: BaseException | None = error
+    while isinstance(link, RuntimeError):
+        link = link.__context__
+    if link is not None and not isinstance(link, Exception):
+        raise link
+
+
 MAX_CODE_LENGTH: Final = 200
 """The longest code shown in a message, in characters; some codes come from whoever answers."""
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
+from airflow_providers_secrets.errors import raise_interruption
 from airflow_providers_secrets.lookup import forks
 from airflow_providers_secrets.stores.base import deadline
 
@@ -103,7 +104,8 @@ class DeadlineCall(Generic[Result]):
                 return
         try:
             _Worker(self).start()
-        except RuntimeError:
+        except RuntimeError as error:
+            raise_interruption(error)
             # The interpreter is ending, or the host has no thread left: work here, within the SDK's own time-outs.
             self.run()
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_providers_secrets.errors import InvalidSecret, SecretsError, StoreUnavailable, Unusable, quoted
+from airflow_providers_secrets.errors import (
+    InvalidSecret,
+    SecretsError,
+    StoreUnavailable,
+    Unusable,
+    quoted,
+    raise_interruption,
+)
 from airflow_providers_secrets.lookup.access import loaded_store, prepare_store_for_children, store_of
 from airflow_providers_secrets.lookup.answers import answers_of, prepare_for_children
 from airflow_providers_secrets.lookup.config import StoreConfig
@@ -58,6 +65,7 @@ def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: s
     except SecretsError as error:
         failure = error
     except Exception as error:  # noqa: BLE001  # nothing else may leave: Airflow would ask a weaker source
+        raise_interruption(error)
         failure = _unexpected(backend, plan.names[0] if plan and plan.names else secret_id, error)
     # Of each store: in a chain, one that is down must not hide why another one fails.
     warn((type(failure), kind, backend.config.fingerprint), "%s lookup failed: %s", kind.capitalize(), failure)

@@ -73,6 +73,32 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGALRM, before)
 
 
+@contextlib.contextmanager
+def raised_where_a_wait_has_let_its_lock_go(*, as_a_thread_starts: bool) -> Iterator[None]:
+    """Raise :class:`TimeIsUp` once, at the one point of a wait in the main thread where the interpreter hides it.
+
+    :param as_a_thread_starts: in the wait for a new thread, and not in one for another's work.
+    """
+    let_go = getattr(threading.Condition, "_release_save")  # noqa: B009  # private, to the type checker
+    is_raised = False
+
+    def interrupted(condition: threading.Condition) -> object:
+        nonlocal is_raised
+        saved = let_go(condition)
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and not is_raised and _starts_a_thread() == as_a_thread_starts:
+            is_raised = True
+            raise TimeIsUp
+        return saved
+
+    setattr(threading.Condition, "_release_save", interrupted)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(threading.Condition, "_release_save", let_go)  # noqa: B010
+    assert is_raised
+
+
 def _starts_a_thread() -> bool:
     """Tell whether this thread waits for another one to start, which nothing may interrupt."""
     frame = inspect.currentframe()

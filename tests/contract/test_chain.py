@@ -22,6 +22,7 @@ from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUn
 from tests.conftest import QUICKEST, RIGS, STORES
 from tests.rigs import FAULTS, PAGE, Rig, running
 from tests.rigs.chain import short_name
+from tests.support.signals import TimeIsUp, raised_where_a_wait_has_let_its_lock_go
 from tests.support.speed import slowness
 
 LOOKUP = {"connections": "get_conn_value", "variables": "get_variable", "config": "get_config"}
@@ -430,6 +431,21 @@ def test_example_of_another_package(ssm: Rig, tmp_path: Path, monkeypatch: pytes
     backend = chain(*example("A backend of another package"))
     assert (backend.get_variable("acme"), backend.get_variable("of-the-store")) == ("from north", "of ssm")
     assert backend.get_conn_value("of-the-store") == "http://ssm"
+
+
+def test_exception_from_a_signal_in_a_member_of_another_package(
+    ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "waiting_secrets.py").write_text(
+        "import threading\nclass WaitingBackend:\n    def get_variable(self, key):\n        threading.Event().wait(0)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "waiting_secrets", raising=False)
+    put(ssm, "variables", "x", "ssm")
+    backend = chain({"backend": "waiting_secrets.WaitingBackend", "optional": True}, member(ssm))
+    with pytest.raises(TimeIsUp), raised_where_a_wait_has_let_its_lock_go(as_a_thread_starts=False):
+        backend.get_variable("x")
+    assert backend.get_variable("x") == "of ssm"
 
 
 def test_page_names_every_key_and_short_name() -> None:

@@ -24,11 +24,15 @@ from airflow_providers_secrets.errors import (
     LookupFailed,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import access, notices
+from airflow_providers_secrets.lookup import access, deadline, notices
 from airflow_providers_secrets.testing.lookups import HOSTILE, LOOKUP, ONE_TRY, VALUE, Waits, ask, credentials, warned
 from airflow_providers_secrets.testing.processes import BLOCKED_AFTER_AIRFLOW, run_python
 from airflow_providers_secrets.testing.rig import FAULTS, Rig
-from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
+from airflow_providers_secrets.testing.signals import (
+    TimeIsUp,
+    raised_in_the_main_thread,
+    raised_where_a_wait_has_let_its_lock_go,
+)
 
 # Found and absent.
 
@@ -465,6 +469,23 @@ def test_exception_from_a_signal_leaves_no_lock_held(rig: Rig, waits: Waits) -> 
         waits.on_wait = raise_it
         backend.get_variable("found")
     waits.on_wait = lambda: None
+    assert backend.get_variable("found") == "x"
+
+
+@pytest.mark.parametrize("as_a_thread_starts", [True, False])
+def test_exception_from_a_signal_is_told_from_what_the_interpreter_makes_of_it(
+    rig: Rig, as_a_thread_starts: bool
+) -> None:
+    """It fails to release a lock that a wait has let go, and raises that instead."""
+    rig.put(rig.path("variables", "found"), "x")
+    backend = rig.backend()
+    deadline.end_idle_threads()
+    with (
+        rig.fault("hang"),
+        pytest.raises(TimeIsUp),
+        raised_where_a_wait_has_let_its_lock_go(as_a_thread_starts=as_a_thread_starts),
+    ):
+        backend.get_variable("found")
     assert backend.get_variable("found") == "x"
 
 
