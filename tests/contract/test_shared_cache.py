@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ from tests.rigs.aws import SecretsManagerRig, SsmRig
 from tests.rigs.redis import redis_url
 from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, ONE_TRY, TTL, Clock, failing, stored, warned
 from tests.support.sharing import KEY, OTHER_KEY, anew, sharing
+from tests.support.signals import TimeIsUp
 from tests.support.speed import slowness
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -1026,6 +1028,44 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
                 assert len(tries) == 1  # free at the first try
     finally:
         os.kill(grandchild, signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_a_signals_handler_forks_in_a_flight_ends_it(ssm: SsmRig, tmp_path: Path) -> None:
+    """The parent's lock is closed there, and its descriptor may be somebody else's."""
+    shared = answers.Answers(sharing(ssm, f"file://{tmp_path}/shared").config)._opened()
+    assert shared
+    parent, status = os.getpid(), 1
+    try:
+        with shared.flight("name", 1):
+            child = os.fork()
+            if child == 0:
+                reused = os.open(tmp_path, os.O_RDONLY)
+        if child == 0:
+            os.fstat(reused)
+            status = 0
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_signal_that_raises_as_a_flight_ends_leaves_it_unlocked(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise TimeIsUp
+
+    shared = answers.Answers(sharing(ssm, f"file://{tmp_path}/shared").config)._opened()
+    assert shared
+    with monkeypatch.context() as patched, pytest.raises(TimeIsUp) as raised, shared.flight("name", 1):
+        patched.setattr(directory_cache.fcntl, "flock", interrupted)
+    del raised
+    gc.collect()
+    tries: list[int] = []
+    monkeypatch.setattr(directory_cache, "pauses", lambda _: (tries.append(1) or 0.0 for _ in range(3)))
+    with shared.flight("name", 5):
+        assert len(tries) == 1  # free at the first try
 
 
 @pytest.mark.measured

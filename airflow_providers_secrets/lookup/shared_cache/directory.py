@@ -10,7 +10,9 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from typing import Final
+from weakref import ref
 
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup.forks import no_fork
@@ -48,8 +50,8 @@ _OURS = re.compile(rf"{_ENTRY.pattern}|new-[A-Za-z0-9_]+")
 OPENED: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """How files are opened: without waiting where somebody has put a named pipe in the place of one."""
 
-_lock_files: set[int] = set()
-"""The descriptors of this process's locks."""
+_lock_files: set[ref[FileIO]] = set()
+"""This process's locks. No weak set: it runs Python code when a lock goes, where a signal's exception would be lost."""
 
 
 class DirectoryCache(SharedCache):
@@ -157,12 +159,10 @@ class DirectoryCache(SharedCache):
     def _locked(self, token: str, seconds: float) -> Iterator[None]:
         try:
             with no_fork():  # or a child could have the descriptor, and with it the lock, without knowing
-                lock = os.open(
-                    f"{self._directory}/lock-{int(token[:8], 16) % LOCKS:02x}",
-                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                    0o600,
-                )
-                _lock_files.add(lock)
+                # Wherever a signal's handler raises, a file object is closed once its frame is gone.
+                lock = FileIO(f"{self._directory}/lock-{int(token[:8], 16) % LOCKS:02x}", "r+", opener=_open_lock)
+                listed = ref(lock)
+                _lock_files.add(listed)
         except OSError as error:
             self._trouble(error)
             yield
@@ -171,15 +171,17 @@ class DirectoryCache(SharedCache):
             self._lock_within(lock, seconds)
             yield
         finally:
-            # Closing alone would leave it locked for a child that was forked meanwhile.
-            with contextlib.suppress(OSError):
+            # Closing alone would leave it locked for a child that was forked meanwhile. In that child it is closed.
+            with contextlib.suppress(OSError, ValueError):
                 fcntl.flock(lock, fcntl.LOCK_UN)
-            _lock_files.discard(lock)
-            os.close(lock)
+            lock.close()
+            _lock_files.discard(listed)
 
-    def _lock_within(self, lock: int, seconds: float) -> None:
+    def _lock_within(self, lock: FileIO, seconds: float) -> None:
         # flock(2) has no time-out of its own.
         for pause in pauses(seconds):
+            if lock.closed:  # in a child that a signal's handler has forked
+                return
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
@@ -294,11 +296,17 @@ def _own_directory(directory: str) -> None:
         raise ConfigurationError(f"Option 'shared_cache': {directory} cannot be written to. {cure}")
 
 
+def _open_lock(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | OPENED, 0o600)
+
+
 def _after_in_child() -> None:
     """Let go of the parent's locks: a child that outlives it would hold them for as long as it lives."""
-    for lock in _lock_files:
-        with contextlib.suppress(OSError):
-            os.close(lock)
+    for listed in _lock_files:
+        lock = listed()
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                lock.close()
     _lock_files.clear()
 
 

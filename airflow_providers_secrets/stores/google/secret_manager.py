@@ -104,7 +104,7 @@ class SecretManager(Store):
                 "SERVICE_DISABLED",
                 "USER_PROJECT_DENIED",
                 # Ours.
-                "unusable credentials",
+                "unusable credential",
                 "unusable CA bundle",
                 "login refused",
                 "no Google credentials in the options or the environment",
@@ -128,7 +128,7 @@ class SecretManager(Store):
         "USER_PROJECT_DENIED": "Grant it roles/serviceusage.serviceUsageConsumer on the project of quota_project_id.",
         "INVALID_ARGUMENT": "Check the backend's project_id, location and version: Google does not allow the name.",
         "UNAUTHENTICATED": "Replace the credentials: Google does not accept them (check the host's clock first).",
-        "unusable credentials": "Fix what the credentials' option, variable or file holds or names.",
+        "unusable credential": "Fix what the credentials' option, variable or file holds or names.",
         "unusable CA bundle": "Fix the variable or the file.",
         "login refused": "Replace the credentials: whoever issues the tokens refuses them.",
         "login unavailable": "Check that whoever issues the tokens can be reached from this host.",
