@@ -361,7 +361,7 @@ def _origin(
 
 def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list[str]]:
     """Return the ids to ask a class for that cannot list: the target's own, the environment's and the metastore's."""
-    from airflow_providers_secrets.cli.endpoints import ToBackend, gathered
+    from airflow_providers_secrets.cli.endpoints import FromSource, ToBackend, gathered
     from airflow_providers_secrets.lookup import operations
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
@@ -369,7 +369,7 @@ def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list
     if isinstance(target, ToBackend):
         backend = target.backend
         origins.append((target.title, lambda kind: (one.secret_id for one in operations.listed_ids(backend, kind))))
-    origins += [(source.title, source.ids) for source in (Environment(), Metastore())]
+    origins += [(source.title, FromSource(source).ids) for source in (Environment(), Metastore())]
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
     for kind, secret_id in gathered(origins, kinds):
         names[kind].append(secret_id)

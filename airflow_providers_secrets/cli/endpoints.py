@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, Unusable, quoted
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
-from airflow_providers_secrets.lookup.plan import Kind
+from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.cli.configuration import Configured
@@ -83,8 +83,9 @@ class FromSource(Origin):
         self._source = source
 
     def ids(self, kind: Kind) -> Iterable[str]:
-        """Yield the ids that the source holds."""
-        return self._source.ids(kind)
+        """Yield the ids that the source holds. A team's own one begins with ``team--`` and is not copied."""
+        for team, secret_id in self._source.ids(kind):
+            yield f"{team}{TEAM_SEP}{secret_id}" if team else secret_id
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Return a value of the source."""

@@ -25,7 +25,7 @@ from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
-from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan
+from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan, team_and_id
 from airflow_providers_secrets.stores.base import (
     EXISTS,
     MALFORMED,
@@ -710,15 +710,29 @@ def shadowing(
 ) -> Iterator[Shadowing]:
     """Yield those of *listed* that *others* hold as well: their values are never used while the store answers.
 
-    Ids are compared as the store spells them, since several may be one name there.
+    Ids are compared as the store spells them, since several may be one name there; a team's own with that team's own.
 
     :raises SecretsError: where a source cannot be read.
     """
-    holders: dict[str, list[str]] = {}
-    for source in others:
-        for secret_id in source.ids(kind):
-            for name in backend.plan(kind, secret_id).names:
-                holders.setdefault(name, []).append(source.title)
+    held = [
+        (source, {name for team, secret_id in source.ids(kind) for name in own_names(backend, kind, secret_id, team)})
+        for source in others
+    ]
     for one in listed:
-        if one.refused is None and one.name in holders:
-            yield Shadowing(one, tuple(dict.fromkeys(holders[one.name])))
+        if one.refused is not None:
+            continue
+        team, secret_id = team_and_id(one.secret_id.lower())
+        small = own_names(backend, kind, secret_id, team)
+        holding = [
+            source.title
+            for source, names in held
+            if one.name in names or (source.small_letters and not names.isdisjoint(small))
+        ]
+        if holding:
+            yield Shadowing(one, tuple(holding))
+
+
+def own_names(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None) -> set[str]:
+    """Return the store's names of an id; of a *team*'s id those that are its own, and not everybody's."""
+    names = set(backend.plan(kind, secret_id, team).names)
+    return names - set(backend.plan(kind, secret_id).names) if team else names

@@ -112,6 +112,12 @@ def team_name_refusal(team_name: str) -> str | None:
     return None
 
 
+def team_and_id(listed: str) -> tuple[str | None, str]:
+    """Return the team whose own secret an id in a store's listing is, ``None`` for everybody's, and the id itself."""
+    team, _, secret_id = listed.rpartition(TEAM_SEP)
+    return (team, secret_id) if team and multi_team() else (None, listed)
+
+
 def multi_team() -> bool:
     """Tell whether ``[core] multi_team`` is on (Airflow 3.2+), without importing Airflow's configuration."""
     conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)

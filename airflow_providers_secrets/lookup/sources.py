@@ -13,10 +13,14 @@ from typing import Any, ClassVar, Final
 
 from airflow_providers_secrets.errors import SecretsError, Unusable, quoted
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
-from airflow_providers_secrets.lookup.plan import Kind
+from airflow_providers_secrets.lookup.plan import Kind, multi_team
 
 PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": "AIRFLOW_VAR_"}
 """How the environment variables begin that hold connections and variables."""
+
+
+OF_TEAM: Final = re.compile(r"_(.+)(?<!_)___(.+)")
+"""How Airflow's environment spells a team in front of an id, in multi-team mode."""
 
 
 UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
@@ -34,10 +38,12 @@ class Source(ABC):
     """One source of connections and variables besides the secrets backend."""
 
     title: ClassVar[str]
+    small_letters: ClassVar[bool] = False
+    """Whether it does not tell capitals from small letters, in which its ids and teams are listed."""
 
     @abstractmethod
-    def ids(self, kind: Kind) -> Iterator[str]:
-        """Yield the ids that it holds.
+    def ids(self, kind: Kind) -> Iterator[tuple[str | None, str]]:
+        """Yield the ids that it holds, each after the team whose own it is; everybody's after ``None``.
 
         :raises SourceFailed: where it cannot be read.
         """
@@ -63,12 +69,15 @@ class Environment(Source):
     """The variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``. Their ids are listed in small letters."""
 
     title = "environment"
+    small_letters = True
 
-    def ids(self, kind: Kind) -> Iterator[str]:
+    def ids(self, kind: Kind) -> Iterator[tuple[str | None, str]]:
         """Yield the ids that the environment holds; an empty connection is none."""
         if prefix := PREFIXES.get(kind):
             held = [name for name, text in os.environ.items() if text or kind == "variables"]
-            yield from sorted(name[len(prefix) :].lower() for name in held if name.startswith(prefix))
+            for spelled in sorted(name[len(prefix) :].lower() for name in held if name.startswith(prefix)):
+                of_team = OF_TEAM.fullmatch(spelled) if multi_team() else None
+                yield (of_team[1], of_team[2]) if of_team else (None, spelled)
 
     def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
         """Return a variable's text; a team's own one first.
@@ -111,11 +120,13 @@ class Metastore(Source):
 
     title = "metastore"
 
-    def ids(self, kind: Kind) -> Iterator[str]:
+    def ids(self, kind: Kind) -> Iterator[tuple[str | None, str]]:
         """Yield the ids of all rows."""
         with self._session() as (session, models):
             model, key = models[kind]
-            found = [row[0] for row in session.query(key).order_by(key)] if model else []
+            columns = [key, model.team_name] if hasattr(model, "team_name") else [key]
+            rows = session.query(*columns).order_by(key) if model else []
+            found = [(row[1] if len(row) > 1 else None, row[0]) for row in rows]
         yield from found
 
     def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
@@ -126,7 +137,8 @@ class Metastore(Source):
             model, key = models[kind]
             query = session.query(model).filter(key == secret_id)
             if hasattr(model, "team_name"):
-                query = query.filter(model.team_name.is_(None) if team is None else model.team_name == team)
+                everybodys = model.team_name.is_(None)
+                query = query.filter(everybodys if team is None else everybodys | (model.team_name == team))
             row = query.first()
             if row is None:
                 return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.awaiting import in_a_thread
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, TEAM_SEP, Kind, multi_team
-from airflow_providers_secrets.lookup.sources import Environment, Metastore
+from airflow_providers_secrets.lookup.sources import OF_TEAM, Environment, Metastore
 from airflow_providers_secrets.ui.listing import (
     KEPT,
     Backends,
@@ -59,9 +58,6 @@ HEADERS: Final = {
 }
 
 Id = Annotated[str, Query(alias="id")]
-
-_OF_TEAM: Final = re.compile(r"_(.+?)___")
-"""How Airflow's environment spells a team in front of an id."""
 
 templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -336,7 +332,7 @@ def _teams_of(secret_id: str, team: str) -> set[str | None]:
     """Return the teams whose secret this may be: the given one, and those that the id itself spells."""
     teams: set[str | None] = {team} if team else set()
     if multi_team():
-        if spelled := _OF_TEAM.match(secret_id):
+        if spelled := OF_TEAM.fullmatch(secret_id):
             teams.add(spelled.group(1).lower())
         if of_team := secret_id.rpartition(TEAM_SEP)[0]:
             teams.add(of_team)

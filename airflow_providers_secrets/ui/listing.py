@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets.errors import SecretsError
-from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, multi_team
+from airflow_providers_secrets.lookup.plan import Kind, team_and_id
 from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class Listing:
         self._backends = backends
         self._rows: list[Row] = []
         self._by_name: dict[tuple[int, str], Row] = {}
-        self._by_id: dict[str, Row] = {}
-        self._by_small_id: dict[str, Row] = {}
+        self._by_id: dict[tuple[str | None, str], Row] = {}
+        self._by_small_id: dict[tuple[str | None, str], Row] = {}
 
     def so_far(self) -> tuple[list[Row], bool]:
         """Return what there is so far, by id, and whether that is all of it."""
@@ -162,24 +162,25 @@ class Listing:
 
     def _add_all(self, position: int, title: str, source: Any, member: Any) -> None:
         if isinstance(source, Source):
-            for secret_id in source.ids(self.kind):
+            for team, secret_id in source.ids(self.kind):
                 if self._is_full(title):
                     return
-                row = self._row_of(position, secret_id) or self._new_row(secret_id)
+                row = self._row_of(position, team, secret_id) or self._new_row(team, secret_id)
                 if title not in row.sources:
                     row.sources.append(title)
             return
-        from airflow_providers_secrets.lookup.operations import listed_ids
+        from airflow_providers_secrets.lookup.operations import listed_ids, own_names
 
         if source.rule(self.kind).prefixes is None:
             self.problems.append(f"{title} is not asked for {self.kind}: its prefix is null.")
             return
         # A store may spell an id its own way: what counts is which of its names a lookup of a known id asks for.
-        asked = {name: row for row in self._rows for name in source.plan(self.kind, row.secret_id, row.team).names}
+        asked = {name: row for row in self._rows for name in own_names(source, self.kind, row.secret_id, row.team)}
         for one in listed_ids(source, self.kind):
             if self._is_full(title):
                 return
-            row = asked.get(one.name) or self._row_of(position, one.secret_id) or self._new_row(one.secret_id)
+            team, secret_id = team_and_id(one.secret_id)
+            row = asked.get(one.name) or self._row_of(position, team, secret_id) or self._new_row(team, secret_id)
             self._by_name[position, one.name] = row
             reason = one.refused or (member.passed_over_for(self.kind, row.secret_id) if member else None)
             if row.name is None:
@@ -198,27 +199,32 @@ class Listing:
             return True
         return False
 
-    def _row_of(self, position: int, secret_id: str) -> Row | None:
+    def _row_of(self, position: int, team: str | None, secret_id: str) -> Row | None:
         """Return the row that a source in front of *position* already has of the same secret, in its own spelling."""
-        if row := self._by_id.get(secret_id):
+        from airflow_providers_secrets.lookup.operations import own_names
+
+        if row := self._by_id.get((team, secret_id)):
             return row
         if isinstance(self._backends.members[position][1], Environment):
-            return self._by_small_id.get(secret_id)  # it does not tell capitals from small letters
+            return self._by_small_id.get((team, secret_id))  # it does not tell capitals from small letters
         for before, (_, source, _) in enumerate(self._backends.members[:position]):
-            if isinstance(source, Environment) and (row := self._by_id.get(secret_id.lower())):
+            if isinstance(source, Environment) and (row := self._by_id.get(_small(team, secret_id))):
                 return row
             if not isinstance(source, Source):
-                for name in source.plan(self.kind, secret_id).names:
+                for name in own_names(source, self.kind, secret_id, team):
                     if row := self._by_name.get((before, name)):
                         return row
         return None
 
-    def _new_row(self, secret_id: str) -> Row:
-        team, _, of_team = secret_id.rpartition(TEAM_SEP) if multi_team() else ("", "", secret_id)
-        row = Row(of_team if team else secret_id, team or None)
+    def _new_row(self, team: str | None, secret_id: str) -> Row:
+        row = Row(secret_id, team)
         self._rows.append(row)
-        self._by_id[secret_id] = self._by_small_id[secret_id.lower()] = row
+        self._by_id[team, secret_id] = self._by_small_id[_small(team, secret_id)] = row
         return row
+
+
+def _small(team: str | None, secret_id: str) -> tuple[str | None, str]:
+    return team and team.lower(), secret_id.lower()
 
 
 def matching(rows: Iterable[Row], text: str, show: str) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -199,15 +200,91 @@ def test_only_the_callers_team(home: Airflow, ssm: SsmRig) -> None:
     home.environment["AIRFLOW__CORE__MULTI_TEAM"] = "True"
     created = home.run("teams", "create", "blue")
     assert created.code == 0, created.everything
+    assert home.run("teams", "create", "red").code == 0
+    home.environment["AIRFLOW_VAR__RED___PAGE_SECRETPLAN"] = VALUE
+    filled = home.python(
+        """
+        from airflow.models import Variable
+        from airflow.utils.session import create_session
+        with create_session() as session:
+            session.add(Variable("page_redvar", "S3cr3t-value", team_name="red"))
+            session.add(Variable("page_bluevar", "S3cr3t-value", team_name="blue"))
+        """
+    )
+    assert filled.code == 0, filled.everything
     with api_server(home, {"blue": "op:blue", "root": "admin"}) as server:
         found = rows(server.page("connections", user="blue", match="page_"))
         assert {"page_of_all", "page_theirs"} <= set(found)
         assert "page_others" not in found
         assert found["page_theirs"][0] == "blue"
         assert "page_others" in rows(server.page("connections", user="root", match="page_"))
+        assert set(rows(server.page("variables", user="blue", match="page_"))) == {"page_bluevar"}
+        everything = rows(server.page("variables", user="root", match="page_"))
+        assert set(everything) == {"page_bluevar", "page_redvar", "page_secretplan"}
+        assert everything["page_redvar"][0] == "red"
         assert server.get("connection", user="blue", id="page_others", team="red").status_code == 403
         assert server.get("connection", user="blue", id="page_theirs", team="blue").status_code == 200
         assert server.get("connection", user="blue", id="_red___page_others").status_code == 403
+
+
+@since_airflow_3_1
+@pytest.mark.skipif(VERSION < (3, 2), reason="Airflow has teams from 3.2 on")
+def test_a_teams_rows_and_variables_are_listed_as_that_teams(home: Airflow, ssm: SsmRig) -> None:
+    """Only that team's lookups find them, in the metastore and in the environment as in the store."""
+    home.use(ssm, {"connections_prefix": "/of-teams/c", "variables_prefix": "/of-teams/v"})
+    home.environment["AIRFLOW__CORE__MULTI_TEAM"] = "True"
+    for key in ("of_all", "redvar", "red--Plan", "MyVar"):
+        ssm.put(f"/of-teams/v/{key}", VALUE)
+    for variable in ("_RED___PLAN", "_RED___OF_ALL", "_RED____LED", "MYVAR"):
+        home.environment[f"AIRFLOW_VAR_{variable}"] = VALUE
+    assert home.run("teams", "create", "red").code == 0
+    run = home.python(
+        """
+        import json
+        from airflow.models import Connection, Variable
+        from airflow.utils.session import create_session
+        with create_session() as session:
+            session.add(Variable("redvar", "S3cr3t-value", team_name="red"))
+            session.add(Connection("redconn", "http", host="h", team_name="red"))
+            session.add(Variable("of_rows", "S3cr3t-value"))
+        from airflow_providers_secrets.ui.listing import Backends, Listing, configured_backend
+        for kind in ("variables", "connections"):
+            listing = Listing(Backends(configured_backend()), kind)
+            listing.make()
+            rows = [(row.team, row.secret_id, row.sources) for row in listing.so_far()[0]]
+            print(kind, json.dumps(sorted(rows, key=str)))
+            assert not listing.problems, listing.problems
+        from airflow_providers_secrets.lookup.sources import Metastore
+        found = [Metastore().text("variables", key, "red") is not None for key in ("redvar", "of_rows")]
+        print("OF_RED", found, Metastore().text("variables", "redvar"))
+        """
+    )
+    store = "AWS SSM Parameter Store"
+    (found,) = run.printed("variables")
+    assert json.loads(found) == [
+        ["red", "Plan", [store, "environment"]],
+        ["red", "_led", ["environment"]],
+        ["red", "of_all", ["environment"]],
+        ["red", "redvar", ["metastore"]],
+        [None, "MyVar", [store, "environment"]],
+        [None, "of_all", [store]],
+        [None, "of_rows", ["metastore"]],
+        [None, "redvar", [store]],
+    ]
+    (found,) = run.printed("connections")
+    assert ["red", "redconn", ["metastore"]] in json.loads(found)
+    assert run.printed("OF_RED") == ["[True, True] None"]
+    listed = home._run(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", "list", "var", "--shadowed", "-o", "plain"], {}
+    )
+    shadowed = {line.split("\t")[0]: line.split("\t")[2] for line in listed.output.splitlines()}
+    assert shadowed == {"MyVar": "environment", "red--Plan": "environment"}, listed.everything
+    copied = home._run(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", "copy", "--from", "metastore", "--kind", "var", "-o",
+         "json"], {}
+    )  # fmt: skip
+    states = {one["id"]: one["state"] for one in json.loads(copied.output)}
+    assert states == {"of_rows": "create", "red--redvar": "invalid"}
 
 
 @since_airflow_3_1

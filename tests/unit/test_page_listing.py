@@ -50,11 +50,11 @@ def test_what_ends_while_it_is_looked_at_is_not_shown_in_part_as_all_of_it() -> 
             return super().__lt__(other)
 
     class Names(Environment):
-        def ids(self, _: str) -> Iterator[str]:
-            yield from (Seen("b"), Seen("a"))
+        def ids(self, _: str) -> Iterator[tuple[str | None, str]]:
+            yield from ((None, Seen("b")), (None, Seen("a")))
             begun.set()
             assert looked_at.wait(60)
-            yield "c"
+            yield None, "c"
 
     begun = threading.Event()
     made = listing.Listing(SimpleNamespace(members=[("names", Names(), None)]), "connections")  # type: ignore[arg-type]
