@@ -486,7 +486,7 @@ def pattern_seconds(pattern: str) -> float:
 
 def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
     from airflow_providers_secrets.cli.output import collected_warnings
-    from airflow_providers_secrets.errors import SecretsError
+    from airflow_providers_secrets.errors import NoSharedKeyError, SecretsError
     from airflow_providers_secrets.lookup.answers import answers_of
 
     given = backend.options
@@ -502,6 +502,7 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
             'Set shared_cache, "file" for example: a last known value then serves all of a host\'s processes.',
         )
         return
+    ok: bool | None = FAULT
     try:
         with collected_warnings() as said:
             shared = answers_of(backend.config).shared_cache()
@@ -509,11 +510,14 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
         fault = "" if shared else next(iter(said), "Answers are not shared between processes")
         if shared:
             shared.probe()
+    except NoSharedKeyError as error:
+        # Lookups go on without it, so that a probe must not keep an Airflow in its first hour from starting.
+        ok, fault = ADVICE, str(error)
     except SecretsError as error:
         fault = str(error)
     if fault:
         what, _, cure = fault.rpartition(". ")
-        yield Finding(FAULT, f"cache: {what or cure}", cure if what else None)
+        yield Finding(ok, f"cache: {what or cure}", cure if what else None)
     elif shared:
         yield Finding(
             FINE,

@@ -426,10 +426,13 @@ class Answers:
     def cached(self, name: str) -> tuple[str, str | None]:
         """Say in words what this process's cache and the shared cache hold of *name*; ``None``: no shared cache.
 
-        :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
+        :raises ConfigurationError: where the shared cache cannot be used and lookups fail for it.
         """
         entry = self._cache.fresh(name) or self._cache.stale(name)
-        shared = self.shared_cache()
+        try:
+            shared = self.shared_cache()
+        except NoSharedKeyError as error:
+            return _in_words(entry), f"not usable: {error}"
         if shared is None:
             return _in_words(entry), None
         said = shared.get(name)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.lookup import answers
-from tests.cli.conftest import Command, connecting, prefixes
+from tests.cli.conftest import Command, connecting, path_of, prefixes
 from tests.conftest import RIGS
 from tests.rigs import PAGE, Rig, running
 from tests.rigs.aws import aws_error
@@ -148,3 +148,21 @@ def test_a_default_directory_that_is_open_to_others_is_a_fault(command: Command,
     assert (said.code, "unhealthy: 1 fault" in said.out) == (1, True), said.everything
     assert "is open to other users" in said.out
     assert "    Restrict it: chmod 700." in said.out
+
+
+@pytest.mark.parametrize("place", ["file", "redis://127.0.0.1:1/0"])
+def test_a_shared_cache_without_a_key_keeps_nothing_from_working(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As lookups take it: nothing is shared, and each is answered."""
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
+    ssm.put(path_of(ssm, base, "variables", "x"), "S3cr3t")
+    at = arguments(ssm, **prefixes(ssm, base), shared_cache=place)
+    said = command("check", "--variable", "x", *at)
+    assert (said.code, "\nhealthy\n" in said.out) == (0, True), said.everything
+    assert "! cache: Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key\n    Set it" in said.out
+    said = command("explain", "var", "x", "--no-metastore", *at)
+    assert (said.code, "shared cache: not usable: Option 'shared_cache' needs a key" in said.out) == (0, True), said
+    chain = {"backends": [{"backend": "aws_ssm", "kwargs": json.loads(at[-1])}]}
+    said = command("explain", "var", "x", "--no-metastore", "--backend", "chain", "--kwargs", json.dumps(chain))
+    assert (said.code, "shared cache: not usable" in said.out) == (0, True), said.everything
