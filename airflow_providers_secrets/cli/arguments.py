@@ -61,7 +61,16 @@ def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
     """Declare an id, and the team that asks for it."""
     parser.add_argument("id", metavar="ID", help="connection id, variable key, or key of a configuration value")
     if team:
-        parser.add_argument("--team", metavar="T", help="as the team's own lookups ask (multi-team mode)")
+        parser.add_argument(
+            "--team", metavar="T", type=not_blank, help="as the team's own lookups ask (multi-team mode)"
+        )
+
+
+def not_blank(text: str) -> str:
+    """Accept a text that is not blank: an unset variable of the shell's must not stand for everybody."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is blank; name one, or leave it out")
+    return text
 
 
 def whole_number(first: int, last: int) -> Callable[[str], int]:

@@ -35,6 +35,8 @@ WRONG = {
     "list": "arguments are required: kind",
     "list S3cr3t": "argument kind: takes one of 'conn', 'var', 'config'",
     "get conn": "arguments are required: ID",
+    "get var x --team=": "--team: is blank; name one, or leave it out",
+    "delete var x --yes --team=": "--team: is blank; name one, or leave it out",
     "put conn db S3cr3t": "unknown arguments (values)",
     "check --frob=S3cr3t": "unknown arguments (--frob)",
     "uri --conn-type x --port 99999": "--port: takes a whole number from 0 to 65535",
