@@ -381,7 +381,7 @@ def confirmed(question: str) -> bool:
 
 
 def standard_input() -> str:
-    """Return what comes on standard input, without the newline at its end.
+    """Return what comes on standard input, without one newline at its end, which may be LF or CR LF.
 
     :raises ConfigurationError: where it is not UTF-8, whatever the locale would make of it.
     """
@@ -393,4 +393,4 @@ def standard_input() -> str:
         text = None
     if text is None:
         raise ConfigurationError("standard input is not UTF-8 text.")
-    return text.removesuffix("\n").removesuffix("\r")
+    return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")

@@ -159,6 +159,13 @@ def test_standard_input_is_utf_8_whatever_the_locale(command: Command) -> None:
     assert command(*arguments, stdin="pä\r\nß\r\n".encode()).json["password"] == "pä\r\nß"
 
 
+@pytest.mark.parametrize(("stdin", "kept"), [("k\r", "k\r"), ("k\n\n", "k\n"), ("k\r\n", "k"), ("k\r\r\n", "k\r")])
+def test_one_newline_at_the_end_of_standard_input_is_dropped(command: Command, stdin: str, kept: str) -> None:
+    """A carriage return of its own is a part of the value."""
+    arguments = ["uri", "--conn-type", "http", "--json", "--password-stdin"]
+    assert command(*arguments, stdin=stdin.encode()).json["password"] == kept
+
+
 @pytest.mark.parametrize("stdin", [b"S3cr3t\xff", b"S3cr3t\xed\xb3\xbf"], ids=["byte", "surrogate"])
 def test_what_is_not_utf_8_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch, stdin: bytes) -> None:
     said = command("uri", "--conn-type", "http", "--json", "--password-stdin", stdin=stdin)
