@@ -106,9 +106,12 @@ def fields_from(args: argparse.Namespace) -> dict[str, Any]:
     :raises ConfigurationError: for an extra that is no JSON object, no password, or two that want standard input.
     :raises Unusable: where Airflow could not use them.
     """
+    from airflow_providers_secrets.errors import ConfigurationError
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
 
     refuse_two_readers(args)
+    if args.ask_password and args.password_stdin:  # Airflow's parser knows no group of which only one is given
+        raise ConfigurationError("--ask-password and --password-stdin both give the password; leave one of them out.")
     fields = {name: getattr(args, name) for name in FIELDS}
     fields |= {"password": _password(args), "extra": _extra(args.extra)}
     return fields_of(json_of(fields))

@@ -210,6 +210,9 @@ def test_airflows_own_command_has_the_group(airflow: Airflow, ssm: SsmRig) -> No
     assert json.loads(run.output)["verdict"] == "healthy"
     run = airflow.run("secrets-store", "get", "var", "never-there")
     assert run.code == 1, run.everything
+    for line in (["uri"], ["put", "conn", "x"]):  # Airflow's parser knows nothing of arguments that exclude each other
+        run = airflow.run("secrets-store", *line, "--conn-type", "http", "--ask-password", "--password-stdin")
+        assert (run.code, "--ask-password and --password-stdin both give the password" in run.everything) == (2, True)
 
 
 @pytest.mark.skipif(VERSION < (3, 2), reason="providers add commands from Airflow 3.2 on")
