@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -372,31 +373,45 @@ def test_names_bring_back_what_azure_spells_its_own_way(
     assert states(command(*copy, "--names", f"{tmp_path}/names")) == {"My_Var": "create"}
 
 
-@pytest.mark.parametrize(("kind", "word"), [("connections", "conn"), ("variables", "var")])
-def test_what_the_page_deletes_is_what_the_metastore_holds(tmp_path: Path, kind: str, word: str) -> None:
-    """Its very line, between two stand-ins: ids may have blanks, quotes, and a source's name in them."""
+def test_what_the_page_deletes_is_what_the_store_holds_with_the_same_value(tmp_path: Path) -> None:
+    """Its very lines, between two stand-ins: ids may have blanks, quotes, a first hyphen, and a state's name in them."""
     page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text(encoding="utf-8")
-    (line,) = re.findall(rf"^airflow-secrets list {word} --shadowed -o plain \|.*$", page, re.MULTILINE)
+    (recipe,) = re.findall(
+        r"^airflow-secrets copy --from metastore -o plain \|.*?(?=```)", page, re.DOTALL | re.MULTILINE
+    )
     rows = [
-        ("my key", "metastore"),
-        ("it's", "environment, metastore"),
-        ("metastore", "environment"),
-        ("x", "metastore"),
+        ("conn", "my key", "same"),
+        ("conn", "it's", "same"),
+        ("conn", "same", "different"),
+        ("var", "-x", "same"),
+        ("var", "conn:y", "same"),
+        ("var", "new", "create"),
+        ("var", "odd", "invalid"),
+        ("var", "away", "failed"),
     ]
     stand_ins = {
-        "airflow-secrets": "cat <<'END'\n" + "".join(f"{key}\tmetastore\t{held}\n" for key, held in rows) + "END\n",
-        "airflow": f'for one; do echo "$one"; done >> {tmp_path}/deleted\n',
+        "airflow-secrets": "cat <<'END'\n"
+        + "".join(f"{kind}\t{key}\t{state}\t\n" for kind, key, state in rows)
+        + "END\n",
+        "airflow": f'for one; do printf "%s|" "$one"; done >> {tmp_path}/deleted; echo >> {tmp_path}/deleted\n',
     }
     for program, script in stand_ins.items():
         (tmp_path / program).write_text(f"#!/bin/sh\n{script}")
         (tmp_path / program).chmod(0o755)
-    subprocess.run(["sh", "-c", line], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
-    deleted = (tmp_path / "deleted").read_text().replace(f"{kind}\ndelete\n", "").splitlines()
-    assert deleted == ["my key", "it's", "x"]
-    # Where nothing is shadowed, nothing is called.
+    run = functools.partial(
+        subprocess.run, ["sh", "-c", recipe], cwd=tmp_path, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True
+    )
+    run()
+    assert (tmp_path / "deleted").read_text().splitlines() == [
+        "connections|delete|--|my key|",
+        "connections|delete|--|it's|",
+        "variables|delete|--|-x|",
+        "variables|delete|--|conn:y|",
+    ]
+    # Where nothing is the same, nothing is called.
     (tmp_path / "airflow-secrets").write_text("#!/bin/sh\n")
     (tmp_path / "deleted").unlink()
-    subprocess.run(["sh", "-c", line], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    run()
     assert not (tmp_path / "deleted").exists()
 
 
