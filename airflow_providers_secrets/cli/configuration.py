@@ -251,10 +251,7 @@ def _whole(args: argparse.Namespace) -> Configured:
     load_airflow()
     from airflow.configuration import conf
 
-    version = _airflow_version()
-    section = SERVER
-    if args.worker and version >= WORKERS_SINCE and conf.get(*WORKERS[:2], fallback=None):
-        section = WORKERS
+    section = WORKERS if args.worker and has_workers_backend() else SERVER
     path = conf.get(*section[:2], fallback=None)
     if not path:
         raise ConfigurationError(
@@ -263,8 +260,15 @@ def _whole(args: argparse.Namespace) -> Configured:
         )
     if given is not None:
         return make(path, given, _origin(section.section, section.key), dict.fromkeys(given, "--kwargs"))
-    kwargs, origins = _configured_kwargs(section, single=version >= SINGLE_SINCE)
+    kwargs, origins = _configured_kwargs(section, single=_airflow_version() >= SINGLE_SINCE)
     return make(path, kwargs, _origin(section.section, section.key), origins)
+
+
+def has_workers_backend() -> bool:
+    """Tell whether Airflow's configuration, which is loaded, names a backend of the workers' own."""
+    from airflow.configuration import conf
+
+    return _airflow_version() >= WORKERS_SINCE and bool(conf.get(*WORKERS[:2], fallback=None))
 
 
 def tried(name: str, kwargs: Mapping[str, Any]) -> Configured:

@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one lookup.
 
-    :return: ``OK`` where some source has the id, ``NOT_OK`` where none has, ``NO_ANSWER`` where the store gave none.
+    :return: ``OK`` where some source has the id, ``NOT_OK`` where none has, ``NO_ANSWER`` where the store gave none, or
+        where one that may have it could not be asked.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.lookup import operations
@@ -67,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
             explained = operations.explain_chain(members, kind, args.id, args.team, others)
         else:
             explained = operations.explain(configuration.ours(configured), kind, args.id, args.team, others)
+    if args.worker and args.kind != "config" and configuration.has_workers_backend():
+        why = "It asks the backend of [secrets] once more. Explain that one, too: leave --worker out."
+        server = operations.Elsewhere("API server", None, why)
+        explained = dataclasses.replace(explained, elsewhere=(*explained.elsewhere, server))
     near: tuple[str, ...] = ()
     if not explained.winner and not explained.final and not _without_answer(explained):
         with output.Progress("looking for similar ids"):
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         output.show_record({**_record(explained), "near": near}, args.output)
     else:
         _show(explained, near)
-    if _without_answer(explained):
+    if _without_answer(explained) or (not explained.winner and operations.not_asked(explained)):
         return NO_ANSWER
     return OK if explained.winner else NOT_OK
 
@@ -114,7 +119,7 @@ def _without_answer(explained: Explanation | ChainExplanation) -> bool:
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
     from airflow_providers_secrets.cli.output import shown
     from airflow_providers_secrets.errors import quoted
-    from airflow_providers_secrets.lookup.operations import ChainExplanation
+    from airflow_providers_secrets.lookup.operations import ChainExplanation, not_asked
 
     kind = SINGULAR[explained.kind]
     team = f" for the team {shown(explained.team)}" if explained.team else ""
@@ -136,7 +141,13 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
     elif _without_answer(explained):
         print(f"Airflow has no answer, and will say that the {kind} is not found.")
     else:
-        print("Airflow finds it nowhere.")
+        missed = not_asked(explained)
+        were = "were" if len(missed) > 1 else "was"
+        print(
+            f"Not found in what could be asked: {' and '.join(missed)} {were} not."
+            if missed
+            else "Airflow finds it nowhere."
+        )
         if near:
             *others, last = map(quoted, near)
             print(f"    Did you mean {', '.join(others) + ' or ' if others else ''}{last}?")

@@ -495,6 +495,16 @@ def _parsed(backend: SecretLookupMixin, kind: Kind, stored: str) -> tuple[str | 
         return None, (), str(error)
 
 
+def not_asked(explained: Explanation | ChainExplanation) -> tuple[str, ...]:
+    """Return the sources that could not be asked, and whose answer Airflow would take before the one that is known."""
+    titles = [one.source for one in explained.elsewhere]
+    if explained.winner is None:
+        before = explained.elsewhere
+    else:
+        before = explained.elsewhere[: titles.index(explained.winner) if explained.winner in titles else 0]
+    return tuple(one.source for one in before if one.holds is None)
+
+
 def _asked(source: Source, kind: Kind, secret_id: str, team: str | None) -> Elsewhere:
     try:
         return Elsewhere(source.title, source.text(kind, secret_id, team) is not None)

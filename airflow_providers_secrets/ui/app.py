@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -309,6 +310,7 @@ async def _explain(page: Page, kind: Kind, user: Any, secret_id: str, team: str)
     values: dict[str, Any] = {
         "here": kind, "kind": kind, "secret_id": secret_id, "team": team, "notices": backends.notices,
         "with_teams": multi_team(), "explained": None, "problem": None, "members": None, "elsewhere": (),
+        "not_asked": (),
     }  # fmt: skip
     if not secret_id:
         return rendered("explain.html", **values)
@@ -323,6 +325,7 @@ async def _explain(page: Page, kind: Kind, user: Any, secret_id: str, team: str)
         values["explained"] = explained
         values["members"] = getattr(explained, "members", None)
         values["elsewhere"] = explained.elsewhere
+        values["not_asked"] = operations.not_asked(explained)
     except Exception as error:  # noqa: BLE001  # whatever it is, the page says it
         values["problem"] = in_words(error)
     return rendered("explain.html", **values)
@@ -345,7 +348,11 @@ def _explained(backends: Backends, kind: Kind, secret_id: str, team: str | None)
         return operations.explain_chain(backends.configured.members, kind, secret_id, team, others)
     if backends.ours:
         return operations.explain(backends.ours[0][1], kind, secret_id, team, others)
-    return operations.explain_chain((), kind, secret_id, team, others)
+    explained = operations.explain_chain((), kind, secret_id, team, others)
+    if backends.configured is None:
+        return explained
+    foreign = operations.Elsewhere(type(backends.configured).__qualname__, None, "it is of another package")
+    return dataclasses.replace(explained, elsewhere=(foreign, *explained.elsewhere))
 
 
 async def _health(page: Page) -> HTMLResponse:

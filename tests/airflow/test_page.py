@@ -186,7 +186,14 @@ def test_without_a_backend_of_this_package(home: Airflow, backend: str) -> None:
         assert rows(answer)["only_in_env"][:2] == ["environment", ""]
         assert server.page("health").status_code == 200
         explained = server.page("connection", id="only_in_env").text
-        assert ("<strong>environment</strong>" in explained) or backend
+        assert "<strong>environment</strong>" in explained
+        absent = server.page("connection", id="nowhere").text
+        if backend:
+            assert "</strong>, unless LocalFilesystemBackend holds it, which was not asked." in explained
+            assert "Not found in what could be asked: LocalFilesystemBackend was not." in absent
+            assert "Airflow finds it nowhere" not in absent
+        else:
+            assert "Airflow finds it nowhere" in absent
         assert VALUE not in answer.text + explained
 
 

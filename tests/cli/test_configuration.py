@@ -62,6 +62,12 @@ def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
     assert run.code == 0, run.everything
     options = {option["option"]: option["value"] for option in json.loads(run.output)["options"]}
     assert options["variables_prefix"] == "of-workers"
+    # In a task the last source is the API server, which asks a backend of its own.
+    run = ran(airflow, "explain", "var", "nowhere", "--no-metastore", "--worker", **workers)
+    assert (run.code, "! API server: not to be asked" in run.output) == (3, True), run.everything
+    assert "Not found in what could be asked: API server was not." in run.output
+    run = ran(airflow, "explain", "var", "nowhere", "--no-metastore", "--worker")
+    assert (run.code, "Airflow finds it nowhere." in run.output, "API server" in run.output) == (1, True, False)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +308,13 @@ def test_the_cache_is_shown_and_cleared(airflow: Airflow, ssm: SsmRig, tmp_path:
     assert ran(airflow, "cache", "show", "--id", "var:cached").code == 1
     assert ran(airflow, "cache", "clear").code in (0, 1)
     assert not [entry for entry in (directory / "entries-1").iterdir() if len(entry.name) == 64]
+
+
+def test_a_metastore_that_is_away_is_no_absence(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm)
+    away = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow.home}/nowhere/airflow.db"}
+    run = ran(airflow, "explain", "var", "nowhere", **away)
+    assert (run.code, "! metastore: not to be asked" in run.output) == (3, True), run.everything
+    assert "Not found in what could be asked: metastore was not.\n" in run.output
+    run = ran(airflow, "explain", "var", "of_env", AIRFLOW_VAR_OF_ENV="S3cr3t", **away)
+    assert (run.code, "Airflow takes it from: environment." in run.output) == (0, True), run.everything
