@@ -176,9 +176,10 @@ def _ms(seconds: float | None) -> float | None:
 
 def _table(rows: list[Row]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from airflow_providers_secrets.cli.output import console
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for title in ("asked", "found in"):
@@ -188,7 +189,7 @@ def _table(rows: list[Row]) -> None:
     for row in rows:
         style = "red" if not row.right else "green" if row.found == STORE else "yellow"
         table.add_row(row.asked, Text(row.found, style=style), _duration(row.lookup), _duration(row.process))
-    Console(markup=False, highlight=False).print(table)
+    console().print(table, soft_wrap=False)
     print("The difference between the last two columns is Airflow's own start-up.")
 
 

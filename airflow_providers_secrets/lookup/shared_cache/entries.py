@@ -239,7 +239,7 @@ class SharedCache(ABC):
     def probe(self) -> None:  # noqa: B027  # a directory was tried when it was opened
         """Read and write once, as no lookup tells.
 
-        :raises ConfigurationError: where the cache cannot be read or written.
+        :raises SecretsError: where the cache cannot be read or written.
         """
 
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 from redis import exceptions
 from redis.sentinel import MasterNotFoundError
 
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import SecretsError
 from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
@@ -180,7 +180,7 @@ class RedisCache(SharedCache):
     def probe(self) -> None:
         """Read and write one key, which ends by itself.
 
-        :raises ConfigurationError: where Redis gives no answer, or takes no writes.
+        :raises SecretsError: where Redis gives no answer, or takes no writes.
         """
         client = self._operators()
         key = f"{self._prefix}probe"
@@ -189,7 +189,7 @@ class RedisCache(SharedCache):
     def entries(self) -> Iterator[StoredEntry]:
         """Yield the age and size of every key, by ``SCAN``. The age is that of an entry with this cache's lifetime.
 
-        :raises ConfigurationError: where Redis gives no answer.
+        :raises SecretsError: where Redis gives no answer.
         """
         client = self._operators()
         keys = self._keys(client)
@@ -202,7 +202,7 @@ class RedisCache(SharedCache):
     def clear(self) -> int:
         """Remove every key of ours.
 
-        :raises ConfigurationError: where Redis gives no answer.
+        :raises SecretsError: where Redis gives no answer.
         """
         client = self._operators()
         keys = self._told(lambda: list(self._keys(client)))
@@ -230,7 +230,7 @@ class RedisCache(SharedCache):
         return self._fail(failure)
 
     def _fail(self, failure: str) -> NoReturn:
-        raise ConfigurationError(f"The shared cache in {self.where} cannot be used: {failure}")
+        raise SecretsError(f"The shared cache in {self.where} cannot be used: {failure}")
 
 
 def _measured(client: Client, key: bytes) -> tuple[int, int]:
