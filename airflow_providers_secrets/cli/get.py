@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output in ("json", "yaml"):
         output.show_record({"id": args.id, "value": value}, args.output)
     else:
-        print(value)
+        print(output.as_it_is(value))
     return OK
 
 
@@ -83,7 +83,7 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
             has = ", ".join(printable(one, 80) for one in _fields(fields))
             output.say(f"airflow-secrets get: the connection has no field {quoted(args.field)}; it has {has}.")
             return NOT_OK
-        print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        print(output.as_it_is(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
         return OK
     shown = fields if args.show_value else {name: _masked(name, value) for name, value in fields.items()}
     if args.output in ("json", "yaml"):
@@ -93,6 +93,9 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
         {"field": name, "value": json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}
         for name, value in shown.items()
     ]
+    if args.show_value:
+        for row in rows:
+            output.as_it_is(str(row["value"]))
     longest = None if args.show_value else output.LONGEST_CELL
     output.show_rows(rows, ("field", "value"), args.output, args.id, longest)
     return OK

@@ -9,6 +9,7 @@ import getpass
 import itertools
 import json
 import logging
+import math
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,12 +192,10 @@ def _json_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int
 
 
 def _yaml_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
-    import yaml
-
     number = 0
     for row in rows:
         number += 1  # returned
-        print(yaml.safe_dump([{c: _plain(row.get(c)) for c in columns}], sort_keys=False, allow_unicode=True), end="")
+        print(_yaml([{c: _plain(row.get(c)) for c in columns}]), end="")
     if not number:
         print("[]")
     return number
@@ -247,15 +246,45 @@ def show_record(record: Mapping[str, Any], output: str) -> None:
     if output == "json":
         print(_json(plain, indent=2))
     else:
-        import yaml
-
-        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+        print(_yaml(plain), end="")
 
 
 def _json(plain: Any, indent: int | None = None) -> str:
     """Return the JSON text of *plain*, in which no terminal finds anything to obey, and programs find all of it."""
-    text = json.dumps(plain, indent=indent, ensure_ascii=False)
+    text = json.dumps(plain, indent=indent, ensure_ascii=not _is_utf_8())
     return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
+
+
+def _yaml(plain: Any) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=_is_utf_8())
+    return text
+
+
+def _is_utf_8() -> bool:
+    """Tell whether standard output takes every character; another encoding's would need an escape."""
+    return _encoding().replace("-", "").replace("_", "").lower() in ("utf8", "utf8sig")
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def as_it_is(value: str) -> str:
+    """Return a value that is to be printed as it is, for a program to read.
+
+    :raises SecretsError: where standard output cannot encode it: an escape would be read as the value.
+    """
+    try:
+        value.encode(_encoding())
+        return value
+    except UnicodeEncodeError:  # which carries the value, so nothing of it may be chained
+        pass
+    raise SecretsError(
+        f"the value has characters that standard output, in {_encoding()}, cannot hold. Set PYTHONIOENCODING=utf-8, "
+        "or use a UTF-8 locale."
+    )
 
 
 def shown(name: str) -> str:
@@ -266,13 +295,15 @@ def shown(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* as JSON and YAML take it."""
+    """Return *value* as JSON and YAML take it; JSON has no number for what Python writes as ``NaN``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.timezone.utc).isoformat(timespec="seconds")
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     :raises ConfigurationError: naming the field that cannot be used.
     """
-    from airflow_providers_secrets.cli.output import show_record, standard_input
+    from airflow_providers_secrets.cli.output import as_it_is, show_record, standard_input
     from airflow_providers_secrets.errors import ConfigurationError, Unusable
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
 
@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
                 raise ConfigurationError("--parse reads a connection; leave it or the fields out.")
             fields = fields_of(standard_input())
             if args.json:
-                print(json_of(fields))
+                print(as_it_is(json_of(fields)))
             else:
                 show_record(fields, "yaml")
             return OK
         if not args.conn_type:
             raise ConfigurationError("--conn-type is needed: postgres, aws, http …")
         fields = fields_from(args)
-        print(json_of(fields) if args.json else uri_of(fields))
+        print(as_it_is(json_of(fields) if args.json else uri_of(fields)))
         return OK
     except Unusable as error:
         reason = str(error)

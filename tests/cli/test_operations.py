@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from airflow_providers_secrets.cli import check, output
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE
@@ -540,3 +542,54 @@ def test_what_is_said_of_work_under_way_holds_no_connection_string(
     said = command(*line.format("user:S3cr3tpw@host").split(), *using(ssm, **prefixes(ssm, base)))
     assert any("…" in title for title in titles), (titles, said.everything)
     assert "S3cr3t" not in "".join(titles) + said.everything
+
+
+def test_json_has_no_number_that_json_does_not_know(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    extra = '{"a": NaN, "b": [Infinity, -Infinity, 0.25]}'
+    ssm.put(path_of(ssm, base, "connections", "db"), f'{{"conn_type": "http", "extra": {extra}}}')
+    said = command("get", "conn", "db", "--show-value", "-o", "json", *at)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    shown = json.loads(said.out, parse_constant=refuse)
+    assert shown["extra"] == {"a": "NaN", "b": ["Infinity", "-Infinity", 0.25]}
+
+
+def test_what_standard_output_cannot_encode_is_escaped_or_refused(ssm: Rig, base: str) -> None:
+    """A program that reads a value must not take an escape for it."""
+    at = using(ssm, **prefixes(ssm, base))
+    ssm.put(path_of(ssm, base, "variables", "x"), "S3cr3té😀")
+    ssm.put(path_of(ssm, base, "connections", "x"), json.dumps({"conn_type": "http", "password": "S3cr3té"}))
+    run = functools.partial(
+        subprocess.run,
+        cwd=PACKAGE_ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    command = [sys.executable, "-m", "airflow_providers_secrets.cli", "get"]
+    ended = run([*command, "var", "x", "--show-value", "-o", "json", *at])
+    assert json.loads(ended.stdout)["value"] == "S3cr3té😀", ended
+    ended = run([*command, "var", "x", "--show-value", "-o", "yaml", *at])
+    assert yaml.safe_load(ended.stdout)["value"] == "S3cr3té😀", ended
+    for line in (["var", "x", "--show-value"], ["conn", "x", "--field", "password"], ["conn", "x", "--show-value"]):
+        ended = run([*command, *line, "-o", "plain", *at])
+        assert (ended.returncode, ended.stdout) == (3, b""), ended
+        assert b"Set PYTHONIOENCODING=utf-8, or use a UTF-8 locale.\n" in ended.stderr
+        assert b"S3cr3t" not in ended.stderr
+
+
+def test_a_reader_who_stops_reading_the_demos_table_is_told_apart() -> None:
+    code = (
+        "import argparse, sys\n"
+        "from airflow_providers_secrets.cli import demo, run\n"
+        "rows = [demo.Row('asked', demo.STORE, True, 0.001)]\n"
+        "sys.exit(run('demo', lambda args: demo._report(args, rows, 1.0), argparse.Namespace(output='table')))\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE_ROOT, stdout=writing, check=False)
+    os.close(writing)
+    assert ended.returncode == CLOSED_PIPE
