@@ -208,14 +208,14 @@ def test_only_the_callers_team(home: Airflow, ssm: SsmRig) -> None:
     created = home.run("teams", "create", "blue")
     assert created.code == 0, created.everything
     assert home.run("teams", "create", "red").code == 0
-    home.environment["AIRFLOW_VAR__RED___PAGE_SECRETPLAN"] = VALUE
+    home.environment["AIRFLOW_VAR__RED___ROW_SECRETPLAN"] = VALUE
     filled = home.python(
         """
         from airflow.models import Variable
         from airflow.utils.session import create_session
         with create_session() as session:
-            session.add(Variable("page_redvar", "S3cr3t-value", team_name="red"))
-            session.add(Variable("page_bluevar", "S3cr3t-value", team_name="blue"))
+            session.add(Variable("row_redvar", "S3cr3t-value", team_name="red"))
+            session.add(Variable("row_bluevar", "S3cr3t-value", team_name="blue"))
         """
     )
     assert filled.code == 0, filled.everything
@@ -225,10 +225,10 @@ def test_only_the_callers_team(home: Airflow, ssm: SsmRig) -> None:
         assert "page_others" not in found
         assert found["page_theirs"][0] == "blue"
         assert "page_others" in rows(server.page("connections", user="root", match="page_"))
-        assert set(rows(server.page("variables", user="blue", match="page_"))) == {"page_bluevar"}
-        everything = rows(server.page("variables", user="root", match="page_"))
-        assert set(everything) == {"page_bluevar", "page_redvar", "page_secretplan"}
-        assert everything["page_redvar"][0] == "red"
+        assert set(rows(server.page("variables", user="blue", match="row_"))) == {"row_bluevar"}
+        everything = rows(server.page("variables", user="root", match="row_"))
+        assert set(everything) == {"row_bluevar", "row_redvar", "row_secretplan"}
+        assert everything["row_redvar"][0] == "red"
         assert server.get("connection", user="blue", id="page_others", team="red").status_code == 403
         assert server.get("connection", user="blue", id="page_theirs", team="blue").status_code == 200
         assert server.get("connection", user="blue", id="_red___page_others").status_code == 403
