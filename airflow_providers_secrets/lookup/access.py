@@ -188,7 +188,7 @@ class StoreAccess:
         :raises MissingDependencyError: where the SDK is not installed.
         """
         store = loaded_store(self._config)
-        if len(self._overdue) >= MAX_OVERDUE and clock() - self._last_overdue < OVERDUE_PROBE:
+        if self._too_many_hang():
             raise self.failure(name, Outcome.UNAVAILABLE, f"{MAX_OVERDUE} earlier calls still hang", act=act)
         call = DeadlineCall(
             lambda given_up: self._exchanged(store, name, exchange, given_up, within, act),
@@ -206,6 +206,13 @@ class StoreAccess:
         if result is None:
             raise self.failure(name, Outcome.UNAVAILABLE, "the lookup's thread was ended", act=act)
         return result
+
+    def _too_many_hang(self) -> bool:
+        if len(self._overdue) < MAX_OVERDUE or clock() - self._last_overdue >= OVERDUE_PROBE:
+            return False
+        # A signal's handler may have raised where the end of one was to be noted.
+        self._overdue.difference_update([call for call in list(self._overdue) if call.has_ended])
+        return len(self._overdue) >= MAX_OVERDUE
 
     def _leave_behind(self, call: DeadlineCall[Any]) -> None:
         self._overdue.add(call)

@@ -86,6 +86,11 @@ class DeadlineCall(Generic[Result]):
         self._context.run(deadline.set, self._until)
         self._hand_over()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the work is done, in time or not."""
+        return self._finished.is_set()
+
     def finished(self) -> bool:
         """Wait until the deadline at most; after that, or after any exception here, the work is left behind."""
         try:

@@ -121,6 +121,31 @@ def test_a_call_that_hangs_is_told_by_what_it_was_to_do(ssm: Rig, monkeypatch: p
     assert (set(reasons[:-1]), reasons[-1]) == ({waited}, refused)
 
 
+def test_a_signal_that_raises_as_a_call_is_left_behind_takes_no_place(
+    ssm: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, may_end = calls_of(ssm), threading.Event()
+    assert calls.call("/some/name", PATIENT, lambda *_: "found") == "found"
+    leave_behind = calls._leave_behind
+
+    def interrupted(call: Any) -> NoReturn:
+        leave_behind(call)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(calls, "_leave_behind", interrupted)
+        for _ in range(access.MAX_OVERDUE):
+            with pytest.raises(KeyboardInterrupt):
+                calls.call("/some/name", 0.05, lambda *_: may_end.wait(PATIENT))
+    with pytest.raises(StoreUnavailable, match="still hang"):
+        calls.call("/some/name", PATIENT, lambda *_: "found")
+    hanging = [thread for thread in threading.enumerate() if thread.name == "secrets-lookup"]
+    may_end.set()
+    for thread in hanging:
+        thread.join(PATIENT)
+    assert calls.call("/some/name", PATIENT, lambda *_: "found") == "found"
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_call_whose_thread_is_ended_is_told(ssm: Rig) -> None:
     def ended(*_: Any) -> NoReturn:
