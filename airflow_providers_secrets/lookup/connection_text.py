@@ -19,6 +19,9 @@ from airflow_providers_secrets.options import CONNECTION_FIELDS
 def fields_of(text: str) -> dict[str, Any]:
     """Return the fields of a connection that are given, from its URI or JSON; ``extra`` as an object where it is one.
 
+    A value in a URI's query stays text, as tasks read it: Airflow 2 and the Task SDK. Only the server of Airflow 3
+    parses JSON there, which loses what is written (``12e5``).
+
     :param text: what :func:`~airflow_providers_secrets.lookup.decoding.connection` has let pass or would.
     :raises Unusable: naming what is wrong with *text*, without any of it.
     """
@@ -27,8 +30,6 @@ def fields_of(text: str) -> dict[str, Any]:
         fields = json.loads(checked)
     else:
         fields = fields_of_uri(checked)
-        if isinstance(query := fields.get("extra"), dict):
-            fields["extra"] = {key: _parsed(value) for key, value in query.items()}
     given = {name: fields[name] for name in CONNECTION_FIELDS if fields.get(name) not in (None, "")}
     if "port" in given:
         given["port"] = int(given["port"])
@@ -52,14 +53,6 @@ def _object_or_text(extra: Any) -> Any:
             return extra
         return parsed if isinstance(parsed, dict) else extra
     return extra
-
-
-def _parsed(value: str) -> Any:
-    """Return what a value of the query is to Airflow 3, which parses JSON there; Airflow 2 keeps the text."""
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
 
 
 def json_of(fields: Mapping[str, Any]) -> str:
@@ -108,6 +101,17 @@ def _comparable(name: str, value: Any) -> Any:
 def _query(extra: Any) -> str:
     """Return *extra* as a query; whole, under one key, where some Airflow would not read its values back."""
     entries = _object_or_text(extra)
-    if isinstance(entries, dict) and all(isinstance(v, str) and _parsed(v) is v for v in entries.values()):
+    if isinstance(entries, dict) and all(isinstance(v, str) and not _is_json(v) for v in entries.values()):
         return urlencode(entries)
     return urlencode({EXTRA_KEY: extra if isinstance(extra, str) else json.dumps(extra)})
+
+
+def _is_json(value: str) -> bool:
+    """Tell whether the server of Airflow 3 would make something else of *value* in a query."""
+    try:
+        json.loads(value)
+    except ValueError:
+        return False
+    except RecursionError:
+        pass  # it fails there
+    return True
