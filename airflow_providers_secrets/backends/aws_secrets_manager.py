@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._aws import AwsLookupMixin
+from airflow_providers_secrets.errors import Unusable, quoted
 from airflow_providers_secrets.options import Option, one_of
 
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -25,6 +27,9 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
 
 ROTATION_FIELDS: Final = ("masterarn", "dbInstanceIdentifier", "dbClusterIdentifier")
 """What rotation writes into a database's secret for itself. In ``extra`` it would reach the database's driver."""
+
+ENGINE: Final = "engine"
+"""What AWS's rotation functions tell the kind of a database by. A ``conn_type`` beside it says what Airflow reads."""
 
 
 class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
@@ -53,6 +58,7 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
     default_sep = "/"
     field_words = WORDS
     dropped_fields = ROTATION_FIELDS
+    merges = True
     own_options = (
         *AwsLookupMixin.own_options,
         Option("unknown_fields", one_of("drop", "extra", "refuse"), "drop", "As on the other stores."),
@@ -79,3 +85,34 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
             if any(prefix.startswith("arn:") for prefix in self._rules[kind].prefixes or ()):
                 return f"option 'preload' needs a '{kind}_prefix' that is no ARN: the store lists by name"
         return super().option_conflict()
+
+    def over(self, stored: str, held: str) -> tuple[str, str]:
+        """Return the connection beside the other fields of *held*, under the words that *held* has for its fields.
+
+        AWS's rotation functions read the secret, too: by AWS's words, and with fields that are none of a connection's.
+
+        :raises Unusable: where the connection is a URI, which has no place for them.
+        """
+        there, given = _object(held), _object(stored)
+        words = self.field_aliases.by_field
+        own = {word for accepted in words.values() for word in accepted if word != ENGINE} | {"uri"}
+        other = {name: value for name, value in there.items() if name not in own}
+        if other and not given:
+            raise Unusable(f"a URI has no place for the secret's other fields ({quoted(min(other), 48)}): write JSON")
+        if not (there and given):
+            return stored, stored
+        named = {
+            next((name for name in there if name in own and name in words.get(field, ())), field): value
+            for field, value in given.items()
+        }
+        merged = json.dumps({**other, **named}, ensure_ascii=False)
+        return merged, merged
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return the JSON object that *text* is, or an empty one."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -177,6 +177,8 @@ class SecretLookupMixin:
     """The words for a connection's fields in JSON, by field; a field that is not here goes by Airflow's name alone."""
     dropped_fields: ClassVar[Sequence[str]] = ()
     """Fields of such JSON that the store writes for itself, whatever the option ``unknown_fields`` says."""
+    merges: ClassVar[bool] = False
+    """Whether a written connection keeps other fields of what is there, which is read first: see :meth:`over`."""
     loads_quickly: ClassVar[bool] = False
     """Whether even a process that forks for one task loads the SDK before: importing it in the child costs more than
     the few tasks that look nothing up save."""
@@ -468,6 +470,13 @@ class SecretLookupMixin:
     def encode(self, kind: Kind, text: str) -> str:  # noqa: ARG002  # a store may keep kinds apart
         """Return what is to be stored so that :meth:`decode` returns *text*; its inverse."""
         return text
+
+    def over(self, stored: str, held: str) -> tuple[str, str]:  # noqa: ARG002  # a store may merge
+        """Return what is to be written of the connection *stored* where *held* is, and what is there then.
+
+        :raises Unusable: where other fields of *held* cannot stay.
+        """
+        return stored, stored
 
 
 Resolve = Callable[[SecretLookupMixin, Kind, str, "str | None"], "str | None"]

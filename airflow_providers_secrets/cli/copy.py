@@ -508,7 +508,8 @@ class Copying:
         return written if written.reason else dataclasses.replace(written, reason=lost)
 
     def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
-        from airflow_providers_secrets.cli.endpoints import same
+        from airflow_providers_secrets.cli.endpoints import reason_of, same
+        from airflow_providers_secrets.errors import InvalidSecret, Unusable
         from airflow_providers_secrets.lookup.operations import AlreadyExists
 
         self._wait_for_turn()
@@ -518,9 +519,12 @@ class Copying:
         there: str | None = None
         for pause in PAUSES:
             time.sleep(pause)
-            there = self._target.text(kind, secret_id)
-            if there is not None and same(kind, text, there):
-                return Item(kind, secret_id, CREATED if created else OVERWRITTEN)
+            try:
+                there = self._target.text(kind, secret_id)
+                if there is not None and same(kind, text, there):
+                    return Item(kind, secret_id, CREATED if created else OVERWRITTEN)
+            except (InvalidSecret, Unusable) as error:
+                return Item(kind, secret_id, FAILED, f"written, but what is read back is unusable: {reason_of(error)}")
         what = "nothing" if there is None else "something else"
         return Item(kind, secret_id, FAILED, f"reading back gave {what}")
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK``, ``NOT_OK`` where it exists and is to be left.
     """
     from airflow_providers_secrets.cli import configuration, output, uri
-    from airflow_providers_secrets.errors import quoted
+    from airflow_providers_secrets.errors import ConfigurationError, Unusable, quoted
     from airflow_providers_secrets.lookup import operations
 
     if args.kwargs == "-":
@@ -57,14 +57,16 @@ def run(args: argparse.Namespace) -> int:
     name = operations.target_name(backend, kind, args.id, args.team)
     text = _value(args)
     done: dict[str, Any] = {"id": args.id, "name": name, "version": None}
-    if args.dry_run:
-        with output.Progress(f"reading {output.shown(name)}"):
-            exists = operations.exists(backend, name)
-        done["state"] = ("exists" if args.if_not_exists else "would be replaced") if exists else "would be created"
-        code = NOT_OK if exists and args.if_not_exists else OK
-    else:
-        code = OK
-        try:
+    code = OK
+    unusable: str | None = None
+    try:
+        if args.dry_run:
+            with output.Progress(f"reading {output.shown(name)}"):
+                operations.encoded(backend, kind, name, text, only_if_absent=args.if_not_exists)
+                exists = operations.exists(backend, name)
+            done["state"] = ("exists" if args.if_not_exists else "would be replaced") if exists else "would be created"
+            code = NOT_OK if exists and args.if_not_exists else OK
+        else:
             with output.Progress(f"writing {output.shown(name)}"):
                 written = operations.write(
                     backend,
@@ -76,8 +78,12 @@ def run(args: argparse.Namespace) -> int:
                     settings=settings,
                 )
             done |= {"state": "created" if written.created else "replaced", "version": written.version}
-        except operations.AlreadyExists:
-            done["state"], code = "exists", NOT_OK
+    except operations.AlreadyExists:
+        done["state"], code = "exists", NOT_OK
+    except Unusable as error:
+        unusable = str(error)
+    if unusable:
+        raise ConfigurationError(f"Airflow could not use it, so it is not written: {unusable}.")
     if args.output in ("json", "yaml"):
         output.show_record(done, args.output)
     else:

@@ -26,10 +26,7 @@ def fields_of(text: str) -> dict[str, Any]:
     :raises Unusable: naming what is wrong with *text*, without any of it.
     """
     checked = connection(text).strip()  # as Airflow does
-    if checked.startswith("{"):
-        fields = json.loads(checked)
-    else:
-        fields = fields_of_uri(checked)
+    fields = json.loads(checked) if checked.startswith("{") else fields_of_uri(checked)
     given = {name: fields[name] for name in CONNECTION_FIELDS if fields.get(name) not in (None, "")}
     if "port" in given:
         given["port"] = int(given["port"])

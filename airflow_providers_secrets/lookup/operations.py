@@ -17,6 +17,7 @@ from airflow_providers_secrets.errors import (
     ConfigurationError,
     LookupFailed,
     SecretNotFound,
+    SecretRevoked,
     SecretsError,
     Unusable,
     quoted,
@@ -213,21 +214,27 @@ def exists(backend: SecretLookupMixin, name: str) -> bool:
     :param name: as :func:`target_name` returns it.
     :raises LookupFailed: where the store gives no answer.
     """
+    try:
+        _held(backend, name)
+    except SecretNotFound:
+        return False
+    return True
 
-    def exchange(store: Store, client: Any) -> bool:
+
+def _held(backend: SecretLookupMixin, name: str) -> str:
+    """Return the text that the store has under exactly *name*, empty where it is there and is none."""
+
+    def exchange(store: Store, client: Any) -> str:
         try:
-            store.fetch(client, name)
+            return store.fetch(client, name).text
         except StoreError as error:
             # What is no text is there all the same; an answer that is none proves nothing.
             invalid = any(store.outcomes.get(code) is Outcome.INVALID for code in error.codes)
             if MALFORMED in error.codes or not invalid:
                 raise
-        return True
+        return ""
 
-    try:
-        return answers_of(backend.config).access.call(name, backend.config.timeout, exchange)
-    except SecretNotFound:
-        return False
+    return answers_of(backend.config).access.call(name, backend.config.timeout, exchange)
 
 
 def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writes:
@@ -242,6 +249,30 @@ def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writ
         known = ", ".join(sorted(store.write_settings)) or "none"
         raise ConfigurationError(f"{backend.store}: unknown setting {quoted(min(unknown))}; known: {known}.")
     return store
+
+
+def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, only_if_absent: bool) -> str:
+    """Return what is to be written under *name*, so that a lookup then reads *text*.
+
+    :raises Unusable: where Airflow could not parse *text*, or would read something else beside what the name keeps.
+    :raises LookupFailed: where the store does not say what the name holds.
+    """
+    stored = backend.encode(kind, text)
+    meant = backend.decode(kind, stored)
+    if kind != "connections" or not backend.merges or only_if_absent:
+        return stored
+    try:
+        held = _held(backend, name)
+    except (SecretNotFound, SecretRevoked):
+        return stored
+    stored, then = backend.over(stored, held)
+    try:
+        spoilt = None if fields_of(backend.decode(kind, then)) == fields_of(meant) else "a lookup would read them, too"
+    except Unusable as error:
+        spoilt = str(error)
+    if spoilt:
+        raise Unusable(f"the secret's other fields stay, and spoil it ({spoilt}): remove them first, or write a URI")
+    return stored
 
 
 def write(  # noqa: PLR0913  # what a write is made of
@@ -260,7 +291,7 @@ def write(  # noqa: PLR0913  # what a write is made of
     :raises AlreadyExists: where it is *only_if_absent* and the name exists.
     :raises ConfigurationError: where no lookup would ask for the name, the store cannot be written to, or a setting is
         unknown.
-    :raises Unusable: where Airflow could not parse *text*.
+    :raises Unusable: where Airflow could not parse *text*, or not beside what the name keeps.
     :raises LookupFailed: where the store does not take it.
     """
     failure: Exception
@@ -284,8 +315,7 @@ def _written(  # noqa: PLR0913, PLR0917  # what a write is made of
 ) -> Written:
     name = target_name(backend, kind, secret_id, team)
     store = store_for_write(backend, settings)
-    stored = backend.encode(kind, text)
-    backend.decode(kind, stored)
+    stored = encoded(backend, kind, name, text, only_if_absent=only_if_absent)
 
     def exchange(_: Store, client: Any) -> Written | str:
         try:

@@ -21,7 +21,7 @@ import pytest
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
 from tests.rigs import Rig
 from tests.rigs.aws import AwsRig, aws_error
-from tests.rigs.vault import VaultRig
+from tests.rigs.vault import VaultRig, vault_answer
 from tests.support.airflow_process import PACKAGE_ROOT
 from tests.support.proxy import Reply, Request
 
@@ -182,6 +182,37 @@ def test_what_a_write_loses_is_told_before_it(command: Command, ssm: Rig, base: 
         assert (said.code, set(states(said).values())) == (0, {state}), said.everything
         assert {item["id"]: item["reason"] for item in said.json} == lost
         assert "S3cr3t" not in said.everything
+
+
+def test_a_copy_never_spoils_what_is_there(command: Command, vault: VaultRig, base: str, export: str) -> None:
+    """The target's secret is fine by its URI, beside which fields would be read with what else it holds."""
+    path = path_of(vault, base, "connections", "db")
+    vault.write(path, {"conn_uri": "http://old.example.com", "owner": "data"})
+    copy = ["copy", "--from", export, "--kind", "conn", "--match", "db", *target(vault, base), "-o", "json"]
+    said = command(*copy, "--apply", "--overwrite")
+    assert (said.code, states(said)) == (1, {"db": "invalid"}), said.everything
+    assert "other fields stay" in said.json[0]["reason"]
+    at = using(vault, **prefixes(vault, base))
+    assert command("get", "conn", "db", "--field", "host", *at).out == "old.example.com\n"
+
+
+def test_what_is_written_and_cannot_be_read_back_is_failed(
+    command: Command, vault: VaultRig, base: str, export: str
+) -> None:
+    written: list[str] = []
+
+    def spoils(request: Request) -> Reply | None:
+        if request.method in ("POST", "PUT") and "/data/" in request.path:
+            written.append(request.path)
+        elif written and "/data/" in request.path:
+            return vault_answer({"data": {"owner": "data"}, "metadata": {"version": 1}})
+        return None
+
+    copy = ["copy", "--from", export, "--kind", "conn", "--match", "db", *target(vault, base), "-o", "json"]
+    with vault.proxy.fault(spoils):
+        said = command(*copy, "--apply")
+    assert (said.code, states(said)) == (3, {"db": "failed"}), said.everything
+    assert said.json[0]["reason"].startswith("written, but what is read back is unusable: ")
 
 
 def test_ids_that_the_target_cannot_tell_apart_are_invalid(

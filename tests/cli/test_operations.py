@@ -21,6 +21,8 @@ from airflow_providers_secrets.lookup import answers, operations
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
+from tests.rigs.aws import SecretsManagerRig
+from tests.rigs.vault import VaultRig
 from tests.support.airflow_process import PACKAGE_ROOT, VERSION
 
 SECRET = "S3cr3t"
@@ -593,3 +595,56 @@ def test_a_reader_who_stops_reading_the_demos_table_is_told_apart() -> None:
     ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE_ROOT, stdout=writing, check=False)
     os.close(writing)
     assert ended.returncode == CLOSED_PIPE
+
+
+URI_KEPT = {"conn_uri": "http://old.example.com", "owner": "data"}
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry run", "write"])
+@pytest.mark.parametrize("unknown", ["refuse", "extra"])
+def test_what_stays_beside_a_connection_never_spoils_it(
+    command: Command, vault: VaultRig, base: str, dry: list[str], unknown: str
+) -> None:
+    """A URI wins over other keys, and a connection's fields do not."""
+    vault.write(path_of(vault, base, "connections", "db"), URI_KEPT)
+    at = using(vault, **prefixes(vault, base), unknown_fields=unknown)
+    said = command("put", "conn", "db", "--stdin", *dry, *at, stdin=json.dumps(CONNECTION))
+    assert (said.code, "other fields" in said.err, "write a URI" in said.err) == (2, True, True), said.everything
+    assert SECRET not in said.everything
+    assert command("get", "conn", "db", "--field", "host", *at).out == "old.example.com\n"
+    said = command("put", "conn", "db", "--stdin", "--as-uri", *dry, *at, stdin="http://new.example.com")
+    assert said.code == 0, said.everything
+    kept = "old" if dry else "new"
+    assert command("get", "conn", "db", "--field", "host", *at).out == f"{kept}.example.com\n"
+
+
+@pytest.mark.parametrize("held", [{"host": "h", "passphrase": "S3cr3t-old"}, {"uri": "http://u:S3cr3t-old@h"}], ids=str)
+def test_a_connection_replaces_what_goes_by_other_words(
+    command: Command, vault: VaultRig, base: str, held: dict[str, Any]
+) -> None:
+    vault.write(path_of(vault, base, "connections", "db"), {"conn_type": "http", **held} if "host" in held else held)
+    at = using(vault, **prefixes(vault, base), extra_conn_words={"password": ["passphrase"]})
+    said = command("put", "conn", "db", "--stdin", *at, stdin=json.dumps(CONNECTION))
+    assert (said.code, "replaced" in said.out) == (0, True), said.everything
+    assert command("get", "conn", "db", "--field", "password", *at).out == f"{CONNECTION['password']}\n"
+
+
+def test_what_aws_rotates_by_stays(command: Command, secrets_manager: SecretsManagerRig, base: str) -> None:
+    """AWS's rotation functions read the secret by AWS's words, and fields that are none of a connection's."""
+    rotated = {"engine": "aurora-postgresql", "username": "old", "password": "S3cr3t-old", "host": "h", "port": 5432}
+    rotated |= {"dbname": "d", "masterarn": "arn:aws:x", "dbInstanceIdentifier": "i"}
+    path = path_of(secrets_manager, base, "connections", "db")
+    secrets_manager.put(path, json.dumps(rotated))
+    at = using(secrets_manager, **prefixes(secrets_manager, base))
+    fields = {"conn_type": "postgres", "login": "new", "password": "S3cr3t-new", "host": "h2"}
+    for _ in range(2):
+        said = command("put", "conn", "db", "--stdin", *at, stdin=json.dumps(fields))
+        assert (said.code, "replaced" in said.out) == (0, True), said.everything
+        written = json.loads(secrets_manager.client.get_secret_value(SecretId=path)["SecretString"])
+        renamed = {"conn_type": "postgres", "username": "new", "password": "S3cr3t-new", "host": "h2"}
+        kept = {name: rotated[name] for name in ("engine", "masterarn", "dbInstanceIdentifier")}
+        assert written == {**kept, **renamed}
+        read = command("get", "conn", "db", "--show-value", "-o", "json", *at).json
+        assert {name: value for name, value in read.items() if name != "id"} == fields
+    said = command("put", "conn", "db", "--stdin", "--as-uri", *at, stdin="http://x")
+    assert (said.code, "a URI has no place for the secret's other fields" in said.err) == (2, True), said.everything
