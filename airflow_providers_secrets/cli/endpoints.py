@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,8 +30,8 @@ LARGEST: Final = {
 }
 """The most bytes of a value, by the backend's module. (SSM takes 8192 in the advanced tier.)"""
 
-LONGEST_CONN_ID: Final = 250
-"""The characters of the metastore's column."""
+LONGEST_ID: Final = 250
+"""The characters of the metastore's columns."""
 
 LARGEST_ADVANCED: Final = 8192
 
@@ -351,14 +352,22 @@ class ToMetastore(Target):
 
     def name(self, kind: Kind, secret_id: str) -> str:
         """Return the id itself."""
-        if (kind == "connections" and len(secret_id) > LONGEST_CONN_ID) or not secret_id.isprintable():
+        from airflow.models.connection import sanitize_conn_id
+
+        allowed = secret_id.isprintable() if kind == "variables" else sanitize_conn_id(secret_id) == secret_id
+        if len(secret_id) > LONGEST_ID or not allowed:
             raise Blocked("the metastore does not allow this id")
         return secret_id
 
     def check(self, kind: Kind, text: str) -> None:
-        """See that Airflow's constructor will take the connection."""
-        if kind == "connections" and "conn_type" not in fields_of(text):
+        """See that Airflow's model will take the connection."""
+        if kind != "connections":
+            return
+        fields = fields_of(text)
+        if "conn_type" not in fields:
             raise Blocked("it has no connection type, which the metastore needs")
+        if isinstance(fields.get("extra"), str) and not _takes_extra(fields["extra"]):
+            raise Blocked("its extra is not a JSON object, which the metastore needs")
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Read the row."""
@@ -367,6 +376,16 @@ class ToMetastore(Target):
     def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> None:
         """Write the row in a transaction of its own."""
         self._metastore.write(kind, secret_id, text, only_if_absent=only_if_absent)
+
+
+def _takes_extra(extra: str) -> bool:
+    """Tell whether this Airflow's model takes an extra that is no JSON object; Airflow 2 does."""
+    from airflow.models.connection import Connection
+
+    with contextlib.suppress(ValueError):
+        Connection(extra=extra)
+        return True
+    return False
 
 
 def same(kind: Kind, one: str, other: str) -> bool:

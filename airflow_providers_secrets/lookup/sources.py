@@ -24,6 +24,10 @@ OF_TEAM: Final = re.compile(r"_(.+)(?<!_)___(.+)")
 
 
 UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
+NO_OBJECT: Final = "its extra is not a JSON object, which Airflow does not take"
+
+REFUSALS: Final = ("DataError", "IntegrityError")
+"""What SQLAlchemy raises where the database works, and does not take a row."""
 
 
 _CREDENTIAL: Final = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
@@ -219,6 +223,8 @@ class Metastore(Source):
         if failure == "InvalidToken":
             # Airflow decrypts a password as it loads the row.
             raise Unusable(UNDECRYPTED)
+        if failure in REFUSALS:
+            raise SourceFailed(f"The metastore does not take it: {failure}.")
         if failure is not None:
             raise SourceFailed(
                 f"The metastore cannot be used: {failure}. Check [database] sql_alchemy_conn, and that this host may "
@@ -239,16 +245,20 @@ def _text_of_variable(row: Any) -> str:
 def _decrypted(row: Any, name: str) -> Any:
     """Return a field that Airflow encrypts.
 
-    :raises Unusable: where the Fernet key does not fit any more.
+    :raises Unusable: where the Fernet key does not fit any more, or Airflow does not hand out what it has decrypted.
     """
     value: Any = None
+    reason: str | None = None
     try:
         value = row.get_val() if name == "val" else getattr(row, name)
-        broken = value is None and bool(getattr(row, {"val": "_val", "password": "_password", "extra": "_extra"}[name]))
+        if value is None and getattr(row, {"val": "_val", "password": "_password", "extra": "_extra"}[name]):
+            reason = UNDECRYPTED
+    except ValueError:
+        reason = NO_OBJECT if name == "extra" else UNDECRYPTED
     except Exception:  # noqa: BLE001  # InvalidToken, or Airflow's own
-        broken = True
-    if broken:
-        raise Unusable(UNDECRYPTED)
+        reason = UNDECRYPTED
+    if reason:
+        raise Unusable(reason)
     return value
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +186,47 @@ def test_a_connection_in_the_metastore_is_overwritten_as_a_whole(
         assert (run.code, item["state"]) == (0, state), run.everything
     shown = airflow.run("connections", "get", "db", "--output", "json")
     assert (shown.fields, "S3cr3t" in shown.output) == ({"conn_type": "http", "host": "new"}, False)
+
+
+def test_what_the_metastore_does_not_take_is_found_before_any_write(
+    airflow: Airflow, database: Path, tmp_path: Path
+) -> None:
+    airflow.use_database(database)
+    refused = ["a b", "a@b", "x,y", "x" * 251]
+    connections = {conn_id: {"conn_type": "http", "host": "h"} for conn_id in (*refused, "good")}
+    if VERSION >= (3, 0):
+        connections |= {
+            f"extra{i}": {"conn_type": "http", "host": "h", "extra": extra} for i, extra in enumerate(("S3cr3t", "[1]"))
+        }
+    held = {"connections": connections, "variables": {"x" * 251: "S3cr3t", "a b": "S3cr3t"}}
+    (tmp_path / "held.json").write_text(json.dumps(held))
+    for more, state in (([], "create"), (["--apply"], "created")):
+        run = ran(airflow, "copy", "--from", f"file:{tmp_path}/held.json", "--to", "metastore", "-o", "json", *more)
+        items = {(item["kind"], item["id"]): item for item in json.loads(run.output)}
+        taken = {("conn", "good"), ("var", "a b")}
+        assert {one: item["state"] for one, item in items.items()} == {
+            one: state if one in taken else "invalid" for one in items
+        }
+        assert (run.code, "sql_alchemy_conn" in run.everything, "S3cr3t" in run.everything) == (1, False, False)
+    if VERSION >= (3, 0):
+        assert items["conn", "extra0"]["reason"] == "its extra is not a JSON object, which the metastore needs"
+
+
+def test_a_rows_extra_that_is_no_object_is_not_told_as_another_key(
+    airflow: Airflow, ssm: SsmRig, database: Path
+) -> None:
+    """Airflow 2 let it in, and Airflow 3 does not hand it out."""
+    airflow.use(ssm)
+    airflow.use_database(database)
+    with contextlib.closing(sqlite3.connect(airflow.home / "airflow.db")) as rows:
+        rows.execute(
+            "INSERT INTO connection (conn_id, conn_type, extra, is_encrypted, is_extra_encrypted) "
+            "VALUES ('old', 'http', 'S3cr3t', 0, 0)"
+        )
+        rows.commit()
+    run = ran(airflow, "explain", "conn", "old")
+    assert ("fernet_key" in run.everything, "S3cr3t" in run.everything) == (False, False), run.everything
+    assert ("its extra is not a JSON object" in run.output) == (VERSION >= (3, 3)), run.everything
 
 
 def test_a_journal_is_of_one_metastore(airflow: Airflow, database: Path, tmp_path: Path) -> None:
