@@ -324,8 +324,9 @@ def _target(args: argparse.Namespace) -> Target:
     from airflow_providers_secrets.lookup import operations
 
     if args.target == "metastore":
-        if args.set:
-            raise ConfigurationError("--set is for backends, and metastore takes none; leave it out.")
+        for flag, given in (("--set", args.set), ("--as-uri", args.as_uri)):
+            if given:
+                raise ConfigurationError(f"{flag} is for backends, and metastore takes none; leave it out.")
         configuration.load_airflow()
         return ToMetastore()
     if args.target in ("env", "environment") or args.target.startswith("file:"):
@@ -475,14 +476,18 @@ class Copying:
 
     def _copied(self, kind: Kind, secret_id: str) -> Item:
         from airflow_providers_secrets.cli.endpoints import Blocked, same
-        from airflow_providers_secrets.errors import InvalidSecret, Unusable
+        from airflow_providers_secrets.errors import InvalidSecret, Unusable, quoted
         from airflow_providers_secrets.lookup.connection_text import fields_of
+        from airflow_providers_secrets.lookup.plan import TEAM_SEP, multi_team
 
         self._target.name(kind, secret_id)
         text = self._origin.text(kind, secret_id)
         if text is None:
             if self._origin.guesses and self._target.text(kind, secret_id) is None:
                 return Item(kind, secret_id, SAME, "neither of the two holds it")
+            team, found, _ = secret_id.rpartition(TEAM_SEP)
+            if found and multi_team():
+                raise Blocked(f"it belongs to the team {quoted(team)}, and copy is for what belongs to none")
             raise Blocked("the source does not hold it")
         if kind == "connections":
             fields_of(text)
@@ -552,6 +557,10 @@ def _done(item: Item) -> concurrent.futures.Future[Item | None]:
 # The journal.
 
 
+JOURNAL_START: Final = '{"kind": '
+"""What a journal starts with, also one whose first line a kill cut off."""
+
+
 class Journal:
     """A file of one JSON object a line: kind, id, state. Never a value.
 
@@ -559,7 +568,7 @@ class Journal:
 
     :param of: tells source and target from others.
     :param resume: go on with the file; otherwise it starts anew.
-    :raises ConfigurationError: where it cannot be written.
+    :raises ConfigurationError: where it cannot be written, or is another file: the source may be named by mistake.
     """
 
     def __init__(self, path: Path, of: str, *, resume: bool) -> None:
@@ -571,8 +580,11 @@ class Journal:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if resume and path.exists():
-                self._read(path.read_text(encoding="utf-8", errors="replace"))
+            held = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            if held.strip() and not held.lstrip().startswith(JOURNAL_START):
+                raise ConfigurationError(f"{path} is no journal, and stays as it is; name another file by --journal.")
+            if resume:
+                self._read(held)
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
             self._file = os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8")
             if resume:

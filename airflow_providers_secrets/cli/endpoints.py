@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
@@ -131,6 +132,8 @@ class FromFile(Origin):
             return _json({("login" if name == "user" else name): one for name, one in known.items()})
         if kind == "variables" and _is_described(value):
             value = value["value"]
+        if value is None and secret_id in self._entries.get(kind, {}):
+            raise Unusable("the file has null for it")
         if value is None or isinstance(value, str):
             return value
         return _json(value)
@@ -171,20 +174,59 @@ def _parsed_file(path: str) -> dict[str, Any]:
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         if any("=" not in line for line in lines):
             raise ConfigurationError(f"{path}: write each line as ID=VALUE.")
-        return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+        entries = [(name.strip(), value.strip()) for name, _, value in (line.partition("=") for line in lines)]
+        return _each_once(path, _Pairs(entries))
     try:
         if path.endswith((".yaml", ".yml")):
             import yaml
 
-            parsed = yaml.safe_load(text)
+            parsed = yaml.load(text, _yaml_loader())  # noqa: S506  # it is a safe one
         else:
-            parsed = json.loads(text)
+            parsed = json.loads(text, object_pairs_hook=_Pairs)
     except Exception as error:  # noqa: BLE001  # its message quotes the file, which holds secrets
         if isinstance(error, json.JSONDecodeError):
             fault = f"is not valid JSON (line {error.lineno}, column {error.colno})"
     if not isinstance(parsed, dict):
         raise ConfigurationError(f"{path} {fault if parsed is None else 'holds no object of ids and values'}.")
+    for part in (parsed, parsed.get("connections"), parsed.get("variables")):
+        if isinstance(part, _Pairs):
+            _each_once(path, part)
     return {str(name): value for name, value in parsed.items()}
+
+
+class _Pairs(dict[str, Any]):
+    """An object of a file, which knows the first of its names that the file has twice."""
+
+    def __init__(self, pairs: list[tuple[Any, Any]], written: list[str] | None = None) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs] if written is None else written
+        self.twice = next((name for name, number in Counter(names).items() if number > 1), None)
+
+
+def _each_once(path: str, entries: _Pairs) -> _Pairs:
+    """Return *entries*.
+
+    :raises ConfigurationError: where an id is there twice: one of its values would be lost without a word.
+    """
+    if entries.twice is not None:
+        raise ConfigurationError(f"{path} holds {quoted(entries.twice)} twice; leave one of them.")
+    return entries
+
+
+def _yaml_loader() -> Any:
+    """Return a safe loader of YAML whose objects are :class:`_Pairs`."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def pairs(loader: Any, node: Any) -> _Pairs:
+        written = [str(name.value) for name, _ in node.value]
+        loader.flatten_mapping(node)  # what "<<" brings in may be there once more
+        return _Pairs(loader.construct_pairs(node, deep=True), written)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", pairs)
+    return Loader
 
 
 class FromBackend(Origin):
@@ -416,12 +458,14 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
     from airflow_providers_secrets.cli.configuration import read_file
 
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
-    for line in read_file(path).splitlines():
+    for number, line in enumerate(read_file(path).splitlines(), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
         word, found, rest = entry.partition(":")
         kind = KIND_WORDS.get(word) if found else None
+        if kind == "config":
+            raise ConfigurationError(f"{path}, line {number}: configuration values are not copied; leave the line out.")
         for one in names if kind is None else (kind,):
             if one in names:
                 names[one].append(rest if kind else entry)

@@ -274,8 +274,43 @@ def test_a_journal_is_of_one_file(
     assert [item["reason"] for item in said.json] == ["according to the journal"], said.everything
 
 
+def test_a_journal_never_replaces_another_file(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    source = tmp_path / "variables.json"
+    source.write_text('{"x": "S3cr3t"}\n')
+    copy = ["copy", "--from", f"file:{source}", "--kind", "var", *target(ssm, base), "--apply", "-o", "json"]
+    for more in ([], ["--resume"]):
+        said = command(*copy, "--journal", str(source), *more)
+        assert (said.code, "is no journal, and stays as it is" in said.err) == (2, True), said.everything
+        assert source.read_text() == '{"x": "S3cr3t"}\n'
+    (tmp_path / "empty").touch()
+    assert command(*copy, "--journal", f"{tmp_path}/empty").code == 0
+
+
+def test_null_in_a_file_is_invalid(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    """``airflow variables import`` would store the text "null", which nobody may have meant."""
+    (tmp_path / "v.json").write_text('{"x": null, "y": {"value": null, "description": "d"}, "z": {"S3cr3t": null}}')
+    said = command("copy", "--from", f"file:{tmp_path}/v.json", "--kind", "var", *target(ssm, base), "-o", "json")
+    assert states(said) == {"x": "invalid", "y": "invalid", "z": "create"}, said.everything
+    assert {item["reason"] for item in said.json if item["id"] != "z"} == {"the file has null for it"}
+
+
+def test_what_belongs_to_a_team_is_said_to(
+    command: Command, ssm: Rig, vault: VaultRig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    for secret_id in ("tv", "red--tv"):
+        ssm.put(path_of(ssm, base, "variables", secret_id), "S3cr3t")
+    source = ["--from", ssm.class_path, "--from-kwargs", json.dumps({**connecting(ssm), **prefixes(ssm, base)})]
+    said = command("copy", *source, *target(vault, base), "--kind", "var", "-o", "json")
+    assert states(said) == {"tv": "create", "red--tv": "invalid"}, said.everything
+    (reason,) = (item["reason"] for item in said.json if item["id"] == "red--tv")
+    assert reason == "it belongs to the team 'red', and copy is for what belongs to none"
+
+
 def test_what_yaml_reads_and_json_has_not_is_invalid(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
-    (tmp_path / "v.yaml").write_text("dated: {since: 2020-01-01}\nquoted: {since: '2020-01-01'}\n")
+    (tmp_path / "v.yaml").write_text(
+        "quoted: &quoted {since: '2020-01-01'}\ndated: {<<: *quoted, since: 2020-01-01}\n<<: {dated: x}\n"
+    )
     said = command("copy", "--from", f"file:{tmp_path}/v.yaml", "--kind", "var", *target(ssm, base), "-o", "json")
     assert states(said) == {"dated": "invalid", "quoted": "create"}, said.everything
     assert "put that in quotation marks" in said.everything
@@ -371,11 +406,22 @@ def test_the_dry_run_is_the_proof_before_a_switch(
         (["--from", "env", "--to", "metastore", "--to-kwargs", "{}"], "--to-kwargs is for backends"),
         (["--from", "env", "--to", "aws_ssm", "--resume"], "--resume is for a copy that writes; add --apply"),
         (["--from", "env", "--to", "aws_ssm", "--journal", "x"], "--journal is for a copy that writes; add --apply"),
+        (["--from", "env", "--to", "metastore", "--as-uri"], "--as-uri is for backends, and metastore takes none"),
+        (["--from", "env", "--to", "aws_ssm", "--names", "{tmp}/names"], "names, line 2: configuration values are not"),
+        (["--from", "file:{tmp}/twice.json", "--to", "aws_ssm"], "twice.json holds 'x' twice; leave one of them"),
+        (["--from", "file:{tmp}/twice.yaml", "--to", "aws_ssm"], "twice.yaml holds 'x' twice; leave one of them"),
+        (["--from", "file:{tmp}/twice.env", "--to", "aws_ssm"], "twice.env holds 'x' twice; leave one of them"),
         (["--from", "no.such.Class", "--to", "aws_ssm"], "there is no module no. Check the class path"),
     ],
 )
 def test_wrong_use_ends_in_one_line(command: Command, tmp_path: Path, arguments: list[str], named: str) -> None:
     (tmp_path / "broken.json").write_text('{"S3cr3t": ')
+    (tmp_path / "names").write_text("conn:x\nconfig:sql_alchemy_conn\n")
+    (tmp_path / "twice.json").write_text(
+        '{"variables": {"x": "S3cr3t", "y": {"S3cr3t": 1, "S3cr3t": 2}, "x": "S3cr3t"}}'
+    )
+    (tmp_path / "twice.yaml").write_text("variables:\n  x: S3cr3t\n  y: 1\n  x: S3cr3t\n")
+    (tmp_path / "twice.env").write_text("x=S3cr3t\ny=1\nx=S3cr3t\n")
     said = command(
         "copy", *(argument.format(tmp=tmp_path) if "{tmp}" in argument else argument for argument in arguments)
     )
