@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, LookupFailed, StoreUnavailable, Unusable
 from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.testing.contract.leaks import CANARY, assert_no_canary
 from airflow_providers_secrets.testing.lookups import needs, stored
 from airflow_providers_secrets.testing.rig import PATIENT, Rig
@@ -77,3 +79,29 @@ def test_a_failed_write_carries_no_frame_that_holds_the_text(rig: Rig) -> None:
     with pytest.raises(ConfigurationError) as refused:
         operations.write(backend, "variables", "changed", CANARY, settings={"none": "x"})
     assert_no_canary(refused.value)
+
+
+@pytest.mark.parametrize("unknown", ["refuse", "drop", "extra"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        "http://old.example.com",
+        '{"uri": "http://old.example.com"}',
+        '{"conn_uri": "http://old.example.com", "owner": "data"}',
+        '{"conn_type": "http", "host": "old.example.com", "passphrase": "old", "schema": "old"}',
+        '{"conn_type": "http", "host": "old.example.com", "owner": "data"}',
+    ],
+)
+def test_a_connection_that_is_written_is_the_one_that_is_read(rig: Rig, held: str, unknown: str) -> None:
+    """Whatever was there, what stays of it included; or nothing is written."""
+    needs(rig, "write")
+    backend = rig.backend(**PATIENT, unknown_fields=unknown, extra_conn_words={"password": ["passphrase"]})
+    path = rig.path("connections", "written-over")
+    for text in ('{"conn_type": "http", "host": "new.example.com", "password": "new"}', "http://new.example.com"):
+        rig.put(path, held)
+        try:
+            operations.write(backend, "connections", "written-over", text)
+        except Unusable:
+            assert json.loads(held)["owner"]
+            continue
+        assert fields_of(backend.get_conn_value("written-over")) == fields_of(text)
