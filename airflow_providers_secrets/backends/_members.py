@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, SecretsError, StoreUnavailable, Unusable
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    InvalidSecret,
+    SecretsError,
+    StoreUnavailable,
+    Unusable,
+    raise_interruption,
+)
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPlan
 from airflow_providers_secrets.options import CONNECTION_FIELDS
@@ -168,6 +175,7 @@ def _without_words(look_up: LookUp) -> LookUp:
         try:
             return look_up(secret_id, team_name)
         except Exception as error:  # noqa: BLE001  # another package may raise anything
+            raise_interruption(error)
             raised = type(error)
         raise ForeignError(raised)
 

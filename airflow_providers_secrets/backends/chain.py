@@ -19,7 +19,7 @@ from airflow_providers_secrets.backends._members import (
     own_lookups,
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import ConfigurationError, SecretsError, quoted, raise_interruption
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError, quoted
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
@@ -206,7 +206,6 @@ class ChainBackend(BaseSecretsBackend):
             try:
                 value: str | None = look_up(secret_id, team_name)
             except Exception as error:  # noqa: BLE001  # a member of another package may raise anything
-                raise_interruption(error)
                 failure = member.failure(kind, secret_id, error)
             else:
                 if value is None:

@@ -46,5 +46,5 @@ def test_all_of_a_lookups_names_have_one_deadline(ssm: Rig, waits: Waits, monkey
 
     monkeypatch.setattr(answers, "time", SimpleNamespace(monotonic=lambda: 1000.0 + passed))
     waits.on_wait = take_40_seconds
-    assert ssm.caching(timeout=60).get_variable("x", team_name="red") is None
+    assert ssm.caching(timeout=60).get_variable("of-no-store", team_name="red") is None
     assert waits.granted == [60.0, 20.0]
