@@ -27,7 +27,6 @@ import functools
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -270,7 +269,7 @@ class _Deferral:
             raise
 
 
-SIGNALS: Final = sorted(int(number) for number in signal.valid_signals())
+SIGNALS: Final = tuple(_signal.valid_signals())
 
 _deferrals: list[_Deferral] = []
 """Of the main thread's forks: more than one where an import before a fork forks."""
