@@ -27,7 +27,7 @@ from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.deadline import DeadlineCall, roomy
 from airflow_providers_secrets.lookup.forks import collector_paused, no_fork
 from airflow_providers_secrets.lookup.outcomes import CHANGES, ERRORS, RETRIED, TOO_MUCH, advice
-from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store, seconds_left
+from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store, Turn, seconds_left
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.stores.capabilities import Lists
@@ -144,7 +144,7 @@ class StoreAccess:
 
     def __init__(self, config: StoreConfig) -> None:
         self._config = config
-        self._connecting = threading.Lock()
+        self._connecting = Turn()
         self._clients: list[tuple[bytes, Any]] = []  # each with who asked when it was made, as Store.asker tells
         self._overdue: set[DeadlineCall[Any]] = set()
         self._last_overdue = 0.0
@@ -217,9 +217,6 @@ class StoreAccess:
     def _leave_behind(self, call: DeadlineCall[Any]) -> None:
         self._overdue.add(call)
         self._last_overdue = clock()
-        if self._connecting.locked():
-            # Perhaps by this very call: whoever comes next makes a client of its own.
-            self._connecting = threading.Lock()
 
     def _exchanged(  # noqa: PLR0913, PLR0917  # of one call
         self,
@@ -277,24 +274,17 @@ class StoreAccess:
     def _client(self, store: Store) -> tuple[bytes, Any]:
         """Return who asks and their client, made by the first thread that needs one.
 
-        The others wait, until their own deadlines.
+        The others wait, each until its own deadline; one that hangs beyond its own is waited for no more.
         """
         asker = store.asker()  # before a login that may read what is newer: the next call would log in once more
         if known := self._client_of(asker):
             return known
-        connecting = self._connecting
-        left = seconds_left()
-        # A thread that starts late must not begin what nobody waits for, and others would wait behind.
-        if not left or not connecting.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
-            raise TimeoutError
-        try:
+        with self._connecting.taken():
             known = self._client_of(asker)
             if not known:
                 known = (asker, store.connect())
                 self._clients[:] = [known]
             return known
-        finally:
-            connecting.release()
 
     def _client_of(self, asker: bytes) -> tuple[bytes, Any] | None:
         return next((known for known in self._clients if known[0] == asker), None)
@@ -363,9 +353,10 @@ def mute(loggers: Iterable[str]) -> None:
     roots = tuple(loggers)
     below = tuple(f"{name}." for name in roots)
     # A filter holds for its own logger alone. Their modules have made theirs by now, but for those that a store names.
-    made = [name for name in list(logging.Logger.manager.loggerDict) if name.startswith(below)]
-    for name in (*roots, *made):
-        logging.getLogger(name).addFilter(_silent_in_lookups)
+    made = [logger for name, logger in list(logging.Logger.manager.loggerDict.items()) if name.startswith(below)]
+    for logger in (*map(logging.getLogger, roots), *made):
+        if isinstance(logger, logging.Logger):  # and no mere place above one
+            logger.addFilter(_silent_in_lookups)
 
 
 def _silent_in_lookups(_: logging.LogRecord) -> bool:

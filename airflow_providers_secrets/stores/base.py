@@ -11,6 +11,7 @@ import contextvars
 import enum
 import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,6 +159,54 @@ deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", def
 def seconds_left() -> float:
     """Return the seconds until :data:`deadline`, never negative. A transport bounds its waits by it."""
     return max(0.0, deadline.get() - time.monotonic())
+
+
+class Turn:
+    """Lets one thread in at a time, and waits for no thread that is past its own deadline.
+
+    Such a one may hang for long, in a server that sends a byte now and then, and nobody waits for what it will get.
+    """
+
+    def __init__(self) -> None:
+        self._current = _Lock()
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the turn.
+
+        :raises TimeoutError: where it is not to be had before the caller's own deadline.
+        """
+        while True:
+            left = seconds_left()
+            if not left:  # what starts late must not begin what nobody waits for
+                raise TimeoutError
+            lock = self._current
+            if lock.acquire(min(left, max(0.0, lock.until - time.monotonic()))):
+                break
+            if self._current is lock and seconds_left():
+                self._current = _Lock()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class _Lock:
+    """A lock, and until when its holder counts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.until = float("inf")
+
+    def acquire(self, seconds: float) -> bool:
+        if not self._lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX)):
+            return False
+        self.until = deadline.get()
+        return True
+
+    def release(self) -> None:
+        self.until = float("inf")
+        self._lock.release()
 
 
 def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:

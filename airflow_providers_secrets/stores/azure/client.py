@@ -19,8 +19,7 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.azure import session
 from airflow_providers_secrets.stores.azure.credentials import Login, readable
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, FOREIGN_TOKEN, GONE
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError
-from airflow_providers_secrets.stores.turns import Turn
+from airflow_providers_secrets.stores.base import MALFORMED, StoreError, Turn
 
 try:
     from azure.keyvault.secrets._shared import http_challenge_cache as _challenges

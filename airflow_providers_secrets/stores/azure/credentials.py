@@ -19,8 +19,7 @@ from azure.core.pipeline.transport import RequestsTransport
 
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, REFUSED, UNREADABLE
 from airflow_providers_secrets.stores.azure.session import Verify, make_session
-from airflow_providers_secrets.stores.base import StoreError, seconds_to_wait
-from airflow_providers_secrets.stores.turns import Turn
+from airflow_providers_secrets.stores.base import StoreError, Turn, seconds_to_wait
 
 Options = Mapping[str, Any]
 

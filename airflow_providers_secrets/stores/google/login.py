@@ -15,7 +15,7 @@ from google.auth.credentials import TokenState, with_scopes_if_required
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
-from airflow_providers_secrets.stores.base import Identity, StoreError
+from airflow_providers_secrets.stores.base import Identity, StoreError, Turn
 from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
 from airflow_providers_secrets.stores.google.identity import (
     credential_configuration,
@@ -23,7 +23,6 @@ from airflow_providers_secrets.stores.google.identity import (
     project_without_login,
     service_account_key,
 )
-from airflow_providers_secrets.stores.turns import Turn
 
 Options = Mapping[str, Any]
 

@@ -11,8 +11,7 @@ from typing import Any, Final
 import hvac
 import requests
 
-from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError
-from airflow_providers_secrets.stores.turns import Turn
+from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, Turn
 from airflow_providers_secrets.stores.vault import login
 from airflow_providers_secrets.stores.vault.replies import NO_MOUNT, REFUSED, Reply, contents
 from airflow_providers_secrets.stores.vault.wire import make_api, sending
