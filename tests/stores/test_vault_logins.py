@@ -534,7 +534,7 @@ def test_login_that_hangs_holds_up_no_other(recorder: Proxy, monkeypatch: pytest
             go_on.wait(60)
         return "ghp_x"
 
-    monkeypatch.setattr(vault_login, "_content", content)
+    monkeypatch.setattr(vault_login, "file_content", content)
     backend = asking(url=recorder.url, auth_type="github", token_path="/of/a/network", timeout=1, max_attempts=1)
     try:
         with pytest.raises(StoreUnavailable, match="no answer within"):
@@ -661,7 +661,7 @@ def google(google_auth: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     https://google.aip.dev/auth/4117
     """
-    from airflow_providers_secrets.stores.vault import login as vault_login
+    from airflow_providers_secrets.stores.vault import cloud_login
 
     proxy = Proxy()
     (tmp_path / "token").write_text("of-the-workload")
@@ -675,7 +675,7 @@ def google(google_auth: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     }
     (tmp_path / "credentials.json").write_text(json.dumps(credentials))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "credentials.json"))
-    monkeypatch.setattr(vault_login, "IAM_CREDENTIALS_URL", f"{proxy.url}/v1")
+    monkeypatch.setattr(cloud_login, "IAM_CREDENTIALS_URL", f"{proxy.url}/v1")
     yield proxy
     proxy.stop()
 
@@ -745,8 +745,8 @@ def test_gcp_by_a_machines_account(recorder: Proxy, tmp_path: Path) -> None:
     }
     code = (
         "from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend\n"
-        "from airflow_providers_secrets.stores.vault import login as vault_login\n"
-        f"vault_login.IAM_CREDENTIALS_URL = '{machine.url}/v1'\n"
+        "from airflow_providers_secrets.stores.vault import cloud_login\n"
+        f"cloud_login.IAM_CREDENTIALS_URL = '{machine.url}/v1'\n"
         f"print(VaultBackend(url='{recorder.url}', auth_type='gcp', role_id='airflow').get_variable('x'))\n"
     )
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GOOGLE_")}

@@ -11,13 +11,6 @@ from typing import Any, Final
 
 Options = Mapping[str, Any]
 
-ENV_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "aws_iam": ("AWS_",),
-    "azure": ("AZURE_", "IDENTITY_", "IMDS_", "MSI_"),
-    "gcp": ("CLOUDSDK_", "GCE_", "GOOGLE_", "NO_GCE_CHECK"),
-}
-"""The beginnings of the variables that a way to log in takes its credentials from, ``VAULT_`` aside."""
-
 _FILE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "gcp": ("gcp_key_path",),
     "github": ("token_path",),

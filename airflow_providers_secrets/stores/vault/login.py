@@ -5,31 +5,19 @@ Files and the environment are read here, at each login. Imported at the first lo
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import hvac
 
-from airflow_providers_secrets.stores.base import Outcome, StoreError
-from airflow_providers_secrets.stores.vault.replies import REFUSED, SIGNING_REFUSED, UNREADABLE, Reply
-
-if TYPE_CHECKING:
-    from airflow_providers_secrets.stores.google.login import Asking
+from airflow_providers_secrets.stores.base import StoreError
+from airflow_providers_secrets.stores.vault.replies import UNREADABLE, Reply
 
 Options = Mapping[str, Any]
 Login = Callable[[hvac.Client, Options, dict[str, str]], Any]  # hvac is untyped
-
-IAM_CREDENTIALS_URL: Final = "https://iamcredentials.googleapis.com/v1"
-"""Google's IAM Service Account Credentials API."""
-
-GCP_JWT_LIFE: Final = 900
-"""Seconds that a JWT for Vault's gcp auth method may live at most, by default of its roles."""
 
 
 def log_in(api: hvac.Client, options: Options) -> Reply:
@@ -39,27 +27,31 @@ def log_in(api: hvac.Client, options: Options) -> Reply:
     :raises StoreError: naming the option, where a credential cannot be read.
     """
     mount: str | None = options["auth_mount_point"]
+    login = _LOGINS.get(options["auth_type"])
+    if login is None:
+        from airflow_providers_secrets.stores.vault.cloud_login import LOGINS
+
+        login = LOGINS[options["auth_type"]]
     # The default mounts are hvac's own.
-    reply: Reply = _LOGINS[options["auth_type"]](api, options, {"mount_point": mount} if mount else {})
+    reply: Reply = login(api, options, {"mount_point": mount} if mount else {})
     return reply
 
 
 def static_token(options: Options) -> str:
     """Return the token of ``auth_type`` *token*: from its file, the option, or ``VAULT_TOKEN``, in this order."""
     if options["token_path"]:
-        return _content(options, "token_path")
+        return file_content(options, "token_path")
     token = str(options["token"] or os.environ.get("VAULT_TOKEN", "")).strip()
     if not token:
         raise StoreError("option 'token' or 'token_path' is needed", UNREADABLE)
     return token
 
 
-def _either(options: Options, name: str, path_name: str) -> str:
-    """Return the credential of the option *name*, or else the content of the file that *path_name* says."""
-    return str(options[name]).strip() if options[name] else _content(options, path_name)
+def file_content(options: Options, path_name: str) -> str:
+    """Return what the file holds that the option *path_name* names.
 
-
-def _content(options: Options, path_name: str) -> str:
+    :raises StoreError: naming the option, where the file cannot be read or is empty.
+    """
     try:
         with Path(options[path_name]).open(encoding="utf-8") as file:
             content = file.read(1024 * 1024).strip()
@@ -73,95 +65,14 @@ def _content(options: Options, path_name: str) -> str:
     raise StoreError(f"option {path_name!r}: {fault}", UNREADABLE)
 
 
+def _either(options: Options, name: str, path_name: str) -> str:
+    """Return the credential of the option *name*, or else the content of the file that *path_name* says."""
+    return str(options[name]).strip() if options[name] else file_content(options, path_name)
+
+
 def _approle(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
     # A role may do without a secret id (bind_secret_id=false).
     return api.auth.approle.login(options["role_id"], options["secret_id"], use_token=False, **mount)
-
-
-def _aws_iam(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    access_key, secret_key, session_token, region = _aws_credentials(options)
-    return api.auth.aws.iam_login(
-        access_key,
-        secret_key,
-        session_token=session_token,
-        header_value=options["header_value"],
-        role=options["role_id"] or "",  # Vault takes the name of the AWS role then
-        use_token=False,
-        region=options["region"] or region or "us-east-1",
-        **mount,
-    )
-
-
-def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None]:
-    """Return access key, secret key and session token, and the region of the session that they come from."""
-    if options["key_id"]:
-        return options["key_id"], options["secret_id"], None, None
-    from botocore.exceptions import ClientError
-
-    try:
-        return _session_credentials(options)
-    except ClientError as error:
-        fault = _aws_failure(error)
-    raise fault
-
-
-def _aws_failure(error: Exception) -> StoreError:
-    """Say what an answer of AWS's means, as its stores do: whether the login is refused, or to be tried again."""
-    from airflow_providers_secrets.stores.aws.store import COMMON_OUTCOMES, answer_codes
-
-    codes = answer_codes(error)
-    outcome = next((COMMON_OUTCOMES[code] for code in codes if code in COMMON_OUTCOMES), Outcome.UNAVAILABLE)
-    if outcome in (Outcome.DENIED, Outcome.MISCONFIGURED):
-        return StoreError(f"AWS login refused ({codes[0]})", REFUSED)
-    return StoreError(f"AWS login: {codes[0]}", *(("HTTP 429",) if outcome is Outcome.THROTTLED else ()))
-
-
-def _session_credentials(options: Options) -> tuple[str, str, str | None, str | None]:
-    from botocore.config import Config
-
-    from airflow_providers_secrets.stores.aws.transport import BoundedSession
-
-    session = BoundedSession()
-    bounded = Config(
-        connect_timeout=options["connect_timeout"],
-        read_timeout=options["read_timeout"],
-        retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
-    )
-    session.set_default_client_config(bounded)  # also of the client that a profile's role is assumed by
-    region = session.get_config_variable("region")
-    if options["assume_role_kwargs"]:
-        sts = session.create_client("sts", region_name=options["region"] or region or "us-east-1")
-        assumed = sts.assume_role(**{"RoleSessionName": "airflow", **options["assume_role_kwargs"]})["Credentials"]
-        return assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"], region
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise StoreError("no AWS credentials", "NoCredentialsError")
-    frozen = credentials.get_frozen_credentials()
-    return frozen.access_key, frozen.secret_key, frozen.token, region
-
-
-def _azure(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    from azure.identity import ClientSecretCredential, DefaultAzureCredential
-
-    from airflow_providers_secrets.stores.azure.credentials import LoginTransport
-
-    transport = LoginTransport(options, verify=True, chain=not options["secret_id"])
-    http: dict[str, Any] = {"transport": transport, "retry_total": 0}  # attempts are the lookup's
-    credential: Any
-    try:
-        if options["secret_id"]:
-            credential = ClientSecretCredential(
-                options["azure_tenant_id"], options["key_id"], options["secret_id"], **http
-            )
-        else:
-            credential = DefaultAzureCredential(managed_identity_client_id=options["key_id"], **http)
-        with credential:
-            jwt = credential.get_token(f"{options['azure_resource']}/.default").token
-    except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
-        fault = transport.failure("Azure", error)
-    else:
-        return api.auth.azure.login(options["role_id"], jwt, use_token=False, **mount)
-    raise fault
 
 
 def _cert(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
@@ -174,104 +85,6 @@ def _quoted(mount: dict[str, str]) -> dict[str, str]:
     return {name: quote(path) for name, path in mount.items()}
 
 
-def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    import google.auth.jwt
-    from google.oauth2 import service_account
-
-    from airflow_providers_secrets.stores.google.login import Asking, Http
-
-    asking = Asking(Http(options["connect_timeout"], options["read_timeout"]))
-    now = int(time.time())
-    claims: dict[str, Any] = {"aud": f"vault/{options['role_id']}", "iat": now, "exp": now + GCP_JWT_LIFE}
-    key = _google_key(options)
-    if key is None:
-        credentials = _google_credentials(options, asking)
-    else:
-        try:
-            credentials = service_account.Credentials.from_service_account_info(key)
-        except (ValueError, TypeError, AttributeError, KeyError):
-            # What is wrong with a key is told with parts of it.
-            credentials = None
-        if credentials is None:
-            option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
-            raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
-    if isinstance(credentials, service_account.Credentials):
-        claims["sub"] = credentials.service_account_email
-        jwt = google.auth.jwt.encode(credentials.signer, claims).decode()
-    else:
-        jwt = _signed_by_google(credentials, claims, options, asking)
-    return api.auth.gcp.login(options["role_id"], jwt, use_token=False, **mount)
-
-
-def _google_credentials(options: Options, asking: Asking) -> Any:
-    """Return the environment's credentials, with a token: which account a machine has is known once it has one."""
-    import google.auth
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
-    from google.oauth2 import service_account
-
-    try:
-        credentials, _ = google.auth.default(scopes=options["gcp_scopes"], request=asking)
-        if not (isinstance(credentials, service_account.Credentials) or credentials.valid):
-            credentials.refresh(asking)
-    except DefaultCredentialsError:  # that there are none
-        raise
-    except GoogleAuthError as error:
-        codes = asking.fault(error).codes
-    else:
-        return credentials
-    raise StoreError(f"Google {codes[0]}", *codes)
-
-
-def _google_key(options: Options) -> dict[str, Any] | None:
-    if options["gcp_keyfile_dict"]:
-        return dict(options["gcp_keyfile_dict"])
-    if not options["gcp_key_path"]:
-        return None
-    content = _content(options, "gcp_key_path")
-    try:
-        key = json.loads(content)
-    except (ValueError, RecursionError):
-        key = None
-    if not isinstance(key, dict):
-        raise StoreError("option 'gcp_key_path': its file is not a JSON object", UNREADABLE)
-    return key
-
-
-def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, asking: Asking) -> str:
-    """Have Google sign *claims* for credentials that hold no key, such as a virtual machine's.
-
-    google-auth has signBlob alone (``google.auth.iam.Signer``), whose JWT cannot name the key that Vault looks for.
-    """
-    from google.auth.transport.requests import AuthorizedSession
-
-    email = getattr(credentials, "service_account_email", None)
-    if not email or email == "default":
-        raise StoreError("the environment's Google credentials are no service account's", UNREADABLE)
-    authorized = AuthorizedSession(credentials, auth_request=asking)
-    authorized.auth = _as_it_is
-    answer = authorized.post(
-        f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
-        json={"payload": json.dumps({**claims, "sub": email})},
-        timeout=(options["connect_timeout"], options["read_timeout"]),
-        allow_redirects=False,
-    )
-    if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
-        # The account needs roles/iam.serviceAccountTokenCreator on itself.
-        raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED, REFUSED)
-    if answer.status_code != HTTPStatus.OK:
-        raise StoreError(f"Google's signJwt failed with HTTP {answer.status_code}")
-    try:
-        return str(answer.json()["signedJwt"])
-    except (ValueError, KeyError, TypeError):
-        fault = StoreError("Google's signJwt gave no JWT")
-    raise fault
-
-
-def _as_it_is(request: Any) -> Any:
-    """Add nothing to a request; a session that has this does not look into ``~/.netrc``."""
-    return request
-
-
 def _github(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
     return api.auth.github.login(_either(options, "token", "token_path"), use_token=False, **mount)
 
@@ -282,7 +95,7 @@ def _jwt(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
 
 
 def _kubernetes(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    jwt = _content(options, "kubernetes_jwt_path")
+    jwt = file_content(options, "kubernetes_jwt_path")
     return api.auth.kubernetes.login(options["kubernetes_role"], jwt, use_token=False, **mount)
 
 
@@ -302,10 +115,7 @@ def _userpass(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
 
 _LOGINS: Final[Mapping[str, Login]] = {
     "approle": _approle,
-    "aws_iam": _aws_iam,
-    "azure": _azure,
     "cert": _cert,
-    "gcp": _gcp,
     "github": _github,
     "jwt": _jwt,
     "kubernetes": _kubernetes,

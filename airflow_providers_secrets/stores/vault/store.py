@@ -20,7 +20,6 @@ from airflow_providers_secrets.stores.base import (
     StoreError,
     Written,
 )
-from airflow_providers_secrets.stores.vault.identity import ENV_PREFIXES, credential_digest
 from airflow_providers_secrets.stores.vault.replies import (
     ADVICE,
     CONTENDED,
@@ -42,7 +41,16 @@ Result = TypeVar("Result")
 _STORES = "airflow_providers_secrets.stores"
 
 LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "aws_iam": ("aws", ("botocore.session", "botocore.config", "botocore.credentials", f"{_STORES}.aws.transport")),
+    "aws_iam": (
+        "aws",
+        (
+            "botocore.session",
+            "botocore.config",
+            "botocore.credentials",
+            f"{_STORES}.aws.store",
+            f"{_STORES}.aws.transport",
+        ),
+    ),
     "azure": ("azure", ("azure.identity", "msal", f"{_STORES}.azure.credentials")),
     "gcp": ("google", ("google.auth", "google.auth.jwt", f"{_STORES}.google.login")),
 }
@@ -54,6 +62,16 @@ LOGIN_LOGGERS: Final[Mapping[str, tuple[str, ...]]] = {
     "gcp": ("google",),
 }
 """The loggers of those."""
+
+ENV_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "aws_iam": ("AWS_",),
+    "azure": ("AZURE_", "IDENTITY_", "IMDS_", "MSI_"),
+    "gcp": ("CLOUDSDK_", "GCE_", "GOOGLE_", "NO_GCE_CHECK"),
+}
+"""The beginnings of the variables that those take credentials from, ``VAULT_`` aside."""
+
+BY_OPTIONS_ALONE: Final = frozenset(("agent", "approle", "ldap", "radius", "userpass"))
+"""The ways to log in that read no file, so that none can tell who asks."""
 
 MAX_FOLDERS: Final = 10_000
 """The most folders that one listing reads, each by a request of its own."""
@@ -93,11 +111,20 @@ class Vault(Store):
         return {**self.sdk, **dict.fromkeys(needed, extra)}
 
     def preload(self) -> None:
-        """Import what speaks to hvac."""
+        """Import what speaks to hvac, and what the login of these options needs."""
         from airflow_providers_secrets.stores.vault import client  # noqa: F401
+
+        if self.options["auth_type"] not in BY_OPTIONS_ALONE:
+            from airflow_providers_secrets.stores.vault import identity  # noqa: F401
+        if self.options["auth_type"] in LOGIN_SDKS:
+            from airflow_providers_secrets.stores.vault import cloud_login  # noqa: F401
 
     def asker(self) -> bytes:
         """Return a digest of whom the files identify that the login reads."""
+        if self.options["auth_type"] in BY_OPTIONS_ALONE:
+            return b""
+        from airflow_providers_secrets.stores.vault.identity import credential_digest
+
         return credential_digest(self.options)
 
     def connect(self) -> VaultClient:
