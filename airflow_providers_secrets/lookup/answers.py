@@ -7,12 +7,9 @@ fingerprint and made anew in every forked child.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -20,21 +17,18 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
-from airflow_providers_secrets.lookup.access import StoreAccess, late, store_of
+from airflow_providers_secrets.lookup.access import StoreAccess, late
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache, jittered
 from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.metrics import Counts
 from airflow_providers_secrets.lookup.notices import warn
-from airflow_providers_secrets.lookup.outcomes import ERRORS, TOO_MUCH
-from airflow_providers_secrets.stores.base import Outcome, environment
+from airflow_providers_secrets.lookup.outcomes import TOO_MUCH
+from airflow_providers_secrets.stores.base import Outcome
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.plan import Kind
-    from airflow_providers_secrets.lookup.shared_cache import SharedCache, SharedEntry
-
-OUTAGE: Final = "\0outage"
-"""The name under which processes tell each other that the store gave no answer; no store has such a name."""
+    from airflow_providers_secrets.lookup.shared_cache import SharedCache
 
 LISTING: Final = "\0listing\0"
 """Stands before the prefix whose listing an entry holds; no store has such a name."""
@@ -42,34 +36,20 @@ LISTING: Final = "\0listing\0"
 MAX_LISTING_BYTES: Final = cache.MAX_BYTES // 2
 """The most that a listing takes of a process's cache."""
 
-SECRET_PARTS: Final = ("SECRET_ACCESS_KEY", "SESSION_TOKEN")
-"""How variables end that change with each set of temporary credentials; the id beside them tells who asks."""
-
 SHORTEST: Final = 0.01
 """The fewest seconds that a call gets when the deadline is near."""
 
-REOPENING_PAUSE: Final = 60.0
-"""Seconds until the shared cache is tried again, where its place could not be used or there was no key."""
-
 JUST_NOW: Final = 1.0
 """Seconds for which an answer is too new to be asked for again in the same lookup."""
-
-LEFT_FOR_OTHERS: Final = 0.05
-"""The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
-
-CLAIMING: Final = 0.25
-"""The most seconds for which processes wait for each other to say which one asks a store that was down."""
 
 NOT_CACHED: Final = "not cached"
 """What :meth:`Answers.cached` says of a name that a cache does not hold."""
 
 Ask = Callable[[str, float], str | None]
 
-_FAILURES: Final = {error.__name__: outcome for outcome, error in ERRORS.items()}
-
 
 class Answers:
-    """Answers for one store in one process. Any number of threads may use it.
+    """Answers for one store in one process, which shares none with others. Any number of threads may use it.
 
     :param config: which store, and how long what it said counts.
     """
@@ -82,14 +62,8 @@ class Answers:
         """How this process's lookups ended."""
         self._lifetimes: Lifetimes = config.lifetimes
         self._cache = ProcessCache(self._lifetimes, self._broken)
-        self._shared: SharedCache | None = None
-        self._asker = b""
-        self._environment: list[tuple[str, str]] = []
         self.is_inherited = False
-        """Whether a parent opened the shared cache, and this process has not yet looked whether that still fits."""
-        self._opening = threading.RLock()
-        self._is_opening = False
-        self._opening_again_at = 0.0
+        """Whether a parent made it, and this process has not yet looked whether that still fits."""
 
     def read(self, name: str, prefix: str | None = None, deadline: float | None = None) -> Entry:
         """Return what the store says of *name*, or said within the time to live.
@@ -153,10 +127,9 @@ class Answers:
         try:
             if not self._lifetimes.ttl:
                 return Entry(self._timed_call(self.access.ask, name, deadline), 0.0)
-            shared = self._opened_or_none()
-            if prefix is not None and (entry := self._from_listing(name, prefix, shared, deadline)):
+            if prefix is not None and (entry := self._from_listing(name, prefix, deadline)):
                 return entry
-            return self._fresh_or_stale(name, prefix, shared, deadline)
+            return self._fresh_or_stale(name, prefix, deadline)
         finally:
             self.counts.tell()
 
@@ -172,7 +145,7 @@ class Answers:
         finally:
             self.counts.called(time.monotonic() - started, failure)
 
-    def _from_listing(self, name: str, prefix: str, shared: SharedCache | None, deadline: float) -> Entry | None:
+    def _from_listing(self, name: str, prefix: str, deadline: float) -> Entry | None:
         """Answer *name* from the listing of *prefix*, or return ``None`` where only a read of its own will."""
 
         def ask_for_all(_: str, within: float) -> str:
@@ -184,7 +157,7 @@ class Answers:
 
         halfway = (time.monotonic() + deadline) / 2  # the rest is for the read in its place
         try:
-            listing = self._fresh(LISTING + prefix, ask_for_all, shared, halfway)
+            listing = self._fresh(LISTING + prefix, ask_for_all, halfway)
         except LookupFailed as error:
             warn(("listing", self.config.title, prefix), "Falling back to single reads: %s", error)
             return None
@@ -196,11 +169,11 @@ class Answers:
         self._cache.stay(LISTING + prefix)  # or the names that it answers would push it out
         return self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
-    def _fresh_or_stale(self, name: str, prefix: str | None, shared: SharedCache | None, deadline: float) -> Entry:
+    def _fresh_or_stale(self, name: str, prefix: str | None, deadline: float) -> Entry:
         """Return the entry of *name*; an expired value where the store gives none."""
         failure: LookupFailed
         try:
-            return self._fresh(name, self.access.ask, shared, deadline)
+            return self._fresh(name, self.access.ask, deadline)
         except StoreUnavailable as error:
             failure = error
         stale = self._last_known(name, prefix)
@@ -222,7 +195,7 @@ class Answers:
         text = names[name]
         return own if text is None else self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
-    def _fresh(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+    def _fresh(self, name: str, ask: Ask, deadline: float) -> Entry:
         """Return the entry of *name* from memory, else by one flight.
 
         :raises LookupFailed: where the store does not give it.
@@ -230,75 +203,28 @@ class Answers:
         within = deadline - time.monotonic()
         try:
             return self._cache.fresh(name) or self._cache.single_flight(
-                name, lambda: self._share_or_ask(name, ask, shared, deadline), within
+                name, lambda: self._find(name, ask, deadline), within
             )
         except TimeoutError:
             failure = self.access.failure(name.removeprefix(LISTING), Outcome.UNAVAILABLE, late(within))
         raise failure
 
-    def _share_or_ask(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
-        """Look where other processes may have left it, and ask the store for what they have not."""
-        if shared is None:
-            self._refuse(name, None)
-            return self._ask_store(name, ask, None, deadline)
-        from airflow_providers_secrets.lookup.shared_cache.entries import exchanges_until  # who shares has loaded it
+    def _find(self, name: str, ask: Ask, deadline: float) -> Entry:
+        """Return the entry of *name* from beyond this process, in the one flight for it.
 
-        def counts(said: SharedEntry) -> bool:
-            return said.age < self._lifetime(name, said.text) * cache.JITTER[0]
-
-        # Half of the time is for the cache and another process's call, the other half for a call of our own.
-        halfway = (time.monotonic() + deadline) / 2
-        with exchanges_until(halfway):
-            if entry := self._adopt(name, shared.get(name, counts)):
-                return entry
-        latest = deadline - self.config.timeout * LEFT_FOR_OTHERS
-        with exchanges_until(latest), contextlib.ExitStack() as flight:
-            with exchanges_until(halfway):
-                flight.enter_context(shared.flight(name, max(0.0, halfway - time.monotonic()), counts))
-                if entry := self._adopt(name, shared.get(name, counts)):
-                    return entry
-                self._refuse(name, shared)
-            return self._ask_store(name, ask, shared, deadline)
-
-    def _adopt(self, name: str, said: SharedEntry | None) -> Entry | None:
-        """Adopt what another process wrote, and return it if it still counts.
-
-        :raises LookupFailed: what the store told the other process.
+        :raises LookupFailed: where the store does not give it.
         """
-        if said is None:
-            return None
-        at = cache.clock() - said.age
-        entry = Entry(said.text, at + jittered(self._lifetime(name, said.text)), at)
-        counts = cache.clock() < entry.fresh_until
-        if not counts and self._cache.knows_newer(name, at):
-            return None  # the shared cache could not be written to since; what this process knows may stand in
-        self.counts.shared_hits += counts
-        if said.failure is None:
-            self._cache.keep(name, entry)  # if only to stand in while the store gives no answer
-            return entry if counts else None
-        self._cache.forget(name, at)
-        if not counts:
-            return None
-        error, code, cure = said.failure
-        raise self.access.failure(name.removeprefix(LISTING), _FAILURES.get(error), code, cure=cure)
-
-    def _refuse(self, name: str, shared: SharedCache | None) -> None:
-        """Raise the error that stands for a call while the store is known to give no answer."""
-        if refusal := self._cache.refusal(name) or self._outage(name, shared):
+        if refusal := self._cache.refusal(name):
             raise refusal
+        return self._ask_store(name, ask, deadline)
 
-    def _ask_store(self, name: str, ask: Ask, shared: SharedCache | None, deadline: float) -> Entry:
+    def _ask_store(self, name: str, ask: Ask, deadline: float) -> Entry:
         try:
             text = self._timed_call(ask, name, deadline)
         except LookupFailed as error:
             self._cache.note_failure(name, error)
-            if shared and self._is_still_of_who_asks(shared):
-                self._tell_failure(name, error, shared)
             raise
         self._cache.answered(name)
-        if shared and self._is_still_of_who_asks(shared):
-            shared.put(name, text)
-            self._end_outage(shared)
         return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text))))
 
     def _lifetime(self, name: str, text: str | None) -> float:
@@ -306,144 +232,30 @@ class Answers:
             return self._lifetimes.listing
         return self._lifetimes.of(None if self._cache.is_unusable(name, text) else text)
 
-    # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
-
-    def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
-        if not isinstance(error, StoreUnavailable):
-            shared.put(name, None, (type(error).__name__, error.code, error.advice))
-            self._end_outage(shared)
-            return
-        failures, age = self._outage_so_far(shared)
-        shared.put(OUTAGE, str(failures + 1 if age <= Breaker.WITHIN else 1))
-
-    def _outage(self, name: str, shared: SharedCache | None) -> LookupFailed | None:
-        """Return the error that stands for a call while processes have found the store to be down."""
-        if shared is None:
-            return None
-        failures, age = self._outage_so_far(shared)
-        if failures < Breaker.FAILURES or age > Breaker.WITHIN:  # so long after the last one, failures are counted anew
-            return None
-        if age >= Breaker.PAUSE:
-            with shared.flight(OUTAGE, CLAIMING):
-                failures, age = self._outage_so_far(shared)
-                if failures < Breaker.FAILURES:
-                    return None
-                if age >= Breaker.PAUSE:
-                    # Whatever becomes of this call, the other processes wait for its result or as long again.
-                    shared.put(OUTAGE, str(failures))
-                    return None
-        return self._broken(name)
-
-    def _end_outage(self, shared: SharedCache) -> None:
-        """Note that the store has spoken, whatever it said."""
-        if self._outage_so_far(shared)[0]:
-            shared.put(OUTAGE, "0")
-
-    def _outage_so_far(self, shared: SharedCache) -> tuple[int, float]:
-        """Return how many calls in a row had no answer, and the seconds since the last one."""
-        said = shared.get(OUTAGE)
-        return (int(said.text), said.age) if said and said.text else (0, 0.0)
-
     def _broken(self, name: str) -> LookupFailed:
         code = f"{Breaker.FAILURES} lookups in a row had no answer; one is tried about every {Breaker.PAUSE:g} s"
         return self.access.failure(name.removeprefix(LISTING), Outcome.UNAVAILABLE, code)
-
-    # The shared cache.
-
-    def _opened_or_none(self) -> SharedCache | None:
-        """Open the shared cache for a lookup, which goes on without it where Airflow has no key."""
-        try:
-            return self._opened()
-        except NoSharedKeyError as error:
-            # An Airflow without a Fernet key is one in its first hour: its lookups must not end at a weaker source.
-            warn(("shared cache", "key"), "Answers are not shared between processes: %s", error)
-            return None
-
-    def _opened(self, *, at_once: bool = False) -> SharedCache | None:
-        """Open the shared cache where there is to be one and its key is known.
-
-        :param at_once: do so although it could not be opened a moment ago.
-        """
-        if not self.config.shared_cache:
-            return None
-        asker = store_of(self.config).asker()
-        if self._shared and asker != self._asker:
-            self._shared = None  # a file changed hands: what was told before was told to somebody else
-        if self.is_inherited:
-            with self._opening:  # another thread must not take it before it is known to fit
-                shared = self._shared
-                if shared and not (shared.is_there() and self._environment == self._relevant_environment()):
-                    self._shared = None
-                self.is_inherited = False
-        if self._shared or (not at_once and cache.clock() < self._opening_again_at):
-            return self._shared
-        with self._opening:
-            if self._is_opening:  # Airflow's key is itself kept in a store, and this very lookup is to find it
-                return None
-            # Another thread may have tried meanwhile. A second cache would drop what the first is about to be told.
-            if (self._shared and asker == self._asker) or (not at_once and cache.clock() < self._opening_again_at):
-                return self._shared
-            self._is_opening = True
-            try:
-                self._open(asker)
-            except NoSharedKeyError:  # whoever asks for it may run a command that takes seconds
-                self._opening_again_at = cache.clock() + REOPENING_PAUSE
-                raise
-            finally:
-                self._is_opening = False
-        return self._shared
-
-    def _open(self, asker: bytes) -> None:
-        with no_fork():  # here, so that who shares nothing does not load it
-            from airflow_providers_secrets.lookup import shared_cache
-
-            shared_cache.load_client(self.config)
-        keys = self.config.shared_cache_key or shared_cache.airflow_keys()
-        if keys:
-            lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
-            self._asker = asker
-            self._shared = shared_cache.opened(self.config, keys, self._identity(), lifetime)
-            if self._shared is None:
-                self._opening_again_at = cache.clock() + REOPENING_PAUSE
-
-    def _identity(self) -> bytes:
-        """Identify the store and who asks it, so that nobody is answered what another was told."""
-        self._environment = self._relevant_environment()
-        told = json.dumps(self._environment).encode() + self._asker
-        return hashlib.sha256(self.config.identity + told).digest()
-
-    def _relevant_environment(self) -> list[tuple[str, str]]:
-        """Return the variables that tell who asks."""
-        prefixes = tuple(store_of(self.config).env_prefixes)
-        return environment(
-            lambda name: name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
-        )
-
-    def _is_still_of_who_asks(self, shared: SharedCache) -> bool:
-        """Tell whether an answer belongs into *shared*: the login may be somebody else's since."""
-        return shared is self._shared and store_of(self.config).asker() == self._asker
 
     def cached(self, name: str) -> tuple[str, str | None]:
         """Say in words what this process's cache and the shared cache hold of *name*; ``None``: no shared cache.
 
         :raises ConfigurationError: where the shared cache cannot be used and lookups fail for it.
         """
-        entry = self._cache.fresh(name) or self._cache.stale(name)
-        try:
-            shared = self.shared_cache()
-        except NoSharedKeyError as error:
-            return _in_words(entry), f"not usable: {error}"
-        if shared is None:
-            return _in_words(entry), None
-        said = shared.get(name)
-        return _in_words(entry), _shared_in_words(said, self._lifetime(name, said.text)) if said else NOT_CACHED
+        return _in_words(self._cache.fresh(name) or self._cache.stale(name)), None
 
     def shared_cache(self) -> SharedCache | None:
         """Return the shared cache; ``None`` where there is none, or no key for it yet.
 
         :raises ConfigurationError: where it cannot be used and the user must fix it.
         """
-        return self._opened(at_once=True) if self._lifetimes.ttl else None
+        return None
+
+    def open_for_children(self) -> None:
+        """Open the shared cache where that needs no key to be fetched.
+
+        :raises NoSharedKeyError: where there is none.
+        :raises ConfigurationError: where it cannot be used and the user must fix it.
+        """
 
     def state(self) -> dict[str, bool | int]:
         """Say how this process's cache stands: whether the store counts as down, and how many answers are kept."""
@@ -452,7 +264,7 @@ class Answers:
     def forget_values(self) -> list[object]:
         """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""
         self._cache.clear()
-        return [*self.access.clients, self._shared]
+        return [*self.access.clients]
 
 
 def _listed(listing: Entry) -> dict[str, str | None]:
@@ -471,11 +283,6 @@ def _in_words(entry: Entry | None) -> str:
     return f"{'absent' if entry.text is None else 'present'}{expired}"
 
 
-def _shared_in_words(said: SharedEntry, lifetime: float) -> str:
-    what = said.failure[1] if said.failure else "present" if said.text is not None else "absent"
-    return f"{what}, {said.age:.0f} s old{'' if said.age < lifetime else ', expired'}"
-
-
 _answers: dict[bytes, Answers] = {}
 _for_children: dict[bytes, Answers] = {}
 _inherited: list[object] = []
@@ -485,8 +292,17 @@ def answers_of(config: StoreConfig) -> Answers:
     """Return the process's one :class:`Answers` for *config*."""
     answers = _answers.get(config.fingerprint)
     if answers is None:
-        answers = _answers.setdefault(config.fingerprint, Answers(config))
+        answers = _answers.setdefault(config.fingerprint, new_answers(config))
     return answers
+
+
+def new_answers(config: StoreConfig) -> Answers:
+    """Make what answers for *config*, and shares the answers where it says so and they are kept at all."""
+    if not (config.shared_cache and config.lifetimes.ttl):
+        return Answers(config)
+    with no_fork():  # here, so that who shares nothing does not load it
+        from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
+    return SharedAnswers(config)
 
 
 def counts_of_this_process() -> dict[str, dict[str, int]]:
@@ -505,15 +321,11 @@ def prepare_for_children(config: StoreConfig) -> None:
 
     :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
     """
-    answers = Answers(config)
-    if config.shared_cache and config.lifetimes.ttl:
-        from airflow_providers_secrets.lookup import shared_cache
-
-        if config.shared_cache_key or shared_cache.has_airflow_key_at_hand():
-            try:
-                answers.shared_cache()
-            except NoSharedKeyError:
-                answers = Answers(config)  # each child looks for itself, and warns
+    answers = new_answers(config)
+    try:
+        answers.open_for_children()
+    except NoSharedKeyError:
+        answers = new_answers(config)  # each child looks for itself, and warns
     _for_children[config.fingerprint] = answers
 
 

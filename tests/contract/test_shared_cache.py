@@ -32,7 +32,7 @@ from airflow_providers_secrets.errors import (
     NoSharedKeyError,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import answers, cache, notices, shared_cache
+from airflow_providers_secrets.lookup import answers, cache, notices, shared_answers, shared_cache
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
@@ -364,7 +364,7 @@ def store_that_is_down(ssm: SsmRig, place: str, both_clocks: Clock) -> Any:
 def asked_in_another_process(backend: Any, name: str) -> str:
     """Look *name* up as another process would meanwhile, and return the code of what became of it."""
     with pytest.raises(StoreUnavailable) as raised:
-        answers.Answers(backend.config).read(name)
+        answers.new_answers(backend.config).read(name)
     return raised.value.code
 
 
@@ -401,7 +401,7 @@ def test_of_processes_that_would_find_out_at_once_one_does(
         raise access.failure(name, Outcome.UNAVAILABLE, "still down")
 
     def claimed_late(shared: SharedCache, name: str, *args: Any) -> Any:
-        if name == answers.OUTAGE:
+        if name == shared_answers.OUTAGE:
             monkeypatch.setattr(SharedCache, "flight", flight)
             assert asked_in_another_process(store_that_is_down, "first") == "still down"
         return flight(shared, name, *args)
@@ -422,7 +422,7 @@ def test_a_shared_failure_keeps_its_advice(ssm: SsmRig, place: str, monkeypatch:
 
     monkeypatch.setattr(StoreAccess, "ask", ask)
     config = sharing(ssm, place).config
-    told = [str(error) for _ in range(2) for error in failing(lambda: answers.Answers(config).read("x"))]
+    told = [str(error) for _ in range(2) for error in failing(lambda: answers.new_answers(config).read("x"))]
     assert calls == ["x"]
     assert told[0] == told[1]
     assert "sts:AssumeRole" in told[1]
@@ -440,7 +440,7 @@ def test_a_shared_failure_of_a_listing_names_its_prefix(
     config = sharing(ssm, place).config
     for _ in range(2):
         notices._warned.clear()
-        assert answers.Answers(config).read(name, name.removesuffix("listed")).text == "x"
+        assert answers.new_answers(config).read(name, name.removesuffix("listed")).text == "x"
     told = [message for message in warned(caplog) if "single reads" in message]
     assert len(told) == 2
     assert told[0] == told[1]
@@ -462,11 +462,11 @@ def test_an_outage_of_long_ago_keeps_nobody_waiting(
 
     def ask(_: StoreAccess, name: str, __: float) -> str:
         if name == "first":
-            read.append(answers.Answers(store_that_is_down.config).read("second").text)
+            read.append(answers.new_answers(store_that_is_down.config).read("second").text)
         return f"of {name}"
 
     monkeypatch.setattr(StoreAccess, "ask", ask)
-    assert answers.Answers(store_that_is_down.config).read("first").text == "of first"
+    assert answers.new_answers(store_that_is_down.config).read("first").text == "of first"
     assert read == ["of second"]
 
 
@@ -1018,7 +1018,7 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()  # with a time-out it would wait for the grandchild, too: for its end of a pipe
-        other = answers.Answers(sharing(ssm, place).config)
+        other = answers.new_answers(sharing(ssm, place).config)
         shared = other._opened()
         assert shared
         tries: list[int] = []
@@ -1033,7 +1033,7 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_a_signals_handler_forks_in_a_flight_ends_it(ssm: SsmRig, tmp_path: Path) -> None:
     """The parent's lock is closed there, and its descriptor may be somebody else's."""
-    shared = answers.Answers(sharing(ssm, f"file://{tmp_path}/shared").config)._opened()
+    shared = answers.new_answers(sharing(ssm, f"file://{tmp_path}/shared").config)._opened()
     assert shared
     parent, status = os.getpid(), 1
     try:
@@ -1056,7 +1056,7 @@ def test_a_signal_that_raises_as_a_flight_ends_leaves_it_unlocked(
     def interrupted(*_: object) -> None:
         raise TimeIsUp
 
-    shared = answers.Answers(sharing(ssm, f"file://{tmp_path}/shared").config)._opened()
+    shared = answers.new_answers(sharing(ssm, f"file://{tmp_path}/shared").config)._opened()
     assert shared
     with monkeypatch.context() as patched, pytest.raises(TimeIsUp) as raised, shared.flight("name", 1):
         patched.setattr(directory_cache.fcntl, "flock", interrupted)
@@ -1248,13 +1248,13 @@ def test_a_missing_key_is_looked_for_once_a_minute(
     monkeypatch.setattr(shared_cache, "airflow_keys", airflow_keys)
     backend = sharing(ssm, place, shared_cache_key=None)
     known = answers.answers_of(backend.config)
-    for passed in (0.0, 1.0, answers.REOPENING_PAUSE - 0.1):
+    for passed in (0.0, 1.0, shared_answers.REOPENING_PAUSE - 0.1):
         both_clocks.now = 1000.0 + passed
         assert backend.get_variable(f"keyless-{passed}") is None
     assert asked == [1000.0]
-    both_clocks.now = 1000.0 + answers.REOPENING_PAUSE
+    both_clocks.now = 1000.0 + shared_answers.REOPENING_PAUSE
     assert backend.get_variable("keyless") is None
-    assert asked == [1000.0, 1000.0 + answers.REOPENING_PAUSE]
+    assert asked == [1000.0, 1000.0 + shared_answers.REOPENING_PAUSE]
     said = known.cached(ssm.path("variables", "keyless"))
     assert said == ("absent", "absent, 0 s old")
 

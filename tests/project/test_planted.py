@@ -75,7 +75,7 @@ DEFECTS = {
         TRANSPORT, "retry_after_is_honoured and ssm-moto",
     ),
     "another identity is answered from the shared cache": Defect(
-        "lookup/answers.py", "told = json.dumps(self._environment).encode()", "told = b''",
+        "lookup/shared_answers.py", "told = json.dumps(self._environment).encode()", "told = b''",
         TRANSPORT, "another_identity and ssm-moto",
     ),
     "the advice is another code's": Defect(

@@ -26,7 +26,7 @@ from airflow_providers_secrets.errors import (
 )
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.access import loaded_store
-from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores.aws import loader, transport
 from airflow_providers_secrets.stores.base import deadline, seconds_left
 from airflow_providers_secrets.testing.lookups import Waits
@@ -220,7 +220,7 @@ def test_whose_environment_another_identity_is_told_by(
     aws: AwsRig, sts: Proxy, monkeypatch: pytest.MonkeyPatch, variable: str, counts: tuple[bool, bool]
 ) -> None:
     for options, counted in zip((aws.options(), by_google(aws, sts)), counts, strict=True):
-        answers = answers_of(aws.backend_class(**options).config)
+        answers = SharedAnswers(aws.backend_class(**options).config)
         identities = set()
         for value in ("one", "two"):
             monkeypatch.setenv(variable, value)
@@ -242,7 +242,7 @@ def test_googles_environment_counts_where_a_role_is_assumed_by_its_token(
     identities = set()
     for value in ("one", "two"):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", value)
-        identities.add(answers_of(config)._identity())
+        identities.add(SharedAnswers(config)._identity())
     assert len(identities) == (2 if counts else 1)
     assert ("google.oauth2.id_token" in loaded_store(config).imports()) == counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.backends._vault import NEEDED
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import StoreUnavailable
 from airflow_providers_secrets.lookup import access, answers, operations
+from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.vault import identity
-from airflow_providers_secrets.stores.vault.store import MAX_DEPTH, Vault
+from airflow_providers_secrets.stores.vault.store import BY_OPTIONS_ALONE, MAX_DEPTH, Vault
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, vault_answer
 from tests.support.proxy import Proxy, Reply, Request
@@ -330,6 +333,19 @@ def test_file_of_a_variable_that_changes_hands_is_noticed(
     assert asker(**options) != first
 
 
+@pytest.mark.parametrize("auth_type", NEEDED)
+def test_file_tells_who_asks_where_the_login_reads_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth_type: str
+) -> None:
+    """The others do without the module that reads files."""
+    file = str(tmp_path / "credential")
+    options = {name: file for names in identity._FILE_OPTIONS.values() for name in names}
+    for variable in itertools.chain(*identity._FILE_VARIABLES.values()):
+        monkeypatch.setenv(variable, file)
+    digest = identity.credential_digest({**options, "auth_type": auth_type, "cert": (file,)})
+    assert (digest == b"") == (auth_type in BY_OPTIONS_ALONE)
+
+
 @pytest.mark.parametrize(
     ("auth_type", "variables"),
     [
@@ -343,7 +359,7 @@ def test_variables_of_a_login_tell_who_asks(
     monkeypatch: pytest.MonkeyPatch, auth_type: str, variables: list[str]
 ) -> None:
     options = {"auth_type": auth_type, "role_id": "r", "azure_resource": "x", "token": "t"}
-    answering = answers.answers_of(asking(url="http://127.0.0.1:1", **options).config)
+    answering = SharedAnswers(asking(url="http://127.0.0.1:1", **options).config)
     seen = {answering._identity()}
     for variable in variables:
         monkeypatch.setenv(variable, "/nowhere")

@@ -22,6 +22,8 @@ from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecr
 from airflow_providers_secrets.errors import AccessDenied
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.cache import Entry
+from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
+from airflow_providers_secrets.stores import base
 from tests.rigs import Rig
 from tests.support.lookups import Waits, stored, warned
 
@@ -57,7 +59,7 @@ def test_environment_that_changes_meanwhile_fails_no_lookup(ssm: Rig, tmp_path: 
             return super().__getitem__(name)
 
     stored(ssm, "found", "x")
-    monkeypatch.setattr(answers.os, "environ", Changing(os.environ))
+    monkeypatch.setattr(base.os, "environ", Changing(os.environ))
     assert sharing(ssm, tmp_path).get_variable("found") == "x"
     assert Changing.changes >= 5
 
@@ -150,7 +152,7 @@ def test_variable_that_tells_who_asks_tells_them_apart(
     for value in (None, "one", "another"):
         if value:
             monkeypatch.setenv(variable, value)
-        identities.add(answers.Answers(backend_class(**options).config)._identity())
+        identities.add(SharedAnswers(backend_class(**options).config)._identity())
     assert len(identities) == 3
 
 
