@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
@@ -159,6 +159,56 @@ deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", def
 def seconds_left() -> float:
     """Return the seconds until :data:`deadline`, never negative. A transport bounds its waits by it."""
     return max(0.0, deadline.get() - time.monotonic())
+
+
+CHUNK: Final = 64 * 1024
+"""The most that is read of a body at a time, in bytes."""
+
+
+def arriving(raw: Any) -> Iterator[bytes]:
+    """Yield a body's parts as they come, undecoded.
+
+    :param raw: urllib3's answer. Before its 2.1 a part is waited for until it is full.
+    """
+    read = getattr(raw, "read1", raw.read)
+    while part := read(CHUNK, decode_content=False):
+        yield part
+
+
+def bounded(parts: Iterable[bytes], most: int, code: str = MALFORMED) -> Iterator[bytes]:
+    """Yield the *parts* of an answer until nobody waits any more.
+
+    :param most: the longest answer, in bytes.
+    :param code: what one is that is longer.
+    :raises StoreError: with *code*, as soon as it is.
+    :raises TimeoutError: at the first part after the deadline.
+    """
+    length = 0
+    for part in parts:
+        length += len(part)
+        if length > most:
+            raise too_long(most, code)
+        if not seconds_left():
+            raise TimeoutError
+        yield part
+
+
+def too_long(most: int, code: str = MALFORMED) -> StoreError:
+    """Return the error of an answer that has more than *most* bytes."""
+    return StoreError(f"the answer is longer than {most} bytes", code)
+
+
+def whole_body(raw: Any, announced: str | None, most: int, code: str = MALFORMED) -> bytes:
+    """Read all of a body, *bounded*.
+
+    :param announced: its header ``Content-Length``; ``None`` where that is not its own.
+    :raises StoreError: where it is too long, or shorter than announced.
+    :raises TimeoutError: once nobody waits any more.
+    """
+    body = b"".join(bounded(arriving(raw), most, code))
+    if announced and announced.isdigit() and len(body) < int(announced):
+        raise StoreError("the answer ended early")
+    return body
 
 
 class Turn:

@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import IncompleteReadError
 
 from airflow_providers_secrets.errors import ConfigurationError
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left
+from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, arriving, bounded, seconds_left
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """The longest answer read, in bytes. The longest that AWS gives is a batch of 20 secrets of 64 kB each."""
@@ -25,7 +25,6 @@ MAX_METADATA_BYTES: Final = 64 * 1024
 It also bounds each of the two streams that a profile's ``credential_process`` prints to.
 """
 
-_PART_BYTES: Final = 64 * 1024
 _FIRST_ERROR: Final = 300
 
 
@@ -131,7 +130,7 @@ class _Command(subprocess.Popen):  # type: ignore[type-arg]
                 if not seconds_left():
                     raise TimeoutError
                 for ready, _ in pipes.select(_longest_wait()):
-                    part = os.read(ready.fd, _PART_BYTES)
+                    part = os.read(ready.fd, CHUNK)
                     if not part:
                         pipes.unregister(ready.fileobj)
                     printed[ready.fileobj] += part
@@ -183,27 +182,13 @@ class Body:
 
 
 def _read(raw: Any, announced: str, max_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    length = 0
     with contextlib.ExitStack() as unread:
         unread.callback(raw.close)  # or what is left of it would be taken for the next answer
-        for part in iter(lambda: _next_part(raw), b""):
-            parts.append(part)
-            length += len(part)
-            if length > max_bytes:
-                raise StoreError(f"the answer is longer than {max_bytes} bytes", MALFORMED)
-            if not seconds_left():
-                raise TimeoutError
-        if announced.isdigit() and length < int(announced):
-            raise IncompleteReadError(actual_bytes=length, expected_bytes=int(announced))
+        body = b"".join(bounded(arriving(raw), max_bytes))
+        if announced.isdigit() and len(body) < int(announced):
+            raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(announced))
         unread.pop_all()
-    return b"".join(parts)
-
-
-def _next_part(raw: Any) -> bytes:
-    """Return what is there, and wait only where nothing is; urllib3 before 2.2 waits until a part is full."""
-    part: bytes = raw.read1(_PART_BYTES) if hasattr(raw, "read1") else raw.read(_PART_BYTES)
-    return part
+    return body
 
 
 def _text(body: bytes, status: int) -> bytes:

@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, seconds_left
+from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, bounded, seconds_left
 
 Verify = bool | str
 """As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
@@ -121,24 +121,18 @@ class _Adapter(HTTPAdapter):
         stream = response.raw.stream
         strict = response.status_code == HTTPStatus.OK
         raw: Any = response.raw
-        raw.stream = lambda *a, **k: _bounded(stream(*a, **k), strict=strict)
+        raw.stream = lambda *a, **k: _checked(stream(*a, **k), strict=strict)
         return response
 
 
-def _bounded(chunks: Iterator[bytes], *, strict: bool) -> Iterator[bytes]:
+def _checked(chunks: Iterator[bytes], *, strict: bool) -> Iterator[bytes]:
     """Yield *chunks* until the deadline, and :data:`MAX_BODY` bytes at most.
 
     :param strict: they must be UTF-8: the SDK would put replacement characters into the value.
     :raises StoreError: where they are too many, or not text.
     """
-    length = 0
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for chunk in chunks:
-        length += len(chunk)
-        if length > MAX_BODY:
-            raise StoreError(f"the answer is longer than {MAX_BODY} bytes", MALFORMED)
-        if not seconds_left():
-            raise TimeoutError
+    for chunk in bounded(chunks, MAX_BODY):
         if strict:
             _decode(decoder, chunk)
         yield chunk

@@ -22,9 +22,9 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 from google.protobuf.json_format import ParseError
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left, seconds_to_wait, too_long
 from airflow_providers_secrets.stores.google import grpc_forks
-from airflow_providers_secrets.stores.google.http import GRACE, MAX_ANSWER, TOO_LONG, BoundedAdapter, secured
+from airflow_providers_secrets.stores.google.http import GRACE, MAX_ANSWER, BoundedAdapter, secured
 
 Options = Mapping[str, Any]
 Metadata = Sequence[tuple[str, str]]
@@ -71,7 +71,7 @@ class Api:
         except GoogleAPICallError as error:
             text = str(error.message)
             if "Received message larger than max" in text:
-                raise StoreError(TOO_LONG, MALFORMED) from None
+                raise too_long(MAX_ANSWER) from None
             if "Exception deserializing response" not in text:
                 raise
         except Exception as error:

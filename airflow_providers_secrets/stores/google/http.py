@@ -17,14 +17,12 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_providers_secrets.stores.base import MALFORMED, MAX_CONNECTIONS, StoreError, seconds_left
+from airflow_providers_secrets.stores.base import CHUNK, MAX_CONNECTIONS, StoreError, bounded, seconds_left
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes read of one answer at most. A value has 64 KiB; a page of 1,000 names with all their annotations 16 MiB."""
 
-TOO_LONG: Final = f"the answer is longer than {MAX_ANSWER} bytes"
 BUNDLE: Final = "unusable CA bundle"
-CHUNK: Final = 64 * 1024
 
 GRACE: Final = 0.5
 """Seconds that a wait goes on after the lookup's deadline, so that the deadline is what ends a lookup, and names it."""
@@ -134,16 +132,11 @@ class _BoundedBody:
 
     def stream(self, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:  # noqa: FBT001
         """Yield the body part by part, as it arrives."""
-        length = 0
-        for part in self._parts(amount, decode_content):
-            length += len(part)
-            if length > MAX_ANSWER:
-                self._raw.close()
-                raise StoreError(TOO_LONG, MALFORMED)
-            if not seconds_left():
-                self._raw.close()
-                raise TimeoutError
-            yield part
+        try:
+            yield from bounded(self._parts(amount, decode_content), MAX_ANSWER)
+        except (StoreError, TimeoutError):
+            self._raw.close()
+            raise
 
     def _parts(self, amount: int, decode_content: bool | None) -> Iterator[bytes]:  # noqa: FBT001
         if not hasattr(self._raw, "read1"):  # urllib3 before 2.1 waits for whole parts

@@ -27,6 +27,7 @@ from airflow_providers_secrets.stores.base import (
     StoreError,
     seconds_left,
     seconds_to_wait,
+    whole_body,
 )
 from airflow_providers_secrets.stores.kubernetes import identity
 from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, NOT_LOGGED_IN, TOO_LONG
@@ -38,9 +39,6 @@ UNREADABLE: Final = (AttributeError, ConfigException, LookupError, OSError, Type
 
 MAX_BODY: Final = 16 * 1024 * 1024
 """The longest answer that is read, in bytes: one Secret has 1 MiB at most, a page of a listing more."""
-
-CHUNK: Final = 64 * 1024
-"""The most that is read at a time, in bytes."""
 
 
 class KubernetesClient:
@@ -94,7 +92,7 @@ class KubernetesClient:
             preload_content=False,
         )
         try:
-            answer = _parsed(_body(response))
+            answer = _parsed(whole_body(response, response.headers.get("Content-Length"), MAX_BODY, TOO_LONG))
         finally:
             response.close()  # which ends the connection, unless all was read
             response.release_conn()
@@ -135,23 +133,6 @@ def _is_anonymous(kubeconfig: Any, context: Mapping[str, Any]) -> bool:
         return True
     user = kubeconfig["users"].get_with_name(context["user"], safe=True)
     return user is not None and not len(user["user"])
-
-
-def _body(response: Any) -> bytes:
-    """Read what the server sends, as it comes, until the deadline."""
-    read = getattr(response, "read1", response.read)  # urllib3 1.26 has no read1
-    length, chunks = 0, []
-    while chunk := read(CHUNK, decode_content=False):
-        length += len(chunk)
-        chunks.append(chunk)
-        if length > MAX_BODY:
-            raise StoreError(f"the answer is longer than {MAX_BODY} bytes", TOO_LONG)
-        if not seconds_left():
-            raise TimeoutError
-    announced = response.headers.get("Content-Length", "")
-    if announced.isdigit() and length < int(announced):
-        raise StoreError("the answer ended early")
-    return b"".join(chunks)
 
 
 def _parsed(body: bytes) -> Any:

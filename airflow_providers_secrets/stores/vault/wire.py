@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, StoreError, seconds_left, seconds_to_wait
+from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, StoreError, seconds_left, seconds_to_wait, whole_body
 from airflow_providers_secrets.stores.vault.replies import (
     REDIRECTED,
     TOO_LONG,
@@ -37,9 +37,6 @@ Options = Mapping[str, Any]
 
 MAX_BODY: Final = 16 * 1024 * 1024
 """The longest answer that is read, in bytes: a secret has 1 MiB at most by default, a listing more."""
-
-CHUNK: Final = 64 * 1024
-"""The most that is read at a time, in bytes."""
 
 
 class VaultSession(requests.Session):
@@ -180,10 +177,10 @@ class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is u
         if not left:
             raise TimeoutError
         connect, read = self._kwargs["timeout"]
-        bounded = {**kwargs, "timeout": (min(connect, left), min(read, left)), "stream": True}
+        waiting = {**kwargs, "timeout": (min(connect, left), min(read, left)), "stream": True}
         token = _token.get()
         sent = {**(headers or {}), **({"X-Vault-Token": token} if token else {})}
-        response = super().request(method, url, headers=sent, raise_exception=False, **bounded)
+        response = super().request(method, url, headers=sent, raise_exception=False, **waiting)
         try:
             body = _body(response)
         finally:
@@ -203,27 +200,10 @@ def _body(response: requests.Response) -> bytes:
     :raises TimeoutError: once nobody waits any more.
     """
     try:
-        return _read(response)
+        return whole_body(response.raw, response.headers.get("Content-Length"), MAX_BODY, TOO_LONG)
     except urllib3.exceptions.HTTPError as error:  # requests passes on urllib3's where it reads the body itself alone
         fault = StoreError(f"the answer ended early ({type(error).__name__})")
     raise fault
-
-
-def _read(response: requests.Response) -> bytes:
-    raw = response.raw
-    read = getattr(raw, "read1", raw.read)  # urllib3 1.26 has no read1
-    length, chunks = 0, []
-    while chunk := read(CHUNK, decode_content=False):
-        length += len(chunk)
-        chunks.append(chunk)
-        if length > MAX_BODY:
-            raise StoreError(f"the answer is longer than {MAX_BODY} bytes", TOO_LONG)
-        if not seconds_left():
-            raise TimeoutError
-    announced = response.headers.get("Content-Length", "")
-    if announced.isdigit() and response.request.method != "HEAD" and length < int(announced):
-        raise StoreError("the answer ended early")
-    return b"".join(chunks)
 
 
 def _parsed(body: bytes) -> Any:
