@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from airflow_providers_secrets.backends import azure_key_vault
 from airflow_providers_secrets.backends._azure import OURS, PASSED_ON, REFUSED
@@ -55,6 +56,7 @@ from tests.rigs.azure import (
     json_reply,
 )
 from tests.support.proxy import Reply, Request
+from tests.support.tls import TlsFront
 
 IDENTITY = "8a5ea0f4-0000-4000-8000-0000000000ff"
 
@@ -490,6 +492,34 @@ def test_proxy(azure: AzureRig) -> None:
     assert backend(azure, **options).get_variable("found") == "x"
     hosts = {request.headers["Host"] for request in azure.cloud.requests}
     assert hosts == {"airflow-tests.vault.azure.net", "login.microsoftonline.com"}
+
+
+def test_proxy_that_is_asked_over_tls(azure: AzureRig, tmp_path: Path) -> None:
+    """It is verified by the certificates that the vault is, and by no others."""
+    known = azure.issue("localhost")
+    stranger = trustme.CA()
+    issued = stranger.issue_cert("localhost")
+    unknown = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(unknown[0])
+    issued.private_key_pem.write_to_path(unknown[1])
+    plain = urlsplit(azure.cloud.environment["HTTPS_PROXY"]).port
+    assert plain
+    fronts = [TlsFront(certificate, plain) for certificate in (known, unknown)]
+    options = [
+        {
+            "vault_url": azure.cloud.VAULT_URL,
+            "proxies": {"https": f"https://localhost:{front.ports[0]}"},
+            "authority": "login.microsoftonline.com",
+            "verify_challenge_resource": True,
+            "max_attempts": 1,
+        }
+        for front in fronts
+    ]
+    assert backend(azure, **options[0]).get_variable("found") == "x"
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        backend(azure, **options[1]).get_variable("found")
+    for front in fronts:
+        front.stop()
 
 
 def test_api_version(azure: AzureRig) -> None:

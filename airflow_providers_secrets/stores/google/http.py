@@ -5,8 +5,6 @@ For the API over REST and for google-auth's logins alike. Imported with the SDK.
 
 from __future__ import annotations
 
-import functools
-import os
 import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -14,10 +12,9 @@ from typing import Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_providers_secrets.stores.base import CHUNK, MAX_CONNECTIONS, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.base import CHUNK, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes read of one answer at most. A value has 64 KiB; a page of 1,000 names with all their annotations 16 MiB."""
@@ -30,44 +27,25 @@ GRACE: Final = 0.5
 
 def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
     """Keep *session* from redirects and from ``~/.netrc``, whose password would replace the token."""
-    session.auth = _unchanged
+    session.auth = as_it_is
     session.mount("https://", adapter)
     session.mount("http://", adapter)
 
 
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
 def trusted_authorities() -> ssl.SSLContext:
-    """Return the TLS context of the certificates that requests would trust, read once while the file stays as it is.
-
-    A forked child inherits it. Reading certifi's bundle takes 20 ms.
+    """Return the TLS context of the certificates that requests would trust; see :func:`.context_of`.
 
     :raises StoreError: naming the variable, where the file that it names cannot be read.
     """
-    variables = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    source = next((name for name in variables if os.environ.get(name)), "certifi")
-    path = os.environ[source] if source != "certifi" else DEFAULT_CA_BUNDLE_PATH
+    path, source = default_certificates()
     try:
-        seen = os.stat(path)  # noqa: PTH116
-        return _context(path, seen.st_mtime_ns, seen.st_size)
+        return context_of(path)
     except (OSError, ValueError) as error:
         fault = f"{source}: the CA bundle cannot be read ({type(error).__name__})"
     raise StoreError(fault, BUNDLE)
 
 
-@functools.lru_cache(maxsize=4)
-def _context(path: str, _: int, __: int) -> ssl.SSLContext:
-    context = create_urllib3_context()
-    if os.path.isdir(path):  # noqa: PTH112
-        context.load_verify_locations(capath=path)
-    else:
-        context.load_verify_locations(cafile=path)
-    return context
-
-
-class BoundedAdapter(HTTPAdapter):
+class BoundedAdapter(ContextAdapter):
     """Bounds each wait, each answer and the whole call, and takes a redirect for the failure that it is.
 
     :param connect_timeout: seconds to open a connection.
@@ -76,23 +54,7 @@ class BoundedAdapter(HTTPAdapter):
 
     def __init__(self, connect_timeout: float, read_timeout: float) -> None:
         self._timeouts = (connect_timeout, read_timeout)
-        self._context = trusted_authorities()
-        super().__init__(pool_maxsize=MAX_CONNECTIONS)
-
-    def init_poolmanager(self, *args: Any, **how: Any) -> None:
-        """Make the pool, with the certificates that are read already."""
-        super().init_poolmanager(*args, **how, ssl_context=self._context)
-
-    def proxy_manager_for(self, proxy: str, **how: Any) -> Any:
-        """Make the pool of a proxy, with the same certificates."""
-        if proxy.lower().startswith("https://"):
-            how["proxy_ssl_context"] = self._context
-        return super().proxy_manager_for(proxy, **how, ssl_context=self._context)
-
-    def cert_verify(self, conn: Any, url: str, verify: bool | str, cert: Any) -> None:  # noqa: ARG002, FBT001
-        """Leave the connection to its context: naming a bundle here would have it read again for each."""
-        conn.cert_reqs = "CERT_REQUIRED"
-        conn.ca_certs = conn.ca_cert_dir = None
+        super().__init__(trusted_authorities())
 
     def send(  # noqa: PLR0913, PLR0917  # requests' signature
         self,
