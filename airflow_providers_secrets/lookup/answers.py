@@ -42,6 +42,9 @@ SHORTEST: Final = 0.01
 JUST_NOW: Final = 1.0
 """Seconds for which an answer is too new to be asked for again in the same lookup."""
 
+SHARED: Final = "airflow_providers_secrets.lookup.shared_answers"
+"""Where the class of answers is that are shared."""
+
 NOT_CACHED: Final = "not cached"
 """What :meth:`Answers.cached` says of a name that a cache does not hold."""
 
@@ -216,15 +219,18 @@ class Answers:
         """
         if refusal := self._cache.refusal(name):
             raise refusal
-        return self._ask_store(name, ask, deadline)
+        return self._kept(name, self._ask_store(name, ask, deadline))
 
-    def _ask_store(self, name: str, ask: Ask, deadline: float) -> Entry:
+    def _ask_store(self, name: str, ask: Ask, deadline: float) -> str | None:
         try:
             text = self._timed_call(ask, name, deadline)
         except LookupFailed as error:
             self._cache.note_failure(name, error)
             raise
         self._cache.answered(name)
+        return text
+
+    def _kept(self, name: str, text: str | None) -> Entry:
         return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text))))
 
     def _lifetime(self, name: str, text: str | None) -> float:
@@ -292,7 +298,13 @@ def answers_of(config: StoreConfig) -> Answers:
     """Return the process's one :class:`Answers` for *config*."""
     answers = _answers.get(config.fingerprint)
     if answers is None:
-        answers = _answers.setdefault(config.fingerprint, new_answers(config))
+        try:
+            made = new_answers(config)
+        except ImportError:
+            if SHARED not in sys.modules:
+                raise
+            return Answers(config)  # for this lookup alone: a signal's handler makes it, in the thread that loads it
+        answers = _answers.setdefault(config.fingerprint, made)
     return answers
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from airflow_providers_secrets.errors import raise_interruption
 from airflow_providers_secrets.lookup import forks
-from airflow_providers_secrets.stores.base import deadline
+from airflow_providers_secrets.stores.base import deadline, given_up
 
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -84,6 +84,7 @@ class DeadlineCall(Generic[Result]):
         self._unclaimed = [self]
         self._context = contextvars.copy_context()
         self._context.run(deadline.set, self._until)
+        self._context.run(given_up.set, self._given_up.is_set)
         self._hand_over()
 
     @property

@@ -67,7 +67,7 @@ class SharedAnswers(Answers):
     def _find(self, name: str, ask: Ask, deadline: float) -> Entry:
         """Look where other processes may have left it, and ask the store for what they have not."""
         shared = self._shared
-        if shared is None:
+        if shared is None or not self._is_still_of_who_asks(shared):  # another thread may have opened it since
             return super()._find(name, ask, deadline)
 
         def counts(said: SharedEntry) -> bool:
@@ -112,15 +112,15 @@ class SharedAnswers(Answers):
 
     def _ask_and_share(self, name: str, ask: Ask, shared: SharedCache, deadline: float) -> Entry:
         try:
-            entry = self._ask_store(name, ask, deadline)
+            text = self._ask_store(name, ask, deadline)
         except LookupFailed as error:
             if self._is_still_of_who_asks(shared):
                 self._tell_failure(name, error, shared)
             raise
         if self._is_still_of_who_asks(shared):
-            shared.put(name, entry.text)
+            shared.put(name, text)
             self._end_outage(shared)
-        return entry
+        return self._kept(name, text)
 
     # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
 

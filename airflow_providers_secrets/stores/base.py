@@ -156,6 +156,10 @@ deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", def
 """When nobody waits any more for the call under way, by ``time.monotonic``; set by the lookup around each call."""
 
 
+given_up: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("given_up", default=lambda: False)
+"""Tells whether nobody waits any more for what this code does, be it before the deadline, since a signal ended it."""
+
+
 def seconds_left() -> float:
     """Return the seconds until :data:`deadline`, never negative. A transport bounds its waits by it."""
     return max(0.0, deadline.get() - time.monotonic())
@@ -212,7 +216,7 @@ def whole_body(raw: Any, announced: str | None, most: int, code: str = MALFORMED
 
 
 class Turn:
-    """Lets one thread in at a time, and waits for no thread that is past its own deadline.
+    """Lets one thread in at a time, and waits for no thread that is past its own deadline, or given up before.
 
     Such a one may hang for long, in a server that sends a byte now and then, and nobody waits for what it will get.
     """
@@ -231,10 +235,11 @@ class Turn:
             if not left:  # what starts late must not begin what nobody waits for
                 raise TimeoutError
             lock = self._current
-            if lock.acquire(min(left, max(0.0, lock.until - time.monotonic()))):
+            if lock.acquire(min(left, lock.seconds_left())):
                 break
-            if self._current is lock and seconds_left():
-                self._current = _Lock()
+            # Another one may hold it by now, who has more time. Of those who find that none has, all go on to one lock.
+            if not lock.seconds_left() and seconds_left() and self._current is lock:
+                self._current = lock.successors.setdefault(None, _Lock())
         try:
             yield
         finally:
@@ -242,21 +247,31 @@ class Turn:
 
 
 class _Lock:
-    """A lock, and until when its holder counts."""
+    """A lock, and how long its holder counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.until = float("inf")
+        self._holder: tuple[float, Callable[[], bool]] | None = None
+        self.successors: dict[None, _Lock] = {}
+        """The one lock that stands in its place, once there is one. A dictionary's ``setdefault`` makes no second."""
 
     def acquire(self, seconds: float) -> bool:
-        if not self._lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX)):
+        if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
             return False
-        self.until = deadline.get()
+        self._holder = deadline.get(), given_up.get()
         return True
 
     def release(self) -> None:
-        self.until = float("inf")
+        self._holder = None
         self._lock.release()
+
+    def seconds_left(self) -> float:
+        """Return for how long to wait for the holder; for ever where there is none, who would be about to come."""
+        holder = self._holder  # which may leave meanwhile
+        if holder is None:
+            return float("inf")
+        until, is_given_up = holder
+        return 0.0 if is_given_up() else max(0.0, until - time.monotonic())
 
 
 def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:

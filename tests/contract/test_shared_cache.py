@@ -14,10 +14,12 @@ import signal
 import socket
 import stat
 import statistics
+import sys
 import threading
 import time
 import timeit
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +34,7 @@ from airflow_providers_secrets.errors import (
     NoSharedKeyError,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import answers, cache, notices, shared_answers, shared_cache
+from airflow_providers_secrets.lookup import access, answers, cache, notices, shared_answers, shared_cache
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
@@ -176,6 +178,75 @@ def test_an_unusable_value_expires_as_fast_as_an_absence(
     both_clocks.now += max(negative_ttl, 1)
     ssm.remove(path)
     assert anew(lambda: backend.get_conn_value("repaired")) is None
+
+
+def test_an_unusable_value_that_takes_long_to_be_shared_is_asked_for_once(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is this lookup's own, and not one that another process left some time ago."""
+    backend, path = sharing(ssm, place, cache_negative_ttl=0), ssm.path("connections", "slowly-shared")
+    ssm.put(path, "postgres//broken")
+    put = SharedCache.put
+
+    def slow_put(*args: Any) -> None:
+        put(*args)
+        both_clocks.now += 2
+
+    monkeypatch.setattr(SharedCache, "put", slow_put)
+    with ssm.counted() as calls:
+        failing(lambda: backend.get_conn_value("slowly-shared"))
+    assert calls == [path]
+    ssm.remove(path)
+
+
+def test_a_lookup_in_a_signals_handler_while_its_thread_loads_the_shared_cache_goes_without(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread would wait for its own import."""
+    backend, path = sharing(ssm, place), stored(ssm, "in-a-handler", "x")
+    with monkeypatch.context() as loading, ssm.counted() as calls:
+        loading.setitem(sys.modules, answers.SHARED, types.ModuleType(answers.SHARED))
+        assert backend.get_variable("in-a-handler") == "x"
+        assert answers._answers == {}
+        loading.undo()
+        for _ in range(2):
+            assert anew(lambda: backend.get_variable("in-a-handler")) == "x"
+    assert calls == [path, path]  # once without, and once for all who share
+
+
+def test_a_missing_module_of_the_shared_cache_is_told(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = sharing(ssm, place)
+    monkeypatch.delitem(sys.modules, answers.SHARED)
+    monkeypatch.setitem(sys.modules, "airflow_providers_secrets.lookup.shared_cache.entries", None)  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable, match="ModuleNotFoundError"):
+        backend.get_variable("x")
+
+
+def test_a_file_that_changes_hands_while_others_open_the_cache_answers_no_other(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread has seen who asked before, and opens their cache after another has opened its own."""
+    backend, path = sharing(ssm, place), stored(ssm, "whose", "one")
+    store_class = type(access.store_of(backend.config))
+    askers = {"before": b"before", "now": b"now"}
+    asking = ["before"]
+    monkeypatch.setattr(store_class, "asker", lambda _: askers[asking[0]])
+    assert anew(lambda: backend.get_variable("whose")) == "one"
+    ssm.put(path, "two")
+    asked = answers.new_answers(backend.config)
+    assert isinstance(asked, shared_answers.SharedAnswers)
+    opened = shared_answers.SharedAnswers._opened
+
+    def overtaken(self: shared_answers.SharedAnswers, **how: Any) -> Any:
+        asking[0] = "now"
+        found = opened(self, **how)
+        asking[0] = "before"
+        opened(self)  # the other thread's
+        asking[0] = "now"
+        return found
+
+    monkeypatch.setattr(shared_answers.SharedAnswers, "_opened", overtaken)
+    assert asked.read(path).text == "two"
 
 
 def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(

@@ -121,10 +121,20 @@ def _exit_where_the_collector_is_on() -> None:
 
 
 def test_a_time_out_from_a_signal_is_raised_though_a_login_hangs(rig: Rig, hang: Hang) -> None:
+    backend = rig.backend(timeout=2 * AGES)
     with raised_in_the_main_thread() as raise_it, pytest.raises(TimeIsUp):
         raise_it()
-        rig.backend().get_variable("x")
-    assert not hang.may_end.is_set()
+        backend.get_variable("x")
+    # Nor does whoever asks next wait for it, such as a callback of Airflow's for a task that took too long.
+    assert hang.came.wait(AGES)
+    hang.came.clear()
+    thread = threading.Thread(target=_fails, args=(backend,), daemon=True)
+    thread.start()
+    assert hang.came.wait(AGES)
+    assert hang.calls == 2
+    hang.may_end.set()
+    thread.join(AGES)
+    assert not thread.is_alive()
 
 
 def test_a_login_that_fails_once_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

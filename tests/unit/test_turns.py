@@ -1,0 +1,108 @@
+"""Who makes a client or logs in, while others wait: one at a time, and nobody waits for one that nobody waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from airflow_providers_secrets.stores import base
+from airflow_providers_secrets.stores.base import Turn
+
+AGES = 60.0
+"""Seconds that no test waits for unless something is wrong."""
+
+
+@contextlib.contextmanager
+def calling(seconds: float, given_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Be a call that has so long."""
+    tokens = base.deadline.set(time.monotonic() + seconds), base.given_up.set(given_up)
+    yield
+    base.deadline.reset(tokens[0])
+    base.given_up.reset(tokens[1])
+
+
+@pytest.fixture
+def turn() -> Turn:
+    return Turn()
+
+
+def held(turn: Turn, seconds: float, given_up: Callable[[], bool] = lambda: False) -> contextlib.ExitStack:
+    """Have a call take the turn, and keep it until the stack is closed."""
+    taken = contextlib.ExitStack()
+
+    def take() -> None:
+        base.deadline.set(time.monotonic() + seconds)
+        base.given_up.set(given_up)
+        taken.enter_context(turn.taken())
+
+    contextvars.copy_context().run(take)
+    return taken
+
+
+def test_the_turn_is_one_calls_alone(turn: Turn) -> None:
+    with held(turn, AGES), calling(0.05), pytest.raises(TimeoutError), turn.taken():
+        pass
+    with calling(AGES), turn.taken():
+        pass
+
+
+def test_a_call_past_its_deadline_begins_nothing(turn: Turn) -> None:
+    with calling(0.0), pytest.raises(TimeoutError), turn.taken():
+        pass
+
+
+@pytest.mark.parametrize(("seconds", "given_up"), [(0.0001, False), (AGES, True)], ids=["late", "ended by a signal"])
+def test_who_is_left_behind_is_waited_for_no_more(turn: Turn, seconds: float, given_up: bool) -> None:
+    """And takes nobody's turn away as it ends after all."""
+    left_behind = held(turn, seconds, lambda: given_up)
+    with calling(AGES), turn.taken():
+        left_behind.close()
+        with calling(0.05), pytest.raises(TimeoutError), turn.taken():
+            pass
+
+
+def taking(monkeypatch: pytest.MonkeyPatch, turn: Turn, meanwhile: Callable[[], None]) -> None:
+    """Have *meanwhile* happen while the next call waits for the one that holds the turn now, in vain."""
+    watched, acquire, waits = turn._current, base._Lock.acquire, iter([meanwhile])
+
+    def acquiring(lock: base._Lock, seconds: float) -> bool:
+        if lock is watched and (happens := next(waits, None)):
+            happens()
+            return False
+        return acquire(lock, seconds)
+
+    monkeypatch.setattr(base._Lock, "acquire", acquiring)
+
+
+def test_who_took_over_meanwhile_has_its_own_time(turn: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no reason to let a third one in that the first one's time is over."""
+    first = held(turn, 0.01)
+    others: list[contextlib.ExitStack] = []
+
+    def ends_and_another_begins() -> None:
+        first.close()
+        others.append(held(turn, AGES))
+
+    taking(monkeypatch, turn, ends_and_another_begins)
+    with calling(0.05), pytest.raises(TimeoutError), turn.taken():
+        pass
+    others[0].close()
+
+
+def test_those_who_stop_waiting_together_go_on_to_one(turn: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, hung = held(turn, 0.0001), turn._current
+    others: list[contextlib.ExitStack] = []
+
+    def another_goes_on() -> None:
+        others.append(held(turn, AGES))
+        turn._current = hung  # as this one has seen it before
+
+    taking(monkeypatch, turn, another_goes_on)
+    with calling(0.05), pytest.raises(TimeoutError), turn.taken():
+        pass
+    others[0].close()
+    first.close()
