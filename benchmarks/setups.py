@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from airflow_providers_secrets.testing.tls import TlsFront
+
 ROOT: Final = Path(__file__).parent.parent
 KEY: Final = "x"
 """The variable that every store has; its value is 1."""
@@ -64,14 +66,25 @@ def aws(service: str) -> Setup:
     )
 
 
-def vault() -> Setup:
+def vault(*, encrypted: bool = False) -> Setup:
+    """Vault, over HTTP as the tests have it, or as users do: by TLS, with all authorities of certifi and one more."""
     from tests.rigs.vault import VaultRig
 
     rig = VaultRig()
     rig.put(rig.path("variables", KEY), "1")
     options = rig.options()
+    environment = {}
+    if encrypted:
+        import certifi
+
+        authority = rig.server.authority
+        front = TlsFront(authority.issue("of-the-benchmark"), rig.proxy.port)
+        bundle = authority.bundle.with_name("with-others.pem")
+        bundle.write_bytes(Path(certifi.where()).read_bytes() + authority.bundle.read_bytes())
+        options["url"] = f"https://127.0.0.1:{front.ports[0]}"
+        environment["REQUESTS_CA_BUNDLE"] = str(bundle)
     return Setup(
-        rig.name,
+        f"{rig.name}-tls" if encrypted else rig.name,
         "from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend\n"
         f"backend = VaultBackend(**{options!r})",
         f"from airflow.providers.hashicorp.secrets.vault import VaultBackend\nbackend = VaultBackend(**{options!r})",
@@ -81,6 +94,7 @@ def vault() -> Setup:
         f"    client.auth.approle.login(role_id={options['role_id']!r}, secret_id={options['secret_id']!r})\n"
         "    read = client.secrets.kv.v2.read_secret_version\n"
         "    return read(path='variables/x', raise_on_deleted_version=True)['data']['data']['value']",
+        environment,
         calls=lambda: len(rig.calls),
         outage=lambda: rig.fault("server-error"),
     )
@@ -163,6 +177,7 @@ SETUPS: Final[Mapping[str, Callable[[], Setup]]] = {
     "ssm": lambda: aws("ssm"),
     "secretsmanager": lambda: aws("secretsmanager"),
     "vault": vault,
+    "vault-tls": lambda: vault(encrypted=True),
     "azure": azure,
     "google-grpc": lambda: google("grpc"),
     "google-rest": lambda: google("rest"),

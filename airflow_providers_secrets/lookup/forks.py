@@ -164,13 +164,14 @@ def _prepare() -> None:
         # Its own import is the first thing that children inherit.
         from airflow_providers_secrets.lookup.resolve import prepare
 
-        for fingerprint in list(_unprepared if _forks_for_many() else _worth_it_for_one):
+        for_many = _forks_for_many()
+        for fingerprint in list(_unprepared if for_many else _worth_it_for_one):
             config = _unprepared.pop(fingerprint, None)
             if config is None:
                 continue
             _prepared.add(fingerprint)
             try:
-                prepare(config)
+                prepare(config, for_many=for_many)
             except Exception as error:  # noqa: BLE001  # the lookup that needs it will say it better
                 log.debug("%s: not loaded before a fork (%s).", config.title, type(error).__name__)
     if not gc.isenabled():  # children may turn theirs on

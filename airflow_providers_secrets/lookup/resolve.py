@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 
 
 @roomy
-def prepare(config: StoreConfig) -> None:
+def prepare(config: StoreConfig, *, for_many: bool = True) -> None:
     """Load whatever a lookup of *config* will need: modules and data files, no socket, thread, login or network.
 
+    :param for_many: also what costs more than one child would save that looks nothing up.
     :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
     :raises MissingDependencyError: where an SDK is not installed.
     """
@@ -46,7 +47,8 @@ def prepare(config: StoreConfig) -> None:
 
     loaded_store(config)
     prepare_for_children(config)
-    prepare_store_for_children(config)
+    if for_many:
+        prepare_store_for_children(config)
 
 
 def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> str | None:

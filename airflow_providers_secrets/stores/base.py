@@ -354,7 +354,8 @@ class Store(ABC):
     def prepare_for_children(self) -> None:  # noqa: B027  # most have a client that is made quickly
         """Make what each child would make alike before its first call; :meth:`connect` takes it in a child alone.
 
-        Runs just before a fork, in the forking thread: no socket, no thread, no login, no network, no lock held.
+        Runs just before a fork, in the forking thread: no socket, no thread, no login, no network, no lock held. Not
+        where that fork is for one task alone, which may look nothing up.
         Whatever it reads of environment and files is compared by the child that takes it: they may have changed.
         """
 

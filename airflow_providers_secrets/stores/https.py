@@ -14,6 +14,9 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_providers_secrets.stores.base import MAX_CONNECTIONS
 
+Verify = bool | str
+"""As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
+
 
 def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Leave *request* alone. A session without ``auth`` puts a password of ``~/.netrc`` in the place of the token."""
@@ -49,6 +52,19 @@ def _context(path: str, _: int, __: int) -> ssl.SSLContext:
     else:
         context.load_verify_locations(cafile=path)
     return context
+
+
+def context_for(verify: Verify) -> ssl.SSLContext | None:
+    """Return the context of what requests would verify by; ``None`` where requests is left to do so, or to say why not.
+
+    A client's own certificate needs a context of its own, since requests puts it there.
+    """
+    if verify is False:
+        return None
+    try:
+        return context_of(verify if isinstance(verify, str) else default_certificates()[0])
+    except (OSError, ValueError):
+        return None
 
 
 class ContextAdapter(HTTPAdapter):

@@ -8,14 +8,17 @@ import json
 import posixpath
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import trustme
 
 from airflow_providers_secrets.backends import hashicorp_vault
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
@@ -27,7 +30,7 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import access
+from airflow_providers_secrets.lookup import access, answers, resolve
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
 from airflow_providers_secrets.stores.vault import replies
 from tests.rigs.openbao import ROOT_TOKEN
@@ -432,6 +435,58 @@ def test_tls(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
         by_token(vault, url=url).get_variable("encrypted")
     with pytest.raises(StoreMisconfigured, match="WRONG_VERSION_NUMBER"):
         by_token(vault, url=url.replace(str(vault.server.tls_port), str(vault.server.port))).get_variable("x")
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_certificates_are_read_once_for_all_children(vault: VaultRig, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """To read what certifi has takes longer than all the rest of a child's first lookup."""
+    read = []
+    load = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: read.append(kwargs) or load(*args, **kwargs)
+    )
+    bundle = vault.server.authority.bundle.with_name(f"of-{by}.pem")
+    bundle.write_bytes(vault.server.authority.bundle.read_bytes())
+    monkeypatch.setenv("VAULT_CACERT", str(bundle) if by == "variable" else "/nowhere")
+    monkeypatch.setattr(access, "_loaded", set())
+    vault.write("secret/variables/encrypted", {"value": "x"})
+    options = {"url": f"https://127.0.0.1:{vault.server.tls_port}", "verify": str(bundle) if by == "option" else None}
+    config = by_token(vault, **options).config
+    resolve.prepare(config, for_many=False)  # a pod's one task may look nothing up
+    assert read == []
+    resolve.prepare(config)
+    assert read == [{"cafile": str(bundle)}]
+    for _ in range(2):
+        answers.reset_after_fork()
+        assert by_token(vault, **options).get_variable("encrypted") == "x"
+    assert len(read) == 1
+    resolve.prepare(by_token(vault).config)  # without TLS
+    assert len(read) == 1
+
+
+def test_certificates_that_are_replaced_count_for_the_next_client(vault: VaultRig, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    trustme.CA().cert_pem.write_to_path(str(bundle))
+    vault.write("secret/variables/encrypted", {"value": "x"})
+    options = {"url": f"https://127.0.0.1:{vault.server.tls_port}", "verify": str(bundle)}
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        by_token(vault, **options).get_variable("encrypted")
+    bundle.write_bytes(vault.server.authority.bundle.read_bytes())
+    answers.reset_after_fork()
+    assert by_token(vault, **options).get_variable("encrypted") == "x"
+
+
+@pytest.mark.parametrize("content", ["", "no certificate"])
+def test_bundle_that_holds_no_certificate_is_named(
+    vault: VaultRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(content)
+    monkeypatch.setenv("VAULT_CACERT", str(bundle))
+    for verify, source in ((str(bundle), "option 'verify'"), (None, "VAULT_CACERT")):
+        backend = by_token(vault, url=f"https://127.0.0.1:{vault.server.tls_port}", verify=verify)
+        with pytest.raises(StoreMisconfigured, match=f": {source} names a file that holds no certificate"):
+            backend.get_variable("x")
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")

@@ -41,7 +41,12 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> None:
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles of what was loaded before a fork."""
     loaded: list[str] = []
-    monkeypatch.setattr(resolve, "prepare", lambda config: loaded.append(config.title))
+
+    def prepare(config: Any, *, for_many: bool) -> None:
+        assert for_many == forks._forks_for_many()
+        loaded.append(config.title)
+
+    monkeypatch.setattr(resolve, "prepare", prepare)
     return loaded
 
 
@@ -97,8 +102,8 @@ def test_each_store_is_loaded_before_one_fork(monkeypatch: pytest.MonkeyPatch, p
 def test_what_cannot_be_loaded_fails_no_fork(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The lookup that needs it will say more."""
 
-    def prepare(_: object) -> None:
-        raise MissingDependencyError("S3cr3t")
+    def prepare(_: object, *, for_many: bool) -> None:
+        raise MissingDependencyError(f"S3cr3t {for_many}")
 
     monkeypatch.setattr(resolve, "prepare", prepare)
     forks.prepare_before_fork(config("Acme"), also_for_one=True)

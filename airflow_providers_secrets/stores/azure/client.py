@@ -20,6 +20,7 @@ from airflow_providers_secrets.stores.azure import session
 from airflow_providers_secrets.stores.azure.credentials import Login, readable
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, FOREIGN_TOKEN, GONE
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError, Turn
+from airflow_providers_secrets.stores.https import context_for
 
 try:
     from azure.keyvault.secrets._shared import http_challenge_cache as _challenges
@@ -131,9 +132,7 @@ class VaultClient:
 def load_certificates(options: Options) -> None:
     """Read the certificates that vault and authority are verified by, once in a process."""
     verify = options["connection_verify"]
-    session.load_certificates(verify)
-    if verify is False:  # the authority is verified all the same
-        session.load_certificates(True)  # noqa: FBT003
+    context_for(verify or True)  # the authority is verified all the same
 
 
 def _unreadable(error: Exception, *, challenged: bool) -> StoreError:

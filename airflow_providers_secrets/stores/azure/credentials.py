@@ -18,8 +18,9 @@ from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import RequestsTransport
 
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, REFUSED, UNREADABLE
-from airflow_providers_secrets.stores.azure.session import Verify, make_session
+from airflow_providers_secrets.stores.azure.session import make_session
 from airflow_providers_secrets.stores.base import StoreError, Turn, seconds_to_wait
+from airflow_providers_secrets.stores.https import Verify
 
 Options = Mapping[str, Any]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,10 +11,7 @@ from typing import Any, Final
 import requests
 
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError, bounded, seconds_left
-from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
-
-Verify = bool | str
-"""As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
+from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """The longest answer that is read, in bytes once decompressed; Key Vault's own are below 1 MiB."""
@@ -32,25 +28,9 @@ def make_session(verify: Verify, *, certificate: bool = False) -> requests.Sessi
     """
     session = requests.Session()
     session.auth = as_it_is
-    context = None if certificate or verify is False else _context(verify)
-    session.mount("https://", _Adapter(context))
+    session.mount("https://", _Adapter(None if certificate else context_for(verify)))
     session.mount("http://", _Adapter(None))  # of a machine's identity endpoint
     return session
-
-
-def load_certificates(verify: Verify) -> None:
-    """Read what :func:`make_session` would read."""
-    if verify is not False:
-        _context(verify)
-
-
-def _context(verify: Verify) -> ssl.SSLContext | None:
-    """Return the context that trusts what requests would trust, or ``None`` where requests is left to make it."""
-    path = verify if isinstance(verify, str) else default_certificates()[0]
-    try:
-        return context_of(path)
-    except (OSError, ValueError):  # requests says what is wrong with it
-        return None
 
 
 class _Adapter(ContextAdapter):

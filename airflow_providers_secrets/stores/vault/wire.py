@@ -54,19 +54,20 @@ class VaultSession(requests.Session):
         # Not compressed: a small answer could grow without bound.
         self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
         self.trust_env = False
-        pooled = HTTPAdapter(pool_maxsize=MAX_CONNECTIONS)
-        self.mount("https://", pooled)
-        self.mount("http://", pooled)
         # As requests sends it, with the host's name in ASCII. What is no URL fails here, and by requests' own errors:
         # with a NO_PROXY, its port would be asked for before, and be a ValueError.
         asked = requests.PreparedRequest()
         asked.prepare_url(address(options), None)
         self._url = str(asked.url)
+        encrypted = self._url.startswith("https:")
+        self.verify = _verify(options, encrypted=encrypted)
+        self.cert = _cert(options)
+        pooled = _adapter(self.verify, encrypted=encrypted and not self.cert)
+        self.mount("https://", pooled)
+        self.mount("http://", pooled)
         self.get_adapter(self._url)
         self._given_proxies: Mapping[str, str] = options["proxies"]
         self.proxies = self._proxies_for(self._url)
-        self.verify = _verify(options, encrypted=self._url.startswith("https:"))
-        self.cert = _cert(options)
 
     def _proxies_for(self, url: str) -> dict[str, str]:
         from_environment = get_environ_proxies(url, no_proxy=self._given_proxies.get("no_proxy"))
@@ -106,6 +107,27 @@ class VaultSession(requests.Session):
         return location
 
 
+def load_certificates(options: Options) -> None:
+    """Read what a session with these options verifies by, which it then finds here, and in the children of a fork."""
+    if is_encrypted(options):
+        with contextlib.suppress(StoreError):  # whoever connects will be told
+            _adapter(_verify(options, encrypted=True), encrypted=True)
+
+
+def is_encrypted(options: Options) -> bool:
+    """Tell whether the server is asked over TLS."""
+    return address(options)[:6].lower() == "https:"
+
+
+def _adapter(verify: bool | str, *, encrypted: bool) -> HTTPAdapter:  # noqa: FBT001  # requests' own type
+    """Return an adapter that has the certificates; requests would read them for each client."""
+    if not encrypted:
+        return HTTPAdapter(pool_maxsize=MAX_CONNECTIONS)
+    from airflow_providers_secrets.stores.https import ContextAdapter, context_for
+
+    return ContextAdapter(context_for(verify))
+
+
 _TRUSTED_BY_HVAC: Final = ("VAULT_CACERT", "VAULT_CAPATH")
 _TRUSTED_BY_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -115,13 +137,25 @@ def _verify(options: Options, *, encrypted: bool) -> bool | str:
     if given is False:
         return False
     if isinstance(given, str):
-        return _readable("option 'verify'", given)
+        return (_with_certificates if encrypted else _readable)("option 'verify'", given)
     names = (*(() if given else _TRUSTED_BY_HVAC), *_TRUSTED_BY_REQUESTS)
     name = next(filter(os.environ.get, names), None)
     if name is None:
         return True
     # Without TLS nothing reads it, and it may be meant for other programs.
-    return _readable(name, os.environ[name]) if encrypted else os.environ[name]
+    return _with_certificates(name, os.environ[name]) if encrypted else os.environ[name]
+
+
+def _with_certificates(source: str, path: str) -> str:
+    from airflow_providers_secrets.stores.https import context_of
+
+    try:
+        context_of(_readable(source, path))
+    except (OSError, ValueError):
+        fault = StoreError(f"{source} names a file that holds no certificate", UNREADABLE)
+    else:
+        return path
+    raise fault
 
 
 def _cert(options: Options) -> str | tuple[str, str] | None:
