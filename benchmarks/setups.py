@@ -38,7 +38,22 @@ class Setup:
     outage: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
-def aws(service: str) -> Setup:
+def behind_tls(port: int) -> tuple[str, str]:
+    """Put TLS before *port*; give the address, and a bundle of all authorities of certifi and of the server's own."""
+    import certifi
+    import trustme
+
+    directory = Path(tempfile.mkdtemp(prefix="tls-"))
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    bundle, certificate, key = (directory / name for name in ("bundle.pem", "certificate.pem", "key.pem"))
+    bundle.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    return f"https://127.0.0.1:{TlsFront((str(certificate), str(key)), port).ports[0]}", str(bundle)
+
+
+def aws(service: str, *, encrypted: bool = False) -> Setup:
     from tests.rigs.aws import CREDENTIALS, REGION, SecretsManagerRig, SsmRig
 
     rig = {"ssm": SsmRig, "secretsmanager": SecretsManagerRig}[service]()
@@ -49,17 +64,19 @@ def aws(service: str) -> Setup:
         "ssm": 'get_parameter(Name="/airflow/variables/x", WithDecryption=True)["Parameter"]["Value"]',
         "secretsmanager": 'get_secret_value(SecretId="airflow/variables/x")["SecretString"]',
     }[service]
+    url, bundle = behind_tls(rig.proxy.port) if encrypted else (rig.proxy.url, "")
     return Setup(
-        rig.name,
-        f"from {module} import {name} as Backend\nbackend = Backend(endpoint_url={rig.proxy.url!r})",
+        f"{rig.name}-tls" if encrypted else rig.name,
+        f"from {module} import {name} as Backend\nbackend = Backend(endpoint_url={url!r})",
         f"from airflow.providers.amazon.aws.secrets.{official} import {name} as Backend\n"
-        f"backend = Backend(endpoint_url={rig.proxy.url!r})",
+        f"backend = Backend(endpoint_url={url!r})",
         f"def look_up():\n    import boto3\n"
-        f"    return boto3.session.Session().client({service!r}, endpoint_url={rig.proxy.url!r}).{call}",
+        f"    return boto3.session.Session().client({service!r}, endpoint_url={url!r}).{call}",
         {
             "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
             "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
             "AWS_DEFAULT_REGION": REGION,
+            **({"AWS_CA_BUNDLE": bundle} if encrypted else {}),
         },
         calls=lambda: len(rig.calls),
         outage=lambda: rig.fault("server-error"),
@@ -67,7 +84,7 @@ def aws(service: str) -> Setup:
 
 
 def vault(*, encrypted: bool = False) -> Setup:
-    """Vault, over HTTP as the tests have it, or as users do: by TLS, with all authorities of certifi and one more."""
+    """Vault, over HTTP as the tests have it, or over TLS as users do."""
     from tests.rigs.vault import VaultRig
 
     rig = VaultRig()
@@ -75,14 +92,7 @@ def vault(*, encrypted: bool = False) -> Setup:
     options = rig.options()
     environment = {}
     if encrypted:
-        import certifi
-
-        authority = rig.server.authority
-        front = TlsFront(authority.issue("of-the-benchmark"), rig.proxy.port)
-        bundle = authority.bundle.with_name("with-others.pem")
-        bundle.write_bytes(Path(certifi.where()).read_bytes() + authority.bundle.read_bytes())
-        options["url"] = f"https://127.0.0.1:{front.ports[0]}"
-        environment["REQUESTS_CA_BUNDLE"] = str(bundle)
+        options["url"], environment["REQUESTS_CA_BUNDLE"] = behind_tls(rig.proxy.port)
     return Setup(
         f"{rig.name}-tls" if encrypted else rig.name,
         "from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend\n"
@@ -176,6 +186,7 @@ def google(transport: str) -> Setup:
 SETUPS: Final[Mapping[str, Callable[[], Setup]]] = {
     "ssm": lambda: aws("ssm"),
     "secretsmanager": lambda: aws("secretsmanager"),
+    "ssm-tls": lambda: aws("ssm", encrypted=True),
     "vault": vault,
     "vault-tls": lambda: vault(encrypted=True),
     "azure": azure,

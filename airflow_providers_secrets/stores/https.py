@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import ssl
 from typing import Any
@@ -12,6 +11,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
+from airflow_providers_secrets.stores import certificates
 from airflow_providers_secrets.stores.base import MAX_CONNECTIONS
 
 Verify = bool | str
@@ -32,26 +32,8 @@ def default_certificates() -> tuple[str, str]:
 
 
 def context_of(path: str) -> ssl.SSLContext:
-    """Return the TLS context that trusts the certificates in the file or directory *path*.
-
-    They are read once while it stays as it is: certifi's take 20 ms. A forked child inherits the context, which holds
-    neither sockets nor sessions.
-
-    :raises OSError: where they cannot be read, or are none.
-    :raises ValueError: where no path is like that.
-    """
-    about = os.stat(path)  # noqa: PTH116  # pathlib would be imported for it
-    return _context(path, about.st_mtime_ns, about.st_size)
-
-
-@functools.lru_cache(maxsize=8)
-def _context(path: str, _: int, __: int) -> ssl.SSLContext:
-    context = create_urllib3_context()
-    if os.path.isdir(path):  # noqa: PTH112
-        context.load_verify_locations(capath=path)
-    else:
-        context.load_verify_locations(cafile=path)
-    return context
+    """Return the TLS context that trusts the certificates in *path*; see :func:`.certificates.context_of`."""
+    return certificates.context_of(path, create_urllib3_context)
 
 
 def context_for(verify: Verify) -> ssl.SSLContext | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import botocore
 import pytest
+import trustme
 
 from airflow_providers_secrets.errors import (
     ConfigurationError,
@@ -24,7 +26,7 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup import answers, resolve
 from airflow_providers_secrets.lookup.access import loaded_store
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores.aws import loader, transport
@@ -32,6 +34,7 @@ from airflow_providers_secrets.stores.base import deadline, seconds_left
 from airflow_providers_secrets.testing.lookups import Waits
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
 from tests.support.proxy import Proxy, Reply, Request
+from tests.support.tls import TlsFront
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
 WEB_IDENTITY = {
@@ -150,6 +153,64 @@ def test_answers_to_a_role_of_a_profile_are_bounded_too(
 def test_a_botocore_that_cannot_be_bounded_is_named_by_its_version() -> None:
     with pytest.raises(ConfigurationError, match=rf"botocore {botocore.__version__} has no 'http_session'"):
         transport.bound_answers(object())
+
+
+@pytest.fixture
+def encrypted(aws: AwsRig, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Options for the store behind TLS, and a bundle that its authority is in."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    bundle, certificate, key = (tmp_path / name for name in ("bundle.pem", "certificate.pem", "key.pem"))
+    authority.cert_pem.write_to_path(str(bundle))
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    front = TlsFront((str(certificate), str(key)), aws.proxy.port)
+    yield {"endpoint_url": f"https://127.0.0.1:{front.ports[0]}", "verify": str(bundle)}
+    front.stop()
+
+
+def test_certificates_are_read_once_for_all_children(
+    aws: AwsRig, encrypted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore by itself reads those of all authorities for each connection."""
+    read = []
+    load = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: read.append(kwargs) or load(*args, **kwargs)
+    )
+    aws.put(aws.path("variables", "encrypted"), "x")
+    resolve.prepare(aws.backend(**encrypted).config)
+    assert read == [{"cafile": encrypted["verify"]}]
+    for _ in range(2):
+        answers.reset_after_fork()
+        assert aws.backend(**encrypted).get_variable("encrypted") == "x"
+    assert len(read) == 1
+    resolve.prepare(aws.backend().config)  # without TLS
+    assert len(read) == 1
+
+
+def test_certificates_that_are_replaced_count_for_the_next_connection(aws: AwsRig, encrypted: dict[str, Any]) -> None:
+    aws.put(aws.path("variables", "encrypted"), "x")
+    bundle = Path(encrypted["verify"])
+    right = bundle.read_bytes()
+    trustme.CA().cert_pem.write_to_path(str(bundle))
+    backend = aws.backend(**encrypted, max_attempts=1)
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        backend.get_variable("encrypted")
+    bundle.write_bytes(right)
+    assert backend.get_variable("encrypted") == "x"
+    bundle.write_text("no certificate")
+    answers.reset_after_fork()
+    with pytest.raises(StoreUnavailable):
+        backend.get_variable("encrypted")
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_certificate_that_is_not_verified_may_be_anybodys(aws: AwsRig, encrypted: dict[str, Any]) -> None:
+    aws.put(aws.path("variables", "encrypted"), "x")
+    assert aws.backend(**{**encrypted, "verify": False}).get_variable("encrypted") == "x"
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        aws.backend(**{**encrypted, "verify": None}).get_variable("encrypted")
 
 
 def test_nothing_of_an_error_is_chained_after_an_expired_token(aws: AwsRig) -> None:

@@ -12,9 +12,11 @@ from typing import Any, Final
 import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import IncompleteReadError
+from botocore.httpsession import create_urllib3_context, get_cert_path
 
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, arriving, bounded, seconds_left
+from airflow_providers_secrets.stores.certificates import context_of
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """The longest answer read, in bytes. The longest that AWS gives is a batch of 20 secrets of 64 kB each."""
@@ -62,6 +64,8 @@ def no_prompt(setting: str) -> Callable[[str], str]:
 def bound_answers(client: Any) -> None:
     """Let *client* read answers of :data:`MAX_ANSWER_BYTES` at most, until nobody waits any more, and whole ones alone.
 
+    Its connections are verified by certificates that are read here, once in a process and its children.
+
     :raises ConfigurationError: where this botocore has no such transport.
     """
     endpoint: Any = getattr(client, "_endpoint", None)  # there is no public way to it
@@ -69,7 +73,33 @@ def bound_answers(client: Any) -> None:
         raise ConfigurationError(
             f"botocore {botocore.__version__} has no 'http_session' to bound; install an older boto3, and report this."
         )
+    trust_once(endpoint.http_session, str(getattr(endpoint, "host", "")))
     endpoint.http_session = _BoundedHttp(endpoint.http_session)
+
+
+def trust_once(session: Any, url: str) -> None:
+    """Have a botocore HTTP session read certificates once while they stay as they are, and not for each connection.
+
+    Those of the client, and of a proxy that is asked over TLS, are left to botocore.
+
+    :param url: where the session leads; what it is verified by is read at once.
+    """
+    set_up: Any = getattr(session, "_setup_ssl_cert", None)  # there is no public way to it
+    if set_up is None:
+        return
+
+    def set_up_once(pool: Any, url: str, verify: bool | str) -> None:  # noqa: FBT001  # botocore's signature
+        set_up(pool, url, verify)
+        if pool.ca_certs and not pool.cert_file and getattr(pool.proxy, "scheme", None) != "https":
+            with contextlib.suppress(OSError, ValueError):  # botocore says what is wrong with them
+                pool.conn_kw["ssl_context"] = context_of(pool.ca_certs, create_urllib3_context)
+                pool.ca_certs = None
+
+    session._setup_ssl_cert = set_up_once  # noqa: SLF001
+    verify: bool | str = getattr(session, "_verify", False)
+    if verify and url.startswith("https:"):
+        with contextlib.suppress(OSError, ValueError):
+            context_of(get_cert_path(verify), create_urllib3_context)
 
 
 def bound_metadata(resolver: Any) -> None:
