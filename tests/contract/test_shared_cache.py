@@ -1071,15 +1071,17 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe()
 
+    def wait() -> None:
+        writer.send(os.getpid())  # from here: by now it has let the lock go
+        signal.pause()
+
     def parent() -> None:
         backend = sharing(ssm, place)
         backend.get_variable("absent")
         shared = answers.answers_of(backend.config)._opened()
         assert shared
         with shared.flight(ssm.path("variables", "locked"), 1):
-            grandchild = context.Process(target=signal.pause)
-            grandchild.start()
-            writer.send(grandchild.pid)
+            context.Process(target=wait).start()
             signal.pause()
 
     process = context.Process(target=parent)
