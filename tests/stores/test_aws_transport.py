@@ -433,6 +433,13 @@ def test_clients_share_one_loader_that_none_of_them_changes(aws: AwsRig) -> None
     assert json.dumps(loader.loader_for(None).load_service_model(aws.service, "service-2")) == models
 
 
+def test_a_loader_does_not_keep_the_operations_that_nobody_calls() -> None:
+    lean = loader.LeanLoader()
+    model = lean.load_service_model("ssm", "service-2")
+    assert "GetParameter" in model["operations"]
+    assert "CreateDocument" not in repr(vars(lean))
+
+
 def test_data_of_ones_own_is_searched_first(aws: AwsRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     partitions = loader.loader_for(None).load_data("partitions")
     (tmp_path / "partitions.json").write_text(json.dumps({**partitions, "mark": "ours"}))
