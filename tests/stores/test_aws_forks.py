@@ -110,6 +110,24 @@ def test_a_file_that_changes_alone_is_seen(aws: AwsRig, monkeypatch: pytest.Monk
     assert signed == [(OURS[0], "eu-west-3"), (OURS[0], "sa-east-1")]
 
 
+def test_a_child_says_of_credentials_what_its_parent_does(aws: AwsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked for as its client is taken, which was made without."""
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://no address:x/")
+    code = (
+        "def ask():\n"
+        "    try:\n"
+        "        work()\n"
+        "    except Exception as error:\n"
+        "        print('read', type(error).__name__)\n"
+        "fork(ask)\n"
+        "ask()\n"
+    )
+    printed, _ = run(aws, code, **{**ENVIRONMENT, "region_name": REGION})
+    assert printed == ["StoreMisconfigured"] * 2
+
+
 def test_a_role_is_assumed_by_the_child(aws: AwsRig) -> None:
     sts = Proxy(moto().get_host_and_port())
     try:

@@ -226,15 +226,17 @@ class AwsStore(Store):
         """Make the client, or take the one made ready. Credentials that are fetched are, here or at the first call."""
         from airflow_providers_secrets.stores.aws import session
 
-        client = self._spare.taken() if self._spare else None
-        if client is not None:
-            self._spare = None
-            return client
         try:
-            return session.connect(self.service, self.session_name, self.options)
+            # Either may look for credentials.
+            client = self._spare.taken() if self._spare else None
+            if client is None:
+                return session.connect(self.service, self.session_name, self.options)
         except ValueError as error:
             if type(error) is not ValueError:  # botocore's own classes say more
                 raise
+        else:
+            self._spare = None
+            return client
         raise StoreError(BAD_URL)
 
     def codes(self, error: Exception) -> Iterator[str]:
