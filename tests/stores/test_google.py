@@ -642,14 +642,23 @@ def test_identity_that_is_never_taken_costs_one_login_more(google: GoogleRestRig
     assert accounts.asked == ["/v1/token"] * 2
 
 
-def test_token_that_is_about_to_end_is_renewed_or_used_to_its_end(google: GoogleRestRig, accounts: Accounts) -> None:
+@pytest.mark.parametrize("fault", [Reply(reset=True), Reply(400)], ids=["outage", "refusal"])
+def test_token_that_is_about_to_end_is_renewed_or_used_to_its_end(
+    google: GoogleRestRig, accounts: Accounts, fault: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_providers_secrets.stores.google import login
+
+    now = [1000.0]
+    monkeypatch.setattr(login, "clock", lambda: now[0])
     accounts.life = 100
     asked = by_token(google, accounts)
     assert [asked.get_variable("found") for _ in range(2)] == ["x", "x"]
     assert accounts.asked == ["/v1/token"] * 2
-    with accounts.fault(Reply(reset=True)):
-        assert asked.get_variable("found") == "x"
+    with accounts.fault(fault):
+        assert [asked.get_variable("found") for _ in range(5)] == ["x"] * 5
+    assert accounts.asked == ["/v1/token"] * 3  # that it failed costs a try in 30 s, and not one for each request
     accounts.life = 3600
+    now[0] += 31
     assert [asked.get_variable("found") for _ in range(3)] == ["x"] * 3
     assert accounts.asked == ["/v1/token"] * 4
 

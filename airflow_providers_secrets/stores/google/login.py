@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ Options = Mapping[str, Any]
 
 REFUSAL_MEMO: Final = 30.0
 """Seconds in which no further login is tried after a refused one: repeating it helps nobody, and locks accounts."""
+
+RENEWAL_PAUSE: Final = 30.0
+"""Seconds until a token that still counts is renewed again, where that just failed."""
 
 clock = time.monotonic
 
@@ -92,6 +96,7 @@ class Login:
         self._credentials: Any = None
         self._refusal: tuple[str, ...] = ()
         self._no_login_before = 0.0
+        self._no_renewal_before = 0.0
         project, source = project_without_login(options), "the environment (GOOGLE_CLOUD_PROJECT)"
         if not is_open(options):
             self._credentials, found = self._found()
@@ -121,8 +126,10 @@ class Login:
             return []
         with self._turn.taken():
             state = self._credentials.token_state
-            if state is not TokenState.FRESH:
-                self._renew(needed=state is TokenState.INVALID)
+            if state is TokenState.INVALID:
+                self._renew()
+            elif state is TokenState.STALE and clock() >= self._no_renewal_before:
+                self._renew_early()
             # Not before_request(): it would start a thread that asks where the account may be used from
             # (regional access boundary), which Google has the first requests do without, too.
             self._credentials.apply(headers)
@@ -145,7 +152,15 @@ class Login:
         audience = getattr(self._credentials, "_audience", None) or getattr(self._credentials, "audience", None)
         return Identity(f"a federated identity of {audience}" if audience else "a user without a name", details)
 
-    def _renew(self, *, needed: bool) -> None:
+    def _renew_early(self) -> None:
+        """Renew a token that still counts for minutes; while that is not to be had, it is as good."""
+        # Put off first, whatever becomes of it: the next requests do without.
+        self._no_renewal_before = clock() + RENEWAL_PAUSE
+        with contextlib.suppress(StoreError, TimeoutError):
+            self._renew()
+            self._no_renewal_before = 0.0
+
+    def _renew(self) -> None:
         if self._refusal and clock() < self._no_login_before:
             raise StoreError(*self._refusal)
         self._refusal = ()
@@ -161,8 +176,7 @@ class Login:
             return
         if LOGIN_REFUSED in fault.codes:
             self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
-        if needed or LOGIN_REFUSED in fault.codes:
-            raise fault
+        raise fault
 
     def _found(self) -> tuple[Any, str | None]:
         options, asking = self._options, Asking(self._http)
