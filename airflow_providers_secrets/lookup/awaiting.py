@@ -58,6 +58,8 @@ async def _found(
         loop = asyncio.get_running_loop()
         turns = _turns.get(loop)
         if turns is None:
+            for other in [other for other in _turns if other.is_closed()]:
+                del _turns[other]  # a semaphore that was waited for keeps its loop alive
             turns = _turns[loop] = asyncio.Semaphore(MAX_AT_A_TIME)
         await turns.acquire()
         give_back = turns.release

@@ -272,7 +272,8 @@ class ProcessCache:
                 if other.owner == flight.owner or other.deadline <= time.monotonic():
                     # A signal's handler is in the midst of the flight, which it cannot wait for; or one has raised just
                     # before the landing, and left the flight here.
-                    self._flights.pop(name, None)
+                    if self._flights.get(name) is other:
+                        self._flights.pop(name, None)
                     continue
                 if not waited(other.done, deadline):
                     raise TimeoutError

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 from collections import Counter, deque
 from typing import Any, Final
 
@@ -43,6 +44,8 @@ class Counts:
         """Failed calls, and lookups whose answer could not be decoded, by the class of error."""
         self._module = module
         self._told: dict[str, int] = {}
+        self._telling = threading.Lock()
+        """Never waited for: a child of a fork, which may find it held, counts anew by itself."""
         self._taken: deque[float] = deque(maxlen=1000)
         self.recent: deque[float] = deque(maxlen=100)
         """The seconds that the latest calls to the store took."""
@@ -67,9 +70,9 @@ class Counts:
         self.tell()
 
     def tell(self) -> None:
-        """Tell Airflow's metrics what happened since the last time."""
+        """Tell Airflow's metrics what happened since the last time, unless another thread does just now."""
         stats = _stats()
-        if not stats:
+        if not stats or not self._telling.acquire(blocking=False):
             return
         try:
             before, self._told = self._told, self.so_far()
@@ -81,6 +84,8 @@ class Counts:
                     stats.timing(f"{PREFIX}.{self._module}.call", self._taken.popleft() * 1000)
         except Exception:  # whatever a metrics library raises, it is no reason to fail a lookup
             log.debug("Airflow's metrics took no count.", exc_info=True)
+        finally:
+            self._telling.release()
 
 
 def _stats() -> Any:

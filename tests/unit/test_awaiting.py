@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from airflow_providers_secrets.lookup import awaiting
 from airflow_providers_secrets.lookup.awaiting import MAX_AT_A_TIME, awaited
 
 LONG = 60
@@ -40,3 +41,14 @@ def test_a_cancelled_caller_s_thread_keeps_its_turn_until_it_ends() -> None:
         assert len(begun) == MAX_AT_A_TIME + 3
 
     asyncio.run(scenario())
+
+
+def test_no_loop_is_kept_that_is_closed() -> None:
+    """A semaphore that was waited for keeps its loop."""
+
+    async def more_than_at_a_time() -> None:
+        await asyncio.gather(*(awaited(lambda: None, lambda: "x", str) for _ in range(MAX_AT_A_TIME + 1)))
+
+    for _ in range(3):
+        asyncio.run(more_than_at_a_time())
+    assert sum(loop.is_closed() for loop in awaiting._turns) <= 1

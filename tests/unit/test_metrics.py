@@ -44,6 +44,21 @@ def test_each_call_and_error_is_told_once(stats: Stats) -> None:
     ]
 
 
+def test_what_one_thread_tells_is_not_told_by_another_one(stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts("vault")
+    counts.called(0.25)
+    so_far, looks = Counts.so_far, [1, 2]
+
+    def while_another_one_tells(telling: Counts) -> dict[str, int]:
+        if looks.pop() == 2:  # the first
+            counts.tell()
+        return so_far(telling)
+
+    monkeypatch.setattr(Counts, "so_far", while_another_one_tells)
+    counts.tell()
+    assert stats.told == [("secrets_backend.vault.calls", 1), ("secrets_backend.vault.call", 250.0)]
+
+
 def test_another_thread_that_counts_meanwhile_fails_no_lookup(stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told where a lookup's answer is about to be returned, which an exception would replace."""
 

@@ -73,18 +73,19 @@ class Token(CredentialProvider):
     """A token of a cloud, kept until shortly before its end, or until the server refuses it."""
 
     def __init__(self) -> None:
-        self._login: Login | None = None
-        self._until = 0.0
+        self._held: tuple[Login, float] | None = None
+        """One attribute: any number of threads read it while another one forgets it."""
 
     def get_credentials(self) -> Login:
         """Return the user and a token that still counts.
 
         :raises Unreadable: where the cloud's SDK has no credentials, or is not installed.
         """
-        if self._login is None or time.time() >= self._until - RENEWED_BEFORE:
+        held = self._held
+        if held is None or time.time() >= held[1] - RENEWED_BEFORE:
             failure: str | None = None
             try:
-                self._login, self._until = self.made()
+                held = self._held = self.made()
             except ImportError:
                 package, extra = self.needs
                 failure = (
@@ -94,8 +95,8 @@ class Token(CredentialProvider):
                 failure = f"{self.source} has no credentials to give ({type(error).__name__})"
             if failure:
                 raise Unreadable(failure)
-        assert self._login is not None
-        return self._login
+        assert held is not None
+        return held[0]
 
     source: str
     """Who makes it, in words."""
@@ -108,7 +109,7 @@ class Token(CredentialProvider):
 
     def forget(self) -> None:
         """Have the next connection ask for a new token."""
-        self._login = None
+        self._held = None
 
 
 class AwsToken(Token):
