@@ -143,6 +143,7 @@ class Listing:
 
     def make(self) -> None:
         """Ask every source, in the order of the search. A source that fails is named, and the others are asked."""
+        self._since = time.monotonic()  # it may have waited for its turn
         try:
             for position, (title, source, member) in enumerate(self._backends.members):
                 if member is not None and member.patterns[self.kind] is None:
@@ -176,7 +177,7 @@ class Listing:
             return
         # A store may spell an id its own way: what counts is which of its names a lookup of a known id asks for.
         asked = {name: row for row in self._rows for name in own_names(source, self.kind, row.secret_id, row.team)}
-        for one in listed_ids(source, self.kind):
+        for one in listed_ids(source, self.kind, max(0.0, LONGEST - self.age)):
             if self._is_full(title):
                 return
             team, secret_id = team_and_id(one.secret_id)
@@ -189,15 +190,19 @@ class Listing:
                 row.sources.append(title)
             else:
                 row.refused = row.refused or reason
+        self._took_too_long(title)  # pages without an id may have come to the end of the time
 
     def _is_full(self, title: str) -> bool:
         if len(self._rows) >= MOST_IDS:
             self.problems.append(f"{title} holds more: the list ends after {MOST_IDS:,} ids.")
             return True
-        if self.age > LONGEST:
-            self.problems.append(f"{title} took too long: the list ends after {LONGEST:.0f} s.")
-            return True
-        return False
+        return self._took_too_long(title)
+
+    def _took_too_long(self, title: str) -> bool:
+        if self.age < LONGEST:
+            return False
+        self.problems.append(f"{title} took too long: the list ends after {LONGEST:.0f} s.")
+        return True
 
     def _row_of(self, position: int, team: str | None, secret_id: str) -> Row | None:
         """Return the row that a source in front of *position* already has of the same secret, in its own spelling."""

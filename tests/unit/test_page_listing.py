@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.sources import Environment
 from airflow_providers_secrets.ui import listing
 
@@ -33,6 +34,29 @@ def test_a_listing_that_took_long_is_new_when_it_is_done(monkeypatch: pytest.Mon
     assert made.age == 0
     now += 3
     assert made.age == 3
+
+
+def test_a_listing_has_its_time_from_its_turn_on_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+
+    class Paging:
+        def rule(self, _: str) -> SimpleNamespace:
+            return SimpleNamespace(prefixes=("p",))
+
+    def pages(_: object, kind: str, within: float) -> Iterator[operations.ListedId]:
+        """One page with an id, and then pages without any."""
+        nonlocal now
+        yield operations.ListedId(kind, "a", "p/a")  # type: ignore[arg-type]
+        now += within
+
+    monkeypatch.setattr(listing, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(operations, "listed_ids", pages)
+    made = listing.Listing(SimpleNamespace(members=[("store", Paging(), None)]), "variables")  # type: ignore[arg-type]
+    began = now = now + 2 * listing.LONGEST  # it waited for others that were made before
+    made.make()
+    assert [row.secret_id for row in made.so_far()[0]] == ["a"]
+    assert now == began + listing.LONGEST
+    assert made.problems == ["store took too long: the list ends after 60 s."]
 
 
 def test_what_ends_while_it_is_looked_at_is_not_shown_in_part_as_all_of_it() -> None:
