@@ -115,6 +115,15 @@ def strict_text(value: Any) -> str:
     return value
 
 
+def with_usable_port(url: str) -> str:
+    """Accept an address unless its port is none, or its host cannot be told from the rest."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("has an invalid host or port") from None
+    return url
+
+
 def flag(value: Any) -> bool:
     """Accept a JSON boolean, or its name or digit as text."""
     if isinstance(value, bool):

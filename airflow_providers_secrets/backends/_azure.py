@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
+from airflow_providers_secrets.options import (
+    Option,
+    flag,
+    flag_or_path,
+    mapping,
+    one_of,
+    strict_text,
+    text,
+    with_usable_port,
+)
 
 CREDENTIALS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "default": (),
@@ -53,8 +62,7 @@ def vault_url(value: Any) -> str:
     url = strict_text(value).strip()
     if not re.fullmatch(_URL, url):
         raise ValueError("must be https://, a host and perhaps a port")
-    _check_port(url)
-    path = urlsplit(url).path.strip("/").lower()
+    path = urlsplit(with_usable_port(url)).path.strip("/").lower()
     if path.partition("/")[0] in COLLECTIONS:
         raise ValueError(f"ends in the path '/{path}', which is not part of a vault's address: leave it out")
     return url.rstrip("/")
@@ -66,15 +74,7 @@ def authority(value: Any) -> str:
     url = given if "://" in given else f"https://{given}"
     if not re.fullmatch(_URL, url):
         raise ValueError("must be a host, or https:// and a host")
-    _check_port(url)
-    return url.rstrip("/")
-
-
-def _check_port(url: str) -> None:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError("has an invalid port") from None
+    return with_usable_port(url).rstrip("/")
 
 
 def tenant(value: Any) -> str:

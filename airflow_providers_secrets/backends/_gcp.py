@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from airflow_providers_secrets.options import Option, one_of, strict_text, text
+from airflow_providers_secrets.options import Option, one_of, strict_text, text, with_usable_port
 from airflow_providers_secrets.stores.google.identity import (
     CREDENTIAL_OPTIONS,
     credential_configuration,
@@ -64,7 +64,7 @@ def endpoint(value: Any) -> str:
     """Accept a server's address: a scheme, a host and perhaps a port."""
     if not re.fullmatch(r"https?://[^/?#@\s]+/?", strict_text(value)):
         raise ValueError("must be https:// or http://, a host, and perhaps a port")
-    return str(value).rstrip("/")
+    return with_usable_port(str(value)).rstrip("/")
 
 
 def _matching(pattern: str, meaning: str) -> Callable[[Any], str]:

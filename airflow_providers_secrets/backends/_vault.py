@@ -8,7 +8,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
+from airflow_providers_secrets.options import (
+    Option,
+    flag,
+    flag_or_path,
+    mapping,
+    one_of,
+    strict_text,
+    text,
+    with_usable_port,
+)
 
 KUBERNETES_JWT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 """Where Kubernetes mounts a pod's service account token."""
@@ -121,7 +130,7 @@ def server_url(value: Any) -> str:
     scheme, _, rest = strict_text(value).partition("://")
     if scheme.lower() not in ("https", "http") or rest[:1] in ("", "/", "?", "#"):
         raise ValueError("must start with https:// or http:// and a host")
-    return str(value).rstrip("/")
+    return with_usable_port(str(value)).rstrip("/")
 
 
 def ignored(value: Any) -> Any:  # noqa: ARG001  # whatever it is

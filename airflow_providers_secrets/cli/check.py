@@ -407,11 +407,12 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
     url = endpoint or options.get("url") or options.get("vault_url") or options.get("endpoint")
     if url is None and backend.config.slug == "gcp_secret_manager":
         url = GOOGLE
-    parts = urlsplit(url or "")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=options["connect_timeout"])
+    connection = None
     try:
+        parts = urlsplit(url or "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return None
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=options["connect_timeout"])
         if parts.scheme == "https":
             cafile, capath = _authorities(options)
             context = ssl.create_default_context(cafile=cafile, capath=capath)
@@ -426,7 +427,8 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
     except (OSError, http.client.HTTPException, ValueError):
         return None  # the reads have said whatever there is to say
     finally:
-        connection.close()
+        if connection:
+            connection.close()
 
 
 def _authorities(options: Mapping[str, Any]) -> tuple[str | None, str | None]:

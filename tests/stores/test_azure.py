@@ -348,7 +348,7 @@ def test_credential_that_is_not_there(
         ({"vault_url": "https://u:S3cr3t@v.vault.azure.net"}, "'vault_url'"),
         ({"vault_url": "https://v.vault.azure.net?S3cr3t"}, "'vault_url'"),
         ({"vault_url": "https://v.vault.azure.net:S3cr3t"}, "'vault_url'"),
-        ({"vault_url": "https://v.vault.azure.net:70000"}, "'vault_url' has an invalid port"),
+        ({"vault_url": "https://v.vault.azure.net:70000"}, "'vault_url' has an invalid host or port"),
         ({"vault_url": "https://evil.example\\@v.vault.azure.net"}, "'vault_url'"),
         ({"vault_url": "v.vault.azure.net"}, "'vault_url'"),
         ({"authority": "http://login.example.com"}, "'authority'"),

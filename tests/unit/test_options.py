@@ -271,3 +271,20 @@ def test_a_place_is_read_as_it_is_checked(written: Any, read: tuple[str, ...]) -
 def test_a_place_that_would_be_another_one_is_refused(where: str) -> None:
     with pytest.raises(ValueError, match="must be 'file'"):
         options.cache_locations(where)
+
+
+@pytest.mark.parametrize(
+    ("backend", "given"),
+    [
+        ("hashicorp_vault.VaultBackend", {"url": "https://vault.example.com:82000"}),
+        ("hashicorp_vault.VaultBackend", {"url": "https://[vault.example.com"}),
+        ("gcp_secret_manager.CloudSecretManagerBackend", {"endpoint": "https://google.example.com:x"}),
+        ("azure_key_vault.AzureKeyVaultBackend", {"vault_url": "https://azure.example.com:70000"}),
+    ],
+)
+def test_an_address_with_a_port_that_is_none(backend: str, given: dict[str, str]) -> None:
+    """It is told at once, and not by whatever meets it first."""
+    module, name = backend.split(".")
+    made = getattr(importlib.import_module(f"airflow_providers_secrets.backends.{module}"), name)
+    with pytest.raises(ConfigurationError, match=f"option '{next(iter(given))}' has an invalid host or port"):
+        made(**given)
