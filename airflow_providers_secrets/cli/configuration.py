@@ -100,9 +100,9 @@ class Configured(NamedTuple):
 
         A pattern is tried on the id without its team, as in a lookup.
         """
-        from airflow_providers_secrets.lookup.plan import TEAM_SEP
+        from airflow_providers_secrets.lookup.plan import team_and_id
 
-        own = secret_id.partition(TEAM_SEP)[2] or secret_id
+        _, own = team_and_id(secret_id)
         return self.member.passed_over_for(kind, own) if self.member else None
 
 
