@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -14,17 +12,6 @@ from tests.rigs import Rig
 from tests.support.lookups import Waits
 
 pytestmark = pytest.mark.each_rig_in_ci
-
-
-async def beats_while(work: Callable[[], Any], loop_has_beaten: threading.Event) -> Any:
-    """Run *work* in a thread, as a triggerer must, while the loop goes on."""
-
-    async def beat() -> None:
-        loop_has_beaten.set()
-
-    waiting = asyncio.get_running_loop().run_in_executor(None, work)
-    await beat()
-    return await waiting
 
 
 def test_lookup_inside_a_running_loop_answers(rig: Rig) -> None:
@@ -41,16 +28,24 @@ def test_lookup_inside_a_running_loop_answers(rig: Rig) -> None:
 
 
 def test_loop_goes_on_while_a_thread_of_its_waits_for_the_store(rig: Rig, waits: Waits) -> None:
-    beaten = threading.Event()
     seen: list[bool] = []
 
-    def look_up() -> Any:
-        waits.on_wait = lambda: seen.append(beaten.wait(30))
+    def look_up(loop: asyncio.AbstractEventLoop) -> None:
+        def beat() -> None:
+            beaten = threading.Event()
+            loop.call_soon_threadsafe(beaten.set)
+            seen.append(beaten.wait(30))
+
+        waits.on_wait = beat
         with rig.fault("hang"), pytest.raises(StoreUnavailable):
             rig.backend(timeout=1.0).get_variable("x")
 
-    asyncio.run(beats_while(look_up, beaten))
-    assert seen == [True]
+    async def scenario() -> None:
+        await asyncio.to_thread(look_up, asyncio.get_running_loop())
+
+    asyncio.run(scenario())
+    assert seen
+    assert all(seen)
 
 
 def test_control_a_lookup_in_the_loop_itself_holds_it_up(ssm: Rig, waits: Waits) -> None:
