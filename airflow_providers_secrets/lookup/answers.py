@@ -8,7 +8,6 @@ fingerprint and made anew in every forked child.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.lookup.access import StoreAccess, late
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache, jittered
 from airflow_providers_secrets.lookup.config import StoreConfig
-from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.forks import in_child, no_fork
 from airflow_providers_secrets.lookup.metrics import Counts
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.outcomes import TOO_MUCH
@@ -364,4 +363,4 @@ def _after_in_child() -> None:
     _answers = prepared
 
 
-os.register_at_fork(after_in_child=_after_in_child)
+in_child.append(_after_in_child)

@@ -56,8 +56,8 @@ ONE_TASK_COMMAND: Final = ["tasks", "run"]
 _gate = threading.Condition()
 _busy: dict[int, int] = {}
 """How often each thread is inside :func:`no_fork`."""
-_forking: int | None = None
-"""The thread that forks."""
+_forking: set[int] = set()
+"""The threads that fork."""
 _ending: deque[int] = deque(maxlen=64)
 _collector_pauses = 0
 _unprepared: dict[bytes, StoreConfig] = {}
@@ -67,7 +67,7 @@ _prepared: set[bytes] = set()
 before_waiting: list[Callable[[], None]] = []
 """What makes threads end, called before a fork waits for them."""
 in_child: list[Callable[[], None]] = []
-"""What forgets, in a child, the threads that it does not have."""
+"""What forgets, in a child, what is its parent's alone. A signal's handler does not run before they are through."""
 
 
 @contextlib.contextmanager
@@ -80,8 +80,8 @@ def no_fork() -> Iterator[None]:
     """
     me = threading.get_ident()
     with _gate:
-        if _forking not in (None, me):
-            _gate.wait_for(lambda: _forking is None, LONGEST_WAIT)
+        if _forking - {me}:
+            _gate.wait_for(lambda: not _forking - {me}, LONGEST_WAIT)
         _busy[me] = _busy.get(me, 0) + 1
     try:
         yield
@@ -187,18 +187,19 @@ def _forks_for_many() -> bool:
 
 
 def _before() -> None:
-    global _forking  # noqa: PLW0603
+    me = threading.get_ident()
+    runs_handlers = me == threading.main_thread().ident  # no other one does
     try:
-        if threading.get_ident() == threading.main_thread().ident:  # no other one runs handlers
+        if runs_handlers:
             _deferrals.append(_Deferral())
             _deferrals[-1].begin()
-            _register_last_hook()
     finally:
         if _unprepared and (_worth_it_for_one or _forks_for_many()):
             _prepare()
-        me = threading.get_ident()
+        if runs_handlers:
+            _register_last_hook()
         with _gate:
-            _forking = me
+            _forking.add(me)
             _gate.wait_for(lambda: not _busy.keys() - {me}, LONGEST_WAIT)
         for end in before_waiting:
             end()
@@ -206,18 +207,18 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    global _forking  # noqa: PLW0603
+    me = threading.get_ident()
     with _gate:
-        _forking = None
+        _forking.discard(me)
         _gate.notify_all()
-    if _deferrals and threading.get_ident() == threading.main_thread().ident:
+    if _deferrals and me == threading.main_thread().ident:
         _deferrals.pop().end()
 
 
 def _after_in_child() -> None:
-    global _gate, _forking, _collector_pauses  # noqa: PLW0603
+    global _gate, _collector_pauses  # noqa: PLW0603
     _gate = threading.Condition()
-    _forking = None
+    _forking.clear()
     for other in _busy.keys() - {threading.get_ident()}:  # an import that forks goes on here, too
         del _busy[other]
     _ending.clear()
@@ -281,7 +282,7 @@ _raise_noted: Any = functools.partial(any, ())
 
 @functools.cache
 def _register_last_hook() -> None:
-    """At the first fork, so that it comes after the hooks of all modules that were imported until then."""
+    """At the first fork, so that it comes after the hooks of all modules that were imported until or for it."""
     os.register_at_fork(after_in_parent=_raise_noted, after_in_child=_raise_noted)
 
 

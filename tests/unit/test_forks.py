@@ -156,6 +156,33 @@ def test_an_import_waits_for_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     thread.join(60)
 
 
+def test_an_import_waits_for_every_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another thread has forked meanwhile."""
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 60.0)
+    inside = threading.Event()
+
+    def enter() -> None:
+        with forks.no_fork():
+            inside.set()
+
+    def fork() -> None:
+        forks._before()
+        forks._after_in_parent()
+
+    threads = [threading.Thread(target=target) for target in (fork, enter)]
+    forks._before()
+    try:
+        threads[0].start()
+        threads[0].join(60)
+        threads[1].start()
+        while not waits_for_another(threads[1].ident):
+            assert not inside.is_set()
+    finally:
+        forks._after_in_parent()
+    assert inside.wait(60)
+    threads[1].join(60)
+
+
 def test_a_fork_waits_for_an_import_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no longer than the import takes."""
     monkeypatch.setattr(forks, "LONGEST_WAIT", 60.0)
@@ -248,7 +275,7 @@ def test_a_signal_that_raises_while_handlers_are_replaced_leaves_those_of_others
     before = signal.getsignal(signal.SIGINT)
     with raised_in("begin", lambda: signal.getsignal(signal.SIGINT) is not before):
         forks._before()
-    assert forks._forking is not None  # the fork is prepared all the same
+    assert forks._forking  # the fork is prepared all the same
     forks._after_in_parent()
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -297,6 +324,42 @@ def test_a_signal_in_a_hook_after_the_fork_is_raised_behind_the_hooks() -> None:
     """In the parent and in the child."""
     run = run_python(SIGNALLED_IN_A_HOOK)
     assert run.stdout.splitlines() == ["raised True"] * 2, run.stderr
+
+
+LOADED_BEFORE_A_FORK = """
+import os, signal
+from airflow_providers_secrets.lookup import forks, resolve
+
+class TimeIsUp(BaseException):
+    pass
+
+def raise_it(*_):
+    raise TimeIsUp
+
+def prepare(config, for_many):
+    # As a module with hooks of its own, in Python, that is imported here; and a signal comes meanwhile.
+    os.register_at_fork(after_in_parent=lambda: [None for _ in range(100)])
+    signal.raise_signal(signal.SIGUSR1)
+
+class Config:
+    fingerprint, title = b"x", "x"
+
+signal.signal(signal.SIGUSR1, raise_it)
+resolve.prepare = prepare
+forks.prepare_before_fork(Config, also_for_one=True)
+try:
+    if not os.fork():
+        os._exit(0)
+    os.wait()
+    print("lost")
+except TimeIsUp:
+    print("raised")
+"""
+
+
+def test_a_signal_is_raised_behind_the_hooks_of_what_was_loaded_for_the_fork() -> None:
+    run = run_python(LOADED_BEFORE_A_FORK)
+    assert run.stdout.splitlines() == ["raised"], run.stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -15,7 +15,7 @@ from typing import Final
 from weakref import ref
 
 from airflow_providers_secrets.errors import ConfigurationError
-from airflow_providers_secrets.lookup.forks import no_fork
+from airflow_providers_secrets.lookup.forks import in_child, no_fork
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import entries
 from airflow_providers_secrets.lookup.shared_cache.entries import (
@@ -310,4 +310,4 @@ def _after_in_child() -> None:
     _lock_files.clear()
 
 
-os.register_at_fork(after_in_child=_after_in_child)
+in_child.append(_after_in_child)
