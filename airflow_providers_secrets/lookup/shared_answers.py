@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import threading
 import time
 from typing import Final
@@ -58,7 +59,7 @@ class SharedAnswers(Answers):
     def _refresh(self, name: str, prefix: str | None, deadline: float) -> Entry:
         # Before the flight for the name: Airflow's key may itself be kept in this store, under this very name.
         try:
-            self._opened()
+            self._opened(until=(time.monotonic() + deadline) / 2)
         except NoSharedKeyError as error:
             # An Airflow without a Fernet key is one in its first hour: its lookups must not end at a weaker source.
             warn(("shared cache", "key"), "Answers are not shared between processes: %s", error)
@@ -169,9 +170,11 @@ class SharedAnswers(Answers):
         """Return the shared cache, tried at once; ``None`` where there is no key for it yet."""
         return self._opened(at_once=True)
 
-    def _opened(self, *, at_once: bool = False) -> SharedCache | None:
+    def _opened(self, *, until: float = math.inf, at_once: bool = False) -> SharedCache | None:
         """Open the shared cache where its key is known.
 
+        :param until: the monotonic time until which another thread is waited for that opens it. Airflow's key may come
+            from a command; who waited for that in vain goes on without.
         :param at_once: do so although it could not be opened a moment ago.
         """
         asker = store_of(self.config).asker()
@@ -185,7 +188,9 @@ class SharedAnswers(Answers):
                 self.is_inherited = False
         if self._shared or (not at_once and cache.clock() < self._opening_again_at):
             return self._shared
-        with self._opening:
+        if not self._opening.acquire(timeout=min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
+            return None
+        try:
             if self._is_opening:  # Airflow's key is itself kept in a store, and this very lookup is to find it
                 return None
             # Another thread may have tried meanwhile. A second cache would drop what the first is about to be told.
@@ -199,7 +204,9 @@ class SharedAnswers(Answers):
                 raise
             finally:
                 self._is_opening = False
-        return self._shared
+            return self._shared
+        finally:
+            self._opening.release()
 
     def _open(self, asker: bytes) -> None:
         with no_fork():

@@ -99,11 +99,12 @@ def test_threads_that_start_together_open_one_cache(ssm: SsmRig, place: str, mon
         def __init__(self, lock: Any) -> None:
             self._lock = lock
 
-        def __enter__(self) -> None:
+        def acquire(self, timeout: float) -> bool:
             arrived.release()
-            self._lock.acquire()
+            acquired: bool = self._lock.acquire(timeout=timeout)
+            return acquired
 
-        def __exit__(self, *_: object) -> None:
+        def release(self) -> None:
             self._lock.release()
 
     def slowly(*args: Any) -> Any:
@@ -1330,6 +1331,32 @@ def test_a_missing_key_is_looked_for_once_a_minute(
     assert asked == [1000.0, 1000.0 + shared_answers.REOPENING_PAUSE]
     said = known.cached(ssm.path("variables", "keyless"))
     assert said == ("absent", "absent, 0 s old")
+
+
+def test_a_key_that_takes_long_holds_up_no_other_thread(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's may be the output of a command. Who waits for it goes on without, in the half of its time."""
+    asked, given = threading.Event(), threading.Event()
+
+    def airflow_keys() -> tuple[str, ...]:
+        asked.set()
+        assert given.wait(60)
+        return (KEY,)
+
+    monkeypatch.setattr(shared_cache, "airflow_keys", airflow_keys)
+    stored(ssm, "unshared", "x")
+    backend = sharing(ssm, place, shared_cache_key=None, timeout=4)
+    opener = threading.Thread(target=answers.answers_of(backend.config).shared_cache)
+    opener.start()
+    try:
+        assert asked.wait(60)
+        assert backend.get_variable("unshared") == "x"
+        assert not given.is_set()
+    finally:
+        given.set()
+        opener.join(60)
+    assert answers.answers_of(backend.config).shared_cache() is not None
 
 
 def test_keys_may_be_a_json_list(ssm: SsmRig, place: str) -> None:
