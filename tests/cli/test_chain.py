@@ -53,6 +53,14 @@ def test_check_tells_of_every_member(command: Command, rig: Rig, ssm: Rig, base:
     assert "S3cr3t" not in said.everything
 
 
+def test_without_teams_an_id_is_matched_as_a_lookup_matches_it(command: Command, ssm: Rig, base: str) -> None:
+    ssm.put(path_of(ssm, base, "variables", "x--y"), "1")
+    at = chain(member(ssm, base, {"variables": "x--"}))
+    assert command("get", "var", "x--y", *at).code == 0
+    (listed,) = command("list", "var", "--member", "1", *at, "-o", "json").json
+    assert (listed["id"], listed["not looked up"]) == ("x--y", None)
+
+
 def test_a_fault_of_one_member_is_a_fault_of_the_chain(command: Command, rig: Rig, base: str) -> None:
     at = chain({"backend": "env"}, member(rig, base, max_attempts=1))
     with rig.fault("denied"):
