@@ -49,6 +49,10 @@ class LookupFailed(SecretsError):
     :param act: what was asked of the store: give, list, write, delete or identify.
     """
 
+    of_this_side = False
+    """Whether the fault is this process's or its host's own, and the store was not asked: then what the store said
+    before counts as in an outage, and no other process is told."""
+
     def __init__(self, store: str, name: str, code: str, advice: str, act: str = "give") -> None:
         code = printable(code, MAX_CODE_LENGTH)
         name = shown_id(name)
@@ -59,9 +63,10 @@ class LookupFailed(SecretsError):
         self.advice = advice
         self.act = act
 
-    def __reduce__(self) -> tuple[type[LookupFailed], tuple[str, str, str, str, str]]:
+    def __reduce__(self) -> tuple[type[LookupFailed], tuple[str, str, str, str, str], dict[str, bool]]:
         # Exceptions pickle by their args, which hold the message alone; task processes do pickle them.
-        return type(self), (self.store, self.name, self.code, self.advice, self.act)
+        arguments = self.store, self.name, self.code, self.advice, self.act
+        return type(self), arguments, {"of_this_side": self.of_this_side}
 
 
 class SecretNotFound(LookupFailed, LookupError):

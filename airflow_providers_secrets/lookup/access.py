@@ -253,6 +253,7 @@ class StoreAccess:
             if seconds_left() < ABOUT_NOW and (isinstance(error, TimeoutError) or outcome is Outcome.UNAVAILABLE):
                 codes = (late(within), *codes)  # whichever notices it first, the caller or the SDK
             failure = self.failure(name, outcome, *codes, act=act)
+            failure.of_this_side = not store.of_this_side.isdisjoint(codes)
         raise failure
 
     def _attempt(self, store: Store, exchange: Callable[[Store, Any], Result]) -> Result:

@@ -91,6 +91,10 @@ class Answers:
         """Return when a lookup ends that starts now."""
         return time.monotonic() + self.config.timeout
 
+    def was_absent(self, name: str) -> bool:
+        """Tell whether *name* was absent when the store last spoke of it, no longer ago than a value may stand in."""
+        return self._cache.was_absent(name)
+
     def note_unusable(self, entry: Entry) -> bool:
         """Have *entry*, whose text cannot be decoded, count no longer than an absence.
 
@@ -176,7 +180,9 @@ class Answers:
         failure: LookupFailed
         try:
             return self._fresh(name, self.access.ask, deadline)
-        except StoreUnavailable as error:
+        except LookupFailed as error:
+            if not (isinstance(error, StoreUnavailable) or error.of_this_side):
+                raise
             failure = error
         stale = self._last_known(name, prefix)
         if stale is None:

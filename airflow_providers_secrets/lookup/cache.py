@@ -247,6 +247,11 @@ class ProcessCache:
             return None
         return entry if clock() < entry.fresh_until + self._lifetimes.max_stale else None
 
+    def was_absent(self, name: str) -> bool:
+        """Tell whether the store's last word on *name* was that it is absent, and is not older than a stale value."""
+        entry: Entry | None = self._entries.get(name)
+        return entry is not None and entry.text is None and clock() < entry.fresh_until + self._lifetimes.max_stale
+
     def knows_newer(self, name: str, at: float) -> bool:
         """Tell whether there is an entry of *name*, however old, that the store gave after *at*, or a denial."""
         entry: Entry | None = self._entries.get(name)
@@ -334,11 +339,12 @@ class ProcessCache:
     def note_failure(self, name: str, error: LookupFailed) -> None:
         """Note that a lookup of *name* ended in *error*."""
         with self._lock:
-            if isinstance(error, StoreUnavailable):
+            if isinstance(error, StoreUnavailable) or error.of_this_side:
                 before = self._failures.get(name)
                 pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.pause else FIRST_PAUSE
                 self._failures.put(name, _Failure(copy.copy(error), clock() + pause, pause))
-                self._breaker.failed()
+                if not error.of_this_side:  # whose message must not give way to the store's being down
+                    self._breaker.failed()
                 return
             # The store has spoken: what it gave before must not come back.
             self.forget(name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_providers_secrets.errors import (
     InvalidSecret,
+    LookupFailed,
     SecretsError,
     StoreUnavailable,
     Unusable,
@@ -90,17 +91,30 @@ def from_memory(
 
 
 def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str | None:
-    """Return the first candidate's text that the store has, as Airflow parses it."""
+    """Return the first candidate's text that the store has, as Airflow parses it.
+
+    In an outage, a name that was absent before it is passed over, for the sake of the last known value of a later one.
+    """
     # Of one name, the deadline is left to be made where memory does not tell.
     deadline = answers_of(backend.config).deadline() if len(plan.steps) > 1 else None
+    passed_over: LookupFailed | None = None
     for name, prefix in plan.steps:
-        entry = answers_of(backend.config).read(name, prefix, deadline)
+        try:
+            entry = answers_of(backend.config).read(name, prefix, deadline)
+        except LookupFailed as error:
+            is_outage = isinstance(error, StoreUnavailable) or error.of_this_side
+            if not (is_outage and answers_of(backend.config).was_absent(name)):
+                raise passed_over or error from None
+            passed_over = passed_over or error.with_traceback(None)
+            continue
         if entry.text is not None:
             decoded: str | None = entry.decoded.get(kind)
             if decoded is None:
                 decoded = _decoded(backend, kind, name, prefix, deadline, entry)
             if decoded is not None:
                 return decoded
+    if passed_over is not None:
+        raise passed_over
     return None
 
 

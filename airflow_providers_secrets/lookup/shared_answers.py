@@ -27,10 +27,28 @@ from airflow_providers_secrets.lookup.shared_cache.entries import exchanges_unti
 from airflow_providers_secrets.stores.base import environment
 
 OUTAGE: Final = "\0outage"
-"""The name under which processes tell each other that the store gave no answer; no store has such a name."""
+"""The name under which processes tell each other that the store gave no answer; no store has such a name. A digest
+follows of the variables that say by which way it is asked: a worker with a dead proxy knows nothing of the others."""
+
+ON_THE_WAY: Final = ("_PROXY", "_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""How those variables end."""
 
 SECRET_PARTS: Final = ("SECRET_ACCESS_KEY", "SESSION_TOKEN")
 """How variables end that change with each set of temporary credentials; the id beside them tells who asks."""
+
+OF_AN_INSTANCE: Final = frozenset(
+    {
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "IDENTITY_ENDPOINT",
+        "IDENTITY_HEADER",
+        "MSI_ENDPOINT",
+        "MSI_SECRET",
+    }
+)
+"""Variables that may differ from one task of Amazon ECS or instance of Azure's App Service to the next, though the
+identity is the same. Who names a scope tells identities apart by that, and these do not count."""
 
 REOPENING_PAUSE: Final = 60.0
 """Seconds until the shared cache is tried again, where its place could not be used or there was no key."""
@@ -52,6 +70,7 @@ class SharedAnswers(Answers):
         self._shared: SharedCache | None = None
         self._asker = b""
         self._environment: list[tuple[str, str]] = []
+        self._outage_name = OUTAGE
         self._opening = threading.RLock()
         self._is_opening = False
         self._opening_again_at = 0.0
@@ -126,12 +145,14 @@ class SharedAnswers(Answers):
     # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
 
     def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
+        if error.of_this_side:
+            return
         if not isinstance(error, StoreUnavailable):
             shared.put(name, None, (type(error).__name__, error.code, error.advice))
             self._end_outage(shared)
             return
         failures, age = self._outage_so_far(shared)
-        shared.put(OUTAGE, str(failures + 1 if age <= Breaker.WITHIN else 1))
+        shared.put(self._outage_name, str(failures + 1 if age <= Breaker.WITHIN else 1))
 
     def _outage(self, name: str, shared: SharedCache) -> LookupFailed | None:
         """Return the error that stands for a call while processes have found the store to be down."""
@@ -139,24 +160,24 @@ class SharedAnswers(Answers):
         if failures < Breaker.FAILURES or age > Breaker.WITHIN:  # so long after the last one, failures are counted anew
             return None
         if age >= Breaker.PAUSE:
-            with shared.flight(OUTAGE, CLAIMING):
+            with shared.flight(self._outage_name, CLAIMING):
                 failures, age = self._outage_so_far(shared)
                 if failures < Breaker.FAILURES:
                     return None
                 if age >= Breaker.PAUSE:
                     # Whatever becomes of this call, the other processes wait for its result or as long again.
-                    shared.put(OUTAGE, str(failures))
+                    shared.put(self._outage_name, str(failures))
                     return None
         return self._broken(name)
 
     def _end_outage(self, shared: SharedCache) -> None:
         """Note that the store has spoken, whatever it said."""
         if self._outage_so_far(shared)[0]:
-            shared.put(OUTAGE, "0")
+            shared.put(self._outage_name, "0")
 
     def _outage_so_far(self, shared: SharedCache) -> tuple[int, float]:
         """Return how many calls in a row had no answer, and the seconds since the last one."""
-        said = shared.get(OUTAGE)
+        said = shared.get(self._outage_name)
         return (int(said.text), said.age) if said and said.text else (0, 0.0)
 
     # The shared cache.
@@ -214,6 +235,7 @@ class SharedAnswers(Answers):
         keys = self.config.shared_cache_key or shared_cache.airflow_keys()
         if keys:
             lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
+            lifetime = max(lifetime, Breaker.WITHIN + Breaker.PAUSE)  # an outage's note lives as long, too
             self._asker = asker
             self._shared = shared_cache.opened(self.config, keys, self._identity(), lifetime)
             if self._shared is None:
@@ -222,14 +244,20 @@ class SharedAnswers(Answers):
     def _identity(self) -> bytes:
         """Identify the store and who asks it, so that nobody is answered what another was told."""
         self._environment = self._relevant_environment()
+        way = environment(lambda name: name.upper().endswith(ON_THE_WAY))
+        self._outage_name = OUTAGE + hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
         told = json.dumps(self._environment).encode() + self._asker
         return hashlib.sha256(self.config.identity + told).digest()
 
     def _relevant_environment(self) -> list[tuple[str, str]]:
         """Return the variables that tell who asks."""
         prefixes = tuple(store_of(self.config).env_prefixes)
+        ignored = OF_AN_INSTANCE if self.config.options["shared_cache_scope"] else ()
         return environment(
-            lambda name: name == "HOME" or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS))
+            lambda name: (
+                name == "HOME"
+                or (name.startswith(prefixes) and not name.endswith(SECRET_PARTS) and name not in ignored)
+            )
         )
 
     def _is_still_of_who_asks(self, shared: SharedCache) -> bool:

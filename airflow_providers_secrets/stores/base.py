@@ -59,6 +59,10 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 """What codes mean on every store; a store's own table comes first."""
 
 
+OF_THIS_SIDE: Final = frozenset({"CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
+"""The codes of faults on this side of every store, which was not asked: a bundle that a host has not renewed yet."""
+
+
 class StoreError(Exception):
     """Why a store, or the way to it, gave no answer, where this package says so itself.
 
@@ -327,6 +331,8 @@ class Store(ABC):
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}
     """The one thing to do about a code or an outcome, where the store's own words help more than general ones."""
+    of_this_side: frozenset[str] = OF_THIS_SIDE
+    """The codes of faults that are the process's or host's own, without the store having been asked."""
     expired_login: frozenset[str] = frozenset()
     """The codes after which one new client is made and asked, once per attempt."""
     env_prefixes: Sequence[str] = ()

@@ -32,6 +32,7 @@ from airflow_providers_secrets.errors import (
     ConfigurationError,
     LookupFailed,
     NoSharedKeyError,
+    StoreMisconfigured,
     StoreUnavailable,
 )
 from airflow_providers_secrets.lookup import access, answers, cache, notices, shared_answers, shared_cache
@@ -41,9 +42,10 @@ from airflow_providers_secrets.lookup.shared_cache import directory as directory
 from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY
 from airflow_providers_secrets.stores.base import Outcome
 from tests.rigs import PAGE, Rig
-from tests.rigs.aws import SecretsManagerRig, SsmRig
+from tests.rigs.aws import CREDENTIALS, SecretsManagerRig, SsmRig
 from tests.rigs.redis import redis_url
 from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, ONE_TRY, TTL, Clock, failing, stored, warned
+from tests.support.proxy import Proxy, Reply, Request
 from tests.support.sharing import KEY, OTHER_KEY, anew, sharing
 from tests.support.signals import TimeIsUp
 from tests.support.speed import slowness
@@ -473,7 +475,7 @@ def test_of_processes_that_would_find_out_at_once_one_does(
         raise access.failure(name, Outcome.UNAVAILABLE, "still down")
 
     def claimed_late(shared: SharedCache, name: str, *args: Any) -> Any:
-        if name == shared_answers.OUTAGE:
+        if name.startswith(shared_answers.OUTAGE):
             monkeypatch.setattr(SharedCache, "flight", flight)
             assert asked_in_another_process(store_that_is_down, "first") == "still down"
         return flight(shared, name, *args)
@@ -695,6 +697,36 @@ def test_identities_prefixes_and_stores_never_answer_for_each_other(
     with ssm.counted() as calls:
         anew(lambda: sharing(ssm, place).get_variable("same"))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("scope", "asked"), [(None, 1), ("fleet", 0)])
+def test_with_a_scope_the_variables_of_one_instance_do_not_count(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch, scope: str | None, asked: int
+) -> None:
+    """Each task of Amazon ECS has a path of its own to the same credentials."""
+    stored(ssm, "of-a-fleet", "x")
+    backend = sharing(ssm, place, shared_cache_scope=scope)
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/one")
+    assert anew(lambda: backend.get_variable("of-a-fleet")) == "x"
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/two")
+    with ssm.counted() as calls:
+        assert anew(lambda: backend.get_variable("of-a-fleet")) == "x"
+    assert len(calls) == asked
+
+
+def test_a_worker_whose_proxy_is_dead_says_nothing_of_the_others_way(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(ssm, "reached", "x")
+    backend = sharing(ssm, place, **ONE_TRY)
+    with monkeypatch.context() as of_one_worker:
+        for name in ("no_proxy", "NO_PROXY"):
+            of_one_worker.delenv(name, raising=False)
+        of_one_worker.setenv("http_proxy", "http://127.0.0.1:9")
+        for number in range(cache.Breaker.FAILURES + 1):
+            error = anew(functools.partial(failing, functools.partial(backend.get_variable, f"unreached-{number}")))
+        assert "lookups in a row had no answer" in str(error)
+    assert anew(lambda: backend.get_variable("reached")) == "x"
 
 
 def test_teams_never_share_an_answer(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1357,6 +1389,51 @@ def test_a_key_that_takes_long_holds_up_no_other_thread(
         given.set()
         opener.join(60)
     assert answers.answers_of(backend.config).shared_cache() is not None
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
+    """The only one to give this host credentials of AWS, as on EC2."""
+    service = Proxy()
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(file, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
+    yield service
+    service.stop()
+
+
+def credentials_of_a_host(request: Request) -> Reply:
+    given = {"Code": "Success", "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "S3cr3t", "Token": "t"}
+    if request.path.endswith("/api/token"):
+        return Reply(200, b"token")
+    if request.path.endswith("/security-credentials/"):
+        return Reply(200, b"airflow")
+    return Reply(200, json.dumps({**given, "Expiration": "2999-01-01T00:00:00Z"}).encode())
+
+
+@pytest.mark.parametrize("max_stale", [900, 0])
+def test_a_host_without_credentials_for_a_moment_takes_no_value_away(
+    ssm: SsmRig, place: str, both_clocks: Clock, metadata: Proxy, max_stale: int
+) -> None:
+    """An outage of EC2's metadata looks like that. What the store said before still counts, and nobody is told."""
+    path = stored(ssm, "kept", "one")
+    keyless = dict.fromkeys(CREDENTIALS)
+    backend = sharing(ssm, place, max_stale=max_stale, **keyless)
+    with metadata.fault(credentials_of_a_host):
+        assert anew(lambda: backend.get_variable("kept")) == "one"
+    both_clocks.now += TTL + 1
+    with metadata.fault(Reply(503)):
+        if max_stale:
+            assert anew(lambda: backend.get_variable("kept")) == "one"
+        else:
+            with pytest.raises(StoreMisconfigured, match="NoCredentialsError"):
+                anew(lambda: backend.get_variable("kept"))
+    ssm.put(path, "two")
+    with metadata.fault(credentials_of_a_host):
+        assert anew(lambda: backend.get_variable("kept")) == "two"
 
 
 def test_keys_may_be_a_json_list(ssm: SsmRig, place: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets.stores.base import (
     MALFORMED,
+    OF_THIS_SIDE,
     Identity,
     Outcome,
     Store,
@@ -158,6 +159,26 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
 }
 """The one cure for each code, the most specific first; "CODE of OPERATION" where the operation matters."""
 
+LOCAL: Final = frozenset(
+    {
+        # botocore.exceptions; of these, NoCredentialsError is also what an outage of EC2's metadata looks like.
+        "ConfigNotFound",
+        "ConfigParseError",
+        "InvalidConfigError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "SSOTokenLoadError",
+        # A token's file, a credential_process or a bundle of certificates.
+        "FileNotFoundError",
+        "IsADirectoryError",
+        "JSONDecodeError",
+        "NotADirectoryError",
+        "PermissionError",
+    }
+)
+"""What is wrong before AWS is asked."""
+
 UNKNOWN_KEY: Final = frozenset(
     {"InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"}
 )
@@ -188,6 +209,7 @@ class AwsStore(Store):
     sdk: ClassVar = {"boto3.session": "aws"}
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
+    of_this_side = OF_THIS_SIDE | LOCAL
     late_imports = ("_strptime",)  # for the dates of answers and credentials
     muted_loggers = ("boto3", "botocore", "urllib3")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})

@@ -225,6 +225,25 @@ def test_nothing_stands_in_after_a_denial(rig: Rig, clock: Clock) -> None:
         failing(lambda: backend.get_variable("denied-now"))
 
 
+def test_a_name_that_was_absent_is_passed_over_while_the_store_gives_no_answer(rig: Rig, clock: Clock) -> None:
+    """A team without a secret of its own has everybody's; an outage does not take it away."""
+    stored(rig, "everybody-s", "x")
+    backend = rig.caching(**ONE_TRY)
+    assert backend.get_variable("everybody-s", team_name="red") == "x"
+    with rig.fault("server-error"):
+        for passed in (TTL, MAX_STALE):
+            clock.now = 1000.0 + passed
+            assert backend.get_variable("everybody-s", team_name="red") == "x"
+        failing(lambda: backend.get_variable("nobody-s", team_name="red"))
+        clock.now = 1000.0 + TTL + MAX_STALE
+        failing(lambda: backend.get_variable("everybody-s", team_name="red"))
+    own = rig.path("variables", "everybody-s", team="red")
+    rig.put(own, "red's")
+    clock.now += 10 * TTL
+    assert backend.get_variable("everybody-s", team_name="red") in ("red's", "x")  # where a store tells teams apart
+    rig.remove(own)
+
+
 def test_nothing_stands_in_after_a_proven_absence(rig: Rig, clock: Clock) -> None:
     path = stored(rig, "gone", "x")
     backend = rig.caching(**ONE_TRY)
