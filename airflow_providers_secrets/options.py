@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -374,6 +374,21 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], f
         except ValueError as error:
             raise ConfigurationError(f"{backend}: option {name!r} {error}.") from None
     return values
+
+
+def lacking(
+    options: Mapping[str, Any], groups: Iterable[Sequence[str]], way: str, stand_ins: Mapping[tuple[str, str], str]
+) -> str | None:
+    """Name what of the first of *groups* is needed where none of it is given, or return ``None``.
+
+    :param way: the way to log in that needs one option of each group.
+    :param stand_ins: the variable of the environment that stands in for an option, by way to log in and option.
+    """
+    for group in groups:
+        variables = [stand_ins[way, name] for name in group if (way, name) in stand_ins]
+        if not any(options[name] for name in group) and not any(map(os.environ.get, variables)):
+            return " or ".join([*map(repr, group), *variables])
+    return None
 
 
 def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,6 +11,7 @@ from airflow_providers_secrets.options import (
     Option,
     flag,
     flag_or_path,
+    lacking,
     mapping,
     one_of,
     strict_text,
@@ -213,9 +213,8 @@ def option_conflict(options: Mapping[str, Any]) -> str | None:
     for proof, name in PROOFS.items():
         if options[proof] and chosen != name:
             return f"options {proof!r} and 'credential' contradict each other: {chosen!r} takes none"
-    for group in CREDENTIALS[chosen]:
-        if not any(options[name] or os.environ.get(FROM_ENVIRONMENT.get((chosen, name), "")) for name in group):
-            return f"option {' or '.join(map(repr, group))} is needed for the credential {chosen!r}"
+    if needed := lacking(options, CREDENTIALS[chosen], chosen, FROM_ENVIRONMENT):
+        return f"option {needed} is needed for the credential {chosen!r}"
     if options["client_certificate_password"] and chosen != "client_certificate":
         return "option 'client_certificate_path' is needed with 'client_certificate_password'"
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -12,6 +11,7 @@ from airflow_providers_secrets.options import (
     Option,
     flag,
     flag_or_path,
+    lacking,
     mapping,
     one_of,
     strict_text,
@@ -231,9 +231,8 @@ def overruled(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def option_conflict(options: Mapping[str, Any]) -> str | None:  # a rule a line
     """Name the first option that is missing or contradicts another one, or ``None``."""
     auth_type = options["auth_type"]
-    for group in NEEDED[auth_type]:
-        if not any(options[name] or os.environ.get(FROM_ENVIRONMENT.get((auth_type, name), "")) for name in group):
-            return f"option {' or '.join(map(repr, group))} is needed for auth_type {auth_type!r}"
+    if needed := lacking(options, NEEDED[auth_type], auth_type, FROM_ENVIRONMENT):
+        return f"option {needed} is needed for auth_type {auth_type!r}"
     if auth_type == "gcp" and options["gcp_key_path"] and options["gcp_keyfile_dict"]:
         return "options 'gcp_key_path' and 'gcp_keyfile_dict' contradict each other: give one"
     if auth_type == "aws_iam" and bool(options["key_id"]) != bool(options["secret_id"]):

@@ -247,6 +247,7 @@ def _show_configuration(report: dict[str, Any]) -> None:
 
 
 def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse.Namespace) -> Iterator[Finding]:
+    from airflow_providers_secrets.cli.configuration import shown_value
     from airflow_providers_secrets.errors import MissingDependencyError
     from airflow_providers_secrets.lookup.access import loaded_store
 
@@ -265,6 +266,8 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
     if unknown and not failures.has_told(unknown):
         # Rights to secrets do not need the right to ask who one is.
         yield Finding(ADVICE, f"identity: unknown ({_reason(unknown)})")
+    if failures.is_away and (address := address_of(asked)):
+        yield Finding(ADVICE, f"{asked.store} is asked at {shown_value('address', address)}")
     yield from _clock(asked)
     kinds: tuple[Kind, ...] = ("connections", "variables") if args.listing else backend.options["preload"]
     yield from _listing(asked, failures, kinds)
@@ -392,6 +395,19 @@ def _clock(backend: SecretLookupMixin) -> Iterator[Finding]:
         )
 
 
+def address_of(backend: SecretLookupMixin) -> str | None:
+    """Return where the store is asked, as its client or the options say; ``None`` where they do not."""
+    from airflow_providers_secrets.lookup.answers import answers_of
+
+    clients = answers_of(backend.config).access.clients
+    endpoint: str | None = next(
+        (client.service.meta.endpoint_url for client in clients if hasattr(client, "service")), None
+    )
+    options = backend.options
+    url = endpoint or options.get("url") or options.get("vault_url") or options.get("endpoint")
+    return GOOGLE if url is None and backend.config.slug == "gcp_secret_manager" else url
+
+
 def clock_skew(backend: SecretLookupMixin) -> float | None:
     """Return the seconds by which the store's clock is ahead, by an answer's Date; ``None`` where it has none."""
     import email.utils
@@ -399,17 +415,10 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
     import ssl
     from urllib.parse import urlsplit
 
-    from airflow_providers_secrets.lookup.answers import answers_of
-
-    clients = answers_of(backend.config).access.clients
-    endpoint = next((client.service.meta.endpoint_url for client in clients if hasattr(client, "service")), None)
     options = backend.options
-    url = endpoint or options.get("url") or options.get("vault_url") or options.get("endpoint")
-    if url is None and backend.config.slug == "gcp_secret_manager":
-        url = GOOGLE
     connection = None
     try:
-        parts = urlsplit(url or "")
+        parts = urlsplit(address_of(backend) or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             return None
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=options["connect_timeout"])

@@ -44,6 +44,31 @@ SHOWN: Final = re.compile(
 )
 """Names of options whose values are shown all the same."""
 
+SHOWN_PARAMETERS: Final = frozenset(
+    {
+        "client_id",
+        "client_name",
+        "cluster_name",
+        "db",
+        "password_env",
+        "password_file",
+        "protocol",
+        "region",
+        "serverless",
+        "service",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_keyfile",
+        "ssl_min_version",
+        "user",
+        "username",
+    }
+)
+"""Parameters of a URL whose values are shown."""
+
 
 class Section(NamedTuple):
     """Where Airflow's configuration names a backend."""
@@ -442,4 +467,11 @@ def shown_value(name: str, value: Any) -> str:
 def _masked(text: str) -> str:
     """Return *text* without what a URL in it says to log in with."""
     text = re.sub(r"(?<=://)[^\s?#]*@", "***@", text)
-    return re.sub(r"(?<=[?&])([a-z_]*password)=[^&\s]*", r"\1=***", text)
+    if "://" not in text:
+        return text
+    # Of a parameter that nobody knows, a misspelt password for example, the name alone.
+    return re.sub(
+        r"(?<=[?&])([^=&\s]+)=[^&\s]*",
+        lambda found: found[0] if found[1] in SHOWN_PARAMETERS else f"{found[1]}=***",
+        text,
+    )

@@ -491,7 +491,6 @@ class Copying:
             raise Blocked("the source does not hold it")
         if kind == "connections":
             fields_of(text)
-        self._target.check(kind, text)
         there: str | None = None
         unusable = False
         try:
@@ -503,6 +502,7 @@ class Copying:
             unusable = True
         if there is not None and same(kind, text, there):
             return Item(kind, secret_id, SAME)
+        self._target.check(kind, text)  # what would be written; what is there already has been taken
         absent = there is None and not unusable
         lost = self._origin.loses(kind, secret_id)
         if not self._apply:

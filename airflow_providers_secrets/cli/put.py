@@ -130,6 +130,7 @@ def _value(args: argparse.Namespace) -> str:
     reason: str
     try:
         if fields_given:
+            uri.need_type(args)
             fields = uri.fields_from(args)
         else:
             ask = "Connection (URI or JSON): "

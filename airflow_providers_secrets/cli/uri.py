@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 show_record(fields, "yaml")
             return OK
-        if not args.conn_type:
-            raise ConfigurationError("--conn-type is needed: postgres, aws, http …")
+        need_type(args)
         fields = fields_from(args)
         print(as_it_is(json_of(fields) if args.json else uri_of(fields)))
         return OK
@@ -79,6 +78,17 @@ def run(args: argparse.Namespace) -> int:
 def any_field(args: argparse.Namespace) -> bool:
     """Tell whether any field is given."""
     return args.ask_password or args.password_stdin or any(getattr(args, name) is not None for name in FIELDS)
+
+
+def need_type(args: argparse.Namespace) -> None:
+    """Refuse fields without a connection's type, by which Airflow finds what to do with it.
+
+    :raises ConfigurationError: where it is not given.
+    """
+    from airflow_providers_secrets.errors import ConfigurationError
+
+    if not args.conn_type:
+        raise ConfigurationError("--conn-type is needed: postgres, aws, http …")
 
 
 def refuse_two_readers(args: argparse.Namespace) -> None:

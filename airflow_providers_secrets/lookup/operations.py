@@ -571,16 +571,22 @@ def near_ids(
     :param asked: the backends whose stores are listed, each with what says by which names it is asked for an id.
     """
     known: dict[str, str] = {}
+    spellings = [secret_id.casefold()]
     until = time.monotonic() + NEAR_SECONDS
     for backend, plan in asked:
+        spellings.append(backend.normalised(secret_id).casefold())
         with contextlib.suppress(SecretsError):
             within = min(backend.config.timeout, until - time.monotonic())
             for one in listed_ids(backend, kind, within):
                 found = _asked_as(plan, one, team)
                 if found is not None and found != secret_id:
                     known.setdefault(found.casefold(), found)
-    near = difflib.get_close_matches(secret_id.casefold(), known, MOST_NEAR, NEAR)
-    return tuple(known[one] for one in near)
+    near = dict.fromkeys(
+        one
+        for spelling in dict.fromkeys(spellings)
+        for one in difflib.get_close_matches(spelling, known, MOST_NEAR, NEAR)
+    )
+    return tuple(known[one] for one in near)[:MOST_NEAR]
 
 
 def _asked_as(plan: MakePlan, listed: ListedId, team: str | None) -> str | None:

@@ -124,6 +124,27 @@ def test_a_shared_cache_that_is_away_is_a_fault(command: Command, ssm: Rig) -> N
     assert "S3cr3t" not in said.everything
 
 
+def test_a_store_that_is_away_is_told_with_its_address(
+    command: Command, ssm: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come from the environment, where nobody looks for it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    said = command("check", *arguments(ssm, endpoint_url=None, max_attempts=1))
+    assert said.code == 3, said.everything
+    assert "! AWS SSM Parameter Store is asked at http://127.0.0.1:1\n" in said.out
+
+
+def test_no_parameter_of_an_address_is_shown_that_may_be_a_misspelt_password(command: Command, ssm: Rig) -> None:
+    shown = "ssl_ca_certs=/ca.pem&db=1"
+    for unknown in ("passwd", "auth", "ssl_password", "credentials"):
+        place = f"rediss://u:S3cr3t@127.0.0.1:1/0?{shown}&{unknown}=S3cr3t"
+        said = command("check", *arguments(ssm, shared_cache=place, shared_cache_key=KEY))
+        assert "S3cr3t" not in said.everything
+    place = "redis://127.0.0.1:1/0?db=1&passwd=S3cr3t"
+    said = command("check", *arguments(ssm, shared_cache=place, shared_cache_key=KEY))
+    assert "redis://127.0.0.1:1/0?db=1&passwd=***" in said.everything
+
+
 def test_a_shared_cache_that_takes_no_writes_is_a_fault(command: Command, ssm: Rig, tmp_path: Path) -> None:
     server = RedisServer()
     try:

@@ -20,7 +20,7 @@ import pytest
 
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
 from tests.rigs import Rig
-from tests.rigs.aws import AwsRig, aws_error
+from tests.rigs.aws import AwsRig, SsmRig, aws_error
 from tests.rigs.vault import VaultRig, vault_answer
 from tests.support.airflow_process import PACKAGE_ROOT
 from tests.support.proxy import Reply, Request
@@ -169,6 +169,18 @@ def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Ri
     assert states(said) == {"large": "invalid", "blank": "invalid", "a b": "invalid", "fine": "create"}
     reasons = {item["id"]: item["reason"] for item in said.json}
     assert "5000 bytes; the store holds 4096" in reasons["large"]
+
+
+def test_what_is_there_already_is_the_same_whatever_could_be_written(
+    command: Command, ssm: SsmRig, base: str, tmp_path: Path
+) -> None:
+    """Of the tier Advanced, a parameter holds more than one that is new would."""
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"large": "x" * 5000}))
+    name = path_of(ssm, base, "variables", "large")
+    ssm.client.put_parameter(Name=name, Value="x" * 5000, Type="String", Tier="Advanced")
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "-o", "json")
+    assert states(said) == {"large": "same"}
 
 
 def test_what_a_write_loses_is_told_before_it(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:

@@ -269,6 +269,22 @@ def test_explain_of_an_absent_id_names_what_is_near(command: Command, rig: Rig, 
     assert "S3cr3t" not in said.everything
 
 
+def test_what_is_near_is_compared_as_the_store_spells_it(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    """Key Vault has no underscores: of the six letters of its ``my-var``, ``my_vr`` has four."""
+    rig.put(path_of(rig, base, "variables", "my-var"), "S3cr3t")
+    said = command("explain", "var", "my-vr", "--no-metastore", *at)
+    assert "Did you mean 'my-var'?" in said.out, said.everything
+    if rig.extra == "azure":
+        said = command("explain", "var", "my_vr", "--no-metastore", *at)
+        assert "Did you mean 'my-var'?" in said.out, said.everything
+
+
+def test_a_connection_without_a_type_is_not_written(command: Command, rig: Rig, at: list[str]) -> None:
+    said = command("put", "conn", "untyped", "--host", "h", *at)
+    assert (said.code, said.err) == (2, "airflow-secrets put: --conn-type is needed: postgres, aws, http …\n")
+    assert command("get", "conn", "untyped", *at).code == 1
+
+
 def test_explain_of_an_absent_id_never_fails_for_what_is_near(command: Command, rig: Rig, at: list[str]) -> None:
     for fault in ("denied", "server-error", "malformed"):
         with rig.fault(fault, listings=True):

@@ -194,9 +194,7 @@ def provider(given: Mapping[str, str]) -> CredentialProvider | None:
         path, variable = given.get("password_file"), given.get("password_env")
         return FileOrVariable(user, path, variable) if path or variable else None
     if kind not in TOKEN_KINDS:
-        raise ConfigurationError(
-            f"Option 'shared_cache': credentials is {quoted(kind)}; it must be one of {', '.join(TOKEN_KINDS)}."
-        )
+        raise ConfigurationError(f"Option 'shared_cache': credentials must be one of {', '.join(TOKEN_KINDS)}.")
     if kind == "entra-id":
         return EntraToken(user, given.get("client_id"))
     cluster = given.get("cluster_name")
