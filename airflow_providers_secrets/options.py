@@ -116,9 +116,10 @@ def strict_text(value: Any) -> str:
 
 
 def with_usable_port(url: str) -> str:
-    """Accept an address unless its port is none, or its host cannot be told from the rest."""
+    """Accept an address unless its port is none, or its host cannot be one; before them may stand any login."""
+    host = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
     try:
-        _ = urlsplit(url).port
+        _ = urlsplit(f"//{host}").port
     except ValueError:
         raise ValueError("has an invalid host or port") from None
     return url

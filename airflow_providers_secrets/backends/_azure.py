@@ -18,6 +18,7 @@ from airflow_providers_secrets.options import (
     text,
     with_usable_port,
 )
+from airflow_providers_secrets.stores.azure.identity import PROOFS, credential_name
 
 CREDENTIALS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "default": (),
@@ -42,12 +43,6 @@ FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
     ("workload_identity", "workload_identity_token_file"): "AZURE_FEDERATED_TOKEN_FILE",
 }
 """The variable that stands in for an option, by credential and option."""
-
-PROOFS: Final[Mapping[str, str]] = {
-    "client_secret": "client_secret",
-    "client_certificate_path": "client_certificate",
-}
-"""The options that only one credential takes, and which."""
 
 COLLECTIONS: Final = ("certificates", "deletedsecrets", "keys", "secrets")
 """What paths of a vault's REST API begin with; the SDK adds them itself."""
@@ -196,13 +191,6 @@ AZURE_OPTIONS: Final = (
     *OURS,
     *REFUSED,
 )
-
-
-def credential_name(options: Mapping[str, Any]) -> str:
-    """Return the name of the credential that the options stand for, by the official rule where they do not say it."""
-    if options["credential"]:
-        return str(options["credential"])
-    return next((name for proof, name in PROOFS.items() if options[proof]), "default")
 
 
 def option_conflict(options: Mapping[str, Any]) -> str | None:

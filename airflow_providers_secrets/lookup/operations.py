@@ -25,7 +25,7 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
-from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION
+from airflow_providers_secrets.lookup.outcomes import ERRORS, policy_option
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan, team_and_id
 from airflow_providers_secrets.stores.base import (
     EXISTS,
@@ -510,8 +510,6 @@ def explain(
 
 def outcome_of(error: SecretsError) -> str:
     """Return the word for an error's class: denied, unavailable, revoked, invalid, misconfigured."""
-    from airflow_providers_secrets.lookup.outcomes import ERRORS
-
     return next((outcome.value for outcome, kind in ERRORS.items() if type(error) is kind), Outcome.MISCONFIGURED.value)
 
 
@@ -548,7 +546,7 @@ def _stops(backend: SecretLookupMixin, failure: SecretsError | None, unusable: s
     """Tell whether Airflow asks no further source."""
     if unusable is not None:
         return bool(backend.options["on_invalid"] == "fail")
-    option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
+    option = policy_option(failure) if failure else None
     return option is not None and backend.options[option] == "fail"
 
 

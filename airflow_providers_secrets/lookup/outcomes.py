@@ -66,6 +66,11 @@ POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
 """Which option says whether an error lets Airflow fall through to its next source."""
 
 
+def policy_option(failure: SecretsError) -> str | None:
+    """Return the option that says whether *failure* lets Airflow ask its next source; ``None`` where none does."""
+    return next((option for error, option in POLICY_OPTION.items() if isinstance(failure, error)), None)
+
+
 GRANTED: Final = ("list", "write", "delete")
 """What ``airflow-secrets policy --allow`` takes."""
 

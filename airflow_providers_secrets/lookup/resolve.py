@@ -20,7 +20,7 @@ from airflow_providers_secrets.lookup.config import StoreConfig
 from airflow_providers_secrets.lookup.deadline import roomy
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.notices import warn
-from airflow_providers_secrets.lookup.outcomes import POLICY_OPTION, advice
+from airflow_providers_secrets.lookup.outcomes import advice, policy_option
 from airflow_providers_secrets.lookup.plan import MAX_CACHED_PLANS, Kind, LookupPlan
 from airflow_providers_secrets.stores.base import Outcome
 
@@ -182,7 +182,7 @@ def _unexpected(backend: SecretLookupMixin, name: str, error: Exception) -> Secr
 
 def _as_policy_says(backend: SecretLookupMixin, failure: SecretsError) -> Exception:
     """Return the error that lets Airflow ask its next source, or the one that forbids it."""
-    option = next((name for error, name in POLICY_OPTION.items() if isinstance(failure, error)), None)
+    option = policy_option(failure)
     if option is None or backend.options[option] == "next":
         return failure
     with no_fork():

@@ -384,7 +384,8 @@ def test_workload_identity_needs_what_the_webhook_sets(azure: AzureRig, monkeypa
     }
     for name, option in needed.items():
         with pytest.raises(
-            ConfigurationError, match=f"option {option} is needed for the credential 'workload_identity'"
+            ConfigurationError,
+            match=f"option {option} or AZURE_{name} is needed for the credential 'workload_identity'",
         ):
             unknown(azure, credential="workload_identity")
         monkeypatch.setenv(f"AZURE_{name}", "/x")

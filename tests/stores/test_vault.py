@@ -1181,18 +1181,18 @@ def test_no_proxy_is_heeded(vault: VaultRig, monkeypatch: pytest.MonkeyPatch, wh
 
 @pytest.mark.parametrize("no_proxy", [None, "example.com,10.0.0.0/8"])
 @pytest.mark.parametrize(
-    ("source", "url", "code"),
+    ("url", "code"),
     [
-        ("option", "http://localhost:99999", "InvalidURL"),
-        ("option", "http://localhost:abc", "InvalidURL"),
-        ("option", "http://[::1", "InvalidURL"),
-        ("VAULT_ADDR", "localhost:8200", "InvalidSchema"),
-        ("VAULT_ADDR", "htp://localhost:99999", "InvalidSchema"),
-        ("VAULT_ADDR", "vault.example", "MissingSchema"),
+        ("http://localhost:99999", "InvalidURL"),
+        ("http://localhost:abc", "InvalidURL"),
+        ("http://[::1", "InvalidURL"),
+        ("localhost:8200", "InvalidSchema"),
+        ("htp://localhost:99999", "InvalidSchema"),
+        ("vault.example", "MissingSchema"),
     ],
 )
-def test_url_that_is_none_is_misconfigured(
-    monkeypatch: pytest.MonkeyPatch, source: str, url: str, code: str, no_proxy: str | None
+def test_url_of_the_environment_that_is_none_is_misconfigured(
+    monkeypatch: pytest.MonkeyPatch, url: str, code: str, no_proxy: str | None
 ) -> None:
     """A NO_PROXY has requests look at the port by another function, which raises a plain ValueError."""
     for name in ("no_proxy", "NO_PROXY"):
@@ -1200,9 +1200,8 @@ def test_url_that_is_none_is_misconfigured(
     if no_proxy:
         monkeypatch.setenv("NO_PROXY", no_proxy)
     monkeypatch.setenv("VAULT_ADDR", url)
-    options = {"url": url} if source == "option" else {}
     with pytest.raises(StoreMisconfigured, match=code):
-        asking(token="t", **options).get_variable("x")
+        asking(token="t").get_variable("x")
 
 
 def test_no_proxy_names_the_host_as_it_is_sent(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -360,8 +360,10 @@ def _token_of_google(options: Options) -> Callable[[], str]:
     from google.auth.transport.requests import Request
     from google.oauth2.id_token import fetch_id_token_credentials
 
+    from airflow_providers_secrets.stores.https import as_it_is
+
     session = requests.Session()
-    session.auth = _unchanged
+    session.auth = as_it_is
     session.max_redirects = 0  # the assertion that buys the token is for one host
     request = Request(session)
     credentials = fetch_id_token_credentials(
@@ -375,11 +377,6 @@ def _token_of_google(options: Options) -> Callable[[], str]:
         return current
 
     return token
-
-
-def _unchanged(request: Any) -> Any:
-    """Add no credentials to *request*; requests would take those of ``~/.netrc``."""
-    return request
 
 
 _TOKENS: Final = {"file": _token_of_file, "google": _token_of_google}

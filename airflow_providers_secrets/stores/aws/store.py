@@ -189,6 +189,7 @@ GOOGLE_MODULES: Final = (
     "google.auth.transport.requests",
     "google.oauth2.id_token",
     "google.oauth2.service_account",
+    "airflow_providers_secrets.stores.https",
 )
 """What a web identity by Google needs, with what google-auth imports for itself when it is asked for a token."""
 

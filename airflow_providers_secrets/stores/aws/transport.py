@@ -11,11 +11,10 @@ from typing import Any, Final
 
 import botocore.session
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import IncompleteReadError
 from botocore.httpsession import create_urllib3_context, get_cert_path
 
 from airflow_providers_secrets.errors import ConfigurationError
-from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, arriving, bounded, seconds_left
+from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, seconds_left, whole_body
 from airflow_providers_secrets.stores.certificates import context_of
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -187,8 +186,7 @@ class _BoundedHttp:
     def send(self, request: Any) -> AWSResponse:
         """Send *request*, and read the whole answer.
 
-        :raises StoreError: for an answer that is too long, or not text.
-        :raises IncompleteReadError: for one that ends too early.
+        :raises StoreError: for an answer that is too long, not text, or ends early.
         :raises TimeoutError: where nobody waits for it any more.
         """
         request.stream_output = True  # leaves the body to us
@@ -214,9 +212,7 @@ class Body:
 def _read(raw: Any, announced: str, max_bytes: int) -> bytes:
     with contextlib.ExitStack() as unread:
         unread.callback(raw.close)  # or what is left of it would be taken for the next answer
-        body = b"".join(bounded(arriving(raw), max_bytes))
-        if announced.isdigit() and len(body) < int(announced):
-            raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(announced))
+        body = whole_body(raw, announced, max_bytes)
         unread.pop_all()
     return body
 

@@ -17,6 +17,7 @@ import azure.identity
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import RequestsTransport
 
+from airflow_providers_secrets.stores.azure.identity import credential_name
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, REFUSED, UNREADABLE
 from airflow_providers_secrets.stores.azure.session import make_session
 from airflow_providers_secrets.stores.base import StoreError, Turn, seconds_to_wait
@@ -48,12 +49,6 @@ PUBLIC_AUTHORITIES: Final = frozenset(
     }
 )
 """The authorities that the public cloud knows of."""
-
-PROOFS: Final[Mapping[str, str]] = {
-    "client_secret": "client_secret",
-    "client_certificate_path": "client_certificate",
-}
-"""The options that say which credential is meant where none is named."""
 
 clock = time.monotonic
 
@@ -225,13 +220,6 @@ def _is_object(body: bytes) -> bool:
     with contextlib.suppress(ValueError, RecursionError):
         return isinstance(json.loads(body), dict)
     return False
-
-
-def credential_name(options: Options) -> str:
-    """Return the name of the credential that the options stand for, by the official rule where they do not say it."""
-    if options["credential"]:
-        return str(options["credential"])
-    return next((name for proof, name in PROOFS.items() if options[proof]), "default")
 
 
 def readable(option: str, path: str) -> str:

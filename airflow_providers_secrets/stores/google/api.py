@@ -25,13 +25,12 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left, seconds_to_wait, too_long
 from airflow_providers_secrets.stores.google import grpc_forks
 from airflow_providers_secrets.stores.google.http import GRACE, MAX_ANSWER, BoundedAdapter, secured
+from airflow_providers_secrets.stores.google.secret_manager import UNFIT_SDK
 
 Options = Mapping[str, Any]
 Metadata = Sequence[tuple[str, str]]
 
 USER_AGENT: Final = f"airflow-providers-secrets/{__version__}"
-
-UNFIT_SDK: Final = "unfit google-cloud-secret-manager"
 
 CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 """What is taken for a code or reason of Google's (google.rpc.ErrorInfo.reason); everything else says nothing here."""

@@ -14,12 +14,11 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from airflow_providers_secrets.stores.base import CHUNK, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
 from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes read of one answer at most. A value has 64 KiB; a page of 1,000 names with all their annotations 16 MiB."""
-
-BUNDLE: Final = "unusable CA bundle"
 
 GRACE: Final = 0.5
 """Seconds that a wait goes on after the lookup's deadline, so that the deadline is what ends a lookup, and names it."""

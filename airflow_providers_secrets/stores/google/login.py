@@ -24,6 +24,14 @@ from airflow_providers_secrets.stores.google.identity import (
     project_without_login,
     service_account_key,
 )
+from airflow_providers_secrets.stores.google.secret_manager import (
+    COMMAND_FAILED,
+    LOGIN_REFUSED,
+    LOGIN_UNAVAILABLE,
+    NO_CREDENTIALS,
+    NO_PROJECT,
+    UNREADABLE,
+)
 
 Options = Mapping[str, Any]
 
@@ -36,13 +44,6 @@ RENEWAL_PAUSE: Final = 30.0
 clock = time.monotonic
 
 MAX_FILE_LENGTH: Final = 1024 * 1024
-
-UNREADABLE: Final = "unusable credential"
-LOGIN_REFUSED: Final = "login refused"
-LOGIN_UNAVAILABLE: Final = "login unavailable"
-COMMAND_FAILED: Final = "the credentials' command failed"
-NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
-NO_PROJECT: Final = "no project"
 
 
 class ParsedKeys:

@@ -32,6 +32,14 @@ MAX_PAGES: Final = 10_000
 """A listing of more pages is taken for one that never ends: a project that large would take hours to list."""
 
 CHECKSUM: Final = "checksum"
+UNREADABLE: Final = "unusable credential"
+LOGIN_REFUSED: Final = "login refused"
+LOGIN_UNAVAILABLE: Final = "login unavailable"
+COMMAND_FAILED: Final = "the credentials' command failed"
+NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
+NO_PROJECT: Final = "no project"
+BUNDLE: Final = "unusable CA bundle"
+UNFIT_SDK: Final = "unfit google-cloud-secret-manager"
 NO_TEXT: Final = "no text"
 ENDLESS: Final = "the listing does not end"
 
@@ -104,18 +112,18 @@ class SecretManager(Store):
                 "SERVICE_DISABLED",
                 "USER_PROJECT_DENIED",
                 # Ours.
-                "unusable credential",
-                "unusable CA bundle",
-                "login refused",
-                "no Google credentials in the options or the environment",
-                "no project",
-                "unfit google-cloud-secret-manager",
+                UNREADABLE,
+                BUNDLE,
+                LOGIN_REFUSED,
+                NO_CREDENTIALS,
+                NO_PROJECT,
+                UNFIT_SDK,
                 *(f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
             ),
             Outcome.MISCONFIGURED,
         ),
-        "login unavailable": Outcome.UNAVAILABLE,
-        "the credentials' command failed": Outcome.UNAVAILABLE,  # whatever it asks may be down
+        LOGIN_UNAVAILABLE: Outcome.UNAVAILABLE,
+        COMMAND_FAILED: Outcome.UNAVAILABLE,  # whatever it asks may be down
     }
     advice: ClassVar = {
         Outcome.DENIED: "Grant the backend's identity roles/secretmanager.secretAccessor on it, in its project.",
@@ -128,20 +136,16 @@ class SecretManager(Store):
         "USER_PROJECT_DENIED": "Grant it roles/serviceusage.serviceUsageConsumer on the project of quota_project_id.",
         "INVALID_ARGUMENT": "Check the backend's project_id, location and version: Google does not allow the name.",
         "UNAUTHENTICATED": "Replace the credentials: Google does not accept them (check the host's clock first).",
-        "unusable credential": "Fix what the credentials' option, variable or file holds or names.",
-        "unusable CA bundle": "Fix the variable or the file.",
-        "login refused": "Replace the credentials: whoever issues the tokens refuses them.",
-        "login unavailable": "Check that whoever issues the tokens can be reached from this host.",
-        "the credentials' command failed": (
+        UNREADABLE: "Fix what the credentials' option, variable or file holds or names.",
+        BUNDLE: "Fix the variable or the file.",
+        LOGIN_REFUSED: "Replace the credentials: whoever issues the tokens refuses them.",
+        LOGIN_UNAVAILABLE: "Check that whoever issues the tokens can be reached from this host.",
+        COMMAND_FAILED: (
             "Run the credentials' command as Airflow's user, with GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1."
         ),
-        "no Google credentials in the options or the environment": (
-            "Set gcp_key_path, or run where a service account is attached."
-        ),
-        "no project": "Set project_id.",
-        "unfit google-cloud-secret-manager": (
-            "Install another version of google-cloud-secret-manager, or set transport to 'grpc'."
-        ),
+        NO_CREDENTIALS: ("Set gcp_key_path, or run where a service account is attached."),
+        NO_PROJECT: "Set project_id.",
+        UNFIT_SDK: ("Install another version of google-cloud-secret-manager, or set transport to 'grpc'."),
         CHECKSUM: "Read it again later; where that fails too, add its value as a new version.",
         NO_TEXT: "Add a version that is UTF-8 text.",
         MALFORMED: "Check that endpoint leads to Google Secret Manager.",

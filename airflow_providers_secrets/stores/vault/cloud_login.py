@@ -15,6 +15,7 @@ from urllib.parse import quote
 import hvac
 
 from airflow_providers_secrets.stores.base import Outcome, StoreError
+from airflow_providers_secrets.stores.https import as_it_is
 from airflow_providers_secrets.stores.vault.login import Login, Options, file_content
 from airflow_providers_secrets.stores.vault.replies import REFUSED, SIGNING_REFUSED, UNREADABLE
 
@@ -188,7 +189,7 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     if not email or email == "default":
         raise StoreError("the environment's Google credentials are no service account's", UNREADABLE)
     authorized = AuthorizedSession(credentials, auth_request=asking)
-    authorized.auth = _as_it_is
+    authorized.auth = as_it_is
     answer = authorized.post(
         f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
         json={"payload": json.dumps({**claims, "sub": email})},
@@ -205,11 +206,6 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     except (ValueError, KeyError, TypeError):
         fault = StoreError("Google's signJwt gave no JWT")
     raise fault
-
-
-def _as_it_is(request: Any) -> Any:
-    """Add nothing to a request; a session that has this does not look into ``~/.netrc``."""
-    return request
 
 
 LOGINS: Final[Mapping[str, Login]] = {"aws_iam": _aws_iam, "azure": _azure, "gcp": _gcp}
