@@ -102,10 +102,7 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
         try:
             entry = answers_of(backend.config).read(name, prefix, deadline)
         except LookupFailed as error:
-            is_outage = isinstance(error, StoreUnavailable) or error.of_this_side
-            if not (is_outage and answers_of(backend.config).was_absent(name)):
-                raise passed_over or error from None
-            passed_over = passed_over or error.with_traceback(None)
+            passed_over = _passed_over(backend, name, error)
             continue
         if entry.text is not None:
             decoded: str | None = entry.decoded.get(kind)
@@ -116,6 +113,13 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
     if passed_over is not None:
         raise passed_over
     return None
+
+
+def _passed_over(backend: SecretLookupMixin, name: str, failure: LookupFailed) -> LookupFailed:
+    """Return *failure* where it is an outage's, and *name* was absent before it; else raise it."""
+    if (isinstance(failure, StoreUnavailable) or failure.of_this_side) and answers_of(backend.config).was_absent(name):
+        return failure.with_traceback(None)
+    raise failure
 
 
 def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> LookupPlan:
