@@ -143,9 +143,9 @@ class SecretManager(Store):
         COMMAND_FAILED: (
             "Run the credentials' command as Airflow's user, with GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1."
         ),
-        NO_CREDENTIALS: ("Set gcp_key_path, or run where a service account is attached."),
+        NO_CREDENTIALS: "Set gcp_key_path, or run where a service account is attached.",
         NO_PROJECT: "Set project_id.",
-        UNFIT_SDK: ("Install another version of google-cloud-secret-manager, or set transport to 'grpc'."),
+        UNFIT_SDK: "Install another version of google-cloud-secret-manager, or set transport to 'grpc'.",
         CHECKSUM: "Read it again later; where that fails too, add its value as a new version.",
         NO_TEXT: "Add a version that is UTF-8 text.",
         MALFORMED: "Check that endpoint leads to Google Secret Manager.",

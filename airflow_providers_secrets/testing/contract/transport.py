@@ -191,6 +191,7 @@ def test_endless_page_tokens_end(rig: Rig, listed: list[str], names: int, waits:
 
 def test_listing_holds_nothing_outside_its_prefix(rig: Rig, listed: list[str]) -> None:
     """A store, or who answers in its place, may list what was not asked for."""
+    needs(rig, "listing")
     foreign = rig.path("variables", "one-0", base="other")
     backend = preloading_those(rig)
     prefix = backend.prefix(next(iter(backend.rule("variables").prefixes or ())))
