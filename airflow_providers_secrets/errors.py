@@ -53,6 +53,11 @@ class LookupFailed(SecretsError):
     """Whether the fault is this process's or its host's own, and the store was not asked: then what the store said
     before counts as in an outage, and no other process is told."""
 
+    @property
+    def store_has_spoken(self) -> bool:
+        """Whether the store itself has said this of the name, so that nothing it gave before counts any more."""
+        return not self.of_this_side
+
     def __init__(self, store: str, name: str, code: str, advice: str, act: str = "give") -> None:
         code = printable(code, MAX_CODE_LENGTH)
         name = shown_id(name)
@@ -79,6 +84,8 @@ class AccessDenied(LookupFailed, PermissionError):
 
 class StoreUnavailable(LookupFailed, ConnectionError):
     """The store could not be reached, is throttling, is broken, or did not answer before the deadline."""
+
+    store_has_spoken = False
 
 
 class InvalidSecret(LookupFailed, ValueError):

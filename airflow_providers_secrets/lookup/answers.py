@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError, StoreUnavailable
+from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError
 from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.lookup.access import StoreAccess, late
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache, jittered
@@ -181,7 +181,7 @@ class Answers:
         try:
             return self._fresh(name, self.access.ask, deadline)
         except LookupFailed as error:
-            if not (isinstance(error, StoreUnavailable) or error.of_this_side):
+            if error.store_has_spoken:
                 raise
             failure = error
         stale = self._last_known(name, prefix)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.errors import LookupFailed
 from airflow_providers_secrets.lookup.deadline import waited
 
 clock = time.monotonic
@@ -339,14 +339,14 @@ class ProcessCache:
     def note_failure(self, name: str, error: LookupFailed) -> None:
         """Note that a lookup of *name* ended in *error*."""
         with self._lock:
-            if isinstance(error, StoreUnavailable) or error.of_this_side:
+            if not error.store_has_spoken:
                 before = self._failures.get(name)
                 pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.pause else FIRST_PAUSE
                 self._failures.put(name, _Failure(copy.copy(error), clock() + pause, pause))
                 if not error.of_this_side:  # whose message must not give way to the store's being down
                     self._breaker.failed()
                 return
-            # The store has spoken: what it gave before must not come back.
+            # What the store gave before must not come back.
             self.forget(name)
             self._close_breaker()
             if ttl := self._lifetimes.negative_ttl:

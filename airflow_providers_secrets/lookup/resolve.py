@@ -117,7 +117,7 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
 
 def _passed_over(backend: SecretLookupMixin, name: str, failure: LookupFailed) -> LookupFailed:
     """Return *failure* where it is an outage's, and *name* was absent before it; else raise it."""
-    if (isinstance(failure, StoreUnavailable) or failure.of_this_side) and answers_of(backend.config).was_absent(name):
+    if not failure.store_has_spoken and answers_of(backend.config).was_absent(name):
         return failure.with_traceback(None)
     raise failure
 

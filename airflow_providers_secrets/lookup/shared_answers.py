@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Final
 
-from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError, StoreUnavailable
+from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError
 from airflow_providers_secrets.lookup import cache, shared_cache
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import LISTING, NOT_CACHED, Answers, Ask
@@ -145,14 +145,12 @@ class SharedAnswers(Answers):
     # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
 
     def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
-        if error.of_this_side:
-            return
-        if not isinstance(error, StoreUnavailable):
+        if error.store_has_spoken:
             shared.put(name, None, (type(error).__name__, error.code, error.advice))
             self._end_outage(shared)
-            return
-        failures, age = self._outage_so_far(shared)
-        shared.put(self._outage_name, str(failures + 1 if age <= Breaker.WITHIN else 1))
+        elif not error.of_this_side:
+            failures, age = self._outage_so_far(shared)
+            shared.put(self._outage_name, str(failures + 1 if age <= Breaker.WITHIN else 1))
 
     def _outage(self, name: str, shared: SharedCache) -> LookupFailed | None:
         """Return the error that stands for a call while processes have found the store to be down."""

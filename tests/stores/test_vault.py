@@ -30,9 +30,10 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import access, answers, resolve
+from airflow_providers_secrets.lookup import access, answers, cache, resolve
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
 from airflow_providers_secrets.stores.vault import replies
+from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
 from tests.support.proxy import Proxy, Reply, Request
@@ -53,6 +54,20 @@ def no_requests_yet(vault: VaultRig) -> None:
 
 
 # Paths.
+
+
+def test_an_outage_leaves_the_value_of_a_later_path(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cache, "clock", clock)
+    vault.write("secret/old/moved", {"value": "of old"})
+    backend = vault.caching(variables_path=["new", "old"], **ONE_TRY)
+    assert backend.get_variable("moved") == "of old"
+    with vault.fault("server-error"):
+        clock.now += TTL
+        assert backend.get_variable("moved") == "of old"
+    vault.write("secret/new/moved", {"value": "of new"})
+    clock.now += TTL
+    assert backend.get_variable("moved") == "of new"
 
 
 @pytest.mark.parametrize("paths", [["one", "two"], '["one", "two"]', ("one", "two")], ids=repr)
@@ -744,13 +759,6 @@ def test_redirects_in_a_circle_end(vault: VaultRig) -> None:
 
 
 # The life of a login.
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
