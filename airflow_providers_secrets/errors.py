@@ -49,14 +49,14 @@ class LookupFailed(SecretsError):
     :param act: what was asked of the store: give, list, write, delete or identify.
     """
 
-    of_this_side = False
-    """Whether the fault is this process's or its host's own, and the store was not asked: then what the store said
-    before counts as in an outage, and no other process is told."""
+    on_the_way = False
+    """Whether the fault is before the store: this process's, its host's, or of what answers in the store's place. Then
+    what the store said before counts as in an outage, and no other process is told."""
 
     @property
     def store_has_spoken(self) -> bool:
         """Whether the store itself has said this of the name, so that nothing it gave before counts any more."""
-        return not self.of_this_side
+        return not self.on_the_way
 
     def __init__(self, store: str, name: str, code: str, advice: str, act: str = "give") -> None:
         code = printable(code, MAX_CODE_LENGTH)
@@ -71,7 +71,7 @@ class LookupFailed(SecretsError):
     def __reduce__(self) -> tuple[type[LookupFailed], tuple[str, str, str, str, str], dict[str, bool]]:
         # Exceptions pickle by their args, which hold the message alone; task processes do pickle them.
         arguments = self.store, self.name, self.code, self.advice, self.act
-        return type(self), arguments, {"of_this_side": self.of_this_side}
+        return type(self), arguments, {"on_the_way": self.on_the_way}
 
 
 class SecretNotFound(LookupFailed, LookupError):

@@ -253,7 +253,6 @@ class StoreAccess:
             if seconds_left() < ABOUT_NOW and (isinstance(error, TimeoutError) or outcome is Outcome.UNAVAILABLE):
                 codes = (late(within), *codes)  # whichever notices it first, the caller or the SDK
             failure = self.failure(name, outcome, *codes, act=act)
-            failure.of_this_side = not store.of_this_side.isdisjoint(codes)
         raise failure
 
     def _attempt(self, store: Store, exchange: Callable[[Store, Any], Result]) -> Result:
@@ -337,8 +336,11 @@ class StoreAccess:
         :param cure: the advice, where another process knows it: what its codes were is not known here.
         """
         outcome = outcome or Outcome.UNAVAILABLE
-        own = store_of(self._config).advice
-        return ERRORS[outcome](self._config.title, name, codes[0], cure or advice(codes, outcome, own, act), act)
+        store = store_of(self._config)
+        cure = cure or advice(codes, outcome, store.advice, act)
+        failure = ERRORS[outcome](self._config.title, name, codes[0], cure, act)
+        failure.on_the_way = not store.on_the_way.isdisjoint(codes)
+        return failure
 
 
 def late(within: float) -> str:

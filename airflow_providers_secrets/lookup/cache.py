@@ -343,7 +343,7 @@ class ProcessCache:
                 before = self._failures.get(name)
                 pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.pause else FIRST_PAUSE
                 self._failures.put(name, _Failure(copy.copy(error), clock() + pause, pause))
-                if not error.of_this_side:  # whose message must not give way to the store's being down
+                if not error.on_the_way:  # whose message must not give way to the store's being down
                     self._breaker.failed()
                 return
             # What the store gave before must not come back.

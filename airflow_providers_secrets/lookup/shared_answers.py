@@ -30,7 +30,7 @@ OUTAGE: Final = "\0outage"
 """The name under which processes tell each other that the store gave no answer; no store has such a name. A digest
 follows of the variables that say by which way it is asked: a worker with a dead proxy knows nothing of the others."""
 
-ON_THE_WAY: Final = ("_PROXY", "_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+ROUTE_VARIABLES: Final = ("_PROXY", "_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """How those variables end."""
 
 SECRET_PARTS: Final = ("SECRET_ACCESS_KEY", "SESSION_TOKEN")
@@ -148,7 +148,7 @@ class SharedAnswers(Answers):
         if error.store_has_spoken:
             shared.put(name, None, (type(error).__name__, error.code, error.advice))
             self._end_outage(shared)
-        elif not error.of_this_side:
+        elif not error.on_the_way:
             failures, age = self._outage_so_far(shared)
             shared.put(self._outage_name, str(failures + 1 if age <= Breaker.WITHIN else 1))
 
@@ -242,7 +242,7 @@ class SharedAnswers(Answers):
     def _identity(self) -> bytes:
         """Identify the store and who asks it, so that nobody is answered what another was told."""
         self._environment = self._relevant_environment()
-        way = environment(lambda name: name.upper().endswith(ON_THE_WAY))
+        way = environment(lambda name: name.upper().endswith(ROUTE_VARIABLES))
         self._outage_name = OUTAGE + hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
         told = json.dumps(self._environment).encode() + self._asker
         return hashlib.sha256(self.config.identity + told).digest()

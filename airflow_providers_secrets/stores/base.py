@@ -59,8 +59,9 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 """What codes mean on every store; a store's own table comes first."""
 
 
-OF_THIS_SIDE: Final = frozenset({"CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
-"""The codes of faults on this side of every store, which was not asked: a bundle that a host has not renewed yet."""
+ON_THE_WAY: Final = frozenset({MALFORMED, "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
+"""The codes of faults on the way to every store, whose word they are not: a proxy's page in the place of an answer, a
+bundle that a host has not renewed yet."""
 
 
 class StoreError(Exception):
@@ -183,37 +184,36 @@ def arriving(raw: Any) -> Iterator[bytes]:
         yield part
 
 
-def bounded(parts: Iterable[bytes], most: int, code: str = MALFORMED) -> Iterator[bytes]:
+def bounded(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
     """Yield the *parts* of an answer until nobody waits any more.
 
     :param most: the longest answer, in bytes.
-    :param code: what one is that is longer.
-    :raises StoreError: with *code*, as soon as it is.
+    :raises StoreError: as soon as one is longer.
     :raises TimeoutError: at the first part after the deadline.
     """
     length = 0
     for part in parts:
         length += len(part)
         if length > most:
-            raise too_long(most, code)
+            raise too_long(most)
         if not seconds_left():
             raise TimeoutError
         yield part
 
 
-def too_long(most: int, code: str = MALFORMED) -> StoreError:
+def too_long(most: int) -> StoreError:
     """Return the error of an answer that has more than *most* bytes."""
-    return StoreError(f"the answer is longer than {most} bytes", code)
+    return StoreError(f"the answer is longer than {most} bytes", MALFORMED)
 
 
-def whole_body(raw: Any, announced: str | None, most: int, code: str = MALFORMED) -> bytes:
+def whole_body(raw: Any, announced: str | None, most: int) -> bytes:
     """Read all of a body, *bounded*.
 
     :param announced: its header ``Content-Length``; ``None`` where that is not its own.
     :raises StoreError: where it is too long, or shorter than announced.
     :raises TimeoutError: once nobody waits any more.
     """
-    body = b"".join(bounded(arriving(raw), most, code))
+    body = b"".join(bounded(arriving(raw), most))
     if announced and announced.isdigit() and len(body) < int(announced):
         raise StoreError("the answer ended early")
     return body
@@ -331,8 +331,8 @@ class Store(ABC):
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}
     """The one thing to do about a code or an outcome, where the store's own words help more than general ones."""
-    of_this_side: frozenset[str] = OF_THIS_SIDE
-    """The codes of faults that are the process's or host's own, without the store having been asked."""
+    on_the_way: frozenset[str] = ON_THE_WAY
+    """The codes of faults before the store: the process's or host's own, or of what answers in the store's place."""
     expired_login: frozenset[str] = frozenset()
     """The codes after which one new client is made and asked, once per attempt."""
     env_prefixes: Sequence[str] = ()

@@ -256,7 +256,7 @@ def test_listing_of_folders_without_end_ends(keys: list[str]) -> None:
         if keys[0] in ("../", "./", "/"):
             assert list(store.listing(client, "secret/variables/")) == []
         else:
-            with pytest.raises(base.StoreError, match="answer too long"):
+            with pytest.raises(base.StoreError, match=r"more than .* folders"):
                 list(store.listing(client, "secret/variables/"))
     assert len(endless.requests) <= MAX_DEPTH + 1
     endless.stop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets.stores.base import (
     MALFORMED,
-    OF_THIS_SIDE,
+    ON_THE_WAY,
     Identity,
     Outcome,
     Store,
@@ -210,7 +210,7 @@ class AwsStore(Store):
     sdk: ClassVar = {"boto3.session": "aws"}
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
-    of_this_side = OF_THIS_SIDE | LOCAL
+    on_the_way = ON_THE_WAY | LOCAL | {"ResponseParserError", *UNREADABLE}
     late_imports = ("_strptime",)  # for the dates of answers and credentials
     muted_loggers = ("boto3", "botocore", "urllib3")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})

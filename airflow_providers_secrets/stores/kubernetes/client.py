@@ -30,7 +30,7 @@ from airflow_providers_secrets.stores.base import (
     whole_body,
 )
 from airflow_providers_secrets.stores.kubernetes import identity
-from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, NOT_LOGGED_IN, TOO_LONG
+from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, NOT_LOGGED_IN
 
 Options = Mapping[str, Any]
 
@@ -92,7 +92,7 @@ class KubernetesClient:
             preload_content=False,
         )
         try:
-            answer = _parsed(whole_body(response, response.headers.get("Content-Length"), MAX_BODY, TOO_LONG))
+            answer = _parsed(whole_body(response, response.headers.get("Content-Length"), MAX_BODY))
         finally:
             response.close()  # which ends the connection, unless all was read
             response.release_conn()

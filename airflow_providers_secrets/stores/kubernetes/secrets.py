@@ -38,7 +38,6 @@ NO_LOGIN: Final = "no login"
 NOT_LOGGED_IN: Final = "the kubeconfig's user gave no login"
 NO_KEY: Final = "the Secret lacks the key"
 NO_TEXT: Final = "its value is not text"
-TOO_LONG: Final = "answer too long"
 
 PAGE: Final = 500
 """Secrets on one page of a listing, as kubectl asks for."""
@@ -93,7 +92,6 @@ class KubernetesSecrets(Store):
         NOT_LOGGED_IN: Outcome.UNAVAILABLE,  # whatever the command asks may be down; the SDK does not tell
         NO_KEY: Outcome.INVALID,
         NO_TEXT: Outcome.INVALID,
-        TOO_LONG: Outcome.INVALID,
         **dict.fromkeys(
             (NO_LOGIN, *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405, 406, 415))),
             Outcome.MISCONFIGURED,
@@ -109,7 +107,6 @@ class KubernetesSecrets(Store):
         "HTTP 404": "Check the server's address: what answers there does not know Secrets.",
         "HTTP 422": "Delete the Secret and write it again: it is immutable, or not one that Kubernetes stores.",
         MALFORMED: "Fix the server's url in the kubeconfig, or the proxy in between.",
-        TOO_LONG: "Fix the server's url in the kubeconfig, or the proxy in between.",
         **dict.fromkeys(
             (f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
             "Fix the server's address in the kubeconfig; redirects are not followed.",

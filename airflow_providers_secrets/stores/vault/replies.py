@@ -19,7 +19,6 @@ DESTROYED: Final = "destroyed"
 NO_MOUNT: Final = "no such mount"
 OTHER_VERSION: Final = "another kv_engine_version"
 REDIRECTED: Final = "redirect to another host"
-TOO_LONG: Final = "answer too long"
 URL_PATH: Final = "path in the url"
 SIGNING_REFUSED: Final = "signing refused"
 CONTENDED: Final = "others keep writing to it"
@@ -39,7 +38,6 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     DELETED: Outcome.REVOKED,
     DESTROYED: Outcome.REVOKED,
     MALFORMED: Outcome.INVALID,
-    TOO_LONG: Outcome.INVALID,
     "HTTP 403": Outcome.DENIED,
     "HTTP 429": Outcome.THROTTLED,
     CONTENDED: Outcome.THROTTLED,  # refused for certain, and worth another try
@@ -84,7 +82,6 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     OTHER_VERSION: "Set 'kv_engine_version' to 2, or to \"auto\".",
     REDIRECTED: "Set 'url' to the address that Vault itself announces (api_addr), without a path.",
     URL_PATH: "Remove the path from 'url': scheme, host and port are enough.",
-    TOO_LONG: "Check that 'url' is Vault's own address.",
     MALFORMED: "Check that 'url' is Vault's own address.",
     "HTTP 301": "Set 'url' to the address that Vault itself announces (api_addr).",
     "HTTP 302": "Set 'url' to the address that Vault itself announces (api_addr).",

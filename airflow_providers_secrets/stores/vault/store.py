@@ -26,7 +26,6 @@ from airflow_providers_secrets.stores.vault.replies import (
     NO_MOUNT,
     OTHER_VERSION,
     OUTCOMES,
-    TOO_LONG,
     DeletedVersion,
     Reply,
     contents,
@@ -165,7 +164,7 @@ class Vault(Store):
             folder = folders.pop()
             read += 1
             if read > MAX_FOLDERS or folder.count("/") >= MAX_DEPTH:
-                raise StoreError(f"it has more than {MAX_FOLDERS} folders, or {MAX_DEPTH} inside each other", TOO_LONG)
+                raise StoreError(f"it has more than {MAX_FOLDERS} folders, or {MAX_DEPTH} inside each other", MALFORMED)
             for key in self._keys(client, mount, folder):
                 path = f"{folder}/{key}" if folder else key
                 if not path.startswith(within):

@@ -26,7 +26,6 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, StoreError, seconds_left, seconds_to_wait, whole_body
 from airflow_providers_secrets.stores.vault.replies import (
     REDIRECTED,
-    TOO_LONG,
     UNREADABLE,
     Reply,
     address,
@@ -234,7 +233,7 @@ def _body(response: requests.Response) -> bytes:
     :raises TimeoutError: once nobody waits any more.
     """
     try:
-        return whole_body(response.raw, response.headers.get("Content-Length"), MAX_BODY, TOO_LONG)
+        return whole_body(response.raw, response.headers.get("Content-Length"), MAX_BODY)
     except urllib3.exceptions.HTTPError as error:  # requests passes on urllib3's where it reads the body itself alone
         fault = StoreError(f"the answer ended early ({type(error).__name__})")
     raise fault

@@ -204,6 +204,22 @@ def test_an_expired_value_stands_in_while_the_store_gives_no_answer(
         failing(lambda: backend.get_variable("outlived"))
 
 
+@pytest.mark.parametrize("fault", ["malformed", "wrong-name", "truncated"])
+def test_an_expired_value_stands_in_for_an_answer_that_is_not_the_stores_own(
+    rig: Rig, clock: Clock, fault: str
+) -> None:
+    """A proxy's page in the place of an answer takes nothing away, and does not count as an outage of the store."""
+    stored(rig, "outlived", "x")
+    backend = rig.caching(**ONE_TRY)
+    backend.get_variable("outlived")
+    clock.now += TTL
+    with rig.fault(fault):
+        assert backend.get_variable("outlived") == "x"
+        failing(lambda: backend.get_variable("never-seen"))
+        clock.now += MAX_STALE
+        failing(lambda: backend.get_variable("outlived"))
+
+
 def test_max_stale_zero_serves_nothing_expired(rig: Rig, clock: Clock) -> None:
     stored(rig, "outlived", "x")
     backend = rig.caching(max_stale=0, **ONE_TRY)
