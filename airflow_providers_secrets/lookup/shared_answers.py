@@ -109,17 +109,17 @@ class SharedAnswers(Answers):
             return self._ask_and_share(name, ask, shared, deadline)
 
     def _adopt(self, name: str, said: SharedEntry | None) -> Entry | None:
-        """Adopt what another process wrote, and return it if it still counts.
+        """Adopt what another process wrote, and return it if it still counts and nothing newer is known of *name*.
 
         :raises LookupFailed: what the store told the other process.
         """
         if said is None:
             return None
         at = cache.clock() - said.age
+        if self._cache.knows_newer(name, at):
+            return None  # the shared cache could not be asked or written to since
         entry = Entry(said.text, at + jittered(self._lifetime(name, said.text)), at)
         counts = cache.clock() < entry.fresh_until
-        if not counts and self._cache.knows_newer(name, at):
-            return None  # the shared cache could not be written to since; what this process knows may stand in
         self.counts.shared_hits += counts
         if said.failure is None:
             self._cache.keep(name, entry)  # if only to stand in while the store gives no answer

@@ -314,6 +314,33 @@ def test_what_a_process_knows_stands_in_before_what_is_older(
         assert backend.get_variable(key) == "new"
 
 
+@pytest.mark.parametrize("told", ["denied", "absent"])
+def test_what_a_process_was_told_last_counts_before_what_is_older(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """A cache that could not be asked for a moment gives back what the store has taken away since."""
+    key = f"taken-away-{told}-{place.partition(':')[0]}"
+    path, backend = stored(ssm, key, "old"), sharing(ssm, place, **ONE_TRY)
+    assert anew(lambda: backend.get_variable(key)) == "old"
+    both_clocks.now += 1
+    with monkeypatch.context() as away:
+        away.setattr(entries.SharedCache, "get", lambda *_: None)
+        away.setattr(entries.SharedCache, "put", lambda *_: None)
+        if told == "denied":
+            with ssm.fault("denied"):
+                anew(lambda: failing(lambda: backend.get_variable(key)))
+        else:
+            ssm.remove(path)
+            assert anew(lambda: backend.get_variable(key)) is None
+            both_clocks.now += NEGATIVE_TTL + 1
+    with ssm.counted() as calls:
+        if told == "denied":
+            assert [type(error) for error in failing(lambda: backend.get_variable(key))] == [AccessDenied]
+        else:
+            assert backend.get_variable(key) is None
+    assert calls == ([] if told == "denied" else [path])
+
+
 @contextlib.contextmanager
 def full(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have nothing be written at *place* meanwhile."""
@@ -1185,7 +1212,7 @@ def test_a_hit_takes_150_microseconds(rig: Rig, tmp_path: Path) -> None:
     medians: list[float] = []
 
     def hit() -> None:
-        known._cache.forget(path)
+        known._cache.clear()
         assert backend.get_variable("warm")
 
     with rig.counted() as calls:
