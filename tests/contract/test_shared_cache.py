@@ -1205,7 +1205,7 @@ def test_a_signal_that_raises_as_a_flight_ends_leaves_it_unlocked(
 @pytest.mark.each_rig_in_ci
 def test_a_hit_takes_150_microseconds(rig: Rig, tmp_path: Path) -> None:
     """Who asks is found out anew at each: some logins have files for it."""
-    path = stored(rig, "warm", "x" * 200)
+    stored(rig, "warm", "x" * 200)
     backend = sharing(rig, f"file://{tmp_path}/shared")
     backend.get_variable("warm")
     (known,) = answers._answers.values()

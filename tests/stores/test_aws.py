@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import ssl
 import urllib.parse
@@ -109,6 +110,45 @@ def test_profile_with_a_role_of_its_own(
     aws.backend_class(profile_name="ours", endpoint_url=aws.proxy.url).get_variable("x")
     assert form(sts.requests[-1])["RoleArn"] == ROLE
     assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
+
+
+@pytest.fixture(params=["a pod's", "a profile's"])
+def role_of(
+    request: pytest.FixtureRequest, aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Make a backend whose role botocore finds by itself and assumes by a client of its own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    options: dict[str, Any] = {"endpoint_url": aws.proxy.url, "region_name": REGION}
+    if request.param == "a pod's":  # as Amazon EKS tells its containers
+        (tmp_path / "token").write_text("token")
+        monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    else:
+        base = "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = s\n"
+        (tmp_path / "config").write_text(f"{base}[profile ours]\nrole_arn = {ROLE}\nsource_profile = base\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        options["profile_name"] = "ours"
+    return functools.partial(aws.backend_class, **options)
+
+
+def test_attempts_at_a_role_that_botocore_finds_are_the_lookups(
+    aws: AwsRig, sts: Proxy, role_of: Callable[..., Any]
+) -> None:
+    with sts.fault(Reply(500)), pytest.raises(StoreUnavailable):
+        role_of(max_attempts=1).get_variable("x")
+    assert len(sts.requests) == 1
+
+
+def test_time_outs_hold_for_a_role_that_botocore_finds(aws: AwsRig, sts: Proxy, role_of: Callable[..., Any]) -> None:
+    """One answer that never comes is given up: what waits for it holds the lock of all logins."""
+    aws.put(aws.path("variables", "x"), "1")
+    backend = role_of(max_attempts=1, read_timeout=0.5, timeout=60.0)
+    with sts.fault(Reply(hang=True)), pytest.raises(StoreUnavailable) as raised:
+        backend.get_variable("x")
+    assert "ReadTimeout" in raised.value.code
+    answers.reset_after_fork()
+    assert backend.get_variable("x") == "1"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
-from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, no_prompt
+from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, bounds, no_prompt
 from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, environment
 
 Options = Mapping[str, Any]
@@ -241,19 +241,16 @@ def _session(options: Options, pending: list[PendingCredentials] | None = None) 
     keys = given_keys(options)
     session = _Session(options["profile_name"], pending if keys is None else None)
     session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
+    # Also of the clients that botocore makes itself: of STS for a pod's or a profile's role, of IAM Identity Center.
+    session.set_default_client_config(bounds(options))
     if keys is not None:
         session.set_credentials(*keys)
     return boto3.session.Session(botocore_session=session, region_name=options["region_name"])
 
 
 def _config(options: Options) -> Config:
-    ours = Config(
-        connect_timeout=options["connect_timeout"],
-        read_timeout=options["read_timeout"],
-        retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
-        max_pool_connections=MAX_CONNECTIONS,
-        user_agent_extra=f"airflow-providers-secrets/{__version__}",
-    )
+    agent = f"airflow-providers-secrets/{__version__}"
+    ours = bounds(options).merge(Config(max_pool_connections=MAX_CONNECTIONS, user_agent_extra=agent))
     given = dict(options["config_kwargs"])
     if given.get("signature_version") == "unsigned":
         given["signature_version"] = UNSIGNED

@@ -6,11 +6,12 @@ import contextlib
 import os
 import selectors
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import botocore.session
 from botocore.awsrequest import AWSResponse
+from botocore.config import Config
 from botocore.httpsession import create_urllib3_context, get_cert_path
 
 from airflow_providers_secrets.errors import ConfigurationError
@@ -49,6 +50,15 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
         client = super().create_client(*args, **kwargs)
         bound_answers(client)
         return client
+
+
+def bounds(options: Mapping[str, Any]) -> Config:
+    """Return how long one attempt takes at most, and that botocore makes no other: attempts are the lookup's."""
+    return Config(
+        connect_timeout=options["connect_timeout"],
+        read_timeout=options["read_timeout"],
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
 
 
 def no_prompt(setting: str) -> Callable[[str], str]:

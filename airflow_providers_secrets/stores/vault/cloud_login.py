@@ -68,17 +68,10 @@ def _aws_failure(error: Exception) -> StoreError:
 
 
 def _session_credentials(options: Options) -> tuple[str, str, str | None, str | None]:
-    from botocore.config import Config
-
-    from airflow_providers_secrets.stores.aws.transport import BoundedSession
+    from airflow_providers_secrets.stores.aws.transport import BoundedSession, bounds
 
     session = BoundedSession()
-    bounded = Config(
-        connect_timeout=options["connect_timeout"],
-        read_timeout=options["read_timeout"],
-        retries={"mode": "standard", "total_max_attempts": 1},  # attempts are the lookup's
-    )
-    session.set_default_client_config(bounded)  # also of the client that a profile's role is assumed by
+    session.set_default_client_config(bounds(options))  # also of the client that a profile's role is assumed by
     region = session.get_config_variable("region")
     if options["assume_role_kwargs"]:
         sts = session.create_client("sts", region_name=options["region"] or region or "us-east-1")
