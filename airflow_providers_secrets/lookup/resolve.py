@@ -14,6 +14,7 @@ from airflow_providers_secrets.errors import (
     quoted,
     raise_interruption,
 )
+from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.lookup.access import loaded_store, prepare_store_for_children, store_of
 from airflow_providers_secrets.lookup.answers import answers_of, prepare_for_children
 from airflow_providers_secrets.lookup.config import StoreConfig
@@ -94,16 +95,20 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
     """Return the first candidate's text that the store has, as Airflow parses it.
 
     In an outage, a name that was absent before it is passed over, for the sake of the last known value of a later one.
+    What the store itself says of a later one meanwhile is no such value: it is up, and the first may be there by now.
     """
     # Of one name, the deadline is left to be made where memory does not tell.
     deadline = answers_of(backend.config).deadline() if len(plan.steps) > 1 else None
     passed_over: LookupFailed | None = None
+    since = 0.0
     for name, prefix in plan.steps:
         try:
             entry = answers_of(backend.config).read(name, prefix, deadline)
         except LookupFailed as error:
-            passed_over = _passed_over(backend, name, error)
+            passed_over, since = _passed_over(backend, name, error), cache.clock()
             continue
+        if passed_over is not None and entry.at >= since:
+            break
         if entry.text is not None:
             decoded: str | None = entry.decoded.get(kind)
             if decoded is None:

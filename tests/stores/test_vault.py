@@ -33,7 +33,7 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup import access, answers, cache, resolve
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
 from airflow_providers_secrets.stores.vault import replies
-from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock
+from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
 from tests.support.proxy import Proxy, Reply, Request
@@ -68,6 +68,23 @@ def test_an_outage_leaves_the_value_of_a_later_path(vault: VaultRig, monkeypatch
     vault.write("secret/new/moved", {"value": "of new"})
     clock.now += TTL
     assert backend.get_variable("moved") == "of new"
+
+
+def test_a_store_that_throttles_one_path_is_not_asked_for_a_later_ones_value(
+    vault: VaultRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is everybody's must not stand in for a secret of one's own that has been written since."""
+    clock = Clock()
+    monkeypatch.setattr(cache, "clock", clock)
+    vault.write("secret/shared/db", {"value": "everybody's"})
+    backend = vault.caching(variables_path=["own", "shared"], **ONE_TRY)
+    assert backend.get_variable("db") == "everybody's"
+    vault.write("secret/own/db", {"value": "one's own"})
+    clock.now += TTL
+    with vault.proxy.fault(lambda request: Reply(429) if "/own/" in request.path else None):
+        failing(lambda: backend.get_variable("db"), 2)
+    clock.now += TTL
+    assert backend.get_variable("db") == "one's own"
 
 
 @pytest.mark.parametrize("paths", [["one", "two"], '["one", "two"]', ("one", "two")], ids=repr)
