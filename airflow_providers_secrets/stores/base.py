@@ -45,6 +45,9 @@ ABSENT: Final = "absent"
 MALFORMED: Final = "malformed answer"
 """The code of an answer that is not what the API promises."""
 
+FOREIGN: Final = "not the store's own refusal"
+"""The code, beside that of its status, of a refusal without what the API has in each: a proxy's page."""
+
 EXISTS: Final = "exists already"
 """The code of a write that was to create a name, and found it taken."""
 
@@ -59,9 +62,12 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 """What codes mean on every store; a store's own table comes first."""
 
 
-ON_THE_WAY: Final = frozenset({MALFORMED, "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
+REDIRECTS: Final = tuple(f"HTTP {status}" for status in (301, 302, 303, 307, 308))
+"""What a store's answer never is, and what it is not asked elsewhere for."""
+
+ON_THE_WAY: Final = frozenset({MALFORMED, FOREIGN, *REDIRECTS, "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
 """The codes of faults on the way to every store, whose word they are not: a proxy's page in the place of an answer, a
-bundle that a host has not renewed yet."""
+portal that wants a login, a bundle that a host has not renewed yet."""
 
 
 class StoreError(Exception):
@@ -284,6 +290,15 @@ def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
         with contextlib.suppress(KeyError, RuntimeError):
             return [(name, os.environ[name]) for name in sorted(os.environ) if wanted(name)]
     return []
+
+
+def codes_of_page(status: object) -> tuple[str, ...]:
+    """Return the codes of an error that came without what the API has in each.
+
+    A refusal like that is not the store's word. An outage or throttling may be: a load balancer of its own wrote it.
+    """
+    is_refusal = isinstance(status, int) and 400 <= status < 500 and status != 429  # noqa: PLR2004
+    return (f"HTTP {status}", FOREIGN) if is_refusal else (f"HTTP {status}",)
 
 
 LONGEST_WAIT: Final = 1e6

@@ -34,7 +34,7 @@ FAULTS = (
 )
 """The faults that every rig injects; see :meth:`Rig.faults`."""
 
-HOSTILE_FAULTS = ("redirect", "undecodable", "endless", "throttled-for-an-hour")
+HOSTILE_FAULTS = ("redirect", "undecodable", "endless", "throttled-for-an-hour", "proxy-403")
 """More of them, as an attacker or a broken proxy would; :attr:`Rig.missing_faults` says which a protocol has not."""
 
 
@@ -58,6 +58,7 @@ def http_faults(
         "throttled": throttled,
         "server-error": server_error,
         "proxy-404": Reply(404, b"<html>S3cr3t-page: not found</html>", {"Content-Type": "text/html"}),
+        "proxy-403": Reply(403, b"<html>S3cr3t-page: forbidden</html>", {"Content-Type": "text/html"}),
         "malformed": Reply(200, b'{"S3cr3t": ', {"Content-Type": content_type}),
         "truncated": lambda request: found(request, truncate=True),
         "reset": Reply(reset=True),

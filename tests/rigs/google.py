@@ -427,7 +427,7 @@ class GoogleGrpcRig(GoogleRestRig):
     """gRPC, by the key of a service account."""
 
     name = "google-grpc"
-    missing_faults = frozenset({"redirect"})
+    missing_faults = frozenset({"redirect", "proxy-403"})
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ OUTCOME: dict[str, tuple[type[LookupFailed], ...]] = {
     "throttled": (StoreUnavailable,),
     "throttled-for-an-hour": (StoreUnavailable,),
     "server-error": (StoreUnavailable,),
+    "proxy-403": (AccessDenied, StoreUnavailable),
     "proxy-404": (StoreUnavailable,),
     "malformed": (InvalidSecret,),
     "truncated": (StoreUnavailable,),
@@ -45,7 +46,7 @@ OUTCOME: dict[str, tuple[type[LookupFailed], ...]] = {
 }
 """What each fault is, and never an absence."""
 
-SPOKEN = ("denied", "redirect")
+SPOKEN = ("denied",)
 """The faults after which nothing stands in that was known before."""
 
 NEVER_ENDING = ("hang", "drip", "endless")
@@ -81,7 +82,7 @@ def cell(rig: Rig, fault: str, kind: str, state: str, clock: Clock, waits: Waits
         again = answered(backend, kind, secret_id)
         assert again == answer or type(again) is type(answer)
     waits.shortened = lambda seconds: seconds
-    most = attempts + (fault == "denied")  # Vault logs in anew once
+    most = attempts + (fault in ("denied", "proxy-403"))  # Vault logs in anew once
     assert len(calls) <= (0 if state == "warm" else most), calls
     assert set(calls) <= {path}
     clock.now += LATER

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets.stores.base import (
+    FOREIGN,
     MALFORMED,
     ON_THE_WAY,
+    REDIRECTS,
     Identity,
     Outcome,
     Store,
     StoreError,
+    codes_of_page,
     seconds_left,
     seconds_to_wait,
 )
@@ -49,10 +52,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnrecognizedClientException",
             "ValidationException",
             "ValidationError",
-            "HTTP 301",
-            "HTTP 302",
-            "HTTP 307",
-            "HTTP 308",
+            *REDIRECTS,
             "HTTP 400",
             # botocore.exceptions
             "ConfigNotFound",
@@ -111,7 +111,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     Outcome.MISCONFIGURED: "Correct the backend's AWS options or the environment's AWS settings.",
     Outcome.INVALID: "Rewrite it: a URI or JSON object for a connection, text for everything else.",
-    MALFORMED: "Check that 'endpoint_url' and every proxy in between lead to AWS itself.",
+    **dict.fromkeys((MALFORMED, FOREIGN), "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
     BAD_SETTING: "Write the tags as KEY=VALUE,KEY=VALUE.",
     **dict.fromkeys(
         ("NoCredentialsError", "MissingAuthenticationToken", "MissingAuthenticationTokenException"),
@@ -134,7 +134,7 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         ("SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError"), "Log in anew: aws sso login."
     ),
     **dict.fromkeys(
-        ("HTTP 301", "HTTP 302", "HTTP 307", "HTTP 308"),
+        REDIRECTS,
         "Name the store's own address in 'endpoint_url': redirects are not followed.",
     ),
     **dict.fromkeys(UNREADABLE, "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
@@ -164,11 +164,18 @@ LOCAL: Final = frozenset(
         # botocore.exceptions; of these, NoCredentialsError is also what an outage of EC2's metadata looks like.
         "ConfigNotFound",
         "ConfigParseError",
+        "DataNotFoundError",
         "InvalidConfigError",
+        "InvalidRegionError",
         "NoCredentialsError",
+        "NoRegionError",
+        "ParamValidationError",  # of a login: an empty token, for example
         "PartialCredentialsError",
         "ProfileNotFound",
         "SSOTokenLoadError",
+        "UnknownServiceError",
+        BAD_URL,
+        "DefaultCredentialsError",  # google.auth.exceptions
         # A token's file, a credential_process or a bundle of certificates.
         "FileNotFoundError",
         "IsADirectoryError",
@@ -296,11 +303,11 @@ def answer_codes(error: Exception) -> tuple[str, ...]:
     if not isinstance(response, dict):
         return ()
     code = str(response.get("Error", {}).get("Code"))
-    status = f"HTTP {response.get('ResponseMetadata', {}).get('HTTPStatusCode')}"
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     # An answer that is not AWS's own (a proxy's page) has its status for a code.
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,79}", code):
-        return (status,)
-    return code, f"{code} of {getattr(error, 'operation_name', None)}", status
+        return codes_of_page(status)
+    return code, f"{code} of {getattr(error, 'operation_name', None)}", f"HTTP {status}"
 
 
 def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any]:

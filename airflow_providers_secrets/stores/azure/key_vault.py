@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets.stores.base import (
     EXISTS,
+    FOREIGN,
     MALFORMED,
+    ON_THE_WAY,
+    REDIRECTS,
     Answer,
     Identity,
     ListedSecret,
@@ -22,6 +25,7 @@ from airflow_providers_secrets.stores.base import (
     Store,
     StoreError,
     Written,
+    codes_of_page,
     seconds_left,
     seconds_to_wait,
 )
@@ -93,7 +97,8 @@ class KeyVault(Store):
                 FOREIGN_TOKEN,
                 NO_VAULT,
                 GONE,
-                *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405)),
+                *REDIRECTS,
+                *(f"HTTP {status}" for status in (400, 401, 405)),
                 # requests.exceptions
                 "InvalidProxyURL",
                 "InvalidSchema",
@@ -114,8 +119,7 @@ class KeyVault(Store):
         "BadParameter": "Fix the backend's api_version or vault_url: the vault does not take the request.",
         BAD_WRITE: "Write at most 25 KB, and a content type of at most 255 characters.",
         NO_VAULT: "Set it to https://NAME.vault.azure.net.",
-        MALFORMED: "Fix the backend's vault_url, or the proxy in between.",
-        NOT_THE_VAULTS: "Fix the backend's vault_url, or the proxy in between.",
+        **dict.fromkeys((MALFORMED, FOREIGN, NOT_THE_VAULTS), "Fix the backend's vault_url, or the proxy in between."),
         FOREIGN_TOKEN: "Fix the backend's vault_url; where nobody else can answer there, set "
         "verify_challenge_resource to false.",
         CHALLENGE: "Fix the backend's vault_url: no vault answers there.",
@@ -124,13 +128,14 @@ class KeyVault(Store):
         GONE: "Install another version of it.",
         "HTTP 401": "Check that the backend's tenant is the vault's own.",
         **dict.fromkeys(
-            (f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
+            REDIRECTS,
             "Name the address that it leads to in vault_url; redirects are not followed.",
         ),
         "InvalidProxyURL": "Fix the proxy in option 'proxies' or in the environment.",
         Outcome.DENIED: "Give the backend's identity the role 'Key Vault Secrets User' on the vault.",
         Outcome.MISCONFIGURED: "Fix the backend's vault_url or credential.",
     }
+    on_the_way = ON_THE_WAY | {UNREADABLE, CHALLENGE, FOREIGN_TOKEN, NO_VAULT, GONE, "InvalidProxyURL"}
     expired_login = frozenset({EXPIRED})
     muted_loggers = (
         "azure",
@@ -288,7 +293,7 @@ class KeyVault(Store):
             yield BAD_WRITE
         # A code of letters can be no value.
         yield from (code for code in codes if re.fullmatch("[A-Za-z]{3,60}", code))
-        yield f"HTTP {status}"
+        yield from (f"HTTP {status}",) if codes else codes_of_page(status)
 
     def retry_after(self, error: Exception) -> float | None:
         """Return the answer's Retry-After, where it has one."""

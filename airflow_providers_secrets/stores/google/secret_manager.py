@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from airflow_providers_secrets.stores.base import (
     EXISTS,
     MALFORMED,
+    ON_THE_WAY,
+    REDIRECTS,
     Answer,
     Identity,
     ListedSecret,
@@ -118,13 +120,14 @@ class SecretManager(Store):
                 NO_CREDENTIALS,
                 NO_PROJECT,
                 UNFIT_SDK,
-                *(f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
+                *REDIRECTS,
             ),
             Outcome.MISCONFIGURED,
         ),
         LOGIN_UNAVAILABLE: Outcome.UNAVAILABLE,
         COMMAND_FAILED: Outcome.UNAVAILABLE,  # whatever it asks may be down
     }
+    on_the_way = ON_THE_WAY | {UNREADABLE, BUNDLE, NO_CREDENTIALS, NO_PROJECT, UNFIT_SDK}
     advice: ClassVar = {
         Outcome.DENIED: "Grant the backend's identity roles/secretmanager.secretAccessor on it, in its project.",
         Outcome.REVOKED: "Enable its latest version or add a new one; delete the secret if it shall be absent.",
@@ -150,7 +153,7 @@ class SecretManager(Store):
         NO_TEXT: "Add a version that is UTF-8 text.",
         MALFORMED: "Check that endpoint leads to Google Secret Manager.",
         **dict.fromkeys(
-            (f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
+            REDIRECTS,
             "Fix endpoint, or the proxy in between: redirects are not followed.",
         ),
     }

@@ -25,6 +25,7 @@ from airflow_providers_secrets.stores.base import (
     MALFORMED,
     MAX_CONNECTIONS,
     StoreError,
+    codes_of_page,
     seconds_left,
     seconds_to_wait,
     whole_body,
@@ -145,8 +146,9 @@ def _parsed(body: bytes) -> Any:
 
 def _refusal(response: Any, answer: Any) -> StoreError:
     """Return what an answer that is no success says, in Kubernetes' own words ("API Conventions", Status)."""
-    codes = [f"HTTP {response.status}"]
+    codes = list(codes_of_page(response.status))
     if isinstance(answer, dict) and answer.get("kind") == "Status":
+        codes = [f"HTTP {response.status}"]
         reason, details = answer.get("reason"), answer.get("details")
         if isinstance(reason, str) and reason.isascii() and reason.isalpha():
             codes.insert(0, reason[:60])

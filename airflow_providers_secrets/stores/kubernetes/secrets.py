@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from airflow_providers_secrets.stores.base import (
     ABSENT,
     EXISTS,
+    FOREIGN,
     MALFORMED,
+    ON_THE_WAY,
+    REDIRECTS,
     Answer,
     Identity,
     ListedSecret,
@@ -93,7 +96,7 @@ class KubernetesSecrets(Store):
         NO_KEY: Outcome.INVALID,
         NO_TEXT: Outcome.INVALID,
         **dict.fromkeys(
-            (NO_LOGIN, *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405, 406, 415))),
+            (NO_LOGIN, *REDIRECTS, *(f"HTTP {status}" for status in (400, 401, 405, 406, 415))),
             Outcome.MISCONFIGURED,
         ),
     }
@@ -106,15 +109,16 @@ class KubernetesSecrets(Store):
         "HTTP 401": "Check that the API server accepts the service account's token, or log in to the kubeconfig anew.",
         "HTTP 404": "Check the server's address: what answers there does not know Secrets.",
         "HTTP 422": "Delete the Secret and write it again: it is immutable, or not one that Kubernetes stores.",
-        MALFORMED: "Fix the server's url in the kubeconfig, or the proxy in between.",
+        **dict.fromkeys((MALFORMED, FOREIGN), "Fix the server's url in the kubeconfig, or the proxy in between."),
         **dict.fromkeys(
-            (f"HTTP {status}" for status in (301, 302, 303, 307, 308)),
+            REDIRECTS,
             "Fix the server's address in the kubeconfig; redirects are not followed.",
         ),
         "CERTIFICATE_VERIFY_FAILED": "Name the cluster's certificate authority in the kubeconfig.",
         Outcome.DENIED: "Allow it by a Role in the namespace: airflow-secrets policy prints one.",
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }
+    on_the_way = ON_THE_WAY | {NO_LOGIN}
     expired_login = frozenset({"HTTP 401"})
     # What a kubeconfig's command writes to stderr is logged by the root logger.
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")

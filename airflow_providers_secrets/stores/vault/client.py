@@ -11,7 +11,7 @@ from typing import Any, Final
 import hvac
 import requests
 
-from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, StoreError, Turn
+from airflow_providers_secrets.stores.base import ABSENT, FOREIGN, MALFORMED, StoreError, Turn
 from airflow_providers_secrets.stores.vault import login
 from airflow_providers_secrets.stores.vault.replies import NO_MOUNT, REFUSED, Reply, contents
 from airflow_providers_secrets.stores.vault.wire import make_api, sending
@@ -158,7 +158,7 @@ class VaultClient:
         except StoreError as fault:
             if fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", NO_MOUNT, ABSENT):
                 refusal = StoreError(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
-            elif fault.codes[-1] == MALFORMED:
+            elif fault.codes[-1] in (MALFORMED, FOREIGN):
                 # Not the secret's fault, which is what INVALID would say.
                 refusal = StoreError("malformed answer to the login")
             else:

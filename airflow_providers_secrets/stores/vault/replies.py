@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from airflow_providers_secrets.stores.base import ABSENT, MALFORMED, Outcome, StoreError
+from airflow_providers_secrets.stores.base import (
+    ABSENT,
+    FOREIGN,
+    MALFORMED,
+    ON_THE_WAY,
+    REDIRECTS,
+    Outcome,
+    StoreError,
+    codes_of_page,
+)
 
 Options = Mapping[str, Any]
 
@@ -50,7 +59,8 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             REDIRECTED,
             URL_PATH,
             SIGNING_REFUSED,
-            *(f"HTTP {status}" for status in (301, 302, 303, 307, 308, 400, 401, 405)),
+            *REDIRECTS,
+            *(f"HTTP {status}" for status in (400, 401, 405)),
             # requests.exceptions
             "InvalidHeader",
             "InvalidProxyURL",
@@ -72,6 +82,18 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     ),
 }
 
+BEFORE_VAULT: Final = ON_THE_WAY | {
+    REDIRECTED,
+    UNREADABLE,
+    "InvalidProxyURL",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "DefaultCredentialsError",
+    "MalformedError",
+}
+"""What is wrong before Vault is asked, or not its own answer."""
+
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     DELETED: "Undelete its latest version, or delete its metadata if it is to be absent.",
     DESTROYED: "Write a new version, or delete its metadata if it is to be absent.",
@@ -82,12 +104,8 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     OTHER_VERSION: "Set 'kv_engine_version' to 2, or to \"auto\".",
     REDIRECTED: "Set 'url' to the address that Vault itself announces (api_addr), without a path.",
     URL_PATH: "Remove the path from 'url': scheme, host and port are enough.",
-    MALFORMED: "Check that 'url' is Vault's own address.",
-    "HTTP 301": "Set 'url' to the address that Vault itself announces (api_addr).",
-    "HTTP 302": "Set 'url' to the address that Vault itself announces (api_addr).",
-    "HTTP 303": "Set 'url' to the address that Vault itself announces (api_addr).",
-    "HTTP 307": "Set 'url' to the address that Vault itself announces (api_addr).",
-    "HTTP 308": "Set 'url' to the address that Vault itself announces (api_addr).",
+    **dict.fromkeys((MALFORMED, FOREIGN), "Check that 'url' is Vault's own address."),
+    **dict.fromkeys(REDIRECTS, "Set 'url' to the address that Vault itself announces (api_addr)."),
     "HTTP 400": "Check the 'namespace', and look into Vault's log for what it refuses.",
     "HTTP 405": "Check 'mount_point': what is mounted there is no KV engine.",
     CONTENDED: "Write again once others have finished.",
@@ -182,12 +200,18 @@ def failed(reply: Reply, options: Options) -> StoreError:
     error = _meaning_of_404(reply.content) if reply.status == HTTPStatus.NOT_FOUND else None
     if error is None:
         shown = [MEANINGS[reply.status]] if reply.status in MEANINGS else []
-        code = MALFORMED if reply.status == HTTPStatus.OK else f"HTTP {reply.status}"
-        error = StoreError(*shown, code, retry_after=reply.retry_after)
+        error = StoreError(*shown, *_codes(reply), retry_after=reply.retry_after)
     healthy = reply.status < HTTPStatus.INTERNAL_SERVER_ERROR and reply.status != HTTPStatus.TOO_MANY_REQUESTS
     if healthy and error.codes != (ABSENT,) and (cause := wrong_path(address(options))):
         return StoreError(*cause)
     return error
+
+
+def _codes(reply: Reply) -> tuple[str, ...]:
+    if reply.status == HTTPStatus.OK:
+        return (MALFORMED,)
+    is_vaults = isinstance(reply.content, dict) and "errors" in reply.content
+    return (f"HTTP {reply.status}",) if is_vaults else codes_of_page(reply.status)
 
 
 def wrong_path(url: str) -> tuple[str, ...]:

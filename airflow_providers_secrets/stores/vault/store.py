@@ -22,6 +22,7 @@ from airflow_providers_secrets.stores.base import (
 )
 from airflow_providers_secrets.stores.vault.replies import (
     ADVICE,
+    BEFORE_VAULT,
     CONTENDED,
     NO_MOUNT,
     OTHER_VERSION,
@@ -94,6 +95,7 @@ class Vault(Store):
     env_prefixes: Sequence[str] = ("VAULT_",)  # and others by the way to log in
     outcomes = OUTCOMES
     advice = ADVICE
+    on_the_way = BEFORE_VAULT
     muted_loggers: Sequence[str] = ("hvac", "urllib3")  # and others by the way to log in
     write_settings: ClassVar[Mapping[str, str]] = {}
 
