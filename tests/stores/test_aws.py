@@ -112,6 +112,16 @@ def test_profile_with_a_role_of_its_own(
     assert access_key(aws.proxy.requests[-1]).startswith("ASIA")
 
 
+@pytest.mark.parametrize("code", ["RequestTimeout", "RequestTimeoutException", "IDPCommunicationError"])
+def test_what_passes_by_itself_is_asked_for_again(aws: AwsRig, code: str) -> None:
+    """AWS gives these the status 400, which else means that the request is wrong."""
+    aws.put(aws.path("variables", "x"), "1")
+    replies: list[Reply | None] = [aws_error(code), None]
+    with aws.proxy.fault(lambda _: replies.pop(0)):
+        assert aws.backend(max_attempts=2).get_variable("x") == "1"
+    assert replies == []
+
+
 @pytest.fixture(params=["a pod's", "a profile's"])
 def role_of(
     request: pytest.FixtureRequest, aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

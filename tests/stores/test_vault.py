@@ -797,6 +797,12 @@ def role(rig: VaultRig, name: str, **settings: Any) -> dict[str, Any]:
     return {**rig.options(), "role_id": role_id, "secret_id": secret_id}
 
 
+LDAP_IS_DOWN = (
+    'error connecting to host "ldap://127.0.0.1:1": LDAP Result Code 200 "Network Error": dial tcp 127.0.0.1:1: '
+    "connect: connection refused"
+)
+"""What OpenBao was seen to answer, with the status 400."""
+
 LOGIN = "POST /v1/auth/approle/login"
 RENEWAL = "POST /v1/auth/token/renew-self"
 READ = "GET /v1/secret/data/variables/x"
@@ -819,6 +825,71 @@ def test_one_login_for_many_instances_and_lookups(vault: VaultRig, asked: Callab
     for _ in range(5):
         assert asking(**vault.options()).get_variable("x") == "x"
     assert asked() == [LOGIN, *[READ] * 5]
+
+
+def test_token_that_is_dead_is_told_from_one_that_may_not(vault: VaultRig) -> None:
+    vault.write("secret/variables/x", {"value": "x"})
+    api = vault.server.api
+    granted = api("POST", "auth/token/create", {"policies": ["default"]})["auth"]["client_token"]
+    backend = by_token(vault, token=granted)
+    with pytest.raises(AccessDenied):
+        backend.get_variable("x")
+    api("POST", "auth/token/revoke", {"token": granted})
+    with pytest.raises(StoreMisconfigured, match=r"unknown, expired or revoked\. Replace the token"):
+        backend.get_variable("x")
+
+
+@pytest.mark.parametrize(
+    ("errors", "is_dead"),
+    [
+        (["permission denied"], True),
+        (["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"], True),
+        (["1 error occurred:\n\t* permission denied\n\n"], False),
+        ([], False),
+    ],
+    ids=["OpenBao, Vault before 1.17", "Vault since 1.17", "not allowed", "nothing said"],
+)
+def test_how_an_unknown_token_is_refused(vault: VaultRig, errors: list[str], is_dead: bool) -> None:
+    refused = Reply(403, json.dumps({"errors": errors}).encode(), {"Content-Type": "application/json"})
+    with vault.proxy.fault(refused), pytest.raises(StoreMisconfigured if is_dead else AccessDenied):
+        by_token(vault).get_variable("x")
+
+
+def test_token_that_is_revoked_after_a_denial_is_replaced_at_once(
+    vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]
+) -> None:
+    """For 30 s after a denial no login follows another one; what has ended since is none."""
+    backend = asking(**role(vault, "revoked-after", token_ttl="1h"))
+    denied = vault_error(403, "1 error occurred:\n\t* permission denied\n\n")
+    with vault.proxy.fault(lambda request: denied if "/forbidden" in request.path else None):
+        with pytest.raises(AccessDenied):
+            backend.get_variable("forbidden")
+        assert asked().count(LOGIN) == 2
+        (client,) = answers.answers_of(backend.config).access.clients
+        vault.server.api("POST", "auth/token/revoke", {"token": client._token.text})
+        assert backend.get_variable("x") == "x"
+        assert asked() == [READ, LOGIN, READ]
+        for _ in range(3):
+            with pytest.raises(AccessDenied):
+                backend.get_variable("forbidden")
+        assert asked().count(LOGIN) <= 1
+
+
+def test_token_that_is_unknown_even_when_new_costs_one_login(
+    vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]
+) -> None:
+    backend = asking(**role(vault, "unknown-when-new"))
+    with vault.proxy.fault(lambda request: None if is_login(request) else vault_error(403, "permission denied")):
+        for _ in range(4):
+            with pytest.raises(AccessDenied):
+                backend.get_variable("x")
+    assert asked().count(LOGIN) == 2
+
+
+def test_mount_that_is_being_upgraded_gives_no_answer_yet(vault: VaultRig) -> None:
+    words = "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period"
+    with vault.proxy.fault(vault_error(400, words)), pytest.raises(StoreUnavailable, match="being upgraded"):
+        by_token(vault, max_attempts=1).get_variable("x")
 
 
 def test_renewed_at_two_thirds_of_its_life(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
@@ -1039,8 +1110,10 @@ def test_refused_login_is_not_repeated_at_once(vault: VaultRig, clock: Clock, as
         (Reply(200, b'{"auth": null}', JSON), StoreMisconfigured, "no token"),
         (vault_error(404, "no handler for route"), StoreMisconfigured, "login refused"),
         (vault_error(403, "permission denied"), StoreMisconfigured, "login refused"),
+        (vault_error(400, LDAP_IS_DOWN), StoreUnavailable, "whom Vault asks did not answer"),
+        (Reply(403, b"<html>", {"Content-Type": "text/html"}), StoreUnavailable, "malformed answer to the login"),
     ],
-    ids=["sealed", "throttled", "html-404", "malformed", "no-token", "no-mount", "denied"],
+    ids=["sealed", "throttled", "html-404", "malformed", "no-token", "no-mount", "denied", "ldap-down", "html-403"],
 )
 def test_login_that_fails(vault: VaultRig, reply: Reply, error: type[Exception], code: str) -> None:
     backend = asking(**vault.options(), max_attempts=1)

@@ -84,7 +84,7 @@ def test_token_file_is_read_again_when_its_token_ended(vault: VaultRig, server: 
     backend = asking(url=vault.proxy.url, token_path=str(file))
     assert backend.get_variable("behind-a-login") == "seen"
     server.api("POST", "auth/token/revoke", {"token": tokens[0]})
-    with pytest.raises(AccessDenied):
+    with pytest.raises(StoreMisconfigured):
         backend.get_variable("behind-a-login")
     file.write_text(tokens[1])
     assert backend.get_variable("behind-a-login") == "seen"
@@ -579,10 +579,11 @@ def sts_error(status: int, code: str) -> Reply:
         (sts_error(503, "ServiceUnavailable"), "AWS login: ServiceUnavailable", Outcome.UNAVAILABLE),
         (Reply(502, b"<html>S3cr3t"), "AWS login: HTTP 502", Outcome.UNAVAILABLE),
         (sts_error(400, "Throttling"), "AWS login: Throttling", Outcome.THROTTLED),
+        (sts_error(400, "IDPCommunicationError"), "AWS login: IDPCommunicationError", Outcome.UNAVAILABLE),
         (sts_error(403, "AccessDenied"), r"AWS login refused \(AccessDenied\)", REFUSED),
         (sts_error(403, "InvalidClientTokenId"), r"AWS login refused \(InvalidClientTokenId\)", REFUSED),
     ],
-    ids=["down", "proxy", "throttled", "denied", "unknown-key"],
+    ids=["down", "proxy", "throttled", "passing", "denied", "unknown-key"],
 )
 def test_aws_iam_that_sts_gives_no_role(
     recorder: Proxy, monkeypatch: pytest.MonkeyPatch, reply: Reply, code: str, outcome: Any

@@ -105,6 +105,8 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
         Outcome.THROTTLED,
     ),
     **dict.fromkeys(("ResponseParserError", *UNREADABLE), Outcome.INVALID),
+    # Passing, with the status 400 (botocore's own retries know them: retries/standard.py, data/_retry.json).
+    **dict.fromkeys(("RequestTimeout", "RequestTimeoutException", "IDPCommunicationError"), Outcome.UNAVAILABLE),
     # Everything else, a bare 404 of a proxy and 5xx included, is UNAVAILABLE.
 }
 

@@ -13,7 +13,14 @@ import requests
 
 from airflow_providers_secrets.stores.base import ABSENT, FOREIGN, MALFORMED, StoreError, Turn
 from airflow_providers_secrets.stores.vault import login
-from airflow_providers_secrets.stores.vault.replies import NO_MOUNT, REFUSED, Reply, contents
+from airflow_providers_secrets.stores.vault.replies import (
+    NO_MOUNT,
+    REFUSED,
+    Reply,
+    asks_in_vain,
+    contents,
+    refuses_token,
+)
 from airflow_providers_secrets.stores.vault.wire import make_api, sending
 
 Options = Mapping[str, Any]
@@ -77,6 +84,8 @@ class VaultClient:
         self._token: Token | None = None
         self._uses_left: int | None = None
         self._no_login_before = 0.0
+        self._token_is_known = False
+        """Whether the refusal that no login follows was of a token that Vault knew."""
         self._refusal: tuple[str, ...] = ()
 
     def ask(self, request: Request) -> Reply:
@@ -91,12 +100,13 @@ class VaultClient:
         reply = self._send(request, token.text)
         if not _refuses(reply):
             return reply
-        newer = self._token_after_refusal(token)
+        newer = self._token_after_refusal(token, is_known=not refuses_token(reply))
         if newer is None:
             return reply
         reply = self._send(request, newer.text)
         # What else went wrong, the new token was not refused.
         self._no_login_before = clock() + REFUSAL_MEMO if _refuses(reply) else 0.0
+        self._token_is_known = _refuses(reply) and not refuses_token(reply)
         return reply
 
     def _send(self, request: Request, token: str) -> Reply:
@@ -115,13 +125,18 @@ class VaultClient:
                 token = self._renewed(token)
             return self._used(token)
 
-    def _token_after_refusal(self, refused: Token) -> Token | None:
-        """Return another token than the *refused* one, or ``None`` where there is none to be had."""
+    def _token_after_refusal(self, refused: Token, *, is_known: bool) -> Token | None:
+        """Return another token than the *refused* one, or ``None`` where there is none to be had.
+
+        :param is_known: that Vault knows it, as far as can be told.
+        """
         with self._turn.taken():
             token = self._token
             if token is None or token.text == refused.text:
-                if not self._refusal and clock() < self._no_login_before:
+                has_ended_since = self._token_is_known and not is_known
+                if not self._refusal and clock() < self._no_login_before and not has_ended_since:
                     return None
+                self._token_is_known = False
                 token = self._logged_in()
                 if token.text != refused.text:
                     # Until the new token has its first answer, nobody else's refusal is worth another login.
@@ -156,7 +171,9 @@ class VaultClient:
         try:
             answer = contents(reply, self.options)
         except StoreError as fault:
-            if fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", NO_MOUNT, ABSENT):
+            if asks_in_vain(reply):
+                refusal = StoreError(f"{auth_type} login: whom Vault asks did not answer it")
+            elif fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", NO_MOUNT, ABSENT):
                 refusal = StoreError(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
             elif fault.codes[-1] in (MALFORMED, FOREIGN):
                 # Not the secret's fault, which is what INVALID would say.

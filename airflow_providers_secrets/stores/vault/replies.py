@@ -28,6 +28,7 @@ DESTROYED: Final = "destroyed"
 NO_MOUNT: Final = "no such mount"
 OTHER_VERSION: Final = "another kv_engine_version"
 REDIRECTED: Final = "redirect to another host"
+DEAD_TOKEN: Final = "unknown token"  # noqa: S105
 URL_PATH: Final = "path in the url"
 SIGNING_REFUSED: Final = "signing refused"
 CONTENDED: Final = "others keep writing to it"
@@ -53,6 +54,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     **dict.fromkeys(
         (
             REFUSED,
+            DEAD_TOKEN,
             UNREADABLE,
             NO_MOUNT,
             OTHER_VERSION,
@@ -98,6 +100,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     DELETED: "Undelete its latest version, or delete its metadata if it is to be absent.",
     DESTROYED: "Write a new version, or delete its metadata if it is to be absent.",
     REFUSED: "Check the credentials, role and 'auth_mount_point' of the login.",
+    DEAD_TOKEN: "Replace the token: in the option 'token', in what 'token_path' names, or in VAULT_TOKEN.",
     UNREADABLE: "Let the option or variable name a file that Airflow's user can read and that holds the credential.",
     SIGNING_REFUSED: "Grant the Google account roles/iam.serviceAccountTokenCreator on itself.",
     NO_MOUNT: "Check 'mount_point' and 'namespace'.",
@@ -132,6 +135,13 @@ DEFAULT_ADDRESS: Final = "http://localhost:8200"
 
 WRONG_PATHS: Final = ("ui", "v1")
 """What people copy into ``url`` from a browser or an example; hvac adds the API's path itself."""
+
+
+NO_ANSWER: Final = ("network error", "connection refused", "i/o timeout", "no such host", "error connecting to host")
+"""How Vault says that a login failed since whom it asks (LDAP, RADIUS) could not be reached."""
+
+UPGRADE: Final = "from non-versioned to versioned data"
+"""What Vault says of itself, or of its primary, until a KV engine is upgraded, with the status 400."""
 
 
 class DeletedVersion(StoreError):
@@ -195,9 +205,35 @@ def read_contents(reply: Reply, options: Options) -> dict[str, Any]:
     return data
 
 
+def refuses_token(reply: Reply) -> bool:
+    """Tell whether Vault does not know the token, rather than what it may not do.
+
+    Vault names an "invalid token" since 1.17 (https://developer.hashicorp.com/vault/docs/concepts/tokens#error-responses).
+    Before, and in OpenBao, what is not allowed is one of "1 error occurred", and an unknown token is refused without.
+    """
+    errors = errors_of(reply) if reply.status == HTTPStatus.FORBIDDEN else []
+    return errors == ["permission denied"] or any("invalid token" in error for error in errors)
+
+
+def asks_in_vain(reply: Reply) -> bool:
+    """Tell whether a login failed since Vault itself had no answer from whom it asks, which has the status 400."""
+    said = " ".join(errors_of(reply)).lower()
+    return reply.status == HTTPStatus.BAD_REQUEST and any(sign in said for sign in NO_ANSWER)
+
+
+def errors_of(reply: Reply) -> list[str]:
+    """Return the words in which Vault refuses something."""
+    errors = reply.content.get("errors") if isinstance(reply.content, dict) else None
+    return [str(error) for error in errors] if isinstance(errors, list) else []
+
+
 def failed(reply: Reply, options: Options) -> StoreError:
     """Return what an answer means that is not what was asked for. A 404 proves absence only in Vault's own words."""
     error = _meaning_of_404(reply.content) if reply.status == HTTPStatus.NOT_FOUND else None
+    if options["auth_type"] == "token" and refuses_token(reply):
+        error = StoreError("the token is unknown, expired or revoked", DEAD_TOKEN)
+    elif reply.status == HTTPStatus.BAD_REQUEST and any(UPGRADE in error for error in errors_of(reply)):
+        error = StoreError("the mount is being upgraded to KV 2")
     if error is None:
         shown = [MEANINGS[reply.status]] if reply.status in MEANINGS else []
         error = StoreError(*shown, *_codes(reply), retry_after=reply.retry_after)

@@ -30,6 +30,7 @@ from airflow_providers_secrets.stores.vault.replies import (
     DeletedVersion,
     Reply,
     contents,
+    errors_of,
     read_contents,
 )
 
@@ -338,12 +339,8 @@ def _version_of(answer: Mapping[str, Any]) -> int:
 
 def _overtaken(reply: Reply) -> bool:
     """Tell whether a write was refused because the secret is not at the version that it was to follow."""
-    errors = reply.content.get("errors") if isinstance(reply.content, dict) else None
-    return (
-        reply.status == HTTPStatus.BAD_REQUEST
-        and isinstance(errors, list)
-        and any("check-and-set parameter did not match" in str(error) for error in errors)
-    )
+    refused = reply.status == HTTPStatus.BAD_REQUEST
+    return refused and any("check-and-set parameter did not match" in error for error in errors_of(reply))
 
 
 def _lifetime(ttl: Any) -> str | None:
