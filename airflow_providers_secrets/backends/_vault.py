@@ -233,6 +233,8 @@ def option_conflict(options: Mapping[str, Any]) -> str | None:  # a rule a line
     auth_type = options["auth_type"]
     if needed := lacking(options, NEEDED[auth_type], auth_type, FROM_ENVIRONMENT):
         return f"option {needed} is needed for auth_type {auth_type!r}"
+    if auth_type == "agent" and options["shared_cache"] and not options["shared_cache_scope"]:
+        return "option 'shared_cache_scope' is needed with 'shared_cache': an Agent's address does not say who logs in"
     if auth_type == "gcp" and options["gcp_key_path"] and options["gcp_keyfile_dict"]:
         return "options 'gcp_key_path' and 'gcp_keyfile_dict' contradict each other: give one"
     if auth_type == "aws_iam" and bool(options["key_id"]) != bool(options["secret_id"]):

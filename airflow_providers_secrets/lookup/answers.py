@@ -224,7 +224,8 @@ class Answers:
         """
         if refusal := self._cache.refusal(name):
             raise refusal
-        return self._kept(name, self._ask_store(name, ask, deadline))
+        asked = cache.clock()
+        return self._kept(name, self._ask_store(name, ask, deadline), asked)
 
     def _ask_store(self, name: str, ask: Ask, deadline: float) -> str | None:
         try:
@@ -235,8 +236,9 @@ class Answers:
         self._cache.answered(name)
         return text
 
-    def _kept(self, name: str, text: str | None) -> Entry:
-        return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text))))
+    def _kept(self, name: str, text: str | None, asked: float) -> Entry:
+        # A listing's first page is as old as its call, and a denial told since then is newer.
+        return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text)), asked))
 
     def _lifetime(self, name: str, text: str | None) -> float:
         if name.startswith(LISTING):

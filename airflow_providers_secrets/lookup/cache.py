@@ -40,7 +40,7 @@ class Entry:
 
     :param text: the secret's text; ``None`` where the store proved that there is none.
     :param fresh_until: when it stops to count, by :data:`clock`.
-    :param at: when the store said so, by :data:`clock`; ``None`` for now.
+    :param at: when the store was asked, by :data:`clock`; ``None`` for now.
     """
 
     __slots__ = ("at", "decoded", "fresh_until", "is_unusable", "text")
@@ -298,13 +298,16 @@ class ProcessCache:
                 self._flights.pop(name, None)
             flight.done.set()
 
+    def remembered(self, name: str) -> LookupFailed | None:
+        """Return the failure that *name* had a moment ago, which stands for asking the store again; else ``None``."""
+        with self._lock:
+            failure: _Failure | None = self._failures.get(name)
+            return copy.copy(failure.error) if failure is not None and clock() < failure.until else None
+
     def refusal(self, name: str) -> LookupFailed | None:
         """Return the error that stands for asking the store again so soon, or ``None`` where it may be asked."""
         with self._lock:
-            failure: _Failure | None = self._failures.get(name)
-            if failure is not None and clock() < failure.until:
-                return copy.copy(failure.error)
-            return None if self._breaker.lets_through() else self._refused(name)
+            return self.remembered(name) or (None if self._breaker.lets_through() else self._refused(name))
 
     def keep(self, name: str, entry: Entry) -> Entry:
         """Note what was said of *name*, by the store or by another process's cache."""

@@ -104,7 +104,7 @@ class SharedAnswers(Answers):
                 flight.enter_context(shared.flight(name, max(0.0, halfway - time.monotonic()), counts))
                 if entry := self._adopt(name, shared.get(name, counts)):
                     return entry
-                if refusal := self._cache.refusal(name) or self._outage(name, shared):
+                if refusal := self._refusal(name, shared):
                     raise refusal
             return self._ask_and_share(name, ask, shared, deadline)
 
@@ -131,6 +131,7 @@ class SharedAnswers(Answers):
         raise self.access.failure(name.removeprefix(LISTING), _FAILURES.get(error), code, cure=cure)
 
     def _ask_and_share(self, name: str, ask: Ask, shared: SharedCache, deadline: float) -> Entry:
+        asked = cache.clock()
         try:
             text = self._ask_store(name, ask, deadline)
         except LookupFailed as error:
@@ -138,9 +139,9 @@ class SharedAnswers(Answers):
                 self._tell_failure(name, error, shared)
             raise
         if self._is_still_of_who_asks(shared):
-            shared.put(name, text)
+            shared.put(name, text, age=cache.clock() - asked)
             self._end_outage(shared)
-        return self._kept(name, text)
+        return self._kept(name, text, asked)
 
     # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
 
@@ -152,11 +153,14 @@ class SharedAnswers(Answers):
             failures, age = self._outage_so_far(shared)
             shared.put(self._outage_name, str(failures + 1 if age <= Breaker.WITHIN else 1))
 
-    def _outage(self, name: str, shared: SharedCache) -> LookupFailed | None:
-        """Return the error that stands for a call while processes have found the store to be down."""
+    def _refusal(self, name: str, shared: SharedCache) -> LookupFailed | None:
+        """Return the error that stands for asking the store again so soon, or ``None`` where it may be asked."""
+        if known := self._cache.remembered(name):
+            return known
         failures, age = self._outage_so_far(shared)
         if failures < Breaker.FAILURES or age > Breaker.WITHIN:  # so long after the last one, failures are counted anew
-            return None
+            return self._cache.refusal(name)
+        # When one is to find out whether that is over, all of them say; this process's own turn is left for later.
         if age >= Breaker.PAUSE:
             with shared.flight(self._outage_name, CLAIMING):
                 failures, age = self._outage_so_far(shared)

@@ -37,6 +37,7 @@ from airflow_providers_secrets.errors import (
 )
 from airflow_providers_secrets.lookup import access, answers, cache, notices, shared_answers, shared_cache
 from airflow_providers_secrets.lookup.access import StoreAccess
+from airflow_providers_secrets.lookup.cache import Breaker
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
 from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY
@@ -307,7 +308,7 @@ def test_what_a_process_knows_stands_in_before_what_is_older(
     both_clocks.now += TTL + 1
     ssm.put(path, "new")
     with monkeypatch.context() as full:
-        full.setattr(entries.SharedCache, "put", lambda *_: None)
+        full.setattr(entries.SharedCache, "put", lambda *_, **__: None)
         assert backend.get_variable(key) == "new"
     both_clocks.now += TTL + 1
     with ssm.fault("server-error"):
@@ -325,7 +326,7 @@ def test_what_a_process_was_told_last_counts_before_what_is_older(
     both_clocks.now += 1
     with monkeypatch.context() as away:
         away.setattr(entries.SharedCache, "get", lambda *_: None)
-        away.setattr(entries.SharedCache, "put", lambda *_: None)
+        away.setattr(entries.SharedCache, "put", lambda *_, **__: None)
         if told == "denied":
             with ssm.fault("denied"):
                 anew(lambda: failing(lambda: backend.get_variable(key)))
@@ -490,6 +491,29 @@ def test_one_process_of_all_finds_out_whether_an_outage_is_over(
     assert [code[:18] for code in meanwhile] == ["5 lookups in a row"] * 6
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_end_of_an_outage_is_noticed_within_one_pause(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    monkeypatch.setattr(Breaker, "PAUSE_JITTER", (0.9, 0.9))
+    path = stored(ssm, "back", "x")
+    answers.reset_after_fork()
+    backend = sharing(ssm, place, **ONE_TRY) if shared else ssm.caching(**ONE_TRY)
+    with ssm.fault("server-error"):
+        for number in range(Breaker.FAILURES):
+            failing(lambda number=number: backend.get_variable(f"lost-{number}"))
+    waited = 0
+    for _ in range(int(Breaker.PAUSE)):
+        both_clocks.now += 1
+        waited += 1
+        with ssm.counted() as calls, contextlib.suppress(StoreUnavailable):
+            backend.get_variable("back")
+        if calls:
+            break
+    assert calls == [path]
+    assert waited >= 0.9 * Breaker.PAUSE
+
+
 def test_of_processes_that_would_find_out_at_once_one_does(
     store_that_is_down: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,6 +593,24 @@ def test_an_outage_of_long_ago_keeps_nobody_waiting(
     monkeypatch.setattr(StoreAccess, "ask", ask)
     assert answers.new_answers(store_that_is_down.config).read("first").text == "of first"
     assert read == ["of second"]
+
+
+def test_a_listing_is_as_old_as_its_first_page(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
+    """What is denied while the rest of it comes does not come back."""
+    path = stored(ssm, "listed-and-denied", "old")
+    backend = sharing(ssm, place, preload=["variables"])
+    known = answers.answers_of(backend.config)
+
+    def slowly(request: Request) -> Reply | None:
+        if not ssm.is_page(request):
+            return None
+        both_clocks.now += 10
+        known._cache.forget(path, both_clocks.now - 5)  # as a denial of a read of its own does
+        return None
+
+    with ssm.proxy.fault(slowly), ssm.counted() as calls:
+        assert backend.get_variable("listed-and-denied") == "old"
+    assert calls[-1] == path  # after the pages
 
 
 def test_an_outage_of_all_processes_is_of_failures_in_a_row(ssm: SsmRig, place: str, both_clocks: Clock) -> None:

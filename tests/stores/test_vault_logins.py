@@ -129,6 +129,9 @@ def test_agent(vault: VaultRig, server: OpenBao, monkeypatch: pytest.MonkeyPatch
     agent = Proxy()
     with agent.fault(vault_answer({"data": {"value": "by agent"}})):
         assert asking(url=agent.url, auth_type="agent").get_variable("x") == "by agent"
+        with pytest.raises(ConfigurationError, match="shared_cache_scope"):
+            vault.backend_class(url=agent.url, auth_type="agent", shared_cache="file")
+        assert vault.backend_class(url=agent.url, auth_type="agent", shared_cache="file", shared_cache_scope="payroll")
     with agent.fault(vault_error(403)), pytest.raises(AccessDenied):
         asking(url=agent.url, auth_type="agent").get_variable("x")
     assert [request.headers.get("X-Vault-Token") for request in agent.requests] == [None, None]

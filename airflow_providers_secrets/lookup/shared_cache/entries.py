@@ -209,11 +209,16 @@ class SharedCache(ABC):
                 break
         return newest
 
-    def put(self, name: str, text: str | None, failure: tuple[str, str, str] | None = None) -> None:
-        """Write what the store has just said of *name*, in place of anything before."""
+    def put(
+        self, name: str, text: str | None, failure: tuple[str, str, str] | None = None, *, age: float = 0.0
+    ) -> None:
+        """Write what the store has just said of *name*, in place of anything before.
+
+        :param age: seconds since it was asked.
+        """
         seal = self._seals[0]
         token = seal.token(name)
-        self._replace(name, token, seal.close(token, SharedEntry(text, wall_clock(), failure)))
+        self._replace(name, token, seal.close(token, SharedEntry(text, wall_clock() - age, failure)))
 
     def _replace(self, name: str, token: str, raw: bytes) -> None:
         """Write the newest entry of *name*. Where that cannot be done, nothing older may stand in for it."""
