@@ -8,6 +8,7 @@ and objects.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -187,6 +188,19 @@ def count(value: Any) -> int:
     raise ValueError("must be a whole number, one or more")
 
 
+PAGE: Final = 4096
+"""Bytes that a file takes at least, and by which it grows, in memory as on most disks."""
+
+
+def room(value: Any) -> int:
+    """Accept a whole number of bytes in which one file has room."""
+    with contextlib.suppress(ValueError):
+        number = count(value)
+        if number >= PAGE:
+            return number
+    raise ValueError(f"must be a whole number of bytes, at least {PAGE}")
+
+
 def pattern(value: Any) -> re.Pattern[str] | None:
     """Accept a regular expression, matched at the start of an id and ignoring case. Empty means none."""
     if not isinstance(value, str):
@@ -289,7 +303,7 @@ def cache_location(value: Any) -> str:
     form = parts.scheme.removeprefix("rediss").removeprefix("redis")
     directory = os.path.normpath("/" + unquote(parts.path).strip("/"))
     if form == "+sentinel":
-        usable = usable and bool(parts.path.strip("/"))
+        usable = usable and bool(parts.path.removeprefix("/").partition("/")[0])
     elif parts.scheme == "file":
         usable = parts.path.startswith("/") and directory != "/" and directory.isprintable()
         usable = usable and not (parts.netloc or parts.query or parts.fragment)
@@ -299,7 +313,18 @@ def cache_location(value: Any) -> str:
         usable = False
     if not usable:
         raise ValueError(CACHE_LOCATION)
+    _refuse_other_database(parts)
     return f"file://{directory}" if parts.scheme == "file" else parts.scheme + where[len(parts.scheme) :]
+
+
+def _refuse_other_database(parts: SplitResult) -> None:
+    """Refuse a path that names no database by its number: redis-py would take 0 for a word, and 12 for ``1/2``."""
+    if not parts.scheme.startswith("redis"):
+        return
+    is_sentinel = parts.scheme.endswith("+sentinel")
+    database = parts.path.removeprefix("/").partition("/")[2] if is_sentinel else parts.path.lstrip("/")
+    if not re.fullmatch("[0-9]*/*", database):
+        raise ValueError("must name the database by one whole number: redis://host/0, redis+sentinel://host/service/0")
 
 
 def _holds_part_of_login(parts: SplitResult) -> bool:

@@ -94,9 +94,9 @@ COMMON_OPTIONS: Final = (
     ),
     Option(
         "shared_cache_max_bytes",
-        options.count,
+        options.room,
         16 * 1024 * 1024,
-        "The most that a shared directory takes, in bytes; the oldest answers go first.",
+        "The most that a shared directory takes, in bytes, 4096 or more; the oldest answers go first.",
     ),
     Option(
         "shared_cache_credentials",

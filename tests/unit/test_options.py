@@ -259,6 +259,15 @@ def test_what_overwhelms_a_parser_is_an_error_of_the_option(name: str, value: st
         ([" Rediss+Cluster://h "], ("rediss+cluster://h",)),
         ("FILE:///d, REDIS://h", ("file:///d", "redis://h")),
         (["file:///d", "file:///d/"], ("file:///d",)),
+        ("redis://h", ("redis://h",)),
+        ("redis://h/", ("redis://h/",)),
+        ("rediss://u:p@h:6379/15/", ("rediss://u:p@h:6379/15/",)),
+        ("redis://h//5", ("redis://h//5",)),
+        ("redis://h?db=2", ("redis://h?db=2",)),
+        ("unix:///run/redis/1/2?db=2", ("unix:///run/redis/1/2?db=2",)),
+        ("redis+cluster://h:1,i:2/0", ("redis+cluster://h:1,i:2/0",)),
+        ("redis+sentinel://h:1,i:2/service", ("redis+sentinel://h:1,i:2/service",)),
+        ("rediss+sentinel://u:p@h:1,i:2/service/3", ("rediss+sentinel://u:p@h:1,i:2/service/3",)),
     ],
 )
 def test_a_place_is_read_as_it_is_checked(written: Any, read: tuple[str, ...]) -> None:
@@ -271,6 +280,33 @@ def test_a_place_is_read_as_it_is_checked(written: Any, read: tuple[str, ...]) -
 def test_a_place_that_would_be_another_one_is_refused(where: str) -> None:
     with pytest.raises(ValueError, match="must be 'file'"):
         options.cache_locations(where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "redis://h/S3cr3t", "redis://h/1/2", "redis://h/-1", "redis://h/1_0", "rediss://h/prod?db=1",
+        "redis+cluster://h/prod", "redis+sentinel://h/0/service", "redis+sentinel://h/service/0/1",
+        "redis+sentinel://h/service//5", ["file", "redis://h/prod"],
+    ],
+)  # fmt: skip
+def test_a_database_that_would_be_another_one_is_refused(where: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'shared_cache' must name the database by one whole number") as raised:
+        given("aws_ssm:SystemsManagerParameterStoreBackend", shared_cache=where)
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_a_sentinel_without_a_service_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be 'file'"):
+        options.cache_locations("redis+sentinel://h//0")
+
+
+@pytest.mark.parametrize("value", [1, "4095", 0, -4096, True, "much"])
+def test_a_room_in_which_no_file_fits_is_refused(value: Any) -> None:
+    """Nothing would be shared, and nothing say so."""
+    with pytest.raises(ConfigurationError, match=r"'shared_cache_max_bytes' must be .* at least 4096"):
+        given("aws_ssm:SystemsManagerParameterStoreBackend", shared_cache_max_bytes=value)
+    assert options.room("4096") == 4096
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from airflow_providers_secrets.lookup.shared_cache.entries import (
     StoredEntry,
     pauses,
 )
+from airflow_providers_secrets.options import PAGE
 
 SUBDIRECTORY: Final = "entries-1"
 """Where everything is, in the directory that is named: nothing beside it is ever touched."""
@@ -37,9 +38,6 @@ MAX_FILES: Final = 20_000
 
 SWEEP_INTERVAL: Final = 60.0
 """Seconds between two sweeps, by all processes together."""
-
-PAGE: Final = 4096
-"""Bytes that a file takes at least, and by which it grows, in memory as on most disks."""
 
 ROOM_LEFT: Final = 0.05
 """The part of the file system that is left to others: what would not fit beside it is not written."""
