@@ -560,6 +560,31 @@ def test_a_refused_token_is_asked_for_anew(ssm: SsmRig, account: str, monkeypatc
     assert len(asked) == 3
 
 
+def test_a_child_holds_no_token_of_its_parents(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be another one's by then: a task that has been given credentials of its own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAPARENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    query = "credentials=aws-iam&user=airflow&cluster_name=fleet&region=eu-west-1"
+    shared = shared_of(sharing(ssm, f"redis://127.0.0.1:{single().port}?{query}"))
+    token = shared._address.credentials
+    parents = token.get_credentials()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.environ["AWS_ACCESS_KEY_ID"] = "AKIACHILD"
+            os.write(writer, token.get_credentials()[1].encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as result:
+        childs = result.read()
+    os.waitpid(child, 0)
+    assert "Credential=AKIACHILD" in childs
+    assert "Credential=AKIAPARENT" in parents[1]
+    assert token.get_credentials() == parents
+
+
 class _Identity(BaseHTTPRequestHandler):
     """A managed identity's endpoint."""
 

@@ -30,6 +30,7 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedSSLConnection
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.lookup.forks import in_child
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import Cluster
 from airflow_providers_secrets.lookup.shared_cache.redis_tls import Tls
@@ -243,12 +244,22 @@ _addresses: dict[str, Address] = {}
 
 
 def address_of(url: str, credentials: Mapping[str, str] | None) -> Address:
-    """Return the process's one :class:`Address`, which a forked child inherits: no socket is in it."""
+    """Return the process's one :class:`Address`, which a forked child inherits, without a socket or a token."""
     key = json.dumps([url, credentials], sort_keys=True)
     address = _addresses.get(key)
     if address is None:
         address = _addresses.setdefault(key, Address(url, credentials))
     return address
+
+
+def _after_in_child() -> None:
+    """Forget the parent's tokens: a child may have other credentials in its environment by the time that it logs in."""
+    for address in _addresses.values():
+        if isinstance(address.credentials, redis_credentials.Token):
+            address.credentials.forget()
+
+
+in_child.append(_after_in_child)
 
 
 def _url(host: str, port: int) -> str:
