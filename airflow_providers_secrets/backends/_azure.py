@@ -201,6 +201,11 @@ def option_conflict(options: Mapping[str, Any]) -> str | None:
     for proof, name in PROOFS.items():
         if options[proof] and chosen != name:
             return f"options {proof!r} and 'credential' contradict each other: {chosen!r} takes none"
+    if options["client_id"] and chosen == "managed_identity":  # which would be the system-assigned one
+        return (
+            "options 'client_id' and 'credential' contradict each other: 'managed_identity' takes "
+            "'managed_identity_client_id'"
+        )
     if needed := lacking(options, CREDENTIALS[chosen], chosen, FROM_ENVIRONMENT):
         return f"option {needed} is needed for the credential {chosen!r}"
     if options["client_certificate_password"] and chosen != "client_certificate":

@@ -366,6 +366,10 @@ def test_credential_that_is_not_there(
         ({"client_certificate_path": "/c.pem"}, "'client_secret' and 'client_certificate_path' contradict"),
         ({"credential": "managed_identity"}, "'client_secret' and 'credential' contradict"),
         ({"client_certificate_password": "S3cr3t"}, "'client_certificate_path' is needed"),
+        (
+            {"credential": "managed_identity", "client_secret": None},
+            "'client_id' and 'credential' contradict each other: 'managed_identity' takes 'managed_identity_client_id'",
+        ),
     ],
     ids=repr,
 )
