@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+from airflow_providers_secrets.errors import quoted
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.options import Coerce, Option, flag, flag_or_path, mapping, one_of, strict_text, text
 
@@ -30,13 +31,38 @@ def _config_kwargs(value: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in OURS}
 
 
+KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
+SESSION: Final = (*KEYS, "aws_session_token", "profile_name", "region_name")
+"""What the official classes took from ``session_kwargs``. Each is an option here, too."""
+
+
+def _session_kwargs(value: Any) -> dict[str, str]:
+    """Accept what stands in :data:`SESSION`, as texts; what is empty is not given."""
+    given = mapping(value)
+    if unknown := sorted(given.keys() - set(SESSION)):
+        raise ValueError(
+            f"holds {', '.join(quoted(name, 48) for name in unknown)}; known: {', '.join(SESSION)}. Give anything else "
+            "as an option of its own"
+        )
+    for name, one in given.items():
+        if not isinstance(one, str | None):
+            raise ValueError(f"needs a string for {name!r}")
+    return {name: one for name, one in given.items() if one}
+
+
 AWS_OPTIONS: Final = (
     _option("region_name", strict_text, doc="AWS region; else the environment's or profile's."),
     _option("profile_name", strict_text, doc="Profile of the shared AWS configuration files."),
     _option("aws_access_key_id", strict_text, doc="Access key; else botocore's own chain of credentials."),
     _option("aws_secret_access_key", strict_text, doc="Secret key to the access key."),
     _option("aws_session_token", strict_text, doc="Session token of temporary credentials."),
-    _option("session_kwargs", mapping, {}, "Credentials in an object.", deprecated="the options inside it"),
+    _option(
+        "session_kwargs",
+        _session_kwargs,
+        {},
+        "Keys, session token, profile and region in an object.",
+        deprecated="the options inside it",
+    ),
     _option("role_arn", strict_text, doc="Role to assume; its credentials are refreshed in time."),
     _option(
         "assume_role_method",
@@ -70,6 +96,15 @@ class AwsLookupMixin(SecretLookupMixin):
     """A backend on one AWS service."""
 
     own_options: ClassVar[tuple[Option, ...]] = AWS_OPTIONS
+
+    def check_options(self) -> None:
+        """Take over what is in ``session_kwargs`` alone, and refuse options that contradict each other."""
+        given = self.options
+        inside, given["session_kwargs"] = given["session_kwargs"], {}
+        # A key of one place and a secret of the other are no pair.
+        left_out = KEYS if any(given[name] for name in KEYS) else ()
+        given |= {name: one for name, one in inside.items() if not given[name] and name not in left_out}
+        super().check_options()
 
     def option_conflict(self) -> str | None:
         """Name half a pair of keys, or a way to a role that is incomplete."""

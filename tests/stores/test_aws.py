@@ -87,6 +87,68 @@ def test_keys_in_session_kwargs_still_work_and_are_warned_about(aws: AwsRig) -> 
     assert access_key(aws.proxy.requests[-1]) == CREDENTIALS["aws_access_key_id"]
 
 
+def session(aws: AwsRig, inside: Any, **options: Any) -> Any:
+    """A backend of an old configuration."""
+    with pytest.warns(DeprecationWarning, match="session_kwargs"):
+        return aws.backend_class(endpoint_url=aws.proxy.url, session_kwargs=inside, **options)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_session_kwargs_give_profile_and_region(
+    aws: AwsRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, as_text: bool
+) -> None:
+    (tmp_path / "credentials").write_text("[ours]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    inside = {"profile_name": "ours", "region_name": "eu-west-3", "aws_session_token": None}
+    backend = session(aws, json.dumps(inside) if as_text else inside)
+    backend.get_variable("x")
+    assert access_key(aws.proxy.requests[-1]) == "AKIAPROFILE"
+    assert f"/eu-west-3/{aws.service}/" in aws.proxy.requests[-1].headers["Authorization"]
+    plain = aws.backend_class(endpoint_url=aws.proxy.url, profile_name="ours", region_name="eu-west-3")
+    assert backend.config.fingerprint == plain.config.fingerprint
+
+
+def test_options_come_before_session_kwargs(aws: AwsRig) -> None:
+    inside = {
+        "aws_access_key_id": "AKIAINSIDE",
+        "aws_secret_access_key": "s",
+        "aws_session_token": "token-inside",
+        "region_name": "eu-west-3",
+    }
+    session(aws, inside, region_name=REGION).get_variable("x")
+    assert access_key(aws.proxy.requests[-1]) == "AKIAINSIDE"
+    assert f"/{REGION}/{aws.service}/" in aws.proxy.requests[-1].headers["Authorization"]
+    assert aws.proxy.requests[-1].headers["X-Amz-Security-Token"] == "token-inside"
+    session(aws, inside, **CREDENTIALS, aws_session_token="token").get_variable("x")
+    assert access_key(aws.proxy.requests[-1]) == CREDENTIALS["aws_access_key_id"]
+    assert f"/eu-west-3/{aws.service}/" in aws.proxy.requests[-1].headers["Authorization"]
+    assert aws.proxy.requests[-1].headers["X-Amz-Security-Token"] == "token"
+
+
+@pytest.mark.parametrize(
+    ("inside", "options", "said"),
+    [
+        (
+            {"profile": "S3cr3t", "endpoint_url": "S3cr3t", "region_name": REGION},
+            {},
+            r"'session_kwargs' holds 'endpoint_url', 'profile'; known: .*profile_name.* Give anything else as an option",
+        ),
+        ({"region_name": ["S3cr3t"]}, {}, "'session_kwargs' needs a string for 'region_name'"),
+        # Half a pair is none, and two halves are no pair.
+        ({"aws_access_key_id": "S3cr3t"}, {}, "'aws_access_key_id' and 'aws_secret_access_key' are needed both"),
+        (
+            {"aws_secret_access_key": "S3cr3t"},
+            {"aws_access_key_id": "AKIAPLAIN"},
+            "'aws_access_key_id' and 'aws_secret_access_key' are needed both",
+        ),
+    ],
+)
+def test_session_kwargs_that_cannot_be_used(aws: AwsRig, inside: Any, options: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as raised:
+        session(aws, inside, **options)
+    assert "S3cr3t" not in str(raised.value)
+
+
 def test_profile_gives_keys_and_region(aws: AwsRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "credentials").write_text("[ours]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\n")
     (tmp_path / "config").write_text("[profile ours]\nregion = us-west-2\n")

@@ -287,16 +287,10 @@ class AwsStore(Store):
         return Identity(caller["Arn"], {"account": caller["Account"], "region": client.region})
 
 
-_KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
-
-
 def given_keys(options: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
     """Return the access key, the secret one and the session token of *options*, where they hold keys."""
-    for given in (options, options["session_kwargs"]):
-        if all(given.get(key) for key in _KEYS):
-            key, secret = (given[key] for key in _KEYS)
-            return key, secret, options["aws_session_token"] or options["session_kwargs"].get("aws_session_token")
-    return None
+    key, secret = options["aws_access_key_id"], options["aws_secret_access_key"]
+    return (key, secret, options["aws_session_token"]) if key and secret else None
 
 
 def answer_codes(error: Exception) -> tuple[str, ...]:
