@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
+from airflow_providers_secrets.stores.kubernetes.secrets import _secret_name
 from tests.rigs.kubernetes import (
     JSON,
     LABELS,
@@ -492,17 +494,51 @@ def test_what_is_created_has_the_labels_and_a_name_of_its_own(kubernetes: Kubern
     assert backend.get_variable("new_one") is None
 
 
-def test_who_creates_it_at_the_same_time_is_noticed(kubernetes: KubernetesRig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def raced(kubernetes: KubernetesRig, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesSecretsBackend]:
+    """A backend before whose writes another one creates the same name, once the name was looked for."""
     backend = kubernetes.backend()
     name = f"{VARIABLE}=raced"
     store: Any = store_of(backend.config)
     called(backend, name, lambda store, client: store.write(client, name, "first"))
-    with monkeypatch.context() as patched:
-        patched.setattr(type(store), "_find", lambda *_: None)  # as it was when the other one had not yet written
-        with pytest.raises(InvalidSecret, match=r"AlreadyExists|exists already"):
-            called(backend, name, lambda store, client: store.write(client, name, "second", only_if_absent=True))
-    assert backend.get_variable("raced") == "first"
+    find, looked = type(store)._find, itertools.count()
+    monkeypatch.setattr(type(store), "_find", lambda *asked: find(*asked) if next(looked) else None)
+    yield backend
     kubernetes.remove(name)
+
+
+def test_who_creates_it_at_the_same_time_is_noticed(raced: Any) -> None:
+    name = f"{VARIABLE}=raced"
+
+    def write(store: Any, client: Any) -> Any:
+        with pytest.raises(StoreError) as raised:
+            store.write(client, name, "second", only_if_absent=True)
+        return raised.value.codes
+
+    assert called(raced, name, write) == (EXISTS,)
+    assert raced.get_variable("raced") == "first"
+
+
+def test_who_loses_the_race_writes_over_it(raced: Any) -> None:
+    name = f"{VARIABLE}=raced"
+    written: Written = called(raced, name, lambda store, client: store.write(client, name, "second"))
+    assert not written.created
+    assert raced.get_variable("raced") == "second"
+
+
+@pytest.mark.parametrize("only_if_absent", [True, False])
+def test_a_secret_of_that_name_without_the_label_is_left(
+    kubernetes: KubernetesRig, made: Any, *, only_if_absent: bool
+) -> None:
+    name = f"{VARIABLE}=unlabelled"
+    made(_secret_name(name), {"mine": "yes"}, {"value": "x"})
+    with pytest.raises(InvalidSecret, match=r"AlreadyExists.*label it so that it is found"):
+        called(
+            kubernetes.backend(),
+            name,
+            lambda store, client: store.write(client, name, "y", only_if_absent=only_if_absent),
+        )
+    assert stored(kubernetes, _secret_name(name))["data"] == {"value": encoded("x")}
 
 
 def test_exists_is_told_as_such(kubernetes: KubernetesRig, made: Any) -> None:

@@ -172,23 +172,27 @@ class KubernetesSecrets(Store):
     ) -> Written:
         """Set one key of the Secret's data; labels, type and other keys stay. Needs ``list``, ``create``, ``patch``.
 
-        A Secret that is created is called after its labels, so that who creates it at the same time is noticed.
+        A Secret that is created is called after its labels, so that who creates it at the same time is noticed: what
+        somebody else creates in between is written over.
 
         :raises StoreError: with :data:`EXISTS` where it is *only_if_absent* and the name exists.
         """
         asked = _parts(name)
         data = {asked.data_key: base64.b64encode(text.encode()).decode()}
         former = self._find(client, name)
-        if former is not None:
-            if only_if_absent:
-                raise StoreError(EXISTS)
-            path = client.secrets(_metadata(former, "name"))
-            written = client.ask("PATCH", path, {"data": data}, "application/merge-patch+json")
-        else:
+        if former is None:
             made = {"name": asked.secret or _secret_name(name), "labels": {**MANAGED_BY, **asked.labels}}
             body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": made, "data": data}
-            written = client.ask("POST", client.secrets(), body)
-        return Written(created=former is None, version=_metadata(written, "resourceVersion") or None)
+            try:
+                return _written(client.ask("POST", client.secrets(), body), created=True)
+            except StoreError as error:
+                # Somebody else was first, or a Secret of that name lacks the label.
+                if "AlreadyExists" not in error.codes or (former := self._find(client, name)) is None:
+                    raise
+        if only_if_absent:
+            raise StoreError(EXISTS)
+        path = client.secrets(_metadata(former, "name"))
+        return _written(client.ask("PATCH", path, {"data": data}, "application/merge-patch+json"), created=False)
 
     def delete(self, client: KubernetesClient, name: str) -> None:
         """Delete the Secret, with all keys of its data. Needs ``list`` and ``delete`` on Secrets."""
@@ -276,6 +280,10 @@ def _metadata(secret: Mapping[str, Any], field: str) -> str:
     if not isinstance(value, str):
         raise StoreError(f"the answer holds no {field}", MALFORMED)
     return value
+
+
+def _written(secret: Mapping[str, Any], *, created: bool) -> Written:
+    return Written(created=created, version=_metadata(secret, "resourceVersion") or None)
 
 
 def _text(secret: Mapping[str, Any], data_key: str) -> str:
