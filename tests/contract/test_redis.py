@@ -736,6 +736,65 @@ def test_a_server_that_is_restarted_costs_nothing(ssm: SsmRig, clock: Clock, cap
     server.stop()
 
 
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many times a flight's lock was asked for: three times at most, without a pause."""
+    tries: list[int] = []
+    monkeypatch.setattr(redis_server, "pauses", lambda _: (tries.append(1) or 0.0 for _ in range(3)))
+    return tries
+
+
+def test_a_lock_is_ours_although_its_answer_was_lost(
+    ssm: SsmRig, tries: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client's second attempt finds it taken, and nobody is there to wait for."""
+    single().client.flushall()
+    with fleet.cutting(single().port, b"\r\nSET\r\n") as port:
+        shared = shared_of(sharing(ssm, f"redis://127.0.0.1:{port}", timeout=60))
+        with shared.flight("lost", 60):
+            assert tries == [1]
+            assert len(single().client.keys("*:flight")) == 1
+        assert single().client.keys("*:flight") == []
+    assert warned(caplog) == []
+
+
+class Twice:
+    """A client each of whose attempts at a lock is its second: the first one's answer was lost."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def set(self, *args: Any, **options: Any) -> Any:
+        if options.get("nx"):
+            self._client.set(*args, **options)
+        return self._client.set(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+@pytest.mark.parametrize("form", ["single", "cluster", "sentinel", "valkey-cluster"])
+def test_a_lock_is_known_for_ours_on_every_form(ssm: SsmRig, form: str, tries: list[int]) -> None:
+    shared = shared_of(emptied(sharing(ssm, FORMS[form](), timeout=60)))
+    shared._client = Twice(shared._connected())
+    for number in range(8):
+        with shared.flight(f"known-{number}", 60):
+            assert len(tries) == number + 1
+
+
+@pytest.mark.parametrize("form", ["single", "cluster"])
+def test_who_waits_for_anothers_lock_asks_once_whose_it_is(ssm: SsmRig, form: str, tries: list[int]) -> None:
+    nodes = [single()] if form == "single" else cluster().nodes
+    others, ours = (shared_of(sharing(ssm, FORMS[form](), timeout=60)) for _ in range(2))
+    with others.flight("others", 60):
+        before = times_asked(nodes, "getrange")
+        tries.clear()
+        with ours.flight("others", 60):
+            assert len(tries) == 3
+        assert times_asked(nodes, "getrange") - before == 1
+        assert ours._in_time(lambda client: client.exists(f"airflow-secrets:{ours._seals[0].token('others')}:flight"))
+
+
 def test_a_full_server_is_still_read(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     server = fleet.RedisServer(**{"maxmemory-policy": "noeviction"})
     lookups = Lookups(ssm, sharing(ssm, f"redis://127.0.0.1:{server.port}", timeout=60))

@@ -390,6 +390,32 @@ def slowly(port: int, seconds: float) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def cutting(port: int, command: bytes) -> Iterator[int]:
+    """Run a front for the server on *port* that hands *command* on, and once ends the connection in place of its answer."""
+    left = [command]
+
+    def session(outer: socket.socket) -> None:
+        with contextlib.suppress(OSError), outer, socket.create_connection(("127.0.0.1", port)) as inner:
+            while octets := outer.recv(65536):
+                inner.sendall(octets)
+                answer = inner.recv(65536)
+                if left and left[0] in octets.upper():
+                    left.clear()
+                    return
+                outer.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=session, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
 def speaking_tls(name: str, port: int) -> Iterator[int]:
     """Run a TLS front, with a certificate for *name*, for the plain server on *port*; it asks no certificate back."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
