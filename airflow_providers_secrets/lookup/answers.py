@@ -95,6 +95,10 @@ class Answers:
         """Tell whether *name* was absent when the store last spoke of it, no longer ago than a value may stand in."""
         return self._cache.was_absent(name)
 
+    def forget(self, name: str, prefix: str | None) -> None:  # noqa: ARG002  # for who has more than this
+        """Let nothing count any more that was said of *name*, which has been written or deleted since."""
+        self._cache.forget(name)
+
     def note_unusable(self, entry: Entry) -> bool:
         """Have *entry*, whose text cannot be decoded, count no longer than an absence.
 

@@ -325,7 +325,10 @@ def _written(  # noqa: PLR0913, PLR0917  # what a write is made of
                 raise
             return EXISTS
 
-    written = answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "write")
+    try:
+        written = answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "write")
+    finally:  # also where an answer was lost to a write that was made
+        _forget(backend, kind, secret_id, team)
     if isinstance(written, str):
         raise AlreadyExists(backend.store, name, EXISTS, "Allow it to be replaced, or use another id.", "write")
     return written
@@ -346,8 +349,17 @@ def delete(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | N
         store.delete(client, name)
         return True
 
-    answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "delete")
+    try:
+        answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "delete")
+    finally:
+        _forget(backend, kind, secret_id, team)
     return name
+
+
+def _forget(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None) -> None:
+    """Have the next lookup ask the store for what has changed there."""
+    name, prefix = backend.plan(kind, secret_id, team).steps[0]
+    answers_of(backend.config).forget(name, prefix)
 
 
 def identify(backend: SecretLookupMixin) -> Identity | None:

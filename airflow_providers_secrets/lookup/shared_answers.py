@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Final
 
-from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError
+from airflow_providers_secrets.errors import LookupFailed, NoSharedKeyError, SecretsError
 from airflow_providers_secrets.lookup import cache, shared_cache
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import LISTING, NOT_CACHED, Answers, Ask
@@ -280,6 +280,17 @@ class SharedAnswers(Answers):
             return own, None
         said = shared.get(name)
         return own, _in_words(said, self._lifetime(name, said.text)) if said else NOT_CACHED
+
+    def forget(self, name: str, prefix: str | None) -> None:
+        """Let nothing count any more that was said of *name* here or, under this identity, to other processes.
+
+        :param prefix: whose listing may hold *name*, too.
+        """
+        super().forget(name, prefix)
+        with contextlib.suppress(SecretsError):  # lookups say what is wrong with the shared cache
+            if shared := self.shared_cache():
+                for outdated in (name,) if prefix is None else (name, LISTING + prefix):
+                    shared.remove(outdated)
 
     def forget_values(self) -> list[object]:
         """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""

@@ -35,7 +35,7 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import access, answers, cache, notices, shared_answers, shared_cache
+from airflow_providers_secrets.lookup import access, answers, cache, notices, operations, shared_answers, shared_cache
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.lookup.cache import Breaker
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
@@ -288,6 +288,19 @@ def test_an_expired_value_stands_in_for_new_processes_too(ssm: SsmRig, place: st
         assert anew(lambda: backend.get_variable("outlived")) == "old"
         both_clocks.now += MAX_STALE
         anew(lambda: failing(lambda: backend.get_variable("outlived")))
+
+
+@pytest.mark.parametrize("preload", [[], ["variables"]], ids=["reads", "listings"])
+def test_what_is_written_or_deleted_is_seen_at_once(ssm: SsmRig, place: str, preload: list[str]) -> None:
+    stored(ssm, "changed", "old")
+    backend = sharing(ssm, place, preload=preload)
+    assert anew(lambda: backend.get_variable("changed")) == "old"
+    operations.write(backend, "variables", "changed", "new")
+    assert backend.get_variable("changed") == "new"
+    assert anew(lambda: backend.get_variable("changed")) == "new"
+    operations.delete(backend, "variables", "changed")
+    assert backend.get_variable("changed") is None
+    assert anew(lambda: backend.get_variable("changed")) is None
 
 
 @pytest.mark.parametrize("before", ["old", None, "denied"])
