@@ -157,7 +157,7 @@ VAULT_OPTIONS: Final = (
     Option("url", server_url, doc="Address of Vault; else VAULT_ADDR, else http://localhost:8200."),
     Option("namespace", text, doc="Namespace (Vault Enterprise, HCP, OpenBao)."),
     Option("mount_point", mount_path, "secret", "Where the KV engine is; null: the ids start with it.", nullable=True),
-    Option("kv_engine_version", engine_version, "2", '1, 2, or "auto" to ask the server once.'),
+    Option("kv_engine_version", engine_version, "2", '1, 2, or "auto" to ask the server.'),
     Option("auth_type", one_of(*NEEDED), "token", "How to log in."),
     Option("auth_mount_point", mount_path, doc="Where the auth method is, if not at its default."),
     Option("token", text, doc="token, github: the token; for token, else VAULT_TOKEN."),

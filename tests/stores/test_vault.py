@@ -409,6 +409,21 @@ def test_version_is_detected_again_where_a_mount_was_upgraded(vault: VaultRig) -
         api("DELETE", "sys/mounts/upgraded")
 
 
+def test_version_of_an_engine_that_was_replaced_is_detected_within_five_minutes(vault: VaultRig, clock: Clock) -> None:
+    """A secret is absent to who asks an engine of version 1 by the paths of version 2."""
+    api = vault.server.api
+    vault.server.engine("replaced", 2)
+    api("POST", "replaced/data/variables/x", {"data": {"value": "of version 2"}})
+    backend = by_token(vault, mount_point="replaced", kv_engine_version="auto")
+    assert backend.get_variable("x") == "of version 2"
+    api("DELETE", "sys/mounts/replaced")
+    vault.server.engine("replaced", 1)
+    api("POST", "replaced/variables/x", {"value": "of version 1"})
+    clock.now += 300.0
+    assert backend.get_variable("x") == "of version 1"
+    api("DELETE", "sys/mounts/replaced")
+
+
 def opened(backend: VaultBackend) -> tuple[Any, Any]:
     """The store of *backend*, and a client of its own."""
     store = access.loaded_store(backend.config)

@@ -29,6 +29,10 @@ Request = Callable[[hvac.Client], Reply]
 REFUSAL_MEMO: Final = 30.0
 """Seconds in which no further login is tried: after a refused one, and after a denial that one survived."""
 
+VERSION_MEMO: Final = 300.0
+"""Seconds for which the version of a mount's KV engine counts that was asked for. Where another engine is mounted in
+its place, version 1 says of every path of version 2 that there is nothing."""
+
 RENEWAL_DUE: Final = 2 / 3
 """The part of a token's life after which it is renewed …"""
 
@@ -77,8 +81,7 @@ class VaultClient:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.versions: dict[str, str] = {}
-        """The version of the KV engine at each mount that was asked for it."""
+        self._versions: dict[str, tuple[str, float]] = {}
         self._api = make_api(options)
         self._turn = Turn()
         self._token: Token | None = None
@@ -108,6 +111,18 @@ class VaultClient:
         self._no_login_before = clock() + REFUSAL_MEMO if _refuses(reply) else 0.0
         self._token_is_known = _refuses(reply) and not refuses_token(reply)
         return reply
+
+    def version(self, mount: str, ask: Callable[[], str]) -> str:
+        """Return the version of the KV engine at *mount*, by *ask* where nothing that counts is known."""
+        version, until = self._versions.get(mount, ("", 0.0))
+        if clock() >= until:
+            version = ask()
+            self._versions[mount] = version, clock() + VERSION_MEMO
+        return version
+
+    def forget_version(self, mount: str) -> None:
+        """Have the next one who needs it ask for the version at *mount*."""
+        self._versions.pop(mount, None)
 
     def _send(self, request: Request, token: str) -> Reply:
         with sending(token):

@@ -245,22 +245,23 @@ class Vault(Store):
         return mount, name[len(mount) + 1 :]
 
     def _version(self, client: VaultClient, name: str) -> str:
-        """Return the version of the KV engine; with ``"auto"``, the server is asked, and the answer kept by mount."""
+        """Return the version of the KV engine; with ``"auto"``, the server is asked once in five minutes."""
         configured: str = self.options["kv_engine_version"]
         if configured != "auto":
             return configured
         mount, _ = self._split(name)
-        if mount not in client.versions:
-            # What Vault's own command asks before it reads; any identity with access below the mount may. hvac has
-            # no method for it, and its read() does not quote.
-            path = f"sys/internal/ui/mounts/{quote(mount)}"
-            about = read_contents(client.ask(lambda api: api.read(path)), self.options)
-            if about.get("type") not in ("kv", "generic"):
-                raise StoreError("the mount is no KV engine", NO_MOUNT)
-            engine = about.get("options")
-            version = engine.get("version") if isinstance(engine, dict) else None
-            client.versions[mount] = "2" if version == "2" else "1"
-        return client.versions[mount]
+        return client.version(mount, lambda: self._told_version(client, mount))
+
+    def _told_version(self, client: VaultClient, mount: str) -> str:
+        # What Vault's own command asks before it reads; any identity with access below the mount may. hvac has
+        # no method for it, and its read() does not quote.
+        path = f"sys/internal/ui/mounts/{quote(mount)}"
+        about = read_contents(client.ask(lambda api: api.read(path)), self.options)
+        if about.get("type") not in ("kv", "generic"):
+            raise StoreError("the mount is no KV engine", NO_MOUNT)
+        engine = about.get("options")
+        version = engine.get("version") if isinstance(engine, dict) else None
+        return "2" if version == "2" else "1"
 
     def _for_version(self, client: VaultClient, name: str, exchange: Callable[[str], Result]) -> Result:
         """Exchange by the version of the KV engine; with ``"auto"``, anew where the mount was upgraded meanwhile."""
@@ -269,7 +270,7 @@ class Vault(Store):
         except StoreError as error:
             if OTHER_VERSION not in error.codes or self.options["kv_engine_version"] != "auto":
                 raise
-            client.versions.pop(self._split(name)[0], None)
+            client.forget_version(self._split(name)[0])
         return exchange(self._version(client, name))
 
     def _secret(self, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
