@@ -22,6 +22,9 @@ PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": 
 OF_TEAM: Final = re.compile(r"_(.+)(?<!_)___(.+)")
 """How Airflow's environment spells a team in front of an id, in multi-team mode."""
 
+AFTER_TEAM: Final = "___"
+"""What stands there between the two. In multi-team mode Airflow's environment has no id that holds it."""
+
 
 UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
 NO_OBJECT: Final = "its extra is not a JSON object, which Airflow does not take"
@@ -78,10 +81,13 @@ class Environment(Source):
     def ids(self, kind: Kind) -> Iterator[tuple[str | None, str]]:
         """Yield the ids that the environment holds; an empty connection is none."""
         if prefix := PREFIXES.get(kind):
+            with_teams = multi_team()
             held = [name for name, text in os.environ.items() if text or kind == "variables"]
             for spelled in sorted(name[len(prefix) :].lower() for name in held if name.startswith(prefix)):
-                of_team = OF_TEAM.fullmatch(spelled) if multi_team() else None
-                yield (of_team[1], of_team[2]) if of_team else (None, spelled)
+                of_team = OF_TEAM.fullmatch(spelled) if with_teams else None
+                team, secret_id = (of_team[1], of_team[2]) if of_team else (None, spelled)
+                if not (with_teams and AFTER_TEAM in secret_id):
+                    yield team, secret_id
 
     def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
         """Return a variable's text; a team's own one first.
@@ -89,7 +95,7 @@ class Environment(Source):
         :raises Unusable: where Airflow cannot make a connection of it, and asks the next source.
         """
         prefix = PREFIXES.get(kind)
-        if prefix is None:
+        if prefix is None or (AFTER_TEAM in secret_id and multi_team()):
             return None
         of_team = os.environ.get(f"{prefix}_{team.upper()}___{secret_id.upper()}") if team else None
         text = of_team or os.environ.get(prefix + secret_id.upper())
