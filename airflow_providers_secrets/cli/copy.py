@@ -155,6 +155,7 @@ def _is_no_backend(end: str) -> bool:
 def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     from airflow_providers_secrets.cli import output
     from airflow_providers_secrets.cli.endpoints import names_from
+    from airflow_providers_secrets.errors import SecretsError
 
     kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KIND_WORDS[args.kind],)
     names = None if args.names is None else names_from(args.names, kinds)
@@ -185,6 +186,12 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     finally:
         if journal:
             journal.close()
+    if journal and journal.failure:
+        raise SecretsError(
+            f"the journal {journal.path} cannot be written to any more ({journal.failure}): "
+            f"{_counted(done, len(found))}. Make room for it or name another by --journal, and copy again: what is "
+            "written is then the same."
+        )
     if interrupts.seen and sum(done.values()) < len(found):
         raise KeyboardInterrupt(_so_far(done, len(found), args, journal))
     _sum_up(origin, target, done, journal)
@@ -195,14 +202,19 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
 
 def _so_far(done: dict[str, int], total: int, args: argparse.Namespace, journal: Journal | None) -> str:
     """Say in one line what an interrupted copy did, and by which command it goes on."""
-    others = [(number, state) for state, number in done.items() if number and state not in (CREATED, OVERWRITTEN)]
-    counts = [(done[CREATED] + done[OVERWRITTEN], "written"), *others, (total - sum(done.values()), "left")]
-    told = ", ".join(f"{number} {state}" for number, state in counts)
+    told = _counted(done, total)
     if journal is None:
         return f"interrupted: {told} (dry run)."
     command = _resuming(args, journal.path)
     masked = " (with your options for ***)" if "***" in command else ""
     return f"interrupted: {told}. Journal: {journal.path}. To go on{masked}: {command}"
+
+
+def _counted(done: dict[str, int], total: int) -> str:
+    """Say what became of how many ids, where a copy ended before its end."""
+    others = [(number, state) for state, number in done.items() if number and state not in (CREATED, OVERWRITTEN)]
+    counts = [(done[CREATED] + done[OVERWRITTEN], "written"), *others, (total - sum(done.values()), "left")]
+    return ", ".join(f"{number} {state}" for number, state in counts)
 
 
 def _resuming(args: argparse.Namespace, journal: Path) -> str:
@@ -401,7 +413,8 @@ class Copying:
     ) -> Iterator[Item]:
         """Yield what is or was done about each id, in the order given.
 
-        After :meth:`stop` no further write begins, those under way end, and what is left is not yielded.
+        After :meth:`stop`, or once the journal cannot be written to, no further write begins, those under way end, and
+        what is left is not yielded.
         """
         collisions = self._collisions(found)
         waits = True
@@ -454,7 +467,7 @@ class Copying:
         return f"{kind}:" if self._target.title == "metastore" else ""
 
     def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
-        """Do what is to be done about one id; ``None`` where an interrupt came before it."""
+        """Do what is to be done about one id; ``None`` where the copy was stopped before it."""
         from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
         from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError, Unusable
 
@@ -470,8 +483,8 @@ class Copying:
             item = Item(kind, secret_id, FAILED, reason_of(error))
         except Exception as error:  # noqa: BLE001  # one id must not end the others
             item = Item(kind, secret_id, FAILED, f"unexpected {type(error).__name__}")
-        if journal:
-            journal.note(item)
+        if journal and not journal.note(item):
+            self.stop()
         return item
 
     def _copied(self, kind: Kind, secret_id: str) -> Item:
@@ -545,7 +558,7 @@ class Copying:
 
 
 class _Stopped(Exception):  # it is no error
-    """The copy was interrupted while a write waited for its turn."""
+    """The copy was stopped while a write waited for its turn."""
 
 
 def _done(item: Item) -> concurrent.futures.Future[Item | None]:
@@ -568,6 +581,7 @@ class Journal:
 
     :param of: tells source and target from others.
     :param resume: go on with the file; otherwise it starts anew.
+    :ivar failure: why it cannot be written to any more.
     :raises ConfigurationError: where it cannot be written, or is another file: the source may be named by mistake.
     """
 
@@ -577,6 +591,7 @@ class Journal:
         self.path = path
         self._of = of
         self.verified: set[tuple[str, str]] = set()
+        self.failure: str | None = None
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -586,9 +601,9 @@ class Journal:
             if resume:
                 self._read(held)
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
-            self._file = os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8")
+            self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
             if resume:
-                self._file.write("\n")  # ends a line that was cut off
+                self._append("")  # ends a line that was cut off
         except OSError as error:
             raise ConfigurationError(
                 f"the journal {path} cannot be written: {error.strerror}; name another by --journal."
@@ -608,13 +623,23 @@ class Journal:
             else:
                 self.verified.discard(key)
 
-    def note(self, item: Item) -> None:
-        """Write one item down, at once."""
+    def note(self, item: Item) -> bool:
+        """Write one item down, at once; return whether that was done."""
         entry = {"kind": item.kind, "id": item.secret_id, "state": item.state, "of": self._of}
         line = json.dumps(entry, ensure_ascii=False)
         with self._lock:
-            self._file.write(f"{line}\n")
-            self._file.flush()
+            if self.failure is None:
+                try:
+                    self._append(line)
+                except OSError as error:
+                    self.failure = error.strerror or type(error).__name__
+            return self.failure is None
+
+    def _append(self, line: str) -> None:
+        # What is no text stands there as JSON has it: \udcff.
+        left = f"{line}\n".encode(errors="backslashreplace")
+        while left:
+            left = left[self._file.write(left) :]
 
     def close(self) -> None:
         """Close the file."""

@@ -298,6 +298,49 @@ def test_a_journal_never_replaces_another_file(command: Command, ssm: Rig, base:
     assert command(*copy, "--journal", f"{tmp_path}/empty").code == 0
 
 
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_a_journal_that_cannot_be_written_to_any_more_ends_the_copy(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, parallel: int
+) -> None:
+    """What is written by then is told all the same."""
+    (tmp_path / "v.json").write_text(json.dumps({f"v{number:02}": "S3cr3t" for number in range(30)}))
+    copy = ["copy", "--from", f"file:{tmp_path}/v.json", "--kind", "var", *target(ssm, base), "--apply", "-o", "json"]
+    said = command(*copy, "--journal", "/dev/full", "--parallel", str(parallel))
+    written = [one["id"] for one in command("list", "var", "-o", "json", *using(ssm, **prefixes(ssm, base))).json]
+    assert 1 <= len(written) <= parallel
+    assert (said.code, states(said)) == (3, dict.fromkeys(written, "created")), said.everything
+    assert said.err == (
+        "airflow-secrets copy: the journal /dev/full cannot be written to any more (No space left on device): "
+        f"{len(written)} written, {30 - len(written)} left. Make room for it or name another by --journal, and copy "
+        "again: what is written is then the same.\n"
+    )
+    said = command(*copy, "--journal", str(tmp_path / "another"))
+    assert (said.code, set(states(said).values())) == (0, {"same", "created"}), said.everything
+
+
+def test_a_journal_that_takes_no_line_is_found_before_a_copy_goes_on(
+    command: Command, ssm: Rig, base: str, export: str
+) -> None:
+    said = command("copy", "--from", export, *target(ssm, base), "--apply", "--journal", "/dev/full", "--resume")
+    assert (said.code, said.out) == (2, ""), said.everything
+    assert "the journal /dev/full cannot be written: No space left on device; name another" in said.err
+    assert command("list", "conn", *using(ssm, **prefixes(ssm, base))).code == 1
+
+
+def test_an_id_that_is_no_text_is_noted_and_ends_nothing(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable's name may be any bytes."""
+    journal = tmp_path / "journal"
+    for name in ("ODD_ONE\udcff", "ODD_OTHER"):
+        monkeypatch.setenv(f"AIRFLOW_VAR_{name}", "x")
+    copy = ["copy", "--from", "env", "--match", "odd", *target(ssm, base), "--apply", "-o", "json"]
+    said = command(*copy, "--journal", str(journal))
+    assert (said.code, list(states(said).values())) == (1, ["invalid", "created"]), said.everything
+    noted = {entry["id"]: entry["state"] for entry in map(json.loads, journal.read_text().splitlines())}
+    assert noted == {"odd_one\udcff": "invalid", "odd_other": "created"}
+
+
 def test_null_in_a_file_is_invalid(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
     """``airflow variables import`` would store the text "null", which nobody may have meant."""
     (tmp_path / "v.json").write_text('{"x": null, "y": {"value": null, "description": "d"}, "z": {"S3cr3t": null}}')
