@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.cli import check
 from airflow_providers_secrets.lookup import answers
-from tests.cli.conftest import Command, connecting, path_of, prefixes
+from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.conftest import RIGS
 from tests.rigs import PAGE, Rig, running
 from tests.rigs.aws import aws_error
@@ -132,6 +133,23 @@ def test_a_store_that_is_away_is_told_with_its_address(
     said = command("check", *arguments(ssm, endpoint_url=None, max_attempts=1))
     assert said.code == 3, said.everything
     assert "! AWS SSM Parameter Store is asked at http://127.0.0.1:1\n" in said.out
+
+
+@pytest.mark.parametrize(
+    ("skew", "told"),
+    [
+        (3.0, "clock: within 3 s of the store's"),
+        (300.0, "clock: this host's is 300 s behind the store's"),
+        (-300.0, "clock: this host's is 300 s ahead of the store's"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_a_fault(
+    command: Command, ssm: Rig, monkeypatch: pytest.MonkeyPatch, skew: float, told: str
+) -> None:
+    monkeypatch.setattr(check, "clock_skew", lambda _: skew)
+    said = command("check", *using(ssm))
+    assert told in said.out
+    assert said.code == (1 if abs(skew) > check.MAX_SKEW else 0), said.everything
 
 
 def test_no_parameter_of_an_address_is_shown_that_may_be_a_misspelt_password(command: Command, ssm: Rig) -> None:

@@ -171,6 +171,25 @@ def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Ri
     assert "5000 bytes; the store holds 4096" in reasons["large"]
 
 
+@pytest.mark.each_rig_in_ci
+def test_a_documented_quota_of_writes_sets_the_pace(
+    command: Command, google: Rig, ssm: Rig, base: str, export: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_providers_secrets.cli import copy
+
+    paces: list[float | None] = []
+
+    class Noted(copy.Copying):
+        def __init__(self, *ends: Any, rate: float | None, **how: Any) -> None:
+            paces.append(rate)
+            super().__init__(*ends, rate=rate, **how)
+
+    monkeypatch.setattr(copy, "Copying", Noted)
+    for rig, given in ((google, []), (google, ["--rate", "2"]), (ssm, [])):
+        command("copy", "--from", export, *target(rig, base), *given)
+    assert paces == [9.0, 2.0, None]
+
+
 def test_what_is_there_already_is_the_same_whatever_could_be_written(
     command: Command, ssm: SsmRig, base: str, tmp_path: Path
 ) -> None:

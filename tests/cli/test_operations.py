@@ -22,6 +22,7 @@ from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
 from tests.rigs.aws import SecretsManagerRig
+from tests.rigs.google import GoogleRestRig
 from tests.rigs.vault import VaultRig
 from tests.support.airflow_process import PACKAGE_ROOT, VERSION
 
@@ -316,6 +317,15 @@ def test_what_is_near_is_what_lookups_ask_for(
         "red": ["shared1", "shared2"],
         "green": ["shared1"],
     }
+
+
+@pytest.mark.each_rig_in_ci
+def test_what_is_near_is_another_id(command: Command, google: GoogleRestRig, base: str) -> None:
+    """A secret of Google's without a version is listed, and to lookups it is absent."""
+    google.server.put(google.resource(path_of(google, base, "variables", "empty")))
+    at = using(google, **prefixes(google, base))
+    assert [one["id"] for one in command("list", "var", "-o", "json", *at).json] == ["empty"]
+    assert command("explain", "var", "empty", "--no-metastore", "-o", "json", *at).json["near"] == []
 
 
 def test_explain_of_a_kind_that_is_off_sends_nobody_to_its_list(command: Command, rig: Rig, base: str) -> None:

@@ -158,7 +158,8 @@ def test_an_operator_sees_and_clears_our_keys_alone(ssm: SsmRig, form: str) -> N
     backend = emptied(sharing(ssm, FORMS[form](), shared_cache_prefix="ours[*]:"))
     shared = shared_of(backend)
     client = shared._connected()
-    others = ["ours[*]:", "ours*", "airflow-secrets:x", "a:" + "0" * 64]
+    flight = "ours[*]:" + "0" * 64 + ":flight"  # ends by itself, and until then some process counts on it
+    others = ["ours[*]:", "ours*", "airflow-secrets:x", "a:" + "0" * 64, flight]
     for other in others:
         client.set(other, "theirs")
     for number in range(20):
@@ -212,6 +213,17 @@ def test_16_processes_ask_once_for_each_of_50_names(ssm: SsmRig, form: str) -> N
             child.join(60)
     assert values == [[f"value {number}" for number in range(25)] + [None] * 25] * 16
     assert len(calls) == 50
+
+
+@pytest.mark.parametrize("form", ["single", "cluster"])
+def test_a_flight_that_outlasts_its_time_does_not_end_the_next_ones(ssm: SsmRig, form: str) -> None:
+    shared = shared_of(emptied(sharing(ssm, FORMS[form](), shared_cache_prefix="outlasted:")))
+    client = shared._connected()
+    key = f"outlasted:{shared._seals[0].token('x')}:flight"
+    with shared.flight("x", 5):
+        assert client.set(key, "another's", xx=True)  # as after the key's own end
+    assert client.get(key) == b"another's"
+    client.delete(key)
 
 
 # What a cluster is asked, and TLS.

@@ -646,6 +646,14 @@ def test_an_outage_of_all_processes_is_of_failures_in_a_row(ssm: SsmRig, place: 
     assert asked_of(3) == 1
 
 
+def test_an_outage_is_remembered_for_as_long_as_it_counts(ssm: SsmRig, place: str) -> None:
+    """However short a time everything else is of use."""
+    backend = sharing(ssm, place, cache_ttl=1, cache_negative_ttl=1, max_stale=0)
+    shared = answers.answers_of(backend.config)._opened()
+    assert shared is not None
+    assert shared.lifetime >= cache.Breaker.WITHIN + cache.Breaker.PAUSE
+
+
 @pytest.mark.each_rig_in_ci
 def test_a_listing_is_shared(rig: Rig, place: str) -> None:
     paths = [rig.path("variables", f"listed-{number}", base="shared-bulk") for number in range(5)]
@@ -1516,6 +1524,18 @@ def test_a_host_without_credentials_for_a_moment_takes_no_value_away(
     ssm.put(path, "two")
     with metadata.fault(credentials_of_a_host):
         assert anew(lambda: backend.get_variable("kept")) == "two"
+
+
+def test_a_host_without_credentials_leaves_a_team_what_is_everybodys(
+    ssm: SsmRig, place: str, both_clocks: Clock, metadata: Proxy
+) -> None:
+    stored(ssm, "kept-for-all", "one")
+    backend = sharing(ssm, place, **dict.fromkeys(CREDENTIALS))
+    with metadata.fault(credentials_of_a_host):
+        assert anew(lambda: backend.get_variable("kept-for-all", "red")) == "one"
+    both_clocks.now += TTL + 1
+    with metadata.fault(Reply(503)):
+        assert anew(lambda: backend.get_variable("kept-for-all", "red")) == "one"
 
 
 def test_keys_may_be_a_json_list(ssm: SsmRig, place: str) -> None:

@@ -224,6 +224,15 @@ def test_an_open_breaker_refuses_every_name_until_one_is_answered(memory: Proces
     assert memory.refusal("1") is None  # its own pause ended with the outage
 
 
+def test_a_denial_outlasts_the_end_of_an_outage(memory: ProcessCache, clock: Clock) -> None:
+    memory.note_failure("denied", DENIED)
+    for number in range(Breaker.FAILURES):
+        memory.note_failure(str(number), DOWN)
+    memory.answered("probe")
+    assert isinstance(memory.refusal("denied"), AccessDenied)
+    assert memory.refusal("1") is None
+
+
 # One flight.
 
 

@@ -59,6 +59,18 @@ def test_a_listing_has_its_time_from_its_turn_on_and_no_longer(monkeypatch: pyte
     assert made.problems == ["store took too long: the list ends after 60 s."]
 
 
+def test_a_listing_ends_after_so_many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Names(Environment):
+        def ids(self, _: str) -> Iterator[tuple[str | None, str]]:
+            yield from ((None, f"id-{number}") for number in range(10))
+
+    monkeypatch.setattr(listing, "MOST_IDS", 3)
+    made = listing.Listing(SimpleNamespace(members=[("names", Names(), None)]), "variables")  # type: ignore[arg-type]
+    made.make()
+    assert len(made.so_far()[0]) == 3
+    assert made.problems == ["names holds more: the list ends after 3 ids."]
+
+
 def test_what_ends_while_it_is_looked_at_is_not_shown_in_part_as_all_of_it() -> None:
     """The page would say so and, since there is nothing to wait for, not load itself again."""
     looked_at, ended = threading.Event(), threading.Event()
