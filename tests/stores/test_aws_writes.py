@@ -224,6 +224,21 @@ def test_ssm_settings_of_a_new_parameter(ssm: SsmRig, name: str) -> None:
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"owner": "data", "stage": "prod"}
 
 
+def test_ssm_tags_are_for_a_new_parameter_alone(ssm: SsmRig, name: str) -> None:
+    """AWS refuses them beside ``Overwrite``."""
+    write(ssm, name, "one", settings={"tags": "a=b"})
+    assert not write(ssm, name, "two", settings={"tags": "c=d"}).created
+    assert "Tags" not in json.loads(ssm.proxy.requests[-1].body)
+
+
+@pytest.mark.usefixtures("pauses")
+def test_ssm_too_many_updates_are_waited_for(ssm: SsmRig, name: str) -> None:
+    before = len(ssm.proxy.requests)
+    with ssm.answering(aws_error("TooManyUpdates")), pytest.raises(StoreUnavailable):
+        write(ssm, name, "x", only_if_absent=True)
+    assert asked(ssm.proxy)[before:] == ["PutParameter"] * 3
+
+
 def test_ssm_setting_changes_an_existing_parameter(ssm: SsmRig, name: str) -> None:
     write(ssm, name, "x", settings={"type": "String"})
     write(ssm, name, "y", settings={"type": "SecureString", "key_id": "alias/ours"})
@@ -296,6 +311,14 @@ def test_secrets_manager_settings(secrets_manager: SecretsManagerRig, name: str)
     found = secrets_manager.client.describe_secret(SecretId=name)
     assert (found["Description"], found["KmsKeyId"]) == ("better", "alias/k")
     assert secrets_manager.client.get_secret_value(SecretId=name)["SecretString"] == "y"
+
+
+@pytest.mark.usefixtures("pauses")
+def test_secrets_manager_account_that_is_full_is_not_asked_again(secrets_manager: SecretsManagerRig, name: str) -> None:
+    before = len(secrets_manager.proxy.requests)
+    with secrets_manager.answering(aws_error("LimitExceededException")), pytest.raises(InvalidSecret):
+        write(secrets_manager, name, "x", only_if_absent=True)
+    assert asked(secrets_manager.proxy)[before:] == ["CreateSecret"]
 
 
 @pytest.mark.parametrize("only_if_absent", [False, True])

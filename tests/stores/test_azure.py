@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import contextvars
 import itertools
@@ -38,6 +39,7 @@ from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure import key_vault, session
+from airflow_providers_secrets.stores.azure.credentials import Login, LoginTransport
 from airflow_providers_secrets.stores.azure.key_vault import KeyVault
 from airflow_providers_secrets.stores.base import StoreError
 from airflow_providers_secrets.testing.lookups import Waits
@@ -895,6 +897,27 @@ def test_token_is_renewed_before_its_end(azure: AzureRig, clock: dict[str, float
         assert len(azure.entra.logins) == logins
 
 
+def test_token_is_renewed_when_the_authority_says(
+    azure: AzureRig, clock: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = azure.entra.issued
+    monkeypatch.setattr(azure.entra, "issued", lambda resource: {**issued(resource), "refresh_in": 1800})
+    asked = backend(azure)
+    for passed, logins in ((0, 1), (1700, 1), (1900, 2), (3500, 2)):
+        clock["monotonic"] = clock["wall"] = float(passed)
+        assert asked.get_variable("found") == "x"
+        assert len(azure.entra.logins) == logins, passed
+
+
+def test_the_same_claims_are_asked_for_anew_after_a_while(azure: AzureRig, clock: dict[str, float]) -> None:
+    login = Login(backend(azure).options)
+    claims = '{"access_token":{"nbf":{"essential":true,"value":"1600000000"}}}'
+    for passed, logins in ((0, 1), (29, 1), (31, 2)):
+        clock["monotonic"] = clock["wall"] = float(passed)
+        login.get_token_info(f"{RESOURCE}/.default", options={"claims": claims})
+        assert len(azure.entra.logins) == logins, passed
+
+
 @pytest.mark.parametrize("leap", [86400.0, -86400.0])
 def test_wall_clock_that_leaps_ends_no_token(azure: AzureRig, clock: dict[str, float], leap: float) -> None:
     asked = backend(azure)
@@ -958,6 +981,26 @@ def test_login_that_fails_for_now_is_tried_again(azure: AzureRig) -> None:
         asked.get_variable("found")
     assert len(azure.entra.requests) == 3
     assert asked.get_variable("found") == "x"
+
+
+@pytest.mark.parametrize(
+    ("chain", "host", "noted"),
+    [(True, "169.254.169.254", 0), (True, "login.example", 1), (False, "169.254.169.254", 1)],
+)
+def test_the_default_chain_takes_silence_for_no_machine_of_azures(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch, chain: bool, host: str, noted: int
+) -> None:
+    from azure.core.exceptions import ServiceRequestError
+    from azure.core.pipeline.transport import HttpRequest, RequestsTransport
+
+    def silent(*_: object, **__: object) -> None:
+        raise ServiceRequestError("S3cr3t")
+
+    monkeypatch.setattr(RequestsTransport, "send", silent)
+    transport = LoginTransport(backend(azure).options, verify=True, chain=chain)
+    with pytest.raises(ServiceRequestError):
+        transport.send(HttpRequest("GET", f"http://{host}/metadata/identity/oauth2/token"))
+    assert len(transport.troubles) == noted
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"error": "temporarily_unavailable"}', b"<html>"], ids=repr)
@@ -1112,6 +1155,21 @@ def test_who_asks_with_a_token_that_says_nothing(azure: AzureRig, monkeypatch: p
 
     monkeypatch.setattr(azure.entra, "issued", opaque)
     assert done(azure, lambda store, client: store.identify(client), "identify").who == CLIENT
+
+
+def test_who_asks_is_read_off_a_token_of_version_2_too(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    issued = azure.entra.issued
+
+    def of_version_2(resource: str) -> dict[str, Any]:
+        given = issued(resource)
+        claims = base64.urlsafe_b64encode(json.dumps({"azp": "another-application"}).encode()).decode().rstrip("=")
+        token = f"e30.{claims}.T0k3n"
+        azure.entra.tokens[token] = azure.entra.tokens.pop(given["access_token"])
+        return {**given, "access_token": token}
+
+    monkeypatch.setattr(azure.entra, "issued", of_version_2)
+    who = done(azure, lambda store, client: store.identify(client), "identify").who
+    assert who == "another-application"
 
 
 # Listings.

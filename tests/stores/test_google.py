@@ -709,6 +709,14 @@ def test_login_that_cannot_be_reached_is_tried_again(google: GoogleRestRig, acco
     assert accounts.asked == ["/v1/token"] * 2
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_login_that_is_throttled_or_fails_is_no_refusal(google: GoogleRestRig, accounts: Accounts, status: int) -> None:
+    replies = [Reply(status, b'{"error": "S3cr3t"}', {"Content-Type": "application/json"}), None]
+    with accounts.fault(lambda _: replies.pop(0)):
+        assert by_token(google, accounts).get_variable("found") == "x"
+    assert accounts.asked == ["/v1/token"] * 2
+
+
 def test_login_that_hangs_ends_at_the_deadline(google: GoogleRestRig, accounts: Accounts) -> None:
     """The endpoint goes on after 30 s, or when the fault ends."""
     asked = by_token(google, accounts, timeout=0.5)
@@ -1334,6 +1342,22 @@ def test_identity(google: GoogleRestRig, accounts: Accounts, monkeypatch: pytest
     assert federated.details["credentials"] == "identity pool"
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", PROJECT)
     assert identity(anonymous(google)).who.startswith("nobody")
+
+
+def test_a_machine_whose_account_is_not_known_is_not_called_default(google: GoogleRestRig, accounts: Accounts) -> None:
+    from google.auth.credentials import TokenState
+
+    class OfAMachine:
+        """As google-auth has them until the metadata server has told the account."""
+
+        service_account_email = "default"
+        token_state = TokenState.FRESH
+
+        def apply(self, _: object) -> None: ...
+
+    login = store_of(by_token(google, accounts).config).connect().login
+    login._credentials = OfAMachine()
+    assert login.identity().who == "a user without a name"
 
 
 # Listings.

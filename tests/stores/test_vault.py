@@ -1104,6 +1104,15 @@ def test_use_limited_token(vault: VaultRig, asked: Callable[[], list[str]]) -> N
     assert asked() == [LOGIN, READ, READ, READ, LOGIN, READ, READ, READ, LOGIN, READ]
 
 
+def test_use_limited_token_is_not_renewed(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
+    """A renewal is a use."""
+    backend = asking(**role(vault, "counted-and-renewable", token_num_uses=3, token_ttl="90s", token_max_ttl="24h"))
+    for passed, expected in ((0, [LOGIN, READ]), (75, [READ]), (76, [READ]), (77, [LOGIN, READ])):
+        clock.now = 1000.0 + passed
+        assert backend.get_variable("x") == "x"
+        assert asked() == expected, passed
+
+
 def test_refused_login_is_not_repeated_at_once(vault: VaultRig, clock: Clock, asked: Callable[[], list[str]]) -> None:
     """A wrong password tried at every lookup locks the account."""
     backend = asking(**{**vault.options(), "secret_id": "S3cr3t-wrong"})

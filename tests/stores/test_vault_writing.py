@@ -18,6 +18,7 @@ from airflow_providers_secrets.lookup import access, answers, operations
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.vault import identity
+from airflow_providers_secrets.stores.vault import store as vault_store
 from airflow_providers_secrets.stores.vault.store import BY_OPTIONS_ALONE, MAX_DEPTH, Vault
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, vault_answer
@@ -146,6 +147,14 @@ def test_deleted_is_gone_and_can_be_written_again(backend: VaultBackend) -> None
     assert stored(store, client, name) == {"value": "2"}
 
 
+def test_a_connection_that_was_deleted_can_be_written_anew(backend: VaultBackend) -> None:
+    """Nothing of the old one is there to go with the new one."""
+    operations.write(backend, "connections", "deleted-and-new", "http://old")
+    operations.delete(backend, "connections", "deleted-and-new")
+    operations.write(backend, "connections", "deleted-and-new", "http://new")
+    assert backend.get_conn_value("deleted-and-new") == "http://new"
+
+
 def test_delete_can_be_undone_on_version_2(vault: VaultRig) -> None:
     vault.server.engine("writing2", 2)
     backend = asking(url=vault.proxy.url, token=ROOT_TOKEN, mount_point="writing2")
@@ -231,6 +240,13 @@ def test_identify_names_the_login_and_never_the_token(vault: VaultRig) -> None:
     assert client._token.text not in str(who.details) + repr(who)
 
 
+def test_identify_tells_the_entitys_policies_too(vault: VaultRig) -> None:
+    about = {"display_name": "approle", "policies": ["default"], "identity_policies": ["team", "default"]}
+    store, client = opened(asking(url=vault.proxy.url, auth_type="token", token=ROOT_TOKEN))
+    with vault.proxy.fault(lambda request: vault_answer(about) if "lookup-self" in request.path else None):
+        assert store.identify(client).details["policies"] == "default, team"
+
+
 # Listings.
 
 
@@ -260,6 +276,18 @@ def test_listing_of_folders_without_end_ends(keys: list[str]) -> None:
                 list(store.listing(client, "secret/variables/"))
     assert len(endless.requests) <= MAX_DEPTH + 1
     endless.stop()
+
+
+def test_listing_ends_after_so_many_folders(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beside each other count, too."""
+    monkeypatch.setattr(vault_store, "MAX_FOLDERS", 5)
+    wide, narrow = vault_answer({"keys": [f"{number}/" for number in range(10)]}), vault_answer({"keys": ["x"]})
+    store, client = opened(asking(url=vault.proxy.url, auth_type="token", token=ROOT_TOKEN))
+    before = len(vault.proxy.requests)
+    with vault.proxy.fault(lambda request: wide if request.path.rstrip("/").endswith("/metadata/wide") else narrow):
+        with pytest.raises(base.StoreError, match="more than 5 folders"):
+            list(store.listing(client, "secret/wide/"))
+    assert len(vault.proxy.requests) - before == 5
 
 
 @pytest.mark.parametrize("keys", ["S3cr3t", [1], None, {"a": "b"}], ids=repr)
