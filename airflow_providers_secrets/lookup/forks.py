@@ -248,8 +248,9 @@ class _Deferral:
         self._came.setdefault(os.getpid(), []).append(number)
 
     def begin(self) -> None:
-        """Replace the handlers."""
-        handlers = {number: handler for number in SIGNALS if callable(handler := _signal.getsignal(number))}
+        """Replace the handlers, but for those of asyncio's loops: they do nothing, and their pipes are told."""
+        found = ((number, _signal.getsignal(number)) for number in SIGNALS)
+        handlers = {number: handler for number, handler in found if callable(handler) and not _is_of_a_loop(handler)}
         self._handlers = handlers  # before the last is replaced, another one may raise
         for number in handlers:
             _signal.signal(number, self)
@@ -269,6 +270,10 @@ class _Deferral:
         except BaseException:
             self._put_back()  # one that is back has raised: the others must be back, too
             raise
+
+
+def _is_of_a_loop(handler: Any) -> bool:
+    return bool(getattr(handler, "__module__", None) == "asyncio.unix_events")
 
 
 SIGNALS: Final = tuple(_signal.valid_signals())

@@ -326,6 +326,30 @@ def test_a_signal_in_a_hook_after_the_fork_is_raised_behind_the_hooks() -> None:
     assert run.stdout.splitlines() == ["raised True"] * 2, run.stderr
 
 
+OF_A_LOOP = """
+import asyncio, os, signal
+from airflow_providers_secrets.lookup import forks
+
+async def main():
+    handled = []
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handled.append, "once")
+    forks.before_waiting.append(lambda: signal.raise_signal(signal.SIGUSR1))
+    if not os.fork():
+        os._exit(0)
+    os.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    print(handled)
+
+asyncio.run(main())
+"""
+
+
+def test_a_loop_handles_a_signal_that_comes_during_a_fork_once() -> None:
+    run = run_python(OF_A_LOOP)
+    assert run.stdout.splitlines() == ["['once']"], run.stderr
+
+
 LOADED_BEFORE_A_FORK = """
 import os, signal
 from airflow_providers_secrets.lookup import forks, resolve
