@@ -74,6 +74,21 @@ def test_the_policy_of_the_page_is_the_command_s(command: Command, backend: str,
     assert granted(shown) == granted(said.out), said.everything
 
 
+def test_vaults_policy_of_the_page_is_the_command_s(command: Command) -> None:
+    text = (ROOT / "docs" / "hashicorp-vault.md").read_text(encoding="utf-8").split("## Least privilege")[1]
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[:1]
+    options = {"auth_type": "kubernetes", "kubernetes_role": "airflow"}
+    vault = ["--backend", "hashicorp_vault", "--kwargs", json.dumps(options)]
+
+    def granted(document: str) -> dict[str, str]:
+        return dict(re.findall(r'path "(.+?)" \{\s*capabilities = (\[.*?\])\s*\}', document))
+
+    to_read, _, to_list = shown.partition("#")
+    reading, whole = command("policy", *vault), command("policy", *vault, "--allow", "list")
+    assert granted(to_read) == granted(reading.out) != {}, reading.everything
+    assert granted(to_read) | granted(to_list) == granted(whole.out), whole.everything
+
+
 @pytest.mark.parametrize(
     ("backend", "options", "arguments", "action", "resource", "expected"),
     [
