@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.cli.arguments import add_backend, add_output
-from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
+from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK, USAGE
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._members import Member
@@ -61,13 +61,13 @@ class Finding(NamedTuple):
     """One thing found.
 
     :param ok: whether it is fine; ``None`` for a thing to consider, "neutral" for what is neither.
-    :param failed: whether the store gave no answer.
+    :param code: the exit code of a fault: ``NOT_OK``, ``USAGE`` or ``NO_ANSWER``.
     """
 
     ok: bool | str | None
     what: str
     cure: str | None = None
-    failed: bool = False
+    code: int = NOT_OK
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything, and print each finding as it is made.
 
-    :return: ``OK``; ``NOT_OK`` with a fault; ``NO_ANSWER`` where the store gave no answer.
+    :return: ``OK``; ``NOT_OK`` with a fault; ``USAGE`` where the configuration is one; ``NO_ANSWER`` where the store
+        gave no answer.
     """
     from airflow_providers_secrets.cli import configuration, output
 
@@ -94,16 +95,15 @@ def run(args: argparse.Namespace) -> int:
         report, findings = _check_chain(configured, args, in_words=in_words)
     else:
         report, findings = _check_store(configured, args, in_words=in_words)
-    faults = sum(finding.ok is False for finding in findings)
+    codes = [finding.code for finding in findings if finding.ok is False]
+    faults = len(codes)
     verdict = f"unhealthy: {faults} fault{'s' if faults > 1 else ''}" if faults else "healthy"
     if in_words:
         print(verdict)
     else:
         report["verdict"] = "unhealthy" if faults else "healthy"
         output.show_record(report, args.output)
-    if any(finding.failed for finding in findings):
-        return NO_ANSWER
-    return NOT_OK if faults else OK
+    return max(codes, default=OK)
 
 
 def _check_store(
@@ -173,7 +173,8 @@ def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Find
     subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
     explained = operations.explain_chain(members, kind, secret_id)
     if failed := explained.failed:
-        return Finding(FAULT, f"{subject}: {failed.title}: {failed.message}", failed=True)
+        code = USAGE if failed.outcome == operations.MISCONFIGURED else NO_ANSWER
+        return Finding(FAULT, f"{subject}: {failed.title}: {failed.message}", code=code)
     if explained.winner:
         return Finding(FINE, f"{subject}: {explained.winner} answers")
     return Finding(FAULT, f"{subject}: no member has it", "See who is asked for it: airflow-secrets explain.")
@@ -257,7 +258,7 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
         loaded_store(backend.config)
     except MissingDependencyError as error:
         what, _, cure = str(error).partition(". ")
-        yield Finding(FAULT, what, cure)
+        yield Finding(FAULT, what, cure, USAGE)
         return
     asked = configured.fresh()  # one for all that is asked: with others' options it would log in once more
     failures = _Failures()
@@ -287,23 +288,27 @@ class _Failures:
 
     def finding(self, subject: str, error: SecretsError) -> Finding:
         """Return the finding of a failure: a fault with its cure, the first time."""
-        from airflow_providers_secrets.errors import StoreMisconfigured, StoreUnavailable
+        from airflow_providers_secrets.errors import ConfigurationError, StoreUnavailable
 
-        if isinstance(error, (StoreMisconfigured, StoreUnavailable)):
+        if isinstance(error, (ConfigurationError, StoreUnavailable)):
             if self.has_told(error):
                 return self.same(subject)
-            self._told.add((error.code, error.advice))
+            self._told.add(_told_apart(error))
             self.is_away |= isinstance(error, StoreUnavailable)
         return _failure(f"{subject}: {error}", error)
 
     def has_told(self, error: SecretsError) -> bool:
         """Tell whether there is a finding of this failure."""
-        return (getattr(error, "code", ""), getattr(error, "advice", "")) in self._told
+        return _told_apart(error) in self._told
 
     @staticmethod
     def same(subject: str) -> Finding:
         """Return what is found of a *subject* that the told fault is in the way of."""
         return Finding(NEUTRAL, f"{subject}: no answer for the same reason")
+
+
+def _told_apart(error: SecretsError) -> tuple[str, str]:
+    return _reason(error), getattr(error, "advice", "")
 
 
 def _asked_for(args: argparse.Namespace) -> list[tuple[Kind, str]]:
@@ -539,7 +544,7 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
 
 def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secret_id: str) -> Finding:
     from airflow_providers_secrets.cli.output import Progress, shown
-    from airflow_providers_secrets.errors import LookupFailed, quoted
+    from airflow_providers_secrets.errors import SecretsError, quoted
     from airflow_providers_secrets.lookup import operations
 
     subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
@@ -550,7 +555,7 @@ def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secr
     try:
         with Progress(f"looking up {shown(secret_id)}"):
             found = operations.read(backend, kind, secret_id) is not None
-    except LookupFailed as error:
+    except SecretsError as error:
         return failures.finding(subject, error)
     if found:
         return Finding(FINE, f"{subject}: found ({_milliseconds(started)})")
@@ -562,8 +567,11 @@ def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secr
 
 
 def _failure(text: str, error: Exception) -> Finding:
+    from airflow_providers_secrets.errors import ConfigurationError
+
     cure = getattr(error, "advice", None)
-    return Finding(FAULT, text.removesuffix(f" {cure}"), cure, failed=True)
+    code = USAGE if isinstance(error, ConfigurationError) else NO_ANSWER
+    return Finding(FAULT, text.removesuffix(f" {cure}"), cure, code)
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from airflow_providers_secrets.cli.arguments import (
     add_output,
     counted,
 )
-from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK
+from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK, USAGE
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one lookup.
 
-    :return: ``OK`` where some source has the id, ``NOT_OK`` where none has, ``NO_ANSWER`` where the store gave none, or
-        where one that may have it could not be asked.
+    :return: ``OK`` where some source has the id, ``NOT_OK`` where none has, ``USAGE`` where the store's configuration
+        is wrong, ``NO_ANSWER`` where the store gave none, or where one that may have it could not be asked.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.lookup import operations
@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         output.show_record({**_record(explained), "near": near}, args.output)
     else:
         _show(explained, near)
+    if explained.failed and explained.failed.outcome == operations.MISCONFIGURED:
+        return USAGE
     if _without_answer(explained) or (not explained.winner and operations.not_asked(explained)):
         return NO_ANSWER
     return OK if explained.winner else NOT_OK

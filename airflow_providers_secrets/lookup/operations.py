@@ -376,6 +376,9 @@ def identify(backend: SecretLookupMixin) -> Identity | None:
 
 # One lookup, explained.
 
+MISCONFIGURED: Final = Outcome.MISCONFIGURED.value
+"""What the outcome is where the backend's configuration is wrong."""
+
 
 @dataclass(frozen=True)
 class NameAnswer:
@@ -522,7 +525,7 @@ def explain(
 
 def outcome_of(error: SecretsError) -> str:
     """Return the word for an error's class: denied, unavailable, revoked, invalid, misconfigured."""
-    return next((outcome.value for outcome, kind in ERRORS.items() if type(error) is kind), Outcome.MISCONFIGURED.value)
+    return next((outcome.value for outcome, kind in ERRORS.items() if type(error) is kind), MISCONFIGURED)
 
 
 def _parsed(backend: SecretLookupMixin, kind: Kind, stored: str) -> tuple[str | None, tuple[str, ...], str | None]:

@@ -62,7 +62,7 @@ def test_a_refused_login_is_one_fault_with_one_cure(command: Command, refusing: 
     answers.reset_after_fork()  # in a shell, each is a process of its own
     before = logins()
     said = command("check", "--listing", "--connection", "x", "--variable", "y", *at)
-    assert (said.code, said.out.count("✗"), said.out.count(cure)) == (3, 1, 1), said.everything
+    assert (said.code, said.out.count("✗"), said.out.count(cure)) == (2, 1, 1), said.everything
     assert said.out.endswith("unhealthy: 1 fault\n")
     assert logins() - before == of_get
     for left in ("variables", "config", "connection 'x'", "variable 'y'"):
@@ -94,9 +94,21 @@ def test_keys_that_aws_does_not_know_are_one_fault(command: Command, ssm: Rig, b
     at = arguments(ssm, **prefixes(ssm, base), service_config=connecting(ssm)["service_config"])
     with ssm.answering(aws_error("UnrecognizedClientException")):
         said = command("check", "--listing", "--connection", "x", *at)
-    assert (said.code, said.out.count("✗")) == (3, 1), said.everything
+    assert (said.code, said.out.count("✗")) == (2, 1), said.everything
     assert said.out.count("Replace the access key: AWS does not know it.") == 1, said.out
     assert "S3cr3t" not in said.everything
+
+
+def test_an_option_that_only_the_sdk_can_judge_is_one_fault(command: Command, ssm: Rig, base: str) -> None:
+    at = arguments(ssm, **prefixes(ssm, base), config_kwargs={"retrys": 3})
+    told = "option 'config_kwargs' holds 'retrys', which botocore.config.Config does not take; did you mean 'retries'?"
+    for line in (["get", "var", "x"], ["list", "var"]):
+        said = command(*line, *at)
+        assert (said.code, said.err) == (2, f"airflow-secrets {line[0]}: {told}\n"), said.everything
+    said = command("check", "--listing", "--connection", "x", *at)
+    assert (said.code, said.out.count("✗"), said.out.count(told)) == (2, 1, 1), said.everything
+    said = command("explain", "var", "x", "--no-metastore", *at)
+    assert (said.code, said.out.count(told)) == (2, 1), said.everything
 
 
 def test_a_store_that_is_away_is_asked_once(command: Command, rig: Rig, base: str) -> None:

@@ -584,8 +584,14 @@ def test_config_kwargs_cannot_multiply_attempts_and_waits(aws: AwsRig, caplog: p
 
 
 def test_unusable_config_kwargs_are_told(aws: AwsRig) -> None:
-    with pytest.raises(ConfigurationError, match=r"config_kwargs.*no_such_thing"):
+    with pytest.raises(
+        ConfigurationError, match=r"'config_kwargs' holds 'no_such_thing', .* not take; known: .*, s3, "
+    ):
         aws.backend(config_kwargs={"no_such_thing": 1}).get_variable("x")
+    with pytest.raises(ConfigurationError, match=r"'config_kwargs' holds 'retrys', .*; did you mean 'retries'\?"):
+        aws.backend(config_kwargs={"retrys": 3}).get_variable("x")
+    with pytest.raises(ConfigurationError, match=r"'config_kwargs' is not one that botocore\.config\.Config takes: "):
+        aws.backend(config_kwargs={"s3": {"addressing_style": "no"}}).get_variable("x")
 
 
 def test_time_outs_and_endpoint_reach_the_client(aws: AwsRig) -> None:

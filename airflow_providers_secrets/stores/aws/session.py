@@ -7,6 +7,7 @@ files a forked child inherits, and a transport that bounds what is read. Importe
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +29,7 @@ from botocore.exceptions import DataNotFoundError, NoCredentialsError
 from botocore.utils import FileWebIdentityTokenLoader
 
 from airflow_providers_secrets import __version__
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
 from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, bounds, no_prompt
@@ -254,6 +255,12 @@ def _config(options: Options) -> Config:
     given = dict(options["config_kwargs"])
     if given.get("signature_version") == "unsigned":
         given["signature_version"] = UNSIGNED
+    for name in given.keys() - Config.OPTION_DEFAULTS.keys():
+        likely = difflib.get_close_matches(name, Config.OPTION_DEFAULTS, n=1)
+        cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(Config.OPTION_DEFAULTS))}."
+        raise ConfigurationError(
+            f"option 'config_kwargs' holds {quoted(name)}, which botocore.config.Config does not take; {cure}"
+        )
     try:
         return ours.merge(Config(**given))
     except Exception as error:  # noqa: BLE001  # botocore raises TypeError and several of its own
