@@ -78,8 +78,18 @@ def _row(one: ListedId) -> dict[str, Any]:
         "name": one.name,
         "version": one.version,
         "changed": one.changed,
-        "not looked up": one.refused,
+        "not looked up": one.refused or _of_team(one.secret_id),
     }
+
+
+def _of_team(listed: str) -> str | None:
+    """Say whose own secret an id is: nobody else's lookups ask for it."""
+    from airflow_providers_secrets.cli.output import shown
+    from airflow_providers_secrets.errors import quoted
+    from airflow_providers_secrets.lookup.plan import team_and_id
+
+    team, secret_id = team_and_id(listed)
+    return f"but by team {shown(team)}, as {quoted(secret_id)}" if team else None
 
 
 def _shadowed(

@@ -328,6 +328,17 @@ def test_what_is_near_is_another_id(command: Command, google: GoogleRestRig, bas
     assert command("explain", "var", "empty", "--no-metastore", "-o", "json", *at).json["near"] == []
 
 
+def test_list_says_which_team_s_own_an_id_is(
+    command: Command, rig: Rig, at: list[str], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for secret_id in ("hello", "red--hello"):
+        rig.put(path_of(rig, base, "variables", secret_id), "S3cr3t")
+    for on, told in (("True", "but by team red, as 'hello'"), ("False", None)):
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", on)
+        listed = command("list", "var", "-o", "json", *at).json
+        assert {one["id"]: one["not looked up"] for one in listed} == {"hello": None, "red--hello": told}
+
+
 def test_explain_of_a_kind_that_is_off_sends_nobody_to_its_list(command: Command, rig: Rig, base: str) -> None:
     at = using(rig, **{**prefixes(rig, base), rig.prefix_option.format(kind="connections"): None})
     said = command("explain", "conn", "x", "--no-metastore", *at)
