@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_providers_secrets.cli.output import Progress, collected_warnings, quiet_structlog, standard_input
+from airflow_providers_secrets.cli.output import Progress, collected_warnings, quiet_structlog, say, standard_input
 from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.lookup.plan import multi_team
 from airflow_providers_secrets.provider_info import get_provider_info
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ def configured(args: argparse.Namespace) -> Configured:
     :raises ConfigurationError: where there is none, or where Airflow or the backend refuses the configuration.
     """
     found = _whole(args)
+    if getattr(args, "team", None) and not multi_team():
+        say("[core] multi_team is off: Airflow asks for no team.")
     return member_of(found, args.member) if args.member is not None else found
 
 

@@ -339,6 +339,21 @@ def test_list_says_which_team_s_own_an_id_is(
         assert {one["id"]: one["not looked up"] for one in listed} == {"hello": None, "red--hello": told}
 
 
+@pytest.mark.parametrize("on", ["True", "False"])
+def test_a_team_that_airflow_does_not_ask_for_is_told(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, on: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", on)
+    at = ["--team", "red", "-o", "json", *using(ssm, **prefixes(ssm, base))]
+    told = "" if on == "True" else "[core] multi_team is off: Airflow asks for no team.\n"
+    for line in (["put", "--stdin"], ["get"], ["explain", "--no-metastore"], ["delete", "--yes"]):
+        name, *more = line
+        said = command(name, "var", "hello", *more, *at, stdin="S3cr3t")
+        assert (said.code, said.err, bool(said.json)) == (0, told, True), said.everything
+        assert command(name, "var", "hello", *more, *at[2:], stdin="S3cr3t").err == ""
+    assert command("get", "var", "hello", *at).code == 1
+
+
 def test_explain_of_a_kind_that_is_off_sends_nobody_to_its_list(command: Command, rig: Rig, base: str) -> None:
     at = using(rig, **{**prefixes(rig, base), rig.prefix_option.format(kind="connections"): None})
     said = command("explain", "conn", "x", "--no-metastore", *at)
