@@ -289,7 +289,10 @@ def _whole(args: argparse.Namespace) -> Configured:
     if given is not None:
         return make(path, given, _origin(section.section, section.key), dict.fromkeys(given, "--kwargs"))
     kwargs, origins = _configured_kwargs(section, single=_airflow_version() >= SINGLE_SINCE)
-    return make(path, kwargs, _origin(section.section, section.key), origins)
+    made = make(path, kwargs, _origin(section.section, section.key), origins)
+    if args.worker and section is SERVER and (ignored := _ignored_of_workers()):
+        made = made._replace(warnings=(*made.warnings, ignored))
+    return made
 
 
 def has_workers_backend() -> bool:
@@ -297,6 +300,18 @@ def has_workers_backend() -> bool:
     from airflow.configuration import conf
 
     return _airflow_version() >= WORKERS_SINCE and bool(conf.get(*WORKERS[:2], fallback=None))
+
+
+def _ignored_of_workers() -> str | None:
+    """Say that Airflow reads no options of the workers' own, where there are some and no backend of theirs."""
+    from airflow.configuration import conf
+
+    version, (section, key, kwargs_key) = _airflow_version(), WORKERS
+    text = conf.get(section, kwargs_key, fallback=None) if version >= WORKERS_SINCE else None
+    single = version >= SINGLE_SINCE and any(variable.startswith(WORKERS.single_prefix) for variable in os.environ)
+    if not single and (text or "").strip() in ("", "{}"):
+        return None
+    return f"[{section}] {kwargs_key} is ignored where [{section}] {key} is not set: tasks have what [secrets] says."
 
 
 def tried(name: str, kwargs: Mapping[str, Any]) -> Configured:

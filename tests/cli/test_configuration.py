@@ -72,6 +72,21 @@ def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
     assert (run.code, "Airflow finds it nowhere." in run.output, "API server" in run.output) == (1, True, False)
 
 
+@pytest.mark.long
+@pytest.mark.skipif(VERSION < (3, 0), reason="[workers] secrets_backend came with Airflow 3")
+def test_options_of_workers_that_airflow_ignores_are_told(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm, {"variables_prefix": "/of-secrets"})
+    told = "! [workers] secrets_backend_kwargs is ignored where [workers] secrets_backend is not set: "
+    given = {"AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": '{"variables_prefix": "/of-workers"}'}
+    run = ran(airflow, "check", "--worker", **given)
+    assert (run.code, told in run.output, "/of-workers" in run.output) == (0, True, False), run.everything
+    for more, environment in (((), given), (("--worker",), {})):
+        assert told not in ran(airflow, "check", *more, **environment).output
+    if VERSION >= (3, 2):
+        run = ran(airflow, "check", "--worker", AIRFLOW__WORKERS__SECRETS_BACKEND_KWARG__VARIABLES_PREFIX="/of-workers")
+        assert (run.code, told in run.output, "/of-workers" in run.output) == (0, True, False), run.everything
+
+
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
