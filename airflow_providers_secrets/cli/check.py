@@ -55,6 +55,8 @@ FAULT: Final = False
 ADVICE: Final = None
 NEUTRAL: Final = "neutral"
 """How a finding is marked; advice makes nothing unhealthy, and neither does what is neutral."""
+STATES: Final = {FINE: "fine", FAULT: "fault", ADVICE: "advice", NEUTRAL: "neutral"}
+"""The words for them in plain text."""
 
 
 class Finding(NamedTuple):
@@ -88,28 +90,30 @@ def run(args: argparse.Namespace) -> int:
     from airflow_providers_secrets.cli import configuration, output
 
     configured = configuration.configured(args)
-    in_words = args.output in ("table", "plain")
     chain = configuration.members_of(configured)
     report: dict[str, Any]
     if chain:
-        report, findings = _check_chain(configured, args, in_words=in_words)
+        report, findings = _check_chain(configured, args)
     else:
-        report, findings = _check_store(configured, args, in_words=in_words)
+        report, findings = _check_store(configured, args)
     codes = [finding.code for finding in findings if finding.ok is False]
     faults = len(codes)
     verdict = f"unhealthy: {faults} fault{'s' if faults > 1 else ''}" if faults else "healthy"
-    if in_words:
+    if args.output == "table":
         print(verdict)
-    else:
+    elif args.output != "plain":
         report["verdict"] = "unhealthy" if faults else "healthy"
         output.show_record(report, args.output)
     return max(codes, default=OK)
 
 
 def _check_store(
-    configured: Configured, args: argparse.Namespace, *, in_words: bool
+    configured: Configured, args: argparse.Namespace, of: str = ""
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one of this package's backends; return the report and what was found."""
+    """Check one of this package's backends; return the report and what was found.
+
+    :param of: what plain text has in front of each finding, which no heading is above.
+    """
     from airflow_providers_secrets.cli import configuration
 
     backend = configuration.ours(configured)
@@ -120,22 +124,21 @@ def _check_store(
         "options": _options(configured),
         "versions": versions(backend),
     }
-    if in_words:
+    if args.output == "table":
         _show_configuration(report)
-    findings = _told(_findings(configured, backend, args), in_words=in_words)
+    findings = _told(_findings(configured, backend, args), args.output, of)
     return {**report, "findings": _records(findings)}, findings
 
 
-def _check_chain(
-    chain: Configured, args: argparse.Namespace, *, in_words: bool
-) -> tuple[dict[str, Any], list[Finding]]:
+def _check_chain(chain: Configured, args: argparse.Namespace) -> tuple[dict[str, Any], list[Finding]]:
     """Check every member of a chain, then look the ids up through all of them."""
     from airflow_providers_secrets.cli import configuration
 
     members = configuration.members_of(chain)
+    in_words = args.output == "table"
     if in_words:
         print(f"chain of {len(members)}: {chain.class_path}\nconfigured by {chain.origin}")
-    findings = _told((Finding(ADVICE, text) for text in chain.warnings), in_words=in_words)
+    findings = _told((Finding(ADVICE, text) for text in chain.warnings), args.output)
     reports: list[dict[str, Any]] = []
     of_members = argparse.Namespace(**{**vars(args), "connection": [], "variable": []})
     for member in members:
@@ -143,15 +146,15 @@ def _check_chain(
             print(f"\n{member.title}{', optional' if member.optional else ''}")
         if member.is_ours:
             one = configuration.member_of(chain, member.position)
-            report, found = _check_store(one, of_members, in_words=in_words)
+            report, found = _check_store(one, of_members, f"{member.title}: ")
         else:
-            found = _told(_foreign(member), in_words=in_words)
+            found = _told(_foreign(member), args.output, f"{member.title}: ")
             report = {"findings": _records(found)}
         reports.append({"position": member.position, "name": member.name, "optional": member.optional, **report})
         findings += found
     if in_words:
         print()
-    found = _told((_looked_up_in(members, kind, secret_id) for kind, secret_id in _asked_for(args)), in_words=in_words)
+    found = _told((_looked_up_in(members, kind, secret_id) for kind, secret_id in _asked_for(args)), args.output)
     report = {"backend": chain.class_path, "configured_by": chain.origin, "members": reports}
     return {**report, "findings": _records(found)}, findings + found
 
@@ -180,15 +183,18 @@ def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Find
     return Finding(FAULT, f"{subject}: no member has it", "See who is asked for it: airflow-secrets explain.")
 
 
-def _told(findings: Iterable[Finding], *, in_words: bool) -> list[Finding]:
-    """Print each finding as it is made, and return all."""
-    from airflow_providers_secrets.cli.output import show_finding
+def _told(findings: Iterable[Finding], form: str, of: str = "") -> list[Finding]:
+    """Print each finding as it is made, in a *form* that has one after another, and return all."""
+    from airflow_providers_secrets.cli.output import show_finding, show_rows
 
     told = []
     for finding in findings:
         told.append(finding)
-        if in_words:
+        if form == "table":
             show_finding(*finding[:3])
+        elif form == "plain":
+            row = {"state": STATES[finding.ok], "finding": f"{of}{finding.what}", "cure": finding.cure}
+            show_rows([row], tuple(row), form)
     return told
 
 

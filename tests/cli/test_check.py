@@ -99,6 +99,21 @@ def test_keys_that_aws_does_not_know_are_one_fault(command: Command, ssm: Rig, b
     assert "S3cr3t" not in said.everything
 
 
+def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:
+    at = arguments(ssm, **prefixes(ssm, base), shared_cache=None)
+    said = command("check", "--variable", "x", "-o", "plain", *at)
+    lines = [line.split("\t") for line in said.out.splitlines()]
+    assert (said.code, {len(line) for line in lines}) == (1, {3}), said.everything
+    assert {line[0] for line in lines} == {"fine", "advice", "fault"}
+    assert lines[-1][::2] == ["fault", "Create it: airflow-secrets put."]
+    chain = {"backends": [{"backend": "env"}, {"backend": "aws_ssm", "kwargs": json.loads(at[-1])}]}
+    said = command("check", "--variable", "x", "-o", "plain", "--backend", "chain", "--kwargs", json.dumps(chain))
+    lines = [line.split("\t") for line in said.out.splitlines()]
+    assert (said.code, {len(line) for line in lines}) == (1, {3}), said.everything
+    assert lines[0] == ["fine", "member 1 (env): asked for connections, variables", ""]
+    assert lines[1][1].startswith("member 2 (aws_ssm): ")
+
+
 def test_an_option_that_only_the_sdk_can_judge_is_one_fault(command: Command, ssm: Rig, base: str) -> None:
     at = arguments(ssm, **prefixes(ssm, base), config_kwargs={"retrys": 3})
     told = "option 'config_kwargs' holds 'retrys', which botocore.config.Config does not take; did you mean 'retries'?"
