@@ -292,7 +292,8 @@ def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journ
     counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
     say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
     if journal:
-        say(f"journal: {journal.path}")
+        if not journal.dropped_if_empty():
+            say(f"journal: {journal.path}")
     elif target.needs_rights and (done[CREATE] or done[DIFFERENT]):
         say("A dry run does not try the right to write: airflow-secrets policy --allow write prints it.")
 
@@ -602,7 +603,7 @@ class Journal:
                 self._read(held)
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
             self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
-            if resume:
+            if held and resume:
                 self._append("")  # ends a line that was cut off
         except OSError as error:
             raise ConfigurationError(
@@ -645,6 +646,14 @@ class Journal:
         """Close the file."""
         self._file.close()
 
+    def dropped_if_empty(self) -> bool:
+        """Remove a file in which nothing was written down, and tell whether it was one."""
+        with contextlib.suppress(OSError):
+            if self.path.is_file() and not self.path.stat().st_size:  # no device, such as /dev/null
+                self.path.unlink()
+                return True
+        return False
+
 
 def _told_apart(origin: Origin, target: Target) -> str:
     """Return a digest by which a journal's lines are known to be of this source and target."""
@@ -657,5 +666,11 @@ def _journal_path(args: argparse.Namespace) -> Path:
         return Path(args.journal)
     members = [args.from_member, args.to_member]
     what = json.dumps([args.source, args.from_kwargs, args.target, args.to_kwargs, *(members if any(members) else ())])
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "airflow-secrets" / f"copy-{hashlib.sha256(what.encode()).hexdigest()[:12]}.jsonl"
+    directory = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "airflow-secrets"
+    of = hashlib.sha256(what.encode()).hexdigest()[:12]
+    if args.resume:
+        # An older one has no time in its name.
+        for earlier in sorted(directory.glob(f"copy-*-{of}-*.jsonl"), reverse=True) or [directory / f"copy-{of}.jsonl"]:
+            if earlier.is_file():
+                return earlier
+    return directory / f"copy-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{of}-{os.urandom(3).hex()}.jsonl"

@@ -305,6 +305,37 @@ def test_a_journal_is_of_one_file(
     assert [item["reason"] for item in said.json] == ["according to the journal"], said.everything
 
 
+def test_a_journal_by_default_has_a_time_in_its_name(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    source, journals = tmp_path / "variables.json", tmp_path / "airflow-secrets"
+    source.write_text('{"x": "S3cr3t"}\n')
+    copy = ["copy", "--from", f"file:{source}", "--kind", "var", *target(ssm, base), "--apply", "-o", "json"]
+    for resume in ([], ["--resume"]):
+        said = command(*copy, "--match", "no-such", *resume)
+        assert (said.code, "journal: " in said.err, [*journals.iterdir()]) == (0, False, []), said.everything
+    assert [command(*copy).code, command(*copy).code] == [0, 0]
+    names = sorted(path.name for path in journals.iterdir())
+    assert len(names) == 2
+    assert all(re.fullmatch(r"copy-20\d{6}T\d{6}Z-[0-9a-f]{12}-[0-9a-f]{6}\.jsonl", name) for name in names), names
+
+    last = journals / names[-1]
+    said = command(*copy, "--resume")
+    assert ([item["reason"] for item in said.json], f"journal: {last}\n" in said.err) == (
+        ["according to the journal"],
+        True,
+    )
+    old = journals / f"copy-{names[0].split('-')[2]}.jsonl"
+    last.rename(old)
+    (journals / names[0]).unlink()
+    said = command(*copy, "--resume")
+    assert ([item["reason"] for item in said.json], f"journal: {old}\n" in said.err) == (
+        ["according to the journal"],
+        True,
+    )
+
+
 def test_a_journal_never_replaces_another_file(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
     source = tmp_path / "variables.json"
     source.write_text('{"x": "S3cr3t"}\n')
