@@ -7,7 +7,6 @@ files a forked child inherits, and a transport that bounds what is read. Importe
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -256,6 +255,8 @@ def _config(options: Options) -> Config:
     if given.get("signature_version") == "unsigned":
         given["signature_version"] = UNSIGNED
     for name in given.keys() - Config.OPTION_DEFAULTS.keys():
+        import difflib  # rare, and a first lookup need not import it
+
         likely = difflib.get_close_matches(name, Config.OPTION_DEFAULTS, n=1)
         cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(Config.OPTION_DEFAULTS))}."
         raise ConfigurationError(
