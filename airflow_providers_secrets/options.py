@@ -66,11 +66,22 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
         one class that agree on all such options share one client and one cache in a process.
     :param nullable: null is a value of its own here rather than a wish for the default.
     :param deprecated: what to use instead, where the option is accepted for old configurations only.
+    :param ignored: why it needs nothing instead, where it is accepted for old configurations only.
     :param empty_is_unset: an empty text, object or list is no value but stands for null, as Helm and Terraform write it
         and the official classes read it. Prefixes and separators may be empty.
     """
 
-    __slots__ = ("coerce", "default", "deprecated", "doc", "empty_is_unset", "identifies_client", "name", "nullable")
+    __slots__ = (
+        "coerce",
+        "default",
+        "deprecated",
+        "doc",
+        "empty_is_unset",
+        "identifies_client",
+        "ignored",
+        "name",
+        "nullable",
+    )
 
     def __init__(  # noqa: PLR0913  # one for each thing that there is to say of an option
         self,
@@ -82,6 +93,7 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
         identifies_client: bool = True,
         nullable: bool = False,
         deprecated: str | None = None,
+        ignored: str | None = None,
         empty_is_unset: bool = True,
     ) -> None:
         self.name = name
@@ -91,6 +103,7 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
         self.identifies_client = identifies_client
         self.nullable = nullable
         self.deprecated = deprecated
+        self.ignored = ignored
         self.empty_is_unset = empty_is_unset
 
     def is_unset(self, value: Any) -> bool:
@@ -247,7 +260,9 @@ def some_of(*choices: str) -> Coerce:
     """Accept a list of *choices*, also as JSON text."""
 
     def coerce(value: Any) -> tuple[str, ...]:
-        parsed = _parsed(value)
+        parsed = None
+        with contextlib.suppress(ValueError):
+            parsed = _parsed(value)
         if not isinstance(parsed, list | tuple) or not set(map(str, parsed)) <= set(choices):
             raise ValueError(f"must be a list of any of {', '.join(map(repr, choices))}")
         return tuple(map(str, parsed))
@@ -386,6 +401,8 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], f
                 raise ConfigurationError(_unknown(backend, name, options))
             warnings.warn(f"{backend}: option {name!r} is ignored: {reason}.", DeprecationWarning, stacklevel=4)
             continue
+        if option.ignored:
+            warnings.warn(f"{backend}: option {name!r} is ignored: {option.ignored}.", DeprecationWarning, stacklevel=4)
         if option.deprecated:
             warnings.warn(
                 f"{backend}: option {name!r} is deprecated; use {option.deprecated}.",

@@ -51,7 +51,8 @@ def options(module: str, name: str = "") -> str:
 
 def row(option: Any) -> tuple[str, str, str]:
     deprecated = f" Deprecated: use {option.deprecated}." if option.deprecated else ""
-    return f"`{option.name}`", default(option.default), cell(option.doc) + deprecated
+    meaning = f"{option.doc.removesuffix('.')}: {option.ignored}." if option.ignored else option.doc
+    return f"`{option.name}`", default(option.default), cell(meaning) + deprecated
 
 
 def default(value: Any) -> str:

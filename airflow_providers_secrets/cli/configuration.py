@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -168,17 +168,19 @@ def short_names() -> dict[str, str]:
     return {path.split(".")[-2]: path for path in get_provider_info()["secrets-backends"]}
 
 
-def class_path_of(name: str) -> str:
+def class_path_of(name: str, others: Sequence[str] = ()) -> str:
     """Return the class path that *name* stands for.
 
+    :param others: what else could have been meant.
     :raises ConfigurationError: for a short name that nothing has, naming the likely one.
     """
     known = short_names()
     if "." in name:
         return name
     if name not in known:
-        likely = difflib.get_close_matches(name, known, n=1)
-        cure = f"did you mean {likely[0]}?" if likely else f"known: {', '.join(known)}, and any class path."
+        meant = [*others, *known]
+        likely = difflib.get_close_matches(name, meant, n=1)
+        cure = f"did you mean {likely[0]}?" if likely else f"known: {', '.join(meant)}, and any class path."
         raise ConfigurationError(f"unknown backend {quoted(name)}; {cure}")
     return known[name]
 
@@ -314,12 +316,13 @@ def _ignored_of_workers() -> str | None:
     return f"[{section}] {kwargs_key} is ignored where [{section}] {key} is not set: tasks have what [secrets] says."
 
 
-def tried(name: str, kwargs: Mapping[str, Any]) -> Configured:
+def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> Configured:
     """Return the backend *name* with *kwargs*, with which Airflow itself is told to run in this process.
 
+    :param others: what else could have been meant by a name that nothing has.
     :raises ConfigurationError: where there is none, or it refuses them.
     """
-    path = class_path_of(name)
+    path = class_path_of(name, others)
     if "airflow" not in sys.modules:
         # Whatever is configured is left out: it may be what keeps Airflow from starting.
         for variable in [variable for variable in os.environ if variable.startswith(SERVER.single_prefix)]:
@@ -469,7 +472,7 @@ def shown_value(name: str, value: Any) -> str:
     """Return an option's value for the screen, without what may be a credential."""
     if value is None:
         return "null"
-    if HIDDEN.search(name) and not SHOWN.fullmatch(name):
+    if HIDDEN.search(name) and not SHOWN.fullmatch(name) and not isinstance(value, bool):
         return "***"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: …" for key in value) + "}"

@@ -47,6 +47,10 @@ STATES: Final = (CREATE, CREATED, SAME, DIFFERENT, OVERWRITTEN, INVALID, FAILED)
 
 FROM_MEMBER, TO_MEMBER = "--from-member", "--to-member"
 
+SOURCES: Final = ("metastore", "env", "file:PATH", "configured")
+TARGETS: Final = ("metastore", "configured")
+"""What is copied from and to besides backends."""
+
 PAUSES: Final = (0.0, 0.3, 1.0, 3.0)
 """Seconds before each reading back: some stores show a write a moment later."""
 
@@ -319,7 +323,8 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
         found = configuration.configured(namespace)
     else:
         configuration.load_airflow()
-        found = configuration.tried(name, configuration.kwargs_from(kwargs) if kwargs is not None else {})
+        others = SOURCES if flag == FROM_MEMBER else TARGETS
+        found = configuration.tried(name, configuration.kwargs_from(kwargs) if kwargs is not None else {}, others)
     if member is not None:
         found = configuration.member_of(found, member, flag)
         if not hasattr(found.backend, "get_conn_value"):

@@ -222,7 +222,7 @@ def _show_way(explained: Explanation) -> None:
         took = f" ({answer.milliseconds:.0f} ms{included})" if answer.milliseconds is not None else ""
         shared = f", shared cache: {answer.shared}" if answer.shared else ""
         code = f", {answer.code}" if answer.code else ""
-        ok = {"found": True, "not found": None, "not asked": None}.get(answer.outcome, False)
+        ok = {"found": True, "not found": None, "not asked": NEUTRAL}.get(answer.outcome, False)
         cure = answer.message.rpartition(f"{answer.code}. ")[2] if answer.message and answer.code else answer.message
         show(ok, f"{shown_id(answer.name)}: {answer.outcome}{code}{took}{shared}", cure)
     if explained.unusable:

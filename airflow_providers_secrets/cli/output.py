@@ -392,7 +392,9 @@ def ask_secret(prompt: str, instead: str) -> str:
     :raises ConfigurationError: where there is none, or it is left by Ctrl-D.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"There is no terminal to ask for it on; send it on standard input ({instead}).")
+        raise ConfigurationError(
+            f"There is no terminal to ask for the value on; send it on standard input ({instead})."
+        )
     try:
         return getpass.getpass(prompt)
     except EOFError:

@@ -99,6 +99,12 @@ def test_keys_that_aws_does_not_know_are_one_fault(command: Command, ssm: Rig, b
     assert "S3cr3t" not in said.everything
 
 
+def test_a_truth_value_is_no_credential(command: Command, vault: VaultRig) -> None:
+    report = command("check", "-o", "json", *arguments(vault, cache_approle_token=True)).json
+    values = {option["option"]: option["value"] for option in report["options"]}
+    assert (values["cache_approle_token"], values["secret_id"]) == ("true", "***")
+
+
 def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:
     at = arguments(ssm, **prefixes(ssm, base), shared_cache=None)
     said = command("check", "--variable", "x", "-o", "plain", *at)

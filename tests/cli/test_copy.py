@@ -503,6 +503,12 @@ def test_the_dry_run_is_the_proof_before_a_switch(
         (["--from", "file:{tmp}/broken.json", "--to", "aws_ssm"], "not valid JSON"),
         (["--from", "env", "--to", "file:x"], "not written to files"),
         (["--from", "env", "--to", "aws_smm"], "did you mean aws_ssm"),
+        (["--from", "metstore", "--to", "aws_ssm"], "unknown backend 'metstore'; did you mean metastore?"),
+        (
+            ["--from", "zz", "--to", "aws_ssm"],
+            "unknown backend 'zz'; known: metastore, env, file:PATH, configured, aws_",
+        ),
+        (["--from", "env", "--to", "zz"], "unknown backend 'zz'; known: metastore, configured, aws_"),
         (["--from", "env", "--to", "aws_ssm", "--to-kwargs", "{S3cr3t"], "not valid JSON"),
         (["--from", "env", "--to", "aws_ssm", "--overwrite"], "--apply"),
         (["--from", "env", "--to", "aws_ssm", "--from-kwargs", "{}"], "--from-kwargs is for backends"),

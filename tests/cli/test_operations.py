@@ -354,6 +354,16 @@ def test_a_team_that_airflow_does_not_ask_for_is_told(
     assert command("get", "var", "hello", *at).code == 1
 
 
+def test_explain_marks_no_name_that_it_need_not_ask_for(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    ssm.put(path_of(ssm, base, "variables", "red--hello"), "S3cr3t")
+    said = command("explain", "var", "hello", "--team", "red", "--no-metastore", *using(ssm, **prefixes(ssm, base)))
+    assert (said.code, "! " in said.out) == (0, False), said.everything
+    assert re.search(r"^· \S+/hello: not asked$", said.out, re.MULTILINE), said.out
+
+
 def test_explain_of_a_kind_that_is_off_sends_nobody_to_its_list(command: Command, rig: Rig, base: str) -> None:
     at = using(rig, **{**prefixes(rig, base), rig.prefix_option.format(kind="connections"): None})
     said = command("explain", "conn", "x", "--no-metastore", *at)

@@ -60,7 +60,7 @@ sys.exit({ENTRY.attr}())
 @pytest.mark.parametrize(
     ("closed", "code", "told"),
     [
-        ("<&-", 2, "airflow-secrets put: There is no terminal to ask for it on"),
+        ("<&-", 2, "airflow-secrets put: There is no terminal to ask for the value on"),
         (">&-", 2, "There is no terminal"),
         ("2>&-", 2, ""),
     ],
@@ -98,7 +98,7 @@ PROMPTS = {
 def test_a_prompt_without_a_terminal_names_what_there_is_instead(command: Command, line: str) -> None:
     said = command(*line.split(), *(AT if line.startswith("put") else ()))
     assert (said.code, said.out) == (2, "")
-    assert f"There is no terminal to ask for it on; send it on standard input ({PROMPTS[line]})." in said.err
+    assert f"There is no terminal to ask for the value on; send it on standard input ({PROMPTS[line]})." in said.err
 
 
 class Terminal(io.StringIO):

@@ -226,6 +226,13 @@ def test_no_lifetime_is_longer_than_a_clock_can_tell(value: Any) -> None:
     assert options.seconds(options.LONGEST_LIFETIME) == options.LONGEST_LIFETIME
 
 
+@pytest.mark.parametrize("value", ["connections", '["connections"', '{"connections": 1}', ["secrets"], "[" * 100_000])
+def test_what_may_be_in_a_list_of_kinds_is_told(value: Any) -> None:
+    told = r"option 'preload' must be a list of any of 'connections', 'variables', 'config'\.$"
+    with pytest.raises(ConfigurationError, match=told):
+        given("aws_ssm:SystemsManagerParameterStoreBackend", preload=value)
+
+
 @pytest.mark.parametrize("value", [1e12, 10**400, options.LONGEST_TIMEOUT + 1, 0, "nan"])
 def test_no_time_out_is_longer_than_a_socket_takes(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="'connect_timeout' must be a number of seconds above zero"):
@@ -238,7 +245,6 @@ def test_no_time_out_is_longer_than_a_socket_takes(value: Any) -> None:
     [
         ("variables_lookup_pattern", "a{99999999999}"),
         ("variables_lookup_pattern", "(" * 100_000),
-        ("preload", "[" * 100_000),
         ("extra_conn_words", '{"host":' * 100_000),
     ],
 )
