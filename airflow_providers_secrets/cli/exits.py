@@ -9,7 +9,7 @@ OK: Final = 0
 NOT_OK: Final = 1
 """Absent, unhealthy, or something is left to do."""
 USAGE: Final = 2
-"""Wrong arguments, or a wrong configuration."""
+"""Wrong arguments, a wrong configuration, or an id that no lookup asks for."""
 NO_ANSWER: Final = 3
 """Denied, unavailable, or unusable: there is no answer."""
 INTERRUPTED: Final = 130
@@ -17,6 +17,6 @@ INTERRUPTED: Final = 130
 CLOSED_PIPE: Final = 141
 """Whoever read the output has stopped reading (``| head``)."""
 EPILOG: Final = (
-    "exit codes: 0 found or healthy, 1 absent or unhealthy, 2 usage or configuration, 3 denied or unavailable, "
-    "130 interrupted"
+    "exit codes: 0 found, healthy, done; 1 absent, unhealthy, or something is left to do; 2 usage, configuration, or a "
+    "refused id; 3 denied, unavailable, or unusable; 130 interrupted; 141 whoever read the output has stopped"
 )

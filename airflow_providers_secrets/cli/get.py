@@ -8,7 +8,7 @@ import re
 from typing import Any, Final
 
 from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
-from airflow_providers_secrets.cli.exits import NOT_OK, OK
+from airflow_providers_secrets.cli.exits import NOT_OK, OK, USAGE
 
 NAME: Final = "get"
 HELP: Final = "show a connection, variable or configuration value, masked"
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look the id up, past every cache.
 
-    :return: ``OK``, ``NOT_OK`` where it is absent or has no such field.
+    :return: ``OK``, ``NOT_OK`` where it is absent or has no such field, ``USAGE`` where no lookup asks for it.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.errors import ConfigurationError, quoted
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         reason = configuration.is_ours(backend) and backend.plan(kind, args.id, args.team).reason
         why = f" is not asked for {quoted(args.id)}: {reason}." if reason else f" does not hold {quoted(args.id)}."
         output.say(f"airflow-secrets get: {title}{why}")
-        return NOT_OK
+        return USAGE if reason else NOT_OK
     if kind == "connections":
         return _show_connection(args, text)
     value = text if args.show_value else MASK

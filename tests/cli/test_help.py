@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.cli import COMMANDS
+from tests.cli.conftest import Command
 from tests.rigs.aws import SsmRig
 from tests.support.airflow_process import VERSION, Airflow
 from tests.support.sharing import KEY
@@ -95,6 +96,16 @@ def test_the_example_of_the_help_does_what_it_says(prepared: Airflow, name: str)
     printed = re.sub(" +", " ", output)
     assert (code, PRINTS[name] in printed) == (0 if name != "copy" else 1, True), output + errors
     assert ("S3cr3t" in output + errors) is (name == "uri")
+
+
+def test_the_help_has_the_exit_codes_of_the_page(command: Command) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
+    codes = dict(re.findall(r"^\| (\d+) \| ([^:;(|]+?)(?: by | reading |[:;(|]| \|)", page, re.MULTILINE))
+    assert set(codes) == {"0", "1", "2", "3", "130", "141"}
+    for line in ([], *([one.NAME] for one in COMMANDS)):
+        said = command(*line, "--help")
+        told = " ".join(said.out.partition("exit codes: ")[2].split())
+        assert dict(one.split(" ", 1) for one in told.split("; ")) == codes, said.everything
 
 
 def test_every_example_is_run() -> None:

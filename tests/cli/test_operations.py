@@ -430,8 +430,11 @@ def test_a_pattern_that_keeps_an_id_out_is_told(command: Command, rig: Rig, base
     rig.put(path_of(rig, base, "connections", "never-x"), "http://x")
     assert "connections_exclude_pattern" in command("explain", "conn", "never-x", "--no-metastore", *at).out
     said = command("get", "conn", "never-x", *at)
-    assert (said.code, "connections_exclude_pattern" in said.err) == (1, True)
-    assert command("put", "conn", "never-x", "--stdin", *at, stdin="http://y").code == 2
+    assert (said.code, "connections_exclude_pattern" in said.err) == (2, True)
+    for refused in ("never-x", "a/../b"):
+        assert command("get", "conn", refused, *at).code == 2
+        assert command("put", "conn", refused, "--stdin", *at, stdin="http://y").code == 2
+        assert command("delete", "conn", refused, "--yes", *at).code == 2
     (listed,) = command("list", "conn", "-o", "json", *at).json
     assert "connections_exclude_pattern" in listed["not looked up"]
 
