@@ -68,11 +68,11 @@ class Item:
     state: str
     reason: str | None = None
 
-    @property
-    def row(self) -> dict[str, str | None]:
-        """The item for the table."""
+    def row(self, form: str) -> dict[str, str | None]:
+        """Return the item for the output: JSON and YAML name the kind in full, other forms by its short word."""
         word = next(word for word, kind in KIND_WORDS.items() if kind == self.kind)
-        return {"kind": word, "id": self.secret_id, "state": self.state, "reason": self.reason}
+        kind = self.kind if form in ("json", "yaml") else word
+        return {"kind": kind, "id": self.secret_id, "state": self.state, "reason": self.reason}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +181,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
             for item in copying.run(found, args.parallel if target.parallel else 1, journal, progress):
                 done[item.state] += 1
                 if not (args.changes and item.state == SAME):
-                    yield item.row
+                    yield item.row(args.output)
 
     try:
         output.show_rows(items(), COLUMNS, args.output)

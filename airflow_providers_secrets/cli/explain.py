@@ -90,15 +90,22 @@ def run(args: argparse.Namespace) -> int:
 def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
     from airflow_providers_secrets.errors import shown_id
 
-    record = dataclasses.asdict(explained)
+    record = _with_id(dataclasses.asdict(explained))
+    for member in record.get("members", ()):
+        member["way"] = member["way"] and _with_id(member["way"])
     ways = [record, *(member["way"] for member in record.get("members", ()) if member["way"])]
     for way in ways:
-        way["secret_id"] = shown_id(way["secret_id"])
+        way["id"] = shown_id(way["id"])
     for answer in (answer for way in ways for answer in way.get("names", ())):
         answer["name"] = shown_id(answer["name"])
         if answer["milliseconds"] is not None:
             answer["milliseconds"] = round(answer["milliseconds"], 1)
     return record
+
+
+def _with_id(way: dict[str, Any]) -> dict[str, Any]:
+    """Return a way whose id has the key that it has in all output."""
+    return {"id" if key == "secret_id" else key: value for key, value in way.items()}
 
 
 def _asked(

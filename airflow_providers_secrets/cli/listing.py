@@ -23,7 +23,7 @@ NAME: Final = "list"
 HELP: Final = "list the ids that the store holds, or what they shadow"
 EXAMPLE: Final = "airflow-secrets list conn --shadowed"
 
-COLUMNS: Final = ("id", "name", "version", "changed", "not looked up")
+COLUMNS: Final = ("id", "name", "version", "changed")
 SHADOWED: Final = ("id", "name", "shadows")
 
 
@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
             rows = _shadowed(backend, kind, ids, metastore=not args.no_metastore)
             number = output.show_rows(rows, SHADOWED, args.output)
         else:
-            number = output.show_rows(map(_row, ids), COLUMNS, args.output)
+            # A heading has words, and a key of JSON none with spaces.
+            last = "not looked up" if args.output == "table" else "not_looked_up"
+            number = output.show_rows((_row(one, last) for one in ids), (*COLUMNS, last), args.output)
     if args.output == "table":
         shadowing = (" shadows" if number == 1 else " shadow") + " another source" if args.shadowed else ""
         output.say(f"{counted(kind, number)}{shadowing} in {backend.store}")
@@ -72,13 +74,13 @@ def _ids(configured: Configured, kind: Kind, match: re.Pattern[str] | None, prog
             yield dataclasses.replace(one, refused=reason)
 
 
-def _row(one: ListedId) -> dict[str, Any]:
+def _row(one: ListedId, last: str) -> dict[str, Any]:
     return {
         "id": one.secret_id,
         "name": one.name,
         "version": one.version,
         "changed": one.changed,
-        "not looked up": one.refused or _of_team(one.secret_id),
+        last: one.refused or _of_team(one.secret_id),
     }
 
 

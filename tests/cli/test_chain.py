@@ -58,7 +58,7 @@ def test_without_teams_an_id_is_matched_as_a_lookup_matches_it(command: Command,
     at = chain(member(ssm, base, {"variables": "x--"}))
     assert command("get", "var", "x--y", *at).code == 0
     (listed,) = command("list", "var", "--member", "1", *at, "-o", "json").json
-    assert (listed["id"], listed["not looked up"]) == ("x--y", None)
+    assert (listed["id"], listed["not_looked_up"]) == ("x--y", None)
 
 
 def test_a_fault_of_one_member_is_a_fault_of_the_chain(command: Command, rig: Rig, base: str) -> None:
@@ -171,7 +171,7 @@ def test_list_says_what_the_chain_does_not_ask_a_member_for(command: Command, ri
         rig.put(path_of(rig, base, "variables", secret_id), "S3cr3t")
     at = chain({"backend": "env"}, member(rig, base, {"variables": "^prod"}))
     said = command("list", "var", "--member", "2", "-o", "json", *at)
-    assert {one["id"]: one["not looked up"] for one in said.json} == {
+    assert {one["id"]: one["not_looked_up"] for one in said.json} == {
         "proddb": None,
         "testdb": "the id does not match its pattern 'variables'",
     }, said.everything

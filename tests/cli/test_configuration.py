@@ -218,13 +218,13 @@ def test_what_the_metastore_does_not_take_is_found_before_any_write(
     for more, state in (([], "create"), (["--apply"], "created")):
         run = ran(airflow, "copy", "--from", f"file:{tmp_path}/held.json", "--to", "metastore", "-o", "json", *more)
         items = {(item["kind"], item["id"]): item for item in json.loads(run.output)}
-        taken = {("conn", "good"), ("var", "a b")}
+        taken = {("connections", "good"), ("variables", "a b")}
         assert {one: item["state"] for one, item in items.items()} == {
             one: state if one in taken else "invalid" for one in items
         }
         assert (run.code, "sql_alchemy_conn" in run.everything, "S3cr3t" in run.everything) == (1, False, False)
     if VERSION >= (3, 0):
-        assert items["conn", "extra0"]["reason"] == "its extra is not a JSON object, which the metastore needs"
+        assert items["connections", "extra0"]["reason"] == "its extra is not a JSON object, which the metastore needs"
 
 
 def test_a_rows_extra_that_is_no_object_is_not_told_as_another_key(

@@ -328,6 +328,29 @@ def test_what_is_near_is_another_id(command: Command, google: GoogleRestRig, bas
     assert command("explain", "var", "empty", "--no-metastore", "-o", "json", *at).json["near"] == []
 
 
+def test_json_has_the_same_keys_everywhere(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    ssm.put(path_of(ssm, base, "variables", "x"), "S3cr3t")
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"x": "S3cr3t"}))
+    chain = [
+        "--backend",
+        "chain",
+        "--kwargs",
+        json.dumps({"backends": [{"backend": "aws_ssm", "kwargs": json.loads(at[-1])}]}),
+    ]
+    explained = command("explain", "var", "x", "--no-metastore", "-o", "json", *at).json
+    through = command("explain", "var", "x", "--no-metastore", "-o", "json", *chain).json
+    (copied,) = command(
+        "copy", "--from", f"file:{path}", "--kind", "var", "-o", "json", "--to", at[1], "--to-kwargs", at[-1]
+    ).json
+    for one in (explained, through, through["members"][0]["way"], copied):
+        assert (one["kind"], one["id"], "secret_id" in one) == ("variables", "x", False)
+    (listed,) = command("list", "var", "-o", "json", *at).json
+    assert list(listed) == ["id", "name", "version", "changed", "not_looked_up"]
+    assert "not looked up" in command("list", "var", *at).out
+
+
 def test_list_says_which_team_s_own_an_id_is(
     command: Command, rig: Rig, at: list[str], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +359,7 @@ def test_list_says_which_team_s_own_an_id_is(
     for on, told in (("True", "but by team red, as 'hello'"), ("False", None)):
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", on)
         listed = command("list", "var", "-o", "json", *at).json
-        assert {one["id"]: one["not looked up"] for one in listed} == {"hello": None, "red--hello": told}
+        assert {one["id"]: one["not_looked_up"] for one in listed} == {"hello": None, "red--hello": told}
 
 
 @pytest.mark.parametrize("on", ["True", "False"])
@@ -436,7 +459,7 @@ def test_a_pattern_that_keeps_an_id_out_is_told(command: Command, rig: Rig, base
         assert command("put", "conn", refused, "--stdin", *at, stdin="http://y").code == 2
         assert command("delete", "conn", refused, "--yes", *at).code == 2
     (listed,) = command("list", "conn", "-o", "json", *at).json
-    assert "connections_exclude_pattern" in listed["not looked up"]
+    assert "connections_exclude_pattern" in listed["not_looked_up"]
 
 
 def test_a_listing_says_what_the_page_promises_of_each_store(
