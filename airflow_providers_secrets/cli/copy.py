@@ -608,8 +608,8 @@ class Journal:
                 self._read(held)
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
             self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
-            if held and resume:
-                self._append("")  # ends a line that was cut off
+            if resume:
+                self._append("")  # ends a line that was cut off, and tells whether a line can be written at all
         except OSError as error:
             raise ConfigurationError(
                 f"the journal {path} cannot be written: {error.strerror}; name another by --journal."
@@ -654,7 +654,8 @@ class Journal:
     def dropped_if_empty(self) -> bool:
         """Remove a file in which nothing was written down, and tell whether it was one."""
         with contextlib.suppress(OSError):
-            if self.path.is_file() and not self.path.stat().st_size:  # no device, such as /dev/null
+            # One byte is the end of a line that was cut off; and no device, such as /dev/null, is removed.
+            if self.path.is_file() and self.path.stat().st_size <= 1:
                 self.path.unlink()
                 return True
         return False
