@@ -59,6 +59,9 @@ LEFT_FOR_OTHERS: Final = 0.05
 CLAIMING: Final = 0.25
 """The most seconds for which processes wait for each other to say which one asks a store that was down."""
 
+CLOCKS_APART: Final = 1.0
+"""Seconds by which two times may differ that are the same: an entry has the host's, and a process goes by its own."""
+
 _FAILURES: Final = {error.__name__: outcome for outcome, error in ERRORS.items()}
 
 
@@ -116,7 +119,7 @@ class SharedAnswers(Answers):
         if said is None:
             return None
         at = cache.clock() - said.age
-        if self._cache.knows_newer(name, at):
+        if self._cache.knows_newer(name, at + CLOCKS_APART):
             return None  # the shared cache could not be asked or written to since
         entry = Entry(said.text, at + jittered(self._lifetime(name, said.text)), at)
         counts = cache.clock() < entry.fresh_until
