@@ -31,13 +31,17 @@ def turn() -> Turn:
 
 
 def held(turn: Turn, seconds: float, given_up: Callable[[], bool] = lambda: False) -> contextlib.ExitStack:
-    """Have a call take the turn, and keep it until the stack is closed."""
+    """Have a call take the turn, and keep it until the stack is closed.
+
+    :param seconds: how long it has from then on.
+    """
     taken = contextlib.ExitStack()
 
     def take() -> None:
-        base.deadline.set(time.monotonic() + seconds)
+        base.deadline.set(time.monotonic() + AGES)
         base.given_up.set(given_up)
         taken.enter_context(turn.taken())
+        turn._current._holder = time.monotonic() + seconds, given_up
 
     contextvars.copy_context().run(take)
     return taken
@@ -55,7 +59,7 @@ def test_a_call_past_its_deadline_begins_nothing(turn: Turn) -> None:
         pass
 
 
-@pytest.mark.parametrize(("seconds", "given_up"), [(0.0001, False), (AGES, True)], ids=["late", "ended by a signal"])
+@pytest.mark.parametrize(("seconds", "given_up"), [(0.0, False), (AGES, True)], ids=["late", "ended by a signal"])
 def test_who_is_left_behind_is_waited_for_no_more(turn: Turn, seconds: float, given_up: bool) -> None:
     """And takes nobody's turn away as it ends after all."""
     left_behind = held(turn, seconds, lambda: given_up)
@@ -80,7 +84,7 @@ def taking(monkeypatch: pytest.MonkeyPatch, turn: Turn, meanwhile: Callable[[], 
 
 def test_who_took_over_meanwhile_has_its_own_time(turn: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no reason to let a third one in that the first one's time is over."""
-    first = held(turn, 0.01)
+    first = held(turn, 0.0)
     others: list[contextlib.ExitStack] = []
 
     def ends_and_another_begins() -> None:
@@ -94,7 +98,7 @@ def test_who_took_over_meanwhile_has_its_own_time(turn: Turn, monkeypatch: pytes
 
 
 def test_those_who_stop_waiting_together_go_on_to_one(turn: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, hung = held(turn, 0.0001), turn._current
+    first, hung = held(turn, 0.0), turn._current
     others: list[contextlib.ExitStack] = []
 
     def another_goes_on() -> None:
