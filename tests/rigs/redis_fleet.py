@@ -317,50 +317,55 @@ class Sentinels:
 
 
 @contextlib.contextmanager
+def serving(session: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Run *session* in a thread of its own for each connection, until the connection ends; yield the port."""
+
+    def ending(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            session(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=ending, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
 def answering(*replies: bytes) -> Iterator[int]:
     """Run a server that answers each command with the next of *replies*, and the last one ever after.
 
     ``PORT`` in a reply stands for the server's own port.
     """
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+    def session(connection: socket.socket) -> None:
+        own = str(connection.getsockname()[1]).encode()
+        left = [reply.replace(b"PORT", own) for reply in replies]
+        while connection.recv(65536):
+            connection.sendall(left.pop(0) if len(left) > 1 else left[0])
 
-        def answer(connection: socket.socket) -> None:
-            own = str(server.getsockname()[1]).encode()
-            left = [reply.replace(b"PORT", own) for reply in replies]
-            with contextlib.suppress(OSError), connection:
-                while connection.recv(65536):
-                    connection.sendall(left.pop(0) if len(left) > 1 else left[0])
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
+    with serving(session) as port:
+        yield port
 
 
 @contextlib.contextmanager
 def dripping(command: bytes) -> Iterator[int]:
     """Run a server that refuses every command, and begins an answer to *command* that never ends."""
     over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+    def session(connection: socket.socket) -> None:
+        while octets := connection.recv(65536):
+            while command in octets.upper() and not over.wait(0.05):
+                connection.sendall(b"+")
+            connection.sendall(b"-ERR no\r\n" * octets.count(b"*"))
 
-        def answer(connection: socket.socket) -> None:
-            with contextlib.suppress(OSError), connection:
-                while octets := connection.recv(65536):
-                    while command in octets.upper() and not over.wait(0.05):
-                        connection.sendall(b"+")
-                    connection.sendall(b"-ERR no\r\n" * octets.count(b"*"))
-
-        threading.Thread(target=serve, daemon=True).start()
+    with serving(session) as port:
         try:
-            yield server.getsockname()[1]
+            yield port
         finally:
             over.set()
 
@@ -371,22 +376,15 @@ def slowly(port: int, seconds: float) -> Iterator[int]:
     pause = threading.Event()
 
     def session(outer: socket.socket) -> None:
-        with contextlib.suppress(OSError), outer, socket.create_connection(("127.0.0.1", port)) as inner:
+        with socket.create_connection(("127.0.0.1", port)) as inner:
             while octets := outer.recv(65536):
                 inner.sendall(octets)
                 answer = inner.recv(65536)
                 pause.wait(seconds)
                 outer.sendall(answer)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=session, args=(server.accept()[0],), daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
+    with serving(session) as front:
+        yield front
 
 
 @contextlib.contextmanager
@@ -395,7 +393,7 @@ def cutting(port: int, command: bytes) -> Iterator[int]:
     left = [command]
 
     def session(outer: socket.socket) -> None:
-        with contextlib.suppress(OSError), outer, socket.create_connection(("127.0.0.1", port)) as inner:
+        with socket.create_connection(("127.0.0.1", port)) as inner:
             while octets := outer.recv(65536):
                 inner.sendall(octets)
                 answer = inner.recv(65536)
@@ -404,15 +402,8 @@ def cutting(port: int, command: bytes) -> Iterator[int]:
                     return
                 outer.sendall(answer)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=session, args=(server.accept()[0],), daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
+    with serving(session) as front:
+        yield front
 
 
 @contextlib.contextmanager
@@ -426,21 +417,13 @@ def speaking_tls(name: str, port: int) -> Iterator[int]:
             while octets := source.recv(65536):
                 sink.sendall(octets)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    def session(plain: socket.socket) -> None:
+        with (
+            context.wrap_socket(plain, server_side=True) as outer,
+            socket.create_connection(("127.0.0.1", port)) as inner,
+        ):
+            threading.Thread(target=pump, args=(inner, outer), daemon=True).start()
+            pump(outer, inner)
 
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=session, args=(server.accept()[0],), daemon=True).start()
-
-        def session(plain: socket.socket) -> None:
-            with (
-                contextlib.suppress(OSError),
-                context.wrap_socket(plain, server_side=True) as outer,
-                socket.create_connection(("127.0.0.1", port)) as inner,
-            ):
-                threading.Thread(target=pump, args=(inner, outer), daemon=True).start()
-                pump(outer, inner)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
+    with serving(session) as front:
+        yield front
