@@ -291,9 +291,9 @@ class SharedAnswers(Answers):
         """
         super().forget(name, prefix)
         with contextlib.suppress(SecretsError):  # lookups say what is wrong with the shared cache
-            if shared := self.shared_cache():
+            if shared := self._opened():
                 for outdated in (name,) if prefix is None else (name, LISTING + prefix):
-                    shared.remove(outdated)
+                    shared.drop(outdated)
 
     def forget_values(self) -> list[object]:
         """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""

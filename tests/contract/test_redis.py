@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from airflow_providers_secrets.errors import ConfigurationError
-from airflow_providers_secrets.lookup import answers, cache, deadline
+from airflow_providers_secrets.lookup import answers, cache, deadline, operations
 from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
@@ -857,6 +857,28 @@ def test_a_slow_server_costs_one_exchange(ssm: SsmRig, clock: Clock, caplog: pyt
     assert "no answer in time" in warning
     clock.now += redis_server.REDIS_PAUSE
     assert lookups.are_shared(before + lookups.go_on(2))
+    server.stop()
+
+
+def test_writing_many_secrets_waits_once_for_a_silent_server(
+    ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = fleet.RedisServer()
+    backend = sharing(ssm, f"redis://127.0.0.1:{server.port}")
+    backend.get_variable("written")  # which connects
+    asked: list[Any] = []
+    delete = redis.Redis.delete
+    monkeypatch.setattr(redis.Redis, "delete", lambda *given: (asked.append(given), delete(*given))[1])
+    process = server.client.info("server")["process_id"]
+    os.kill(process, signal.SIGSTOP)
+    try:
+        for text in ("one", "two", "three"):
+            operations.write(backend, "variables", "written", text)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    (warning,) = warnings_of_redis(caplog)
+    assert "no answer in time" in warning
+    assert len(asked) == 1
     server.stop()
 
 

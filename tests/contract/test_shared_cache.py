@@ -303,6 +303,19 @@ def test_what_is_written_or_deleted_is_seen_at_once(ssm: SsmRig, place: str, pre
     assert anew(lambda: backend.get_variable("changed")) is None
 
 
+def test_a_directory_that_cannot_be_used_any_more_fails_no_write(
+    ssm: SsmRig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = sharing(ssm, f"file://{tmp_path}/shared")
+    operations.write(backend, "variables", "unshared", "before")
+    assert backend.get_variable("unshared") == "before"
+    shutil.rmtree(tmp_path / "shared")
+    (tmp_path / "shared").write_text("")
+    operations.write(backend, "variables", "unshared", "after")
+    assert backend.get_variable("unshared") == "after"
+    assert [warning for warning in warned(caplog) if "Not a directory" in warning]
+
+
 @pytest.mark.parametrize("before", ["old", None, "denied"])
 def test_what_a_process_knows_stands_in_before_what_is_older(
     ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch, before: str | None

@@ -223,8 +223,12 @@ class SharedCache(ABC):
     def _replace(self, name: str, token: str, raw: bytes) -> None:
         """Write the newest entry of *name*. Where that cannot be done, nothing older may stand in for it."""
         if len(raw) > MAX_ENTRY_BYTES or not self._write(token, raw):
-            for seal in self._seals:
-                self._drop(seal.token(name))
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Remove what is cached of *name*, under every key. A failure is warned about and fails nothing."""
+        for seal in self._seals:
+            self._drop(seal.token(name))
 
     def flight(
         self,
@@ -272,7 +276,7 @@ class SharedCache(ABC):
 
     @abstractmethod
     def _drop(self, token: str) -> None:
-        """Remove an entry in a lookup, which goes on where that fails."""
+        """Remove an entry in a lookup or after a write, which go on where that fails."""
 
     @abstractmethod
     def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]: ...
