@@ -8,6 +8,7 @@ import errno
 import fcntl
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.cache import Entry
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores import base
-from tests.rigs import Rig
-from tests.support.lookups import Waits, stored, warned
+from tests.rigs import PATIENT, Rig
+from tests.rigs.aws import CREDENTIALS
+from tests.rigs.openbao import ROOT_TOKEN
+from tests.support.lookups import TTL, Clock, Waits, failing, stored, warned
 
 pytestmark = pytest.mark.each_rig_in_ci
 
@@ -107,6 +110,64 @@ def test_code_of_whoever_answers_forges_no_line(code: str) -> None:
     message = str(AccessDenied("AWS", "name", code, "Do this."))
     assert message.isprintable()
     assert len(message) < 400
+
+
+# A file that tells who asks.
+
+
+def read_from(rig: Any, file: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write a login into *file*, and return the options of a backend that reads it there."""
+    options = rig.options()
+    match rig.extra:
+        case "aws":
+            keys = "".join(f"{name} = {options.pop(name)}\n" for name in CREDENTIALS)
+            file.write_text(f"[airflow]\n{keys}")
+            monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+            return {**options, "profile_name": "airflow"}
+        case "vault":
+            file.write_text(ROOT_TOKEN)
+            return {"url": options["url"], "auth_type": "token", "token_path": str(file)}
+        case "google":
+            file.write_text(options.pop("gcp_keyfile_dict"))
+            return {**options, "gcp_key_path": str(file)}
+        case "azure":
+            file.write_text("token-of-the-cluster")
+            monkeypatch.setattr(rig.entra, "federated", "token-of-the-cluster")
+            monkeypatch.setenv("AZURE_AUTHORITY_HOST", rig.entra.url)
+            who = {"workload_identity_tenant_id": options["tenant_id"], "client_id": options["client_id"]}
+            workload = {"credential": "workload_identity", "workload_identity_token_file": str(file)}
+            return {**rig.vault_options(), **who, **workload}
+        case _:
+            shutil.copyfile(options["kubeconfig"], file)
+            return {"kubeconfig": str(file)}
+
+
+def as_new_login(backend: Any) -> None:
+    """Have the next call log in, as the first one of a process does."""
+    answers.answers_of(backend.config).access._clients.clear()
+
+
+def test_unreadable_login_leaves_the_last_known_value_and_is_told_to_nobody(
+    rig: Rig, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(rig, "known", "x")
+    stored(rig, "new", "y")
+    file, aside = tmp_path / "login.json", tmp_path / "aside"
+    options = read_from(rig, file, monkeypatch)
+    place = {"shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    backend = rig.backend_class(**options, **PATIENT, **place, max_attempts=1)
+    assert backend.get_variable("known") == "x"
+    clock.now += TTL + 1
+    file.rename(aside)
+    as_new_login(backend)
+    with rig.counted() as calls:
+        assert backend.get_variable("known") == "x"
+        (error,) = failing(lambda: backend.get_variable("new"))
+    assert calls == []
+    assert error.on_the_way, error
+    aside.rename(file)
+    answers.reset_after_fork()  # another process
+    assert backend.get_variable("new") == "y"
 
 
 # Who asks.
