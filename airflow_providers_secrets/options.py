@@ -131,7 +131,10 @@ def strict_text(value: Any) -> str:
 
 def with_usable_port(url: str) -> str:
     """Accept an address unless its port is none, or its host cannot be one; before them may stand any login."""
-    host = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    authority = url.partition("://")[2]
+    for end in "/?#":
+        authority = authority.partition(end)[0]
+    host = authority.rpartition("@")[2]
     try:
         _ = urlsplit(f"//{host}").port
     except ValueError:
