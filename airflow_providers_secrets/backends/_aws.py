@@ -10,16 +10,16 @@ from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.options import Coerce, Option, flag, flag_or_path, mapping, one_of, strict_text, text
 
 OURS: Final = {"retries": "max_attempts", "connect_timeout": "connect_timeout", "read_timeout": "read_timeout"}
-"""What of botocore's Config is not passed on, each with the option of ours that stands for it. The rest is."""
+"""Arguments of botocore's Config that are not passed on, each with the option that replaces it. All others are."""
 
 
 def _option(name: str, coerce: Coerce, default: Any = None, doc: str = "", *, deprecated: str | None = None) -> Option:
-    """Declare an option for which an empty string is as good as none, as it is officially."""
+    """Declare an option for which an empty string means "not given", as in the official provider."""
     return Option(name, lambda value: default if value == "" else coerce(value), default, doc, deprecated=deprecated)
 
 
 def _config_kwargs(value: Any) -> dict[str, Any]:
-    """Accept the arguments of botocore's Config, and leave out those that would bound the lookup a second time."""
+    """Accept the arguments of botocore's Config, without those that would set a second time limit or retry count."""
     given = mapping(value)
     for name in OURS.keys() & given.keys():
         warn(
@@ -33,11 +33,11 @@ def _config_kwargs(value: Any) -> dict[str, Any]:
 
 KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
 SESSION: Final = (*KEYS, "aws_session_token", "profile_name", "region_name")
-"""What the official classes took from ``session_kwargs``. Each is an option here, too."""
+"""The keys that the official classes accept in ``session_kwargs``. Each is also an option here."""
 
 
 def _session_kwargs(value: Any) -> dict[str, str]:
-    """Accept what stands in :data:`SESSION`, as texts; what is empty is not given."""
+    """Accept the keys of :data:`SESSION` with string values; an empty string means "not given"."""
     given = mapping(value)
     if unknown := sorted(given.keys() - set(SESSION)):
         raise ValueError(
@@ -93,21 +93,21 @@ AWS_OPTIONS: Final = (
 
 
 class AwsLookupMixin(SecretLookupMixin):
-    """A backend on one AWS service."""
+    """Base class of the AWS backends."""
 
     own_options: ClassVar[tuple[Option, ...]] = AWS_OPTIONS
 
     def check_options(self) -> None:
-        """Take over what is in ``session_kwargs`` alone, and refuse options that contradict each other."""
+        """Merge ``session_kwargs`` into the options, which win; refuse options that contradict each other."""
         given = self.options
         inside, given["session_kwargs"] = given["session_kwargs"], {}
-        # A key of one place and a secret of the other are no pair.
+        # An access key from one place and a secret key from the other do not belong together.
         left_out = KEYS if any(given[name] for name in KEYS) else ()
         given |= {name: one for name, one in inside.items() if not given[name] and name not in left_out}
         super().check_options()
 
     def option_conflict(self) -> str | None:
-        """Name half a pair of keys, or a way to a role that is incomplete."""
+        """Return why the options conflict: half a pair of keys, or incomplete options for a role; else ``None``."""
         given = self.options
         if bool(given["aws_access_key_id"]) != bool(given["aws_secret_access_key"]):
             return "options 'aws_access_key_id' and 'aws_secret_access_key' are needed both or neither"

@@ -35,25 +35,26 @@ CREDENTIALS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("workload_identity_token_file",),
     ),
 }
-"""The names of azure-identity's credentials, and the options that each needs; of those in one group, one."""
+"""The names of azure-identity's credentials, and the options that each needs: one from each group."""
 
 FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
     ("workload_identity", "workload_identity_tenant_id"): "AZURE_TENANT_ID",
     ("workload_identity", "client_id"): "AZURE_CLIENT_ID",
     ("workload_identity", "workload_identity_token_file"): "AZURE_FEDERATED_TOKEN_FILE",
 }
-"""The variable that stands in for an option, by credential and option."""
+"""The environment variable that can replace an option, by credential and option."""
 
 COLLECTIONS: Final = ("certificates", "deletedsecrets", "keys", "secrets")
-"""What paths of a vault's REST API begin with; the SDK adds them itself."""
+"""The first path segments of a vault's REST API; the SDK adds them itself."""
 
 _HOST: Final = r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])"
-# As text: compiling it would be a tenth of what importing a backend costs, and most processes that do look nothing up.
+# Not compiled: that would take a tenth of the time that importing a backend takes, and most processes that import one
+# look nothing up.
 _URL: Final = rf"(?i:https://{_HOST}(?::[0-9]+)?(?:/[0-9A-Za-z._~-]+)*/*)"
 
 
 def vault_url(value: Any) -> str:
-    """Accept the address of a vault; whoever reads the traffic to another than ``https`` would have the token."""
+    """Accept the address of a vault. Only ``https``: otherwise anyone who can read the traffic would get the token."""
     url = strict_text(value).strip()
     if not re.fullmatch(_URL, url):
         raise ValueError("must be https://, a host and perhaps a port")
@@ -87,7 +88,7 @@ def api_version(value: Any) -> str:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """Accept a list of texts, also as JSON or with commas between."""
+    """Accept a list of strings, also as JSON or separated by commas."""
     given = value
     if isinstance(value, str):
         given = [one.strip(' "') for one in value.strip().removeprefix("[").removesuffix("]").split(",")]
@@ -97,7 +98,7 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def certificate(value: Any) -> str | tuple[str, ...]:
-    """Accept the file of a certificate with its key, or the two files."""
+    """Accept the path of one file that holds certificate and key, or a list of two paths."""
     if isinstance(value, list | tuple) and len(value) == len(("certificate", "key")):
         return tuple(map(strict_text, value))
     if not isinstance(value, str):
@@ -106,7 +107,7 @@ def certificate(value: Any) -> str | tuple[str, ...]:
 
 
 def no_logging(value: Any) -> bool:
-    """Refuse what makes the SDK log values."""
+    """Refuse a setting that makes the SDK log secret values."""
     if flag(value):
         raise ValueError("would write secret values to the log: delete it")
     return False
@@ -142,7 +143,7 @@ OURS: Final = tuple(
         **dict.fromkeys(("permit_redirects", "redirect_max"), "the address that is redirected to in 'vault_url'"),
     }.items()
 )
-"""Those that this package decides itself: time-outs, attempts, redirects. They are accepted and warned about."""
+"""SDK parameters that this package sets itself: time-outs, attempts, redirects. Ignored, with a warning."""
 
 REFUSED: Final = (
     Option(
@@ -153,7 +154,7 @@ REFUSED: Final = (
         identifies_client=False,
     ),
 )
-"""Those that leak."""
+"""SDK parameters that would leak secret values."""
 
 AZURE_OPTIONS: Final = (
     Option("vault_url", vault_url, doc="Address of the vault: https://NAME.vault.azure.net."),
@@ -194,14 +195,14 @@ AZURE_OPTIONS: Final = (
 
 
 def option_conflict(options: Mapping[str, Any]) -> str | None:
-    """Name the first option that is missing or contradicts another one, or ``None``."""
+    """Return a message about the first option that is missing or contradicts another one, or ``None``."""
     if options["client_secret"] and options["client_certificate_path"]:
         return "options 'client_secret' and 'client_certificate_path' contradict each other: give one"
     chosen = credential_name(options)
     for proof, name in PROOFS.items():
         if options[proof] and chosen != name:
             return f"options {proof!r} and 'credential' contradict each other: {chosen!r} takes none"
-    if options["client_id"] and chosen == "managed_identity":  # which would be the system-assigned one
+    if options["client_id"] and chosen == "managed_identity":  # it would log in as the system-assigned identity
         return (
             "options 'client_id' and 'credential' contradict each other: 'managed_identity' takes "
             "'managed_identity_client_id'"

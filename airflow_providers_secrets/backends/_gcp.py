@@ -21,7 +21,7 @@ CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
 def _listed(value: Any) -> list[str]:
-    """Return the strings of a list, of one as JSON text, or between commas."""
+    """Return the strings of a list, of a JSON list in text, or of a comma-separated text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -34,7 +34,7 @@ def _listed(value: Any) -> list[str]:
 
 
 def scopes(value: Any) -> tuple[str, ...]:
-    """Accept OAuth 2.0 scopes, as a list or separated by commas. None at all means the default."""
+    """Accept OAuth 2.0 scopes, as a list or separated by commas. An empty list means the default."""
     return tuple(scope for given in _listed(value) for scope in re.split(r"[,\s]+", given)) or (CLOUD_PLATFORM,)
 
 
@@ -68,7 +68,7 @@ def endpoint(value: Any) -> str:
 
 
 def _matching(pattern: str, meaning: str) -> Callable[[Any], str]:
-    """Accept text of which all matches *pattern*."""
+    """Return a coercion that accepts text if all of it matches *pattern*."""
 
     def coerce(value: Any) -> str:
         given = text(value)
@@ -79,7 +79,7 @@ def _matching(pattern: str, meaning: str) -> Callable[[Any], str]:
     return coerce
 
 
-# https://cloud.google.com/resource-manager/docs/creating-managing-projects; emulators take shorter ones, too.
+# https://cloud.google.com/resource-manager/docs/creating-managing-projects; emulators also accept shorter ones.
 project = _matching(r"(?:[a-z0-9.-]+:)?[a-z0-9][a-z0-9-]{0,62}", "a project's id (lower case) or number")
 
 GOOGLE_OPTIONS: Final = (
@@ -120,7 +120,7 @@ GOOGLE_OPTIONS: Final = (
 
 
 def option_conflict(options: Mapping[str, Any]) -> str | None:
-    """Name the first option that is missing or contradicts another one, or ``None``."""
+    """Return a message about the first option that is missing or contradicts another one, or ``None``."""
     given = [name for name in CREDENTIAL_OPTIONS if options[name]]
     if len(given) > 1:
         return f"options {given[0]!r} and {given[1]!r} contradict each other: give one"

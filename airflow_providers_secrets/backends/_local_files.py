@@ -25,13 +25,13 @@ SUFFIXES: Final = (".env", ".json", ".yaml", ".yml")
 Stamp = tuple[int, int, int]
 
 _loaded: dict[tuple[Kind, str], tuple[Stamp, dict[str, Any]]] = {}
-"""What each file held when it had its stamp. Of the process, since Airflow builds a chain many times over."""
+"""The entries of each file and the stamp it had when they were read. Per process: Airflow constructs a chain often."""
 
 
 class LocalFiles:
-    """The member ``file``. A file is read at the first lookup, by Airflow's own code, and again once it has changed.
+    """The member ``file``. Airflow's own code reads a file at the first lookup, and again once it has changed.
 
-    :param given: what the configuration says of :data:`FILE_OPTIONS`.
+    :param given: the configured values of :data:`FILE_OPTIONS`.
     :raises ConfigurationError: for an option that is unknown or unusable.
     """
 
@@ -40,7 +40,7 @@ class LocalFiles:
         self.paths: dict[Kind, str] = {
             kind: values[option.name] for kind, option in FILE_OPTIONS.items() if values[option.name]
         }
-        """The file of each kind that has one."""
+        """The path of the file of each kind that has one."""
         if not self.paths:
             names = ", ".join(option.name for option in FILE_OPTIONS.values())
             raise ConfigurationError(f"file: no file is named. Set one of {names}.")
@@ -52,7 +52,7 @@ class LocalFiles:
                 )
 
     def unreadable(self) -> str | None:
-        """Return which file cannot be read and why, or ``None``. Reads none."""
+        """Return which file cannot be read and why, or ``None``. Opens the files but reads none."""
         for kind, path in self.paths.items():
             try:
                 os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # a pipe would block
@@ -61,7 +61,7 @@ class LocalFiles:
         return None
 
     def lookups(self) -> dict[Kind, LookUp]:
-        """Return how it is asked for each kind that has a file."""
+        """Return the lookup function of each kind that has a file."""
         return {kind: self._look_up_in(kind, path) for kind, path in self.paths.items()}
 
     @staticmethod
@@ -75,8 +75,8 @@ class LocalFiles:
 def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
     """Return what the file at *path* holds now.
 
-    :raises StoreUnavailable: where it cannot be read.
-    :raises InvalidSecret: where Airflow cannot parse it.
+    :raises StoreUnavailable: if it cannot be read.
+    :raises InvalidSecret: if Airflow cannot parse it.
     """
     store = f"File {quoted(path)}"
     try:
@@ -90,7 +90,7 @@ def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
         failure: Exception = StoreUnavailable(
             store, secret_id, _reason(error), "Let this process read the file, or name another one."
         )
-    except Exception as error:  # noqa: BLE001  # Airflow's own words may quote a line of the file
+    except Exception as error:  # noqa: BLE001  # Airflow's message may quote a line of the file
         lines = [getattr(fault, "line_no", None) for fault in getattr(error, "parse_errors", ())]
         at = f" in line {lines[0]}" if lines else ""
         failure = InvalidSecret(
@@ -103,7 +103,7 @@ def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
 
 
 def _load(kind: Kind) -> Callable[[str], dict[str, Any]]:
-    """Return Airflow's reader of one kind. What it needs is imported here, while no fork can happen."""
+    """Return Airflow's reader for one kind. Its modules are imported here, while no fork can happen."""
     with no_fork():
         from airflow.secrets import local_filesystem
 

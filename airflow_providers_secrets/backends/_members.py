@@ -1,4 +1,4 @@
-"""The members of a chain: what each one is asked for, and what its answers and failures count as."""
+"""The members of a chain: what each one is asked for, and how its answers and failures are treated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPla
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 LookUp = Callable[[str, "str | None"], Any]
-"""Returns the value of an id for a team, or ``None`` where there is none."""
+"""Return the value of an id for a team, or ``None`` if there is none."""
 
 ALL_IDS: Final = re.compile("")
 """The pattern of a member that is asked for every id."""
@@ -33,9 +33,9 @@ AIRFLOWS_DENIAL: Final = "AirflowSecretsBackendAccessDenied"
 
 
 class ForeignError(Exception):
-    """Another package's backend failed. Its own words may hold anything: only the class is kept.
+    """Another package's backend failed. Its message may contain anything, so only the exception's class is kept.
 
-    :param kind: the class of what it raised.
+    :param kind: the class of the exception that it raised.
     """
 
     def __init__(self, kind: type[Exception]) -> None:
@@ -49,14 +49,14 @@ class Member:
     :param position: its place in the order, from 1.
     :param name: the name that the configuration gives it.
     :param backend: the backend itself.
-    :param lookups: how it is asked for each kind that it looks up at all.
+    :param lookups: its lookup function for each kind that it looks up at all.
     :param patterns: for each kind, which ids it is asked for; ``None``: for none.
-    :param optional: whether the next member is asked where this one fails.
+    :param optional: whether the next member is asked if this one fails.
     """
 
     __slots__ = ("backend", "lookups", "name", "optional", "patterns", "position", "title")
 
-    def __init__(  # noqa: PLR0913  # one for each thing that there is to say of a member
+    def __init__(  # noqa: PLR0913  # one for each property of a member
         self,
         position: int,
         name: str,
@@ -79,13 +79,13 @@ class Member:
 
     @property
     def is_ours(self) -> bool:
-        """Whether its backend is one of this package's stores, which warns of its failures by itself."""
+        """Whether its backend is one of this package's stores, which logs its own failures."""
         return isinstance(self.backend, SecretLookupMixin)
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Return the names that it would be asked for, or why it is skipped. Asks nothing.
+        """Return the names that it would be asked for, or why it is skipped. Sends no request.
 
-        Members of other packages choose names by themselves: what stands for these here is the id.
+        Members from other packages choose their own names, so their plan contains the id instead.
         """
         if reason := self.passed_over_for(kind, secret_id):
             return LookupPlan(reason=reason)
@@ -96,7 +96,7 @@ class Member:
         return LookupPlan((secret_id,), (None,))
 
     def passed_over_for(self, kind: Kind, secret_id: str) -> str | None:
-        """Say why the chain does not ask this member for an id, or ``None`` where it does."""
+        """Return why the chain does not ask this member for an id, or ``None`` if it does."""
         pattern = self.patterns[kind]
         reason = None
         if pattern is None:
@@ -110,7 +110,7 @@ class Member:
     def failure(self, kind: Kind, secret_id: str, error: Exception) -> Exception:
         """Return the error that leaves the chain for *error*: this package's own, or Airflow's denial, which is final.
 
-        What another package raises may hold anything, so nothing of it is kept but its class.
+        An exception from another package may contain anything, so only its class is kept.
         """
         if isinstance(error, SecretsError) or _airflows_denial(type(error)):
             return error
@@ -126,27 +126,27 @@ class Member:
 
 
 def matches(pattern: re.Pattern[str], secret_id: object) -> bool:
-    """Tell whether *secret_id* is of those that *pattern* names. It is tried on no id that every store refuses."""
+    """Tell whether *pattern* matches *secret_id*. The pattern is not tried on ids that every store refuses."""
     return isinstance(secret_id, str) and len(secret_id) <= MAX_ID_LENGTH and pattern.match(secret_id) is not None
 
 
 def own_lookups(backend: SecretLookupMixin) -> dict[Kind, LookUp]:
-    """Return how a backend of this package is asked."""
+    """Return the lookup functions of a backend of this package."""
     lookups: dict[Kind, LookUp] = {
         "connections": backend.get_conn_value,
         "variables": backend.get_variable,
         "config": lambda key, _: backend.get_config(key),
     }
     if type(backend).get_config is SecretLookupMixin.get_config:
-        # get_config would warn of an absence that the next member may end.
+        # get_config would warn about an absent value that the next member may have.
         lookups["config"] = lambda key, _: backend._lookup("config", key, None)  # noqa: SLF001  # same package
     return lookups
 
 
 def foreign_lookups(backend: Any, title: str) -> dict[Kind, LookUp]:
-    """Return how a backend of another package is asked, by what Airflow itself would call of it.
+    """Return the lookup functions of a backend of another package: the methods that Airflow itself would call.
 
-    A kind is left out where the class only inherits Airflow's base method, which serves nothing.
+    A kind is left out if the class only inherits Airflow's base method, which looks nothing up.
     """
     lookups: dict[Kind, LookUp] = {}
     if _overrides(backend, "get_connection") or (
@@ -169,7 +169,7 @@ def foreign_lookups(backend: Any, title: str) -> dict[Kind, LookUp]:
 
 
 def _without_words(look_up: LookUp) -> LookUp:
-    """Return *look_up*, of whose errors nothing leaves but the class, whichever package's they are."""
+    """Wrap *look_up* so that of any error, whichever package raises it, only the class gets out."""
 
     def looked_up(secret_id: str, team_name: str | None) -> Any:
         try:
@@ -183,10 +183,10 @@ def _without_words(look_up: LookUp) -> LookUp:
 
 
 def connection_text(connection: Any) -> str | None:
-    """Return a connection object as the JSON text from which Airflow makes its equal.
+    """Return a connection object as the JSON text from which Airflow constructs an equal one.
 
-    So a task gets the class of connection that tasks get, whichever a member makes. The id is left out, since the
-    caller knows it, and Airflow spells the type as it does for any text (``-`` becomes ``_``).
+    A task thus gets the connection class that tasks get, whatever class a member returns. The id is left out, since
+    the caller knows it, and Airflow normalises the type as it does for any text (``-`` becomes ``_``).
     """
     if not connection:
         return None
@@ -195,9 +195,9 @@ def connection_text(connection: Any) -> str | None:
 
 
 def checked_connection(store: str, conn_id: str, text: str | None) -> str | None:
-    """Return the text of a connection that Airflow reads; an empty one is none, as for Airflow.
+    """Return the text of a connection once it is known that Airflow can read it; empty means absent, as in Airflow.
 
-    :raises InvalidSecret: where Airflow would misread or swallow it.
+    :raises InvalidSecret: if Airflow would misread it or silently drop part of it.
     """
     if not text:
         return None
@@ -213,15 +213,15 @@ def checked_connection(store: str, conn_id: str, text: str | None) -> str | None
 class EnvironmentVariables:
     """The member ``env``: Airflow's own environment variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``.
 
-    Airflow's class is imported with the first lookup: its module needs Airflow's configuration, which may just be
-    constructing the chain.
+    Airflow's class is imported at the first lookup: its module needs Airflow's configuration, which may be constructing
+    the chain at this moment.
     """
 
     def __init__(self) -> None:
         self._airflows: Any = None
 
     def lookups(self) -> dict[Kind, LookUp]:
-        """Return how it is asked. Configuration values have no such variables."""
+        """Return its lookup functions. Configuration values have no such variables."""
         return {"connections": self._connection, "variables": self._variable}
 
     def _connection(self, conn_id: str, team_name: str | None) -> str | None:
@@ -231,7 +231,7 @@ class EnvironmentVariables:
         return checked_connection("Environment", f"AIRFLOW_CONN_{conn_id.upper()}", text)
 
     def conn_value_in_memory(self, conn_id: str, team_name: str | None) -> tuple[str | None] | None:
-        """Return what the environment holds; ``None`` before the first lookup, and where one would raise."""
+        """Return what the environment holds; ``None`` before the first lookup, and if a lookup would raise."""
         if self._airflows is None:
             return None
         with contextlib.suppress(InvalidSecret):
@@ -258,7 +258,7 @@ def _team(team_name: str | None) -> dict[str, str]:
 
 
 def _overrides(backend: Any, method: str) -> bool:
-    """Tell whether *backend* has a *method* of its own, from whichever of Airflow's packages its base class is."""
+    """Tell whether *backend* overrides *method*, whichever of Airflow's packages its base class comes from."""
     owner = next((kind for kind in type(backend).__mro__ if method in kind.__dict__), None)
     return owner is not None and not (
         owner.__name__ == "BaseSecretsBackend" and owner.__module__.startswith("airflow.")
@@ -266,7 +266,7 @@ def _overrides(backend: Any, method: str) -> bool:
 
 
 def _airflows_call(method: Callable[..., Any], parameter: str) -> LookUp:
-    """Return a call of *method* as Airflow makes it: by keyword, with a team where the method takes one."""
+    """Return a function that calls *method* as Airflow does: by keyword, with a team if the method takes one."""
     try:
         parameters = inspect.signature(method).parameters.values()
         takes_team = any(one.name == "team_name" or one.kind is one.VAR_KEYWORD for one in parameters)
@@ -286,6 +286,7 @@ def _airflows_call(method: Callable[..., Any], parameter: str) -> LookUp:
 def _airflows_denial(raised: type) -> type[Exception] | None:
     """Return Airflow's denial if *raised* is one.
 
-    It is told by its name, since Airflow's module of errors costs much to import, and older ones have no such class.
+    It is recognised by name, since Airflow's module of exceptions is slow to import, and older versions have no such
+    class.
     """
     return next((kind for kind in raised.__mro__ if kind.__name__ == AIRFLOWS_DENIAL), None)

@@ -1,4 +1,4 @@
-"""The options of HashiCorp Vault's backend: what each accepts, what each login needs, which exclude each other."""
+"""The options of HashiCorp Vault's backend: what each accepts, what each auth type needs, which exclude each other."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ NEEDED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "token": (("token", "token_path"),),
     "userpass": (("username",), ("password",)),
 }
-"""The ways to log in, and the options that each needs: of every group, one."""
+"""The auth types, and the options that each needs: one from each group."""
 
 FROM_ENVIRONMENT: Final[Mapping[tuple[str, str], str]] = {
     ("token", "token"): "VAULT_TOKEN",
     ("cert", "cert"): "VAULT_CLIENT_CERT",
 }
-"""The variable that stands in for an option, by way to log in and option."""
+"""The environment variable that can replace an option, by auth type and option."""
 
 PRECEDENCE: Final[Mapping[tuple[str, str, str], str]] = {
     ("token", "token", "token_path"): "token_path",
@@ -51,22 +51,22 @@ PRECEDENCE: Final[Mapping[tuple[str, str, str], str]] = {
     ("jwt", "jwt_token", "jwt_token_path"): "jwt_token",
     ("aws_iam", "key_id", "assume_role_kwargs"): "key_id",
 }
-"""Where two options of a way to log in say different things: which one counts, as in the official provider."""
+"""For two options of an auth type that contradict each other: which one counts, as in the official provider."""
 
-# What a client or proxy would take for other path segments than it was given: empty ones, "." and "..", and
+# The pattern excludes what a client or proxy could turn into other path segments: empty ones, "." and "..", and
 # percent-encoded dots, slashes, backslashes and percent signs, which some proxies decode a second time. Some
-# take a backslash for a slash.
+# treat a backslash as a slash.
 PATH: Final = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))(?!.*%(?:2[eEfF5]|5[cC]))[^\\\x00-\x1f\x7f-\x9f]+")
-"""A path in Vault that cannot be mistaken for another one."""
+"""A path in Vault that no client or proxy can mistake for another one."""
 
 
 def tidy(path: str) -> str:
-    """Give *path* without the slashes at its ends and the repeated ones, as Vault's own command takes them."""
+    """Return *path* without leading, trailing and repeated slashes, as Vault's own command reads it."""
     return "/".join(filter(None, path.split("/")))
 
 
 def vault_path(value: Any) -> str:
-    """Accept a path in Vault; slashes at its ends do not count."""
+    """Accept a path in Vault; leading and trailing slashes do not count."""
     path = tidy(strict_text(value))
     if path and not PATH.fullmatch(path):
         raise ValueError("must be a path without '.' and '..' segments, backslashes and control characters")
@@ -74,7 +74,7 @@ def vault_path(value: Any) -> str:
 
 
 def mount_path(value: Any) -> str:
-    """Accept the path of a mount, which is not empty."""
+    """Accept the path of a mount, which must not be empty."""
     path = vault_path(value)
     if not path:
         raise ValueError("must be the path of a mount")
@@ -90,7 +90,7 @@ def paths(value: Any) -> tuple[str, ...]:
 
 
 def certificate(value: Any) -> tuple[str, ...]:
-    """Accept the path of a file with certificate and key, or the paths of both, also as JSON text."""
+    """Accept the path of one file that holds certificate and key, or a list of two paths, also as JSON text."""
     values = list(value) if isinstance(value, tuple) else _listed(value)
     if not (isinstance(values, list) and len(values) in (1, 2) and all(v and isinstance(v, str) for v in values)):
         raise ValueError("must be a path, or a list of two: certificate and key")
@@ -117,7 +117,7 @@ def _listed(value: Any) -> Any:
 
 
 BY_USER_NAME: Final = frozenset(("ldap", "radius", "userpass"))
-"""The ways to log in whose request holds the user's name in its path."""
+"""The auth types whose login request has the user's name in its path."""
 
 
 def engine_version(value: Any) -> str:
@@ -134,7 +134,7 @@ def server_url(value: Any) -> str:
 
 
 def ignored(value: Any) -> Any:  # noqa: ARG001  # whatever it is
-    """Accept anything, and keep none of it."""
+    """Accept anything and discard it."""
     return None
 
 
@@ -222,14 +222,14 @@ VAULT_OPTIONS: Final = (
 
 
 def overruled(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each option that another one overrules: first the one that counts, then the other."""
+    """Yield pairs of options of which one overrules the other: first the one that counts, then the ignored one."""
     for (auth_type, one, other), winner in PRECEDENCE.items():
         if auth_type == options["auth_type"] and options[one] and options[other]:
             yield winner, other if winner == one else one
 
 
-def option_conflict(options: Mapping[str, Any]) -> str | None:  # a rule a line
-    """Name the first option that is missing or contradicts another one, or ``None``."""
+def option_conflict(options: Mapping[str, Any]) -> str | None:  # one rule per line
+    """Return a message about the first option that is missing or contradicts another one, or ``None``."""
     auth_type = options["auth_type"]
     if needed := lacking(options, NEEDED[auth_type], auth_type, FROM_ENVIRONMENT):
         return f"option {needed} is needed for auth_type {auth_type!r}"
@@ -239,7 +239,7 @@ def option_conflict(options: Mapping[str, Any]) -> str | None:  # a rule a line
         return "options 'gcp_key_path' and 'gcp_keyfile_dict' contradict each other: give one"
     if auth_type == "aws_iam" and bool(options["key_id"]) != bool(options["secret_id"]):
         return "options 'key_id' and 'secret_id' are needed both or neither"
-    # A managed identity of Azure is chosen by its client id alone.
+    # The other way round is fine: 'key_id' alone selects a managed identity of Azure by its client id.
     if auth_type == "azure" and options["secret_id"] and not options["key_id"]:
         return "option 'key_id' is needed with 'secret_id'"
     if auth_type == "azure" and options["secret_id"] and not options["azure_tenant_id"]:

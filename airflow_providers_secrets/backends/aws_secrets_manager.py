@@ -23,25 +23,25 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "description": ("description",),
     "extra": ("extra",),
 }
-"""The words for each field of a connection in a JSON secret."""
+"""The names that a JSON secret may use for each field of a connection."""
 
 ROTATION_FIELDS: Final = ("masterarn", "dbInstanceIdentifier", "dbClusterIdentifier")
-"""What rotation writes into a database's secret for itself. In ``extra`` it would reach the database's driver."""
+"""Fields that rotation adds to a database's secret for its own use. In ``extra`` they would reach the driver."""
 
 ENGINE: Final = "engine"
-"""What AWS's rotation functions tell the kind of a database by. A ``conn_type`` beside it says what Airflow reads."""
+"""The field by which AWS's rotation functions recognise the database. A ``conn_type`` beside it is for Airflow."""
 
 
 class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from AWS Secrets Manager.
 
     The secret ``{prefix}{sep}{id}`` holds the value in its ``SecretString``; with an empty prefix the id is the
-    secret's name, or its ARN. In multi-team mode ``{prefix}{sep}{team}--{id}`` is asked first. A connection is a
-    URI, or a JSON object whose fields may go by the usual words (more by ``extra_conn_words``), so
-    that a database's own secret, RDS-managed ones included, serves as it is; ``unknown_fields`` says what becomes of
+    secret's name, or its ARN. In multi-team mode ``{prefix}{sep}{team}--{id}`` is requested first. A connection is a
+    URI, or a JSON object whose fields may have any of the usual names (``extra_conn_words`` adds more), so
+    that a database's own secret, RDS-managed ones included, works unchanged; ``unknown_fields`` says what happens to
     other fields.
 
-    Needs ``secretsmanager:GetSecretValue`` on the secrets, and ``kms:Decrypt`` where their key is not the
+    Needs ``secretsmanager:GetSecretValue`` on the secrets, and ``kms:Decrypt`` if their key is not the
     account's default. See `GetSecretValue
     <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>`_.
 
@@ -63,22 +63,22 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
         *AwsLookupMixin.own_options,
         Option("unknown_fields", one_of("drop", "extra", "refuse"), "drop", "As on the other stores."),
     )
-    # CreateSecret: letters, digits and "/_+=.@-", at most 512, and "!" in the names that AWS makes itself (RDS); and
-    # the ARN of a secret, with its last seven characters or without.
+    # CreateSecret: letters, digits and "/_+=.@-", at most 512, and "!" in the names that AWS creates itself (RDS). Also
+    # the ARN of a secret, with or without its last seven characters.
     name_pattern = re.compile(
         r"[A-Za-z0-9/_+=.@!-]{1,512}|arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[A-Za-z0-9/_+=.@!-]{1,519}"
     )
 
     def name(self, prefix: str, secret_id: str) -> str:
-        """Give the secret's name, which without a prefix is the id itself."""
+        """Return the secret's name, which without a prefix is the id itself."""
         return super().name(prefix, secret_id) if prefix else secret_id
 
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
-        """Give the candidate names; without a prefix there are no team's own ones, as in the official backend."""
+        """Return the candidate names; without a prefix there are none for a team, as in the official backend."""
         return super().names(prefixes, secret_id, team_name if any(prefixes) else None)
 
     def option_conflict(self) -> str | None:
-        """Name options that contradict each other."""
+        """Return a message about the first options that contradict each other, or ``None``."""
         for kind in self.options["preload"]:
             if "" in (self._rules[kind].prefixes or ()):
                 return f"option 'preload' needs a '{kind}_prefix': the store lists by prefix"
@@ -87,11 +87,11 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
         return super().option_conflict()
 
     def over(self, stored: str, held: str) -> tuple[str, str]:
-        """Return the connection beside the other fields of *held*, under the words that *held* has for its fields.
+        """Return the connection with the other fields of *held*, each field under the name that *held* uses for it.
 
-        AWS's rotation functions read the secret, too: by AWS's words, and with fields that are none of a connection's.
+        AWS's rotation functions read the same secret: by AWS's field names, and with fields that no connection has.
 
-        :raises Unusable: where the connection is a URI, which has no place for them.
+        :raises Unusable: if the connection is a URI, which has no place for other fields.
         """
         there, given = _object(held), _object(stored)
         words = self.field_aliases.by_field
@@ -110,7 +110,7 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
 
 
 def _object(text: str) -> dict[str, Any]:
-    """Return the JSON object that *text* is, or an empty one."""
+    """Return *text* parsed as a JSON object, or an empty one if it is none."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):

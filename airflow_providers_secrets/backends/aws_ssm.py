@@ -12,9 +12,9 @@ from airflow_providers_secrets.backends._aws import AwsLookupMixin
 class SystemsManagerParameterStoreBackend(AwsLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from AWS SSM Parameter Store.
 
-    The parameter ``{prefix}/{id}``, with a slash before it if it has none, of type String or SecureString
-    holds the value as it is; a StringList reads as its comma-separated text. In multi-team mode
-    ``{prefix}/{team}--{id}`` is asked first. An id that selects a version or label (``name:3``) is refused.
+    The parameter ``{prefix}/{id}``, of type String or SecureString, holds the value as it is; a leading slash is added
+    if it has none. A StringList is read as its comma-separated text. In multi-team mode
+    ``{prefix}/{team}--{id}`` is requested first. An id that selects a version or label (``name:3``) is refused.
 
     Needs ``ssm:GetParameter`` on the parameters, and ``kms:Decrypt`` on the key of a SecureString. See
     `GetParameter <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>`_.
@@ -33,6 +33,6 @@ class SystemsManagerParameterStoreBackend(AwsLookupMixin, BaseSecretsBackend):
     name_pattern = re.compile(r"(?:/[A-Za-z0-9_.-]+){1,15}")
 
     def name(self, prefix: str, secret_id: str) -> str:
-        """Give the parameter's name, which starts with a slash."""
+        """Return the parameter's name, which starts with a slash."""
         name = super().name(prefix, secret_id)
         return name if name.startswith("/") else f"/{name}"

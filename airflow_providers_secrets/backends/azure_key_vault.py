@@ -15,7 +15,7 @@ from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan, team_refusal
 
 MAX_SPELLINGS: Final = 10_000
-"""Maximum number of names kept with the id that first asked for them."""
+"""Maximum number of names for which the id that was first looked up under them is kept."""
 
 _spellings: dict[tuple[str, str], str] = {}
 
@@ -23,12 +23,12 @@ _spellings: dict[tuple[str, str], str] = {}
 class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from Azure Key Vault.
 
-    The secret ``{prefix}-{id}`` holds the value as it is; every ``_`` is written ``-``, and since Key Vault
-    ignores case, every letter small. So ``my_db``, ``my-db`` and ``My_DB`` are one secret, which is warned about
-    when a process asks for two of them. In multi-team mode ``{prefix}-{team}--{id}`` is asked first, unless the team's
-    name has an underscore or a capital letter: another team could share its names, so only everybody's is asked for.
+    The secret ``{prefix}-{id}`` holds the value as it is; every ``_`` is written ``-``, and since Key Vault ignores
+    case, every letter is lower case. So ``my_db``, ``my-db`` and ``My_DB`` are one secret, and a process that looks up
+    two of them logs a warning. In multi-team mode ``{prefix}-{team}--{id}`` is requested first, unless the team's name
+    has an underscore or a capital letter: another team could share its names, so only everybody's secret is requested.
 
-    A process logs in once, at its first lookup, by azure-identity; the token is renewed when that says so. A
+    A process logs in once, at its first lookup, with azure-identity, which also says when to renew the token. A
     refused login is not tried again for 30 s. Needs the role ``Key Vault Secrets User``. See `Get Secret
     <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret>`_.
 
@@ -48,7 +48,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
     name_pattern = re.compile(r"[0-9A-Za-z-]{1,127}")
 
     def option_conflict(self) -> str | None:
-        """Name a credential that lacks something, or options that contradict each other."""
+        """Return a message about an incomplete credential or options that contradict each other, or ``None``."""
         return option_conflict(self.options)
 
     def _prefixes(self, option: str) -> tuple[str, ...] | None:
@@ -69,17 +69,17 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return self.name(prefix, "") if prefix else ""
 
     def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
-        """Say why *secret_id* cannot be told from some team's secret, or ``None``."""
-        # Only what holds for the id: a team that has no name of its own here is left out by `names`.
+        """Return why *secret_id* could be mistaken for a team's secret, or ``None``."""
+        # This checks the id alone: `names` leaves out a team that has no distinct name here.
         return team_refusal(self.normalised(secret_id), team_name and "team")
 
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
-        """Yield the candidate names, the team's own first, where it has one that is no other team's."""
+        """Return the candidate names, the team's own first, if it has one that no other team can share."""
         own = None if team_name and self._team_left_out(prefixes, secret_id, team_name) else team_name
         return super().names(prefixes, secret_id, own)
 
     def _team_left_out(self, prefixes: tuple[str, ...], secret_id: str, team_name: str) -> bool:
-        """Tell whether a team's own secret is not asked for, and warn once that it is not."""
+        """Tell whether the team's own secret is left out, and warn once if so."""
         reason = ""
         if not re.fullmatch("[0-9a-z-]+", team_name):
             reason = "another team could share its name, which has more than small letters, digits and '-'"
@@ -101,7 +101,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return bool(reason)
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Say which names a lookup asks the store for, or why none; warn where another id has the same name."""
+        """Return the names that a lookup requests, or why there are none; warn if another id has the same name."""
         plan = super().plan(kind, secret_id, team_name)
         for name in plan.names[-1:]:
             key = (self.options["vault_url"], name)

@@ -79,17 +79,17 @@ def _entries(value: Any) -> list[dict[str, Any]]:
 class ChainBackend(BaseSecretsBackend):
     """Several backends, asked in order: the first value counts.
 
-    A member that proves an id to be absent, or that is not asked for it, leaves it to the next one. A member that fails
-    ends the lookup with its own error, so that a fault never lets another member's value step in. An ``optional``
-    member that fails is warned about, and the next one is asked. Airflow's own denial (``on_denied`` and the like set
-    to ``"fail"``) ends the whole search, whichever member raises it.
+    If a member proves an id to be absent, or is not asked for it, the next member is asked. A member that fails ends
+    the lookup with its own error, so that a failure never lets another member's value replace its own. If an
+    ``optional`` member fails, the chain warns and asks the next one. Airflow's own denial (``on_denied`` and the like
+    set to ``"fail"``) ends the whole search, whichever member raises it.
 
-    Members are any secrets backends. Those of this package have all that they have without a chain: one client, one
-    login and one cache for a process and set of options, deadlines, ``preload``, the shared cache. Of other packages'
-    members, ``None`` is taken for absence, and nothing bounds their time.
+    Any secrets backend can be a member. Those of this package work as they do without a chain: one client, one
+    login and one cache per process and set of options, deadlines, ``preload``, the shared cache. For members from other
+    packages, ``None`` means absent, and their time is not limited.
 
     The chain itself holds no client, cache, lock or thread; any number of threads may use it, and it survives forks.
-    Constructing one constructs its members and reads nothing; it only makes sure that the files of a ``file`` member
+    Constructing a chain constructs its members and reads nothing; it only checks that the files of a ``file`` member
     can be read.
 
     :param backends: the members in order, each an object of ``ENTRY_OPTIONS``.
@@ -102,7 +102,7 @@ class ChainBackend(BaseSecretsBackend):
 
     @classmethod
     def declared_options(cls) -> tuple[Option, ...]:
-        """All options of this backend."""
+        """Return all options of this backend."""
         return cls.own_options
 
     def __init__(self, **backend_kwargs: Any) -> None:
@@ -116,7 +116,7 @@ class ChainBackend(BaseSecretsBackend):
             )
         self.members: tuple[Member, ...] = tuple(_member(at, entry) for at, entry in enumerate(entries, 1))
         """The members, in order."""
-        # Worked out once: on a hit in memory, a member adds a match of its pattern and two calls.
+        # Computed once, so that on a hit in memory a member costs one pattern match and two calls.
         self._routes = {
             kind: [
                 (member, None if pattern is ALL_IDS else pattern, member.lookups[kind])
@@ -127,11 +127,11 @@ class ChainBackend(BaseSecretsBackend):
         }
 
     def __repr__(self) -> str:
-        members: tuple[Member, ...] = getattr(self, "members", ())  # none yet where the constructor failed
+        members: tuple[Member, ...] = getattr(self, "members", ())  # not set if the constructor failed
         return f"<{type(self).__name__} {', '.join(member.title for member in members)}>"
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
-        """Return the first member's connection as URI or JSON text, or ``None`` where every member asked has none.
+        """Return the first connection found, as URI or JSON text, or ``None`` if no member that was asked has one.
 
         :param conn_id: the connection's id.
         :param team_name: the team of the caller, in multi-team mode.
@@ -140,7 +140,7 @@ class ChainBackend(BaseSecretsBackend):
         return self._first("connections", conn_id, team_name)
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
-        """Return the first member's variable, or ``None`` where every member asked has none.
+        """Return the first variable found, or ``None`` if no member that was asked has one.
 
         :param key: the variable's key.
         :param team_name: the team of the caller, in multi-team mode.
@@ -149,10 +149,10 @@ class ChainBackend(BaseSecretsBackend):
         return self._first("variables", key, team_name)
 
     async def aget_connection(self, conn_id: str, team_name: str | None = None) -> Any:
-        """Return the first member's connection object, as ``get_connection`` does (Airflow 3.2+).
+        """Return the first connection found, as an object, as ``get_connection`` does (Airflow 3.2+).
 
-        The event loop is never blocked: where the members' caches and the environment answer, at once; else the whole
-        search is done in a thread. See :meth:`.SecretLookupMixin.aget_connection`.
+        The event loop is never blocked: if the members' caches and the environment have the answer, it is returned at
+        once; else the whole search runs in a thread. See :meth:`.SecretLookupMixin.aget_connection`.
 
         :param conn_id: the connection's id.
         :param team_name: the team of the caller, in multi-team mode.
@@ -167,7 +167,7 @@ class ChainBackend(BaseSecretsBackend):
         )
 
     def _conn_value_in_memory(self, conn_id: str, team_name: str | None) -> tuple[str | None] | None:
-        """Return the first value where every member up to it answers without waiting; else ``None``."""
+        """Return the first value if every member up to it answers without waiting; else ``None``."""
         if type(self).get_conn_value is not ChainBackend.get_conn_value:  # a subclass looks up in its own way
             return None
         for member, pattern, _ in self._routes["connections"]:
@@ -180,9 +180,9 @@ class ChainBackend(BaseSecretsBackend):
         return (None,)
 
     def get_config(self, key: str) -> str | None:
-        """Return the first member's configuration value, or ``None`` where every member asked has none.
+        """Return the first configuration value found, or ``None`` if no member that was asked has one.
 
-        :param key: what the ``<option>_secret`` setting says.
+        :param key: the value of the ``<option>_secret`` setting.
         :raises SecretsError: when a member that is not optional fails; Airflow then stops with the message.
         """
         value = self._first("config", key, None)
@@ -195,11 +195,11 @@ class ChainBackend(BaseSecretsBackend):
         return value
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> list[tuple[Member, LookupPlan]]:
-        """Return, for each member in order, which names it would be asked for, or why it is skipped. Asks nothing."""
+        """Return, for each member in order, the names it would be asked for, or why it is skipped. Sends no request."""
         return [(member, member.plan(kind, secret_id, team_name)) for member in self.members]
 
     def _first(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
-        """Return the first value. What a member raises ends this, unless the member is optional."""
+        """Return the first value. A failing member ends the search, unless it is optional."""
         for member, pattern, look_up in self._routes[kind]:
             if pattern is not None and not matches(pattern, secret_id):
                 continue
@@ -211,7 +211,7 @@ class ChainBackend(BaseSecretsBackend):
                 if value is None:
                     continue
                 return value
-            # Airflow's own denial is none of this package's errors: it is final, also from an optional member.
+            # Airflow's own denial is not a SecretsError: it is final, even from an optional member.
             passed_over = member.optional and isinstance(failure, SecretsError)
             if member is not self.members[-1] or not member.is_ours:
                 warn(
@@ -227,7 +227,7 @@ class ChainBackend(BaseSecretsBackend):
         return None
 
     def _set_connection_class(self, conn_class: type) -> None:
-        """Tell the members, too, which class Airflow wants connections to be of (Airflow 3.2+)."""
+        """Tell the members as well which class Airflow wants for connections (Airflow 3.2+)."""
         super()._set_connection_class(conn_class)
         for member in self.members:
             tell = getattr(member.backend, "_set_connection_class", None)
@@ -308,7 +308,7 @@ def _known_backends() -> str:
 
 
 def _refuse_misplaced(where: str, entry: dict[str, Any], backend_class: type | None) -> None:
-    """Tell who wrote an option of the backend beside ``kwargs`` where it belongs."""
+    """Refuse an option of the backend that was written beside ``kwargs``, and say where it belongs."""
     if backend_class is None or not issubclass(backend_class, SecretLookupMixin):
         return
     declared = {option.name for option in backend_class.declared_options()}
@@ -324,7 +324,7 @@ def _constructed(where: str, backend_class: type, kwargs: dict[str, Any]) -> Any
         if not issubclass(backend_class, SecretLookupMixin):
             try:
                 inspect.signature(backend_class).bind(**kwargs)
-            except TypeError as error:  # says which argument is too many or missing
+            except TypeError as error:  # says which argument is unexpected or missing
                 reason = str(error)
             except ValueError:  # not written in Python
                 pass
@@ -332,7 +332,7 @@ def _constructed(where: str, backend_class: type, kwargs: dict[str, Any]) -> Any
             return backend_class(**kwargs)
     except ConfigurationError as error:
         reason = str(error)
-    except Exception as error:  # noqa: BLE001  # its words may hold an option's value
+    except Exception as error:  # noqa: BLE001  # its message may contain an option's value
         reason = f"{backend_class.__name__} raised {type(error).__name__} when constructed. Fix its 'kwargs'."
     raise ConfigurationError(f"{where}: {reason}")
 

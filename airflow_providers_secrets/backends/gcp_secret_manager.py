@@ -16,11 +16,11 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from Google Secret Manager.
 
     The latest version of the secret ``{prefix}{sep}{id}`` holds the value as UTF-8 text. In multi-team mode
-    ``{prefix}{sep}{team}--{id}`` is asked first. An id with other characters than letters, digits, ``_`` and ``-``
+    ``{prefix}{sep}{team}--{id}`` is requested first. An id with characters other than letters, digits, ``_`` and ``-``
     is refused: no secret can have such a name.
 
-    A process logs in once, at its first lookup, and finds its project then; the token is renewed by the lookup that
-    finds it about to end. REST is spoken, or gRPC where ``transport`` says so and no fork stands in its way.
+    A process logs in once, at its first lookup, and determines its project then; the lookup that finds the token about
+    to expire renews it. The transport is REST, or gRPC if ``transport`` says so and no fork makes it unsafe.
 
     Needs ``secretmanager.versions.access`` on the secrets. See `AccessSecretVersion
     <https://cloud.google.com/secret-manager/docs/reference/rpc/google.cloud.secretmanager.v1>`_.
@@ -40,9 +40,9 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     name_pattern = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
     def prefixes_of(self, given: Any) -> Iterable[str]:
-        """Yield the prefix as it is: of this store's, nothing is stripped."""
+        """Yield the prefix as it is: for this store, no separator is stripped from it."""
         yield given
 
     def option_conflict(self) -> str | None:
-        """Name options that contradict each other."""
+        """Return a message about the first options that contradict each other, or ``None``."""
         return option_conflict(self.options)

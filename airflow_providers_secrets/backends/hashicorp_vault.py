@@ -17,7 +17,7 @@ from airflow_providers_secrets.lookup.plan import Kind, LookupPlan, multi_team, 
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 NOT_MOUNTS: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
-"""What Vault keeps for itself, and no KV engine is mounted at."""
+"""Paths that Vault reserves for itself; no KV engine is mounted there."""
 
 
 class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
@@ -25,11 +25,11 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     The secret ``{path}/{id}`` holds a connection as ``conn_uri`` or by its fields, and a variable or
     configuration value as ``value``. Of several paths, the first that has the secret counts. In multi-team
-    mode a team's secrets are ``{path}/{team}/{id}`` and nothing else is asked.
+    mode a team's secrets are ``{path}/{team}/{id}`` and nothing else is requested.
 
-    A process logs in once, at its first lookup; the login is renewed by the lookup that finds two thirds of its
-    life over, and made anew when it ends. After a refusal that one new login does not change, no other login is tried
-    for one within 30 s. Needs ``read`` on the paths, and ``list`` for ``preload``. See `KV secrets
+    A process logs in once, at its first lookup. The lookup that finds two thirds of the login's lifetime over renews
+    it; when it ends, a new login is made. If a new login does not change a refusal, further refusals within 30 s cause
+    no other login. Needs ``read`` on the paths, and ``list`` for ``preload``. See `KV secrets
     engine <https://developer.hashicorp.com/vault/docs/secrets/kv>`_.
 
     Options, threads, forks and freshness: :class:`~airflow_providers_secrets.backends.mixin.SecretLookupMixin`.
@@ -43,7 +43,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     own_options = VAULT_OPTIONS
     name_pattern = PATH
     merges = True
-    loads_quickly = True  # hvac takes 45 ms of CPU, and a fifth more in a forked child
+    loads_quickly = True  # importing hvac takes 45 ms of CPU, and a fifth more in a forked child
 
     # Names.
 
@@ -57,7 +57,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return given if isinstance(given, tuple) else (given,)
 
     def option_conflict(self) -> str | None:
-        """Name a login that lacks something, or options that contradict each other."""
+        """Return a message about an incomplete login or options that contradict each other, or ``None``."""
         if self.options["preload"] and self.options["mount_point"] is None:
             return "option 'preload' needs a 'mount_point': with null, each id names its own"
         for used, unused in overruled(self.options):
@@ -65,10 +65,10 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return option_conflict(self.options)
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Say which names a lookup asks the store for, or why none.
+        """Return the names that a lookup requests, or why there are none.
 
-        In multi-team mode, a name belongs to the longest of the backend's paths that it is under: were ``shared`` a
-        path inside another one, a team of that name would else reach what is everybody's.
+        In multi-team mode, a name belongs to the longest of the backend's paths that contains it. Otherwise, if
+        ``shared`` were a path inside another one, a team named ``shared`` could read what is everybody's.
         """
         plan = super().plan(kind, secret_id, team_name)
         if not plan.names:
@@ -82,10 +82,10 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return plan
 
     def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
-        """Say why *secret_id* cannot be told from some team's secret, or ``None``.
+        """Return why *secret_id* could be mistaken for a team's secret, or ``None``.
 
-        A team is a segment of the path here, so an id may hold what it likes within it. What nobody's id may
-        hold is a slash, behind which it would name a team.
+        A team is a segment of the path here, so an id of a team may contain anything. Without a team, an id must
+        not contain a slash: what precedes it could name a team.
         """
         if team_name:
             return team_name_refusal(team_name) if self._by_team() else None
@@ -94,11 +94,11 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return None
 
     def _by_team(self) -> bool:
-        # Last of all conditions: Airflow's configuration takes longer to tell than the rest of a plan.
+        # Callers check this last: reading Airflow's configuration takes longer than the rest of a plan.
         return self.options["use_team_secrets_path"] and multi_team()
 
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
-        """Yield the candidate names, path by path; for a team its own ones alone."""
+        """Yield the candidate names, path by path; for a team only its own."""
         mount, within = self._split(secret_id)
         if not within or mount in NOT_MOUNTS:
             return
@@ -115,7 +115,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return next(self.names((prefix,), secret_id, None), prefix or secret_id)
 
     def _split(self, secret_id: str) -> tuple[str, str]:
-        """Return the mount and what is under it. Without ``mount_point``, the id's first segment says it."""
+        """Return the mount and the rest of the path. Without ``mount_point``, the id's first segment is the mount."""
         mount: str | None = self.options["mount_point"]
         if mount is not None:
             return mount, secret_id
@@ -125,10 +125,10 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     # Values.
 
     def decode(self, kind: Kind, stored: str) -> str:
-        """Return what Airflow parses, from the JSON text of a secret's data.
+        """Return the text that Airflow parses, from the JSON text of a secret's data.
 
-        A connection is its ``conn_uri`` or else its fields; a variable or configuration value is its ``value``, or the
-        JSON text of what is no text.
+        A connection is its ``conn_uri`` or else its fields; a variable or configuration value is its ``value``, as JSON
+        text if it is not a string.
 
         :raises Unusable: naming the reason, not the value.
         """
@@ -149,10 +149,10 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return super().decode(kind, uri or json.dumps(fields, ensure_ascii=False))
 
     def encode(self, kind: Kind, text: str) -> str:
-        """Return what is merged into a secret's data so that :meth:`decode` returns *text*.
+        """Return the JSON to merge into a secret's data so that :meth:`decode` returns *text*.
 
-        A connection in JSON is written by its fields, any other as ``conn_uri``. Null removes what of a connection is
-        there and no longer belongs to it; other keys stay.
+        A connection in JSON is written as its fields, any other as ``conn_uri``. Null removes each field of a
+        connection that is stored and no longer belongs to it; other keys stay.
         """
         if kind != "connections":
             return json.dumps({"value": text}, ensure_ascii=False)
@@ -165,7 +165,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         return json.dumps({**written, **gone}, ensure_ascii=False)
 
     def over(self, stored: str, held: str) -> tuple[str, str]:
-        """Return *stored*, which the store merges, and what the merge makes of *held*."""
+        """Return *stored*, which the store merges, and the result of merging it into *held*."""
         merged = {**json.loads(held or "{}"), **json.loads(stored)}
         return stored, json.dumps(merged, ensure_ascii=False)
 

@@ -29,10 +29,10 @@ _AS_SECRET: Final = re.compile(_DNS_NAME)
 class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from Kubernetes Secrets.
 
-    A Secret is found by a label, ``airflow.apache.org/connection-id: my_db``, whatever it is called; its key ``value``
-    holds the value as it is. In multi-team mode the Secret that has the label of the team as well is asked for first,
-    and what has any team's label is never everybody's. A label's value has at most 63 letters, digits, ``-``, ``_`` and
-    ``.``: other ids are refused. With an empty label, the Secret is asked for by its own name, which is the id.
+    A Secret is found by a label, ``airflow.apache.org/connection-id: my_db``, whatever its name; its key ``value``
+    holds the value as it is. In multi-team mode the Secret that also has the team's label is requested first,
+    and a Secret with any team's label is never everybody's. A label's value has at most 63 letters, digits, ``-``,
+    ``_`` and ``.``: other ids are refused. With an empty label, the id is the name of the Secret.
 
     Needs ``list`` on Secrets in the namespace. See `Secrets
     <https://kubernetes.io/docs/concepts/configuration/secret/>`_.
@@ -78,18 +78,18 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
         return super()._prefixes(option)
 
     def prefixes_of(self, given: Any) -> Iterable[str]:
-        """Yield the label, after the key of the Secret's data where that is another one than by default."""
+        """Yield the label, preceded by the key of the Secret's data if that is not the default."""
         yield given if self._data_key == DATA_KEY else f"{self._data_key}:{given}"
 
     def name(self, prefix: str, secret_id: str) -> str:
-        """Return label and value; without a label, the id alone."""
+        """Return ``label=id``; without a label, the id alone."""
         return prefix + secret_id if prefix.endswith(":") or not prefix else f"{prefix}={secret_id}"
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Say which Secrets a lookup asks for, or why none.
+        """Return the Secrets that a lookup requests, or why there are none.
 
-        An id is the value of one label, or the name of one Secret, and no more. Were it spelled on, it would name a
-        team's label, another kind's, or another key of the Secret's data.
+        An id is the value of one label, or the name of one Secret, and nothing more. With further syntax it could name
+        a team's label, another kind's, or another key of the Secret's data.
         """
         plan = super().plan(kind, secret_id, team_name)
         allowed = _AS_LABEL if _by_label(self._rules[kind].prefixes or ()) else _AS_SECRET
@@ -98,7 +98,7 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
         return plan
 
     def id_of(self, prefix: str, name: str) -> str | None:
-        """Return the id that *name* is looked up by; a team's own as every store lists it, the team before it."""
+        """Return the id that *name* is looked up by; a team's own with the team before it, as every store lists it."""
         secret_id = super().id_of(prefix, name)
         if secret_id and self.options["team_label"] and multi_team():
             own, of_team, team = secret_id.partition(f",{self.options['team_label']}=")
@@ -118,5 +118,5 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
 
 
 def _by_label(prefixes: tuple[str, ...]) -> bool:
-    """Tell whether ids are the values of a label, and not the names of Secrets."""
+    """Tell whether ids are values of a label rather than names of Secrets."""
     return all(prefix and not prefix.endswith(":") for prefix in prefixes)

@@ -1,4 +1,4 @@
-"""What every backend is: options and names. The way of a lookup is in :mod:`airflow_providers_secrets.lookup`."""
+"""The base of every backend: options and names. The lookup itself is in :mod:`airflow_providers_secrets.lookup`."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ FAILURE_POLICIES: Final = ("on_denied", "on_revoked", "on_unavailable", "on_inva
 """The options that say whether a failure lets Airflow ask its next source."""
 
 SCOPE_OPTION: Final = "shared_cache_scope"
-"""The option that takes part in the shared cache's identity, beside the store's own."""
+"""The option that is part of the shared cache's identity, besides the store's own options."""
 KIND_WORDS: Final[Mapping[Kind, str]] = {
     "connections": "connections",
     "variables": "variables",
     "config": "configuration values",
 }
-"""What the kinds are called in the meaning of an option."""
+"""What the kinds are called in the description of an option."""
 
 _on_failure = options.one_of("next", "fail")
 
@@ -146,46 +146,47 @@ DENIAL_SINCE: Final = (1, 2, 2)
 
 
 class SecretLookupMixin:
-    """A secrets backend's options and names; a subclass names its defaults and its store.
+    """A secrets backend's options and names; a subclass defines its defaults and its store.
 
-    Constructing one does no I/O and imports no SDK. Instances are cheap and hold no client: every instance of
-    a class with the same connection options shares one client, one login and one cache in a process. Any number
+    Constructing one does no I/O and imports no SDK. Instances are cheap and hold no client: in a process, all instances
+    of a class with the same connection options share one client, one login and one cache. Any number
     of threads may use an instance; a forked child starts with a client and a cache of its own. A value is at
     most ``cache_ttl`` seconds old, and at most ``max_stale`` more while the store gives no answer.
 
-    A subclass says:
+    A subclass defines:
     """
 
     store: ClassVar[str]
-    """The store in words, for messages."""
+    """The store's name in messages."""
     stores: ClassVar[str] = "airflow_providers_secrets.stores"
-    """The package that has the store; another package says its own."""
+    """The package that contains the store class; a backend of another package sets its own."""
     store_class: ClassVar[str]
-    """The class that speaks to it, as ``module:Class`` below :attr:`stores`. Imported late."""
+    """The class that talks to the store, as ``module:Class`` below :attr:`stores`. Imported late."""
     own_options: ClassVar[tuple[Option, ...]] = ()
-    """The options of this store, beyond the prefixes and the common ones; one of a common one's name replaces that."""
+    """The options of this store, besides the prefixes and the common ones; one with the name of a common one replaces
+    it."""
     default_prefixes: ClassVar[Mapping[Kind, str]]
     """The official default prefix of each kind."""
     prefix_option: ClassVar[str] = "{kind}_prefix"
-    """The name of the option that holds it."""
+    """The name of the option that holds the prefix."""
     default_sep: ClassVar[str | None] = None
-    """The default of the option ``sep``; ``None`` where the separator is fixed."""
+    """The default of the option ``sep``; ``None`` if the separator is fixed."""
     sep: str = "/"
     name_pattern: ClassVar[re.Pattern[str]]
-    """What the store takes as a name, as a whole."""
+    """The pattern that the whole of a name in the store must match."""
     field_words: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """The words for a connection's fields in JSON, by field; a field that is not here goes by Airflow's name alone."""
+    """The accepted names of a connection's fields in JSON, by field; a field not listed has Airflow's name alone."""
     dropped_fields: ClassVar[Sequence[str]] = ()
-    """Fields of such JSON that the store writes for itself, whatever the option ``unknown_fields`` says."""
+    """Fields of such JSON that the store adds for its own use: dropped, whatever the option ``unknown_fields`` says."""
     merges: ClassVar[bool] = False
-    """Whether a written connection keeps other fields of what is there, which is read first: see :meth:`over`."""
+    """Whether writing a connection keeps other fields of the stored one, which is read first: see :meth:`over`."""
     loads_quickly: ClassVar[bool] = False
-    """Whether even a process that forks for one task loads the SDK before: importing it in the child costs more than
-    the few tasks that look nothing up save."""
+    """Whether even a process that forks for one task loads the SDK before the fork: importing it in every child costs
+    more than is saved for the few tasks that look nothing up."""
 
     @classmethod
     def declared_options(cls) -> tuple[Option, ...]:
-        """All options of this backend."""
+        """Return all options of this backend."""
         prefixes = tuple(
             Option(
                 cls.prefix_option.format(kind=kind),
@@ -217,7 +218,7 @@ class SecretLookupMixin:
 
     @staticmethod
     def coerce_prefix(value: Any) -> Any:
-        """Accept what stands for the prefixes of a kind."""
+        """Accept the value of a prefix option."""
         return options.strict_text(value)
 
     def __init__(self, **backend_kwargs: Any) -> None:
@@ -255,24 +256,24 @@ class SecretLookupMixin:
         prepare_before_fork(self._config, also_for_one=self.loads_quickly)
 
     def _identity(self) -> bytes:
-        """Return a digest of which store it is and who asks, which only a cache that outlives the process needs."""
+        """Return a digest of which store it is and who asks; only a cache that outlives the process needs it."""
         scope = (option for option in COMMON_OPTIONS if option.name == SCOPE_OPTION)
         return options.fingerprint(type(self), (*self.own_options, *scope), self.options)
 
     def __repr__(self) -> str:
-        rules: dict[Kind, KindRule] = getattr(self, "_rules", {})  # none yet where the constructor failed
+        rules: dict[Kind, KindRule] = getattr(self, "_rules", {})  # not set if the constructor failed
         prefixes = {self.prefix_option.format(kind=kind): rule.prefixes for kind, rule in rules.items()}
         return f"<{type(self).__name__} {prefixes}>"
 
     @property
     def config(self) -> StoreConfig:
-        """What the process's one store of these options is found by."""
+        """The key by which the process finds its one store with these options."""
         return self._config
 
     # What Airflow calls.
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
-        """Return the connection as URI or JSON text, or ``None`` where the store proves that it has none.
+        """Return the connection as URI or JSON text, or ``None`` if the store proves that it has none.
 
         :param conn_id: the connection's id.
         :param team_name: the team of the caller, in multi-team mode.
@@ -281,7 +282,7 @@ class SecretLookupMixin:
         return self._lookup("connections", conn_id, team_name)
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
-        """Return the variable's text, or ``None`` where the store proves that it has none.
+        """Return the variable's text, or ``None`` if the store proves that it has none.
 
         :param key: the variable's key.
         :param team_name: the team of the caller, in multi-team mode.
@@ -293,7 +294,7 @@ class SecretLookupMixin:
         """Return the connection object, as ``get_connection`` does; the Task SDK awaits this (Airflow 3.2+).
 
         The event loop is never blocked: what is cached is returned at once, and anything else is looked up in a
-        thread, at most 16 of an event loop at a time. A caller that is cancelled ends at once; its lookup ends by its
+        thread, at most 16 per event loop at a time. A cancelled caller ends at once; its lookup ends by its
         own deadline, and the answer is cached.
 
         :param conn_id: the connection's id.
@@ -309,9 +310,9 @@ class SecretLookupMixin:
         )
 
     def conn_value_in_memory(self, conn_id: str, team_name: str | None = None) -> tuple[str | None] | None:
-        """Return what :meth:`get_conn_value` would where this process's memory alone tells; else ``None``, at once."""
+        """Return what :meth:`get_conn_value` would if this process has it in memory; else ``None``, at once."""
         if _resolve is None or type(self).get_conn_value is not SecretLookupMixin.get_conn_value:
-            return None  # nothing was looked up yet; or a subclass looks up in its own way
+            return None  # nothing was looked up yet, or a subclass looks up in its own way
         from airflow_providers_secrets.lookup.resolve import from_memory
 
         return from_memory(self, "connections", conn_id, team_name)
@@ -319,12 +320,12 @@ class SecretLookupMixin:
     if TYPE_CHECKING:
 
         def deserialize_connection(self, conn_id: str, value: str) -> Any:
-            """Airflow's own, of ``BaseSecretsBackend``."""
+            """Airflow's own method, from ``BaseSecretsBackend``."""
 
     def get_config(self, key: str) -> str | None:
-        """Return the text of a configuration option, or ``None`` where the store proves that it has none.
+        """Return the text of a configuration option, or ``None`` if the store proves that it has none.
 
-        :param key: what the ``<option>_secret`` setting says.
+        :param key: the value of the ``<option>_secret`` setting.
         :raises LookupFailed: when there is no answer; Airflow then stops with the message.
         """
         value = self._lookup("config", key, None)
@@ -337,14 +338,14 @@ class SecretLookupMixin:
             )
         return value
 
-    # The way of a lookup.
+    # From an id to names.
 
     def rule(self, kind: Kind) -> KindRule:
         """Return which ids of *kind* are looked up, and under which prefixes."""
         return self._rules[kind]
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Say which names a lookup asks the store for, or why none. Asks nothing itself."""
+        """Return the names that a lookup requests, or why there are none. Sends no request itself."""
         rule = self._rules[kind]
         if rule.prefixes is None:
             return LookupPlan(reason=f"lookups of {kind} are off: {self.prefix_option.format(kind=kind)} is null")
@@ -355,7 +356,7 @@ class SecretLookupMixin:
                 return LookupPlan(reason=f"it does not match {kind}_lookup_pattern")
             if rule.exclude and rule.exclude.match(secret_id):
                 return LookupPlan(reason=f"it matches {kind}_exclude_pattern")
-        # Airflow's configuration is nobody's own: it belongs to no team, and no team's secret is under its prefix.
+        # Airflow's configuration belongs to no team, and no team's secret is under its prefix.
         if fault := id_refusal(secret_id) or (self.team_refusal(secret_id, team_name) if kind != "config" else None):
             return LookupPlan(reason=fault, refused=True)
         names = tuple(self.names(rule.prefixes, secret_id, team_name))
@@ -369,10 +370,10 @@ class SecretLookupMixin:
     def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
         return (_resolve or _loaded())(self, kind, secret_id, team_name)
 
-    # What a store may see differently.
+    # What a subclass may override.
 
     def check_options(self) -> None:
-        """Refuse options that contradict each other or that this Airflow cannot carry out.
+        """Refuse options that contradict each other or that this version of Airflow does not support.
 
         :raises ConfigurationError: naming the option.
         """
@@ -396,7 +397,7 @@ class SecretLookupMixin:
             )
 
     def option_conflict(self) -> str | None:
-        """Name the first of the store's own options that is missing or contradicts another one, or return ``None``."""
+        """Return a message about the store's first own option that is missing or contradicts another, or ``None``."""
         return None
 
     def _prefixes(self, option: str) -> tuple[str, ...] | None:
@@ -414,7 +415,7 @@ class SecretLookupMixin:
 
     @property
     def field_aliases(self) -> decoding.FieldAliases:
-        """How the store's JSON objects may name a connection's fields, and what happens to other ones."""
+        """The names of a connection's fields in the store's JSON objects, and what happens to other fields."""
         with no_fork():
             from airflow_providers_secrets.lookup import decoding
 
@@ -427,15 +428,15 @@ class SecretLookupMixin:
         yield given.rstrip(self.sep)
 
     def normalised(self, secret_id: str) -> str:
-        """Return *secret_id* as the store's names will spell it."""
+        """Return *secret_id* as it is spelled in the store's names."""
         return secret_id
 
     def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
-        """Say why *secret_id* cannot be told from some team's secret, or ``None``."""
+        """Return why *secret_id* could be mistaken for a team's secret, or ``None``."""
         return team_refusal(self.normalised(secret_id), team_name)
 
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
-        """Return the candidate names, the team's own first."""
+        """Yield the candidate names, the team's own first."""
         if team_name:
             for prefix in prefixes:
                 yield self.name(prefix, f"{team_name}{TEAM_SEP}{secret_id}")
@@ -443,7 +444,7 @@ class SecretLookupMixin:
             yield self.name(prefix, secret_id)
 
     def prefix(self, prefix: str) -> str:
-        """Return what the store's names of all ids under one prefix start with, the separator included."""
+        """Return what the store's names of all ids under one prefix start with, including the separator."""
         return self.name(prefix, "")
 
     def name(self, prefix: str, secret_id: str) -> str:
@@ -451,12 +452,12 @@ class SecretLookupMixin:
         return f"{prefix}{self.sep}{secret_id}"
 
     def id_of(self, prefix: str, name: str) -> str | None:
-        """Return the id that *name* is looked up by under one prefix, or ``None`` where it is not under it."""
+        """Return the id that *name* is looked up by under one prefix, or ``None`` if it is not under that prefix."""
         start = self.prefix(prefix)
         return name[len(start) :] if name.startswith(start) and len(name) > len(start) else None
 
     def decode(self, kind: Kind, stored: str) -> str:
-        """Return what Airflow parses.
+        """Return the text that Airflow parses.
 
         :raises Unusable: naming the reason, not the value.
         """
@@ -468,13 +469,13 @@ class SecretLookupMixin:
         return decoding.connection(stored, self.field_aliases)
 
     def encode(self, kind: Kind, text: str) -> str:  # noqa: ARG002  # a store may keep kinds apart
-        """Return what is to be stored so that :meth:`decode` returns *text*; its inverse."""
+        """Return the text to store so that :meth:`decode` returns *text*; the inverse of it."""
         return text
 
     def over(self, stored: str, held: str) -> tuple[str, str]:  # noqa: ARG002  # a store may merge
-        """Return what is to be written of the connection *stored* where *held* is, and what is there then.
+        """Return what to write for the connection *stored* over the present *held*, and the resulting content.
 
-        :raises Unusable: where other fields of *held* cannot stay.
+        :raises Unusable: if other fields of *held* cannot be kept.
         """
         return stored, stored
 
@@ -485,7 +486,7 @@ _resolve: Resolve | None = None
 
 
 def _loaded() -> Resolve:
-    """Import what a lookup needs beyond its names: Airflow imports and constructs backends that it never asks."""
+    """Import what a lookup needs beyond its names. Late, since Airflow constructs backends that it never asks."""
     global _resolve  # noqa: PLW0603
     with no_fork(), collector_paused():
         from airflow_providers_secrets.lookup import resolve
