@@ -1,4 +1,4 @@
-"""What a store must be able to do, and how it says what went wrong; :mod:`.capabilities` has what it may do besides.
+"""What a store must be able to do, and how it reports failures; :mod:`.capabilities` has what it may do in addition.
 
 A store raises whatever its SDK raises. :mod:`airflow_providers_secrets.lookup.access` classifies that once, by
 :meth:`Store.codes` and :attr:`Store.outcomes`.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Outcome(enum.Enum):
     """How one call to a store ended.
 
-    Only an answer that *proves* absence is :attr:`NOT_FOUND`; an error, a time-out, a proxy's bare
+    Only an answer that *proves* absence is :attr:`NOT_FOUND`. An error, a time-out, a proxy's bare
     404 or an unreadable answer never is.
     """
 
@@ -40,22 +40,22 @@ class Outcome(enum.Enum):
 
 
 ABSENT: Final = "absent"
-"""The code of a proven absence, for stores whose SDK has none of its own."""
+"""The code of a proven absence, for stores whose SDK has no code of its own."""
 
 MALFORMED: Final = "malformed answer"
-"""The code of an answer that is not what the API promises."""
+"""The code of an answer that does not match the API's specification."""
 
 FOREIGN: Final = "not the store's own refusal"
-"""The code, beside that of its status, of a refusal without what the API has in each: a proxy's page."""
+"""The code, besides the HTTP status, of a refusal that lacks what every refusal of the API contains: a proxy's page."""
 
 EXISTS: Final = "exists already"
-"""The code of a write that was to create a name, and found it taken."""
+"""The code of a write that should create a name which already exists."""
 
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     ABSENT: Outcome.NOT_FOUND,
     MALFORMED: Outcome.INVALID,
     EXISTS: Outcome.INVALID,
-    # OpenSSL's reasons: the wrong bundle of certificates, or a port that does not speak TLS.
+    # OpenSSL's reasons: the wrong CA bundle, or a port that does not speak TLS.
     "CERTIFICATE_VERIFY_FAILED": Outcome.MISCONFIGURED,
     "WRONG_VERSION_NUMBER": Outcome.MISCONFIGURED,
 }
@@ -63,19 +63,19 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 
 
 REDIRECTS: Final = tuple(f"HTTP {status}" for status in (301, 302, 303, 307, 308))
-"""What a store's answer never is, and what it is not asked elsewhere for."""
+"""The codes of redirects. A store's own answer never is one, and none is followed to another host."""
 
 ON_THE_WAY: Final = frozenset({MALFORMED, FOREIGN, *REDIRECTS, "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
-"""The codes of faults on the way to every store, whose word they are not: a proxy's page in the place of an answer, a
-portal that wants a login, a bundle that a host has not renewed yet."""
+"""The codes of failures on the way to any store, which are not the store's own answer: a proxy's page instead of an
+answer, a captive portal, a CA bundle that the host has not renewed yet."""
 
 
 class StoreError(Exception):
-    """Why a store, or the way to it, gave no answer, where this package says so itself.
+    """Why a store, or the way to it, gave no answer, if this package rather than the SDK detects it.
 
-    Holds nothing of any answer's text.
+    Contains no text of any answer.
 
-    :param codes: the most specific first; :attr:`Store.outcomes` knows at least one, unless it is UNAVAILABLE.
+    :param codes: the most specific first; :attr:`Store.outcomes` has at least one, unless the outcome is UNAVAILABLE.
     :param retry_after: seconds that the server asked to wait.
     """
 
@@ -89,7 +89,7 @@ class Answer:
     """What a store returned for one name.
 
     :param text: the secret's text.
-    :param name: the name that the store says it answered for, where it says so.
+    :param name: the name that the store says it answered for, if it says so.
     """
 
     __slots__ = ("name", "text")
@@ -103,12 +103,12 @@ class Answer:
 
 
 class ListedSecret:
-    """What a store's listing says of one name.
+    """What a store's listing contains for one name.
 
-    :param name: the name, spelled as lookups ask for it.
-    :param text: the secret's text where the listing has it; ``None`` where only a read of its own will.
-    :param version: the current version in the store's spelling, where the listing has it.
-    :param changed: when that version was written, where the listing has it. Aware.
+    :param name: the name, spelled as lookups request it.
+    :param text: the secret's text if the listing has it; ``None`` if only a separate read returns it.
+    :param version: the current version in the store's spelling, if the listing has it.
+    :param changed: when that version was written, if the listing has it. A timezone-aware datetime.
     """
 
     __slots__ = ("changed", "name", "text", "version")
@@ -126,10 +126,10 @@ class ListedSecret:
 
 
 class Written:
-    """What a write did.
+    """The result of a write.
 
     :param created: whether the name did not exist before.
-    :param version: the version written, in the store's spelling, where it has versions.
+    :param version: the version written, in the store's spelling, if the store has versions.
     """
 
     __slots__ = ("created", "version")
@@ -143,10 +143,10 @@ class Written:
 
 
 class Identity:
-    """Who the store says is asking.
+    """The identity that the store sees.
 
     :param who: the one name that an administrator would grant rights to (an ARN, an entity, an e-mail address).
-    :param details: whatever else helps to recognise it; never a credential.
+    :param details: whatever else helps to recognise the identity; never a credential.
     """
 
     __slots__ = ("details", "who")
@@ -160,30 +160,31 @@ class Identity:
 
 
 MAX_CONNECTIONS: Final = 16
-"""How many connections a client keeps open, as many as lookups are awaited at once. More threads are answered as well,
-over connections that end with the answer. urllib3 fills a pool with blanks first, which 64 made felt in each fork."""
+"""Maximum number of connections that a client keeps open, which is also how many lookups are awaited at once. More
+threads are served as well, over connections that are closed after the answer. urllib3 fills a pool with placeholders
+first: 64 of them took a noticeable time in each fork."""
 
 deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=float("inf"))
-"""When nobody waits any more for the call under way, by ``time.monotonic``; set by the lookup around each call."""
+"""The time, by ``time.monotonic``, after which nobody waits for the current call; set by the lookup for each call."""
 
 
 given_up: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("given_up", default=lambda: False)
-"""Tells whether nobody waits any more for what this code does, be it before the deadline, since a signal ended it."""
+"""Returns whether nobody waits for the current call any more, even before the deadline: a signal ended the lookup."""
 
 
 def seconds_left() -> float:
-    """Return the seconds until :data:`deadline`, never negative. A transport bounds its waits by it."""
+    """Return the seconds until :data:`deadline`, never negative. Transports wait no longer than that."""
     return max(0.0, deadline.get() - time.monotonic())
 
 
 CHUNK: Final = 64 * 1024
-"""The most that is read of a body at a time, in bytes."""
+"""Maximum number of bytes read of a body at a time."""
 
 
 def arriving(raw: Any) -> Iterator[bytes]:
-    """Yield a body's parts as they come, undecoded.
+    """Yield a body's parts as they arrive, undecoded.
 
-    :param raw: urllib3's answer. Before its 2.1 a part is waited for until it is full.
+    :param raw: urllib3's response. urllib3 before 2.1 waits until a part is full.
     """
     read = getattr(raw, "read1", raw.read)
     while part := read(CHUNK, decode_content=False):
@@ -191,10 +192,10 @@ def arriving(raw: Any) -> Iterator[bytes]:
 
 
 def bounded(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """Yield the *parts* of an answer until nobody waits any more.
+    """Yield the *parts* of an answer until the deadline.
 
-    :param most: the longest answer, in bytes.
-    :raises StoreError: as soon as one is longer.
+    :param most: the maximum length of the answer, in bytes.
+    :raises StoreError: as soon as the answer is longer.
     :raises TimeoutError: at the first part after the deadline.
     """
     length = 0
@@ -208,16 +209,16 @@ def bounded(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
 
 
 def too_long(most: int) -> StoreError:
-    """Return the error of an answer that has more than *most* bytes."""
+    """Return the error for an answer of more than *most* bytes."""
     return StoreError(f"the answer is longer than {most} bytes", MALFORMED)
 
 
 def whole_body(raw: Any, announced: str | None, most: int) -> bytes:
-    """Read all of a body, *bounded*.
+    """Read a whole body, :func:`bounded`.
 
-    :param announced: its header ``Content-Length``; ``None`` where that is not its own.
-    :raises StoreError: where it is too long, or shorter than announced.
-    :raises TimeoutError: once nobody waits any more.
+    :param announced: the header ``Content-Length``; ``None`` if it does not apply to this body.
+    :raises StoreError: if the body is too long, or shorter than announced.
+    :raises TimeoutError: once the deadline has passed.
     """
     body = b"".join(bounded(arriving(raw), most))
     if announced and announced.isdigit() and len(body) < int(announced):
@@ -226,9 +227,9 @@ def whole_body(raw: Any, announced: str | None, most: int) -> bytes:
 
 
 class Turn:
-    """Lets one thread in at a time, and waits for no thread that is past its own deadline, or given up before.
+    """A mutex that does not wait for a holder whose own deadline has passed or whose lookup was given up before.
 
-    Such a one may hang for long, in a server that sends a byte now and then, and nobody waits for what it will get.
+    Such a holder may hang for long, on a server that sends a byte now and then, and nobody waits for its result.
     """
 
     def __init__(self) -> None:
@@ -238,16 +239,17 @@ class Turn:
     def taken(self) -> Iterator[None]:
         """Hold the turn.
 
-        :raises TimeoutError: where it is not to be had before the caller's own deadline.
+        :raises TimeoutError: if the caller's own deadline passes first.
         """
         while True:
             left = seconds_left()
-            if not left:  # what starts late must not begin what nobody waits for
+            if not left:  # do not begin what nobody waits for
                 raise TimeoutError
             lock = self._current
             if lock.acquire(min(left, lock.seconds_left())):
                 break
-            # Another one may hold it by now, who has more time. Of those who find that none has, all go on to one lock.
+            # By now another holder, with time left, may have it. If none has, all waiting threads move on to the same
+            # successor.
             if not lock.seconds_left() and seconds_left() and self._current is lock:
                 self._current = lock.successors.setdefault(None, _Lock())
         try:
@@ -257,13 +259,13 @@ class Turn:
 
 
 class _Lock:
-    """A lock, and how long its holder counts."""
+    """A lock, and how long its holder is worth waiting for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holder: tuple[float, Callable[[], bool]] | None = None
         self.successors: dict[None, _Lock] = {}
-        """The one lock that stands in its place, once there is one. A dictionary's ``setdefault`` makes no second."""
+        """The one lock that replaces it, once there is one. A dictionary, since ``setdefault`` never sets a second."""
 
     def acquire(self, seconds: float) -> bool:
         if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
@@ -276,8 +278,8 @@ class _Lock:
         self._lock.release()
 
     def seconds_left(self) -> float:
-        """Return for how long to wait for the holder; for ever where there is none, who would be about to come."""
-        holder = self._holder  # which may leave meanwhile
+        """Return how long to wait for the holder; infinity if there is none, since one may be about to register."""
+        holder = self._holder  # read once: it may be released meanwhile
         if holder is None:
             return float("inf")
         until, is_given_up = holder
@@ -285,7 +287,7 @@ class _Lock:
 
 
 def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
-    """Return the environment variables whose names are *wanted*, sorted; other threads may be changing them."""
+    """Return the environment variables whose names are *wanted*, sorted, even while other threads change them."""
     for _ in range(100):
         with contextlib.suppress(KeyError, RuntimeError):
             return [(name, os.environ[name]) for name in sorted(os.environ) if wanted(name)]
@@ -293,113 +295,115 @@ def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
 
 
 def codes_of_page(status: object) -> tuple[str, ...]:
-    """Return the codes of an error that came without what the API has in each.
+    """Return the codes of an error answer that lacks what every error of the API contains.
 
-    A refusal like that is not the store's word. An outage or throttling may be: a load balancer of its own wrote it.
+    Such a refusal is not the store's own. An outage or throttling may be: the store's load balancer may have sent it.
     """
     is_refusal = isinstance(status, int) and 400 <= status < 500 and status != 429  # noqa: PLR2004
     return (f"HTTP {status}", FOREIGN) if is_refusal else (f"HTTP {status}",)
 
 
 LONGEST_WAIT: Final = 1e6
-"""The most seconds of a Retry-After, eleven days: longer than any deadline, and a number that a timer takes."""
+"""Maximum number of seconds taken from a Retry-After, eleven days: longer than any deadline, and valid for a timer."""
 
 wall_clock = time.time
 
 
 def seconds_to_wait(retry_after: str) -> float | None:
-    """Read the header Retry-After, in seconds or as a date (RFC 9110, section 10.2.3); ``None`` where it is neither."""
+    """Read the header Retry-After, in seconds or as a date (RFC 9110, section 10.2.3); ``None`` if it is neither."""
     if retry_after.isascii() and retry_after.isdigit():
         return min(float(retry_after), LONGEST_WAIT)
     if not retry_after:
         return None
-    # Rare, and a first lookup need not import it.
+    # Imported late: it is rarely needed, and would slow every first lookup.
     from calendar import timegm
     from email.utils import parsedate
 
-    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):  # whatever a date makes of other text
+    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):  # raised for text that is no date
         date = parsedate(retry_after)
         return None if date is None else min(max(0.0, timegm(date) - wall_clock()), LONGEST_WAIT)
     return None
 
 
 class Store(ABC):
-    """One vendor's store, as one set of connection options reaches it.
+    """One vendor's store, reached with one set of connection options.
 
-    Any number of threads may use one. It starts no thread and opens nothing before :meth:`connect`; what holds a
-    socket, a lock or a login is the client, which a forked child makes anew.
+    Any number of threads may use one. It starts no thread and opens nothing before :meth:`connect`. Sockets, locks and
+    logins belong to the client, and a forked child makes a new one.
 
-    :param options: the options that identify the client, coerced, each with its default where none was given.
+    :param options: the options that identify the client, coerced, each with its default if it was not given.
     """
 
     distribution: ClassVar[str] = "airflow-providers-secrets"
-    """What pip knows the store's package by, for the message that an SDK is not installed."""
+    """The name of the store's package for pip, for the message that an SDK is not installed."""
     sdk: ClassVar[Mapping[str, str]]
-    """The modules to import before connecting, each with the extra of :attr:`distribution` that brings it."""
+    """The modules to import before connecting, each with the extra of :attr:`distribution` that installs it."""
     late_imports: Sequence[str] = ()
-    """What the SDK imports by itself at a first call. It is imported with the SDK, in the thread of the caller, so that
-    no fork falls into it; where a version of the SDK has no such module, none is needed."""
+    """Modules that the SDK itself imports at a first call. They are imported with the SDK, in the caller's thread, so
+    that no fork happens during an import; one that this version of the SDK lacks is not needed."""
     forks_wait: bool = False
-    """Whether a fork of another thread waits for an exchange under way, since a library of the SDK would take harm. It
-    waits for a second at most (``lookup.forks.LONGEST_WAIT``)."""
+    """Whether a fork by another thread waits for a call in progress, because a library of the SDK would be damaged by
+    it. The fork waits for a second at most (``lookup.forks.LONGEST_WAIT``)."""
     outcomes: ClassVar[Mapping[str, Outcome]]
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}
-    """The one thing to do about a code or an outcome, where the store's own words help more than general ones."""
+    """The one thing to do about a code or an outcome, if store-specific advice helps more than the general one."""
     on_the_way: frozenset[str] = ON_THE_WAY
-    """The codes of faults before the store: the process's or host's own, or of what answers in the store's place."""
+    """The codes of failures before the store: those of the process or host, or of whatever answers in its place."""
     expired_login: frozenset[str] = frozenset()
-    """The codes after which one new client is made and asked, once per attempt."""
+    """The codes after which a new client is made and asked, once per attempt."""
     env_prefixes: Sequence[str] = ()
-    """Prefixes of the environment variables that say where the store is or who asks it, as these options read them."""
+    """Prefixes of the environment variables that determine, with these options, where the store is or who asks it."""
     muted_loggers: Sequence[str] = ()
-    """The SDK's loggers; they, and those below them, write nothing in our calls: they quote requests and answers.
+    """The SDK's loggers. They and their children log nothing during our calls, since they quote requests and answers.
 
-    Of those below, one that the SDK makes after its import, with a client or at a first call, is named as well. What
-    logs without a logger of its own logs by ``root``."""
+    A child logger that the SDK creates after its import, with a client or at a first call, is listed as well. Code
+    without a logger of its own uses ``root``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
 
     def imports(self) -> Mapping[str, str]:
-        """Return the modules that *these* options need, each with its extra; :attr:`sdk` unless a store says more."""
+        """Return the modules that *these* options need, each with its extra; by default, :attr:`sdk`."""
         return self.sdk
 
-    def preload(self) -> None:  # noqa: B027  # most have nothing to read
-        """Read whatever files of the SDK :meth:`connect` would read, once in a process.
+    def preload(self) -> None:  # noqa: B027  # most stores have nothing to read
+        """Read the SDK's files that :meth:`connect` would read, once per process.
 
-        Runs after :meth:`imports` were imported, possibly just before a fork: no socket, no thread, no network, no lock
-        held, no credential of the environment. Its result is inherited by every child.
+        Runs after the modules of :meth:`imports` were imported, possibly just before a fork: no socket, no thread, no
+        network, no lock held, no credential of the environment. Every child inherits the result.
         """
 
-    def prepare_for_children(self) -> None:  # noqa: B027  # most have a client that is made quickly
-        """Make what each child would make alike before its first call; :meth:`connect` takes it in a child alone.
+    def prepare_for_children(self) -> None:  # noqa: B027  # most stores have a client that is made quickly
+        """Prepare what each child would otherwise make before its first call; only :meth:`connect` in a child uses it.
 
         Runs just before a fork, in the forking thread: no socket, no thread, no login, no network, no lock held. Not
-        where that fork is for one task alone, which may look nothing up.
-        Whatever it reads of environment and files is compared by the child that takes it: they may have changed.
+        called if the fork is for one task alone, which may look nothing up.
+        A child that uses the result first compares the environment and files that it was made from: they may have
+        changed.
         """
 
     def asker(self) -> bytes:
-        """Return a digest of who asks, as far as the files tell that a login reads; empty where it reads none.
+        """Return a digest of who asks, as far as the files that a login reads tell; empty if it reads none.
 
-        Entries that outlive the process are filed under it, and it is asked for around each call: so it must be cheap,
-        and stay the same while a file is merely renewed for the same identity. Once it changes, a new client is made.
+        Entries that outlive the process are filed under the digest, and this runs around each call. So it must be
+        cheap, and the digest must stay the same when a file is merely renewed for the same identity. Once it changes, a
+        new client is made.
         """
         return b""
 
     @abstractmethod
     def connect(self) -> Any:
-        """Make the client. It may log in here or at its first call."""
+        """Return a new client. It may log in here or at its first call."""
 
     @abstractmethod
     def fetch(self, client: Any, name: str) -> Answer:
         """Read one name, by one request once logged in."""
 
     def codes(self, error: Exception) -> Iterator[str]:
-        """Yield the codes of *error* by which :attr:`outcomes` may know it, the most specific first.
+        """Yield the codes of *error* to look up in :attr:`outcomes`, the most specific first.
 
-        These are a :class:`StoreError`'s own ones; or OpenSSL's reason and the class names of an SDK's error.
+        These are the codes of a :class:`StoreError`, or OpenSSL's reason and the class names of an SDK's error.
         """
         if isinstance(error, StoreError):
             yield from error.codes
@@ -408,5 +412,5 @@ class Store(ABC):
         yield from (kind.__name__ for kind in type(error).__mro__)
 
     def retry_after(self, error: Exception) -> float | None:
-        """Return the seconds that the store asked to wait, where it did."""
+        """Return the seconds that the store asked to wait, or ``None``."""
         return error.retry_after if isinstance(error, StoreError) else None

@@ -1,6 +1,7 @@
-"""What a store may be able to do besides answering for a name. A store that cannot lacks the method.
+"""What a store may be able to do besides reading a name. A store that cannot lacks the method.
 
-Apart from :mod:`.base`, since a lookup needs none of these classes: making them takes as long as loading two modules.
+Separate from :mod:`.base`, since a lookup needs none of these classes: creating them takes as long as loading two
+modules.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class Lists(Protocol):
     """A store that can list what it holds."""
 
     def listing(self, client: Any, prefix: str) -> Iterator[ListedSecret]:
-        """Yield everything whose name starts with *prefix*, page by page: nothing is left out once it ends.
+        """Yield everything whose name starts with *prefix*, page by page. A listing that ends is complete.
 
         A repeated or endless page token is a :class:`.base.StoreError`, never a short listing.
         """
@@ -27,16 +28,16 @@ class Writes(Protocol):
     """A store that can be written to."""
 
     write_settings: ClassVar[Mapping[str, str]]
-    """The settings of :meth:`write` by name, each with a line of meaning (``key_id``, ``tier`` …)."""
+    """The settings of :meth:`write` by name, each with a one-line description (``key_id``, ``tier`` …)."""
 
     def write(
         self, client: Any, name: str, text: str, *, only_if_absent: bool = False, settings: Mapping[str, str] = ...
     ) -> Written:
-        """Create *name*, or write a new version of it, by the store's own means. Not retried by the SDK.
+        """Create *name*, or write a new version of it, by the store's own means. The SDK does not retry this.
 
-        What the name had besides its value (description, tags, key, type, other fields) stays as it was.
+        Whatever the name had besides its value (description, tags, key, type, other fields) stays as it was.
 
-        :raises StoreError: with :data:`.base.EXISTS` where it is *only_if_absent* and the name exists.
+        :raises StoreError: with :data:`.base.EXISTS` if *only_if_absent* is set and the name exists.
         """
 
 
@@ -45,9 +46,9 @@ class Deletes(Protocol):
     """A store from which a name can be deleted."""
 
     def delete(self, client: Any, name: str) -> None:
-        """Delete *name*, recoverably where the store can.
+        """Delete *name*, recoverably if the store supports it.
 
-        :raises Exception: one whose code is NOT_FOUND, where there is none.
+        :raises Exception: one whose code means NOT_FOUND, if there is no such name.
         """
 
 

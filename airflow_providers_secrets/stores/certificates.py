@@ -1,4 +1,4 @@
-"""TLS contexts whose certificates are read once in a process, and inherited by the children of a fork."""
+"""TLS contexts whose certificates are read once per process and inherited by forked children."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable
 def context_of(path: str, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """Return the context that trusts the certificates in the file or directory *path*.
 
-    They are read once while it stays as it is: those of all public authorities take 20 ms. A context holds neither
-    sockets nor sessions, so that a forked child may go on with it.
+    They are read again only if it has changed: reading those of all public CAs takes 20 ms. A context holds neither
+    sockets nor sessions, so a forked child may keep using it.
 
-    :param make: makes a context, as the caller's SDK does.
-    :raises OSError: where they cannot be read, or are none.
-    :raises ValueError: where no path is like that.
+    :param make: creates a context, as the caller's SDK does.
+    :raises OSError: if they cannot be read, or are not certificates.
+    :raises ValueError: if *path* is not a valid path.
     """
     about = os.stat(path)  # noqa: PTH116  # pathlib would be imported for it
     return _context(path, make, about.st_mtime_ns, about.st_size)

@@ -1,4 +1,4 @@
-"""Sessions of requests that an SDK asks by: certificates are read once, and no login but the SDK's own is sent."""
+"""Parts of the requests sessions that an SDK uses: certificates are read once, and no login but the SDK's is sent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Verify = bool | str
 
 
 def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leave *request* alone. A session without ``auth`` puts a password of ``~/.netrc`` in the place of the token."""
+    """Return *request* unchanged. A session without ``auth`` replaces the token with a password from ``~/.netrc``."""
     return request
 
 
 def default_certificates() -> tuple[str, str]:
-    """Return the file that requests verifies by, and the variable that names it (requests, "SSL Cert Verification")."""
+    """Return the CA bundle of requests, and the variable that names it (requests, "SSL Cert Verification")."""
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if path := os.environ.get(variable):
             return path, variable
@@ -37,9 +37,9 @@ def context_of(path: str) -> ssl.SSLContext:
 
 
 def context_for(verify: Verify) -> ssl.SSLContext | None:
-    """Return the context of what requests would verify by; ``None`` where requests is left to do so, or to say why not.
+    """Return the TLS context of the CA bundle that requests would use, or ``None``: requests then verifies, or fails.
 
-    A client's own certificate needs a context of its own, since requests puts it there.
+    A client certificate needs a context of its own, since requests loads it into the context.
     """
     if verify is False:
         return None
@@ -50,11 +50,11 @@ def context_for(verify: Verify) -> ssl.SSLContext | None:
 
 
 class ContextAdapter(HTTPAdapter):
-    """Verifies servers, and proxies that are asked over TLS, by one TLS context.
+    """Verifies servers, and proxies reached over TLS, with one TLS context.
 
-    requests would read the certificates anew for each host.
+    requests would read the certificates again for each host.
 
-    :param context: the context; ``None`` leaves it all to requests.
+    :param context: the context; ``None`` leaves verification to requests.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -62,26 +62,26 @@ class ContextAdapter(HTTPAdapter):
         super().__init__(pool_maxsize=MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the connections' pools."""
+        """Create the manager of the connection pools."""
         super().init_poolmanager(*args, **{**kwargs, **self._tls()})
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Return the pools of a proxy's connections."""
+        """Return the manager of the connection pools of a proxy."""
         if self._context and proxy.lower().startswith("https://"):
             kwargs["proxy_ssl_context"] = self._context
         return super().proxy_manager_for(proxy, **kwargs, **self._tls())
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """Return what a pool is found by; the certificates are the context's own."""
+        """Return the key of a pool, without the CA bundle: the certificates are in the context."""
         host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
         if self._context:
             return host, {name: value for name, value in tls.items() if name not in ("ca_certs", "ca_cert_dir")}
         return host, tls
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Say what a connection is verified by."""
+        """Set how a connection is verified."""
         super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
-        if self._context:  # naming a bundle would have it read again for each connection
+        if self._context:  # a bundle that is named here would be read again for each connection
             conn.ca_certs = conn.ca_cert_dir = None
 
     def _tls(self) -> dict[str, Any]:

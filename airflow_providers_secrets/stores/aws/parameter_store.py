@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.stores.aws.session import AwsClient
 
 KEPT: Final = ("Type", "KeyId", "Description", "AllowedPattern", "DataType")
-"""What a new version of a parameter would else lose, or reset to a default; and its tier, where that is Advanced."""
+"""Attributes that a new version would otherwise lose or reset to a default. The tier Advanced is kept, too."""
 
 
 class ParameterStore(AwsStore):
@@ -69,7 +69,7 @@ class ParameterStore(AwsStore):
         return Answer(value, _rooted(parameter.get("Name")))
 
     def listing(self, client: AwsClient, prefix: str) -> Iterator[ListedSecret]:
-        """Yield all parameters under *prefix*, decrypted, ten a page.
+        """Yield all parameters under *prefix*, decrypted, ten per page.
 
         Needs ``ssm:GetParametersByPath`` on the path. See `GetParametersByPath
         <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html>`_.
@@ -95,14 +95,14 @@ class ParameterStore(AwsStore):
         """Create a parameter, or a new version of it with its type, key, tier, description and pattern.
 
         A setting replaces the parameter's own. Needs ``ssm:PutParameter`` on it, and ``ssm:DescribeParameters`` on
-        ``*`` unless it is *only_if_absent*. See `PutParameter
+        ``*`` unless *only_if_absent* is set. See `PutParameter
         <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html>`_.
         """
         tags = tags_of(settings.get("tags", ""))
         given = {"Type": "type", "KeyId": "key_id", "Tier": "tier", "Description": "description"}
         chosen = {argument: settings[setting] for argument, setting in given.items() if settings.get(setting)}
         taken = client.service.exceptions.ParameterAlreadyExists
-        for _ in range(1 if only_if_absent else 2):  # what somebody else creates in between is written once more
+        for _ in range(1 if only_if_absent else 2):  # a second time if somebody else creates it in between
             kept = {} if only_if_absent else _kept(client, name)
             arguments: dict[str, Any] = {"Type": "SecureString", **kept, **chosen}
             if arguments["Type"] != "SecureString":
@@ -117,7 +117,7 @@ class ParameterStore(AwsStore):
         raise StoreError("it exists already", EXISTS)
 
     def delete(self, client: AwsClient, name: str) -> None:
-        """Delete a parameter with all its versions, for good; its name is free again after half a minute.
+        """Delete a parameter with all its versions, permanently; its name can be used again after half a minute.
 
         Needs ``ssm:DeleteParameter``.
         """
@@ -125,13 +125,13 @@ class ParameterStore(AwsStore):
 
 
 def _rooted(name: Any) -> Any:
-    """Return *name* as lookups ask for it: a parameter at the root may have been created without its slash."""
+    """Return *name* as lookups request it: a parameter at the root may have been created without its slash."""
     return name if not isinstance(name, str) or name.startswith("/") else f"/{name}"
 
 
 def _kept(client: AwsClient, name: str) -> dict[str, Any]:
-    """Return what of an existing parameter a new version keeps; nothing where there is none."""
-    names = [name, name[1:]] if name.count("/") == 1 else [name]  # at the root, perhaps created without its slash
+    """Return the attributes of an existing parameter that a new version keeps; empty if there is no parameter."""
+    names = [name, name[1:]] if name.count("/") == 1 else [name]  # the slash may be missing
     filters = [{"Key": "Name", "Option": "Equals", "Values": names}]
     for page in pages(client.service.describe_parameters, "Parameters", ParameterFilters=filters):
         for parameter in page["Parameters"]:

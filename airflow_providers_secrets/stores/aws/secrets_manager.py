@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.stores.aws.session import AwsClient
 
 SUFFIX_LENGTH: Final = 7
-"""How many characters AWS adds to a secret's name in its ARN: a hyphen and six."""
+"""Number of characters that AWS appends to a secret's name in its ARN: a hyphen and six more."""
 
 DELETED: Final = "scheduled for deletion"
 MANAGED: Final = "managed by another service"
@@ -66,7 +66,7 @@ class SecretsManager(AwsStore):
     }
 
     def fetch(self, client: AwsClient, name: str) -> Answer:
-        """Read the current version of one secret, by its name, or its ARN with or without the last seven characters."""
+        """Read the current version of one secret, by name, or by ARN with or without its last seven characters."""
         answer = client.service.get_secret_value(SecretId=name)
         value = answer.get("SecretString")
         if not isinstance(value, str):
@@ -79,13 +79,13 @@ class SecretsManager(AwsStore):
         return Answer(value, answered)
 
     def listing(self, client: AwsClient, prefix: str) -> Iterator[ListedSecret]:
-        """Yield all secrets whose name starts with *prefix*, twenty a page; of binary and refused ones the name.
+        """Yield all secrets whose name starts with *prefix*, twenty per page; of binary and refused ones only the name.
 
         Needs ``secretsmanager:BatchGetSecretValue`` and ``ListSecrets`` on ``*``, and ``GetSecretValue`` on each.
         See `BatchGetSecretValue
         <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html>`_.
 
-        :raises StoreError: for a prefix that is part of an ARN, perhaps of another account, which no listing has.
+        :raises StoreError: for a prefix that is part of an ARN: listings have names, and the account may be another.
         """
         if prefix.startswith("arn:"):
             raise StoreError(BY_ARN)
@@ -97,7 +97,7 @@ class SecretsManager(AwsStore):
                         secret["Name"], secret.get("SecretString"), secret.get("VersionId"), secret.get("CreatedDate")
                     )
             for error in page.get("Errors") or ():
-                # By its ARN, which is the name, a hyphen and six characters; or by its name.
+                # It has an ARN, which ends in the name, a hyphen and six characters; or a name.
                 yield ListedSecret(
                     re.sub(r"^arn:[^:]+:secretsmanager:[^:]+:\d+:secret:(.+)-.{6}$", r"\1", error["SecretId"])
                 )
@@ -125,7 +125,7 @@ class SecretsManager(AwsStore):
         errors = client.service.exceptions
         put = client.service.update_secret if chosen else client.service.put_secret_value
         new = {**chosen, "Tags": tags} if tags else chosen
-        for _ in range(1 if only_if_absent else 2):  # what somebody else creates in between is written once more
+        for _ in range(1 if only_if_absent else 2):  # a second time if somebody else creates it in between
             if not only_if_absent:
                 with contextlib.suppress(errors.ResourceNotFoundException):
                     done = self._changed(client, name, put, SecretId=name, SecretString=text, **chosen)
@@ -147,15 +147,15 @@ class SecretsManager(AwsStore):
     def _changed(client: AwsClient, name: str, change: Any, **arguments: Any) -> Any:
         """Return what *change* returns.
 
-        :raises StoreError: where AWS refuses it for the secret's state, which it tells in words alone.
+        :raises StoreError: if AWS refuses it because of the secret's state, which AWS gives only as text.
         """
         refusal: Exception
         try:
             return change(**arguments)
         except client.service.exceptions.InvalidRequestException as error:
-            refusal = error.with_traceback(None)  # its frames hold the text
+            refusal = error.with_traceback(None)  # its frames hold the secret's text
         secret: Mapping[str, Any] = {}
-        with contextlib.suppress(Exception):  # no permission to look: AWS's own code will do
+        with contextlib.suppress(Exception):  # without the permission, AWS's own code has to do
             secret = client.service.describe_secret(SecretId=name)
         if secret.get("DeletedDate"):
             raise StoreError(DELETED)

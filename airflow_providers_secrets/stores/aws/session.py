@@ -1,7 +1,8 @@
 """The boto3 clients that the options of an AWS connection describe.
 
-Credentials, refresh, endpoints, signing, parsing are botocore's own. This module hands it the options, a loader whose
-files a forked child inherits, and a transport that bounds what is read. Imported with the SDK, before the first lookup.
+botocore itself does credentials, refresh, endpoints, signing and parsing. This module gives it the options, a loader
+whose files a forked child inherits, and a transport that limits what is read. Imported with the SDK, before the first
+lookup.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class AwsClient:
     """A store's client, and the session that it came from.
 
     :param service: boto3's client of the store.
-    :param session: where credentials and region are from.
-    :param options: the options that made it.
+    :param session: the source of credentials and region.
+    :param options: the options that it was made from.
     """
 
     __slots__ = ("_options", "_session", "service")
@@ -61,14 +62,15 @@ class AwsClient:
         return region
 
     def sts(self) -> Any:
-        """Make a client of STS with the same credentials."""
+        """Return a new client of STS with the same credentials."""
         return _client(self._session, STS, self._options)
 
 
 class _Session(BoundedSession):
-    """A bounded session that may leave its credentials for later.
+    """A bounded session that may look for its credentials later.
 
-    :param pending: where given, its clients are made before their credentials are looked for, which are added there.
+    :param pending: if given, the clients are made before the credentials are looked for, and the pending credentials
+        are appended here.
     """
 
     def __init__(self, profile: str | None, pending: list[PendingCredentials] | None = None) -> None:
@@ -84,10 +86,10 @@ class _Session(BoundedSession):
 
 
 class PendingCredentials(Credentials):  # type: ignore[misc]  # botocore is untyped
-    """Credentials of a client that is made before they are looked for.
+    """Credentials that are looked for only after their client was made.
 
     :param find: looks for them.
-    :param prepare: makes what looks for them.
+    :param prepare: creates the resolver that looks for them.
     """
 
     def __init__(self, find: Callable[[], Any], prepare: Callable[[], object]) -> None:
@@ -96,17 +98,17 @@ class PendingCredentials(Credentials):  # type: ignore[misc]  # botocore is unty
         self._find = find
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of those that were found: ``access_key``, ``token`` and so on."""
+        """Return an attribute of the credentials found: ``access_key``, ``token`` and so on."""
         return getattr(self.__dict__.get("found"), name, None)
 
     def load(self) -> None:
-        """Look for them, as botocore would have when it made the client."""
+        """Look for the credentials, as botocore would have done when it made the client."""
         self.found = self._find()
 
     def get_frozen_credentials(self) -> Any:
-        """Return those that were found.
+        """Return the credentials found.
 
-        :raises NoCredentialsError: where none were.
+        :raises NoCredentialsError: if there are none.
         """
         if self.found is None:
             raise NoCredentialsError
@@ -114,9 +116,9 @@ class PendingCredentials(Credentials):  # type: ignore[misc]  # botocore is unty
 
 
 def load_files(services: Iterable[str], api_version: str | None) -> None:
-    """Read the data files that clients of *services* are made from, once in a process and all children.
+    """Read the data files that clients of *services* are made from, once for a process and all its children.
 
-    What is not there is left to be told by the client that needs it.
+    Missing files are reported by the client that needs them.
     """
     loader = loader_for(os.environ.get("AWS_DATA_PATH"))
     for name in ("endpoints", "sdk-default-configuration"):
@@ -131,11 +133,11 @@ def load_files(services: Iterable[str], api_version: str | None) -> None:
 def connect(
     service: str, session_name: str, options: Options, pending: list[PendingCredentials] | None = None
 ) -> AwsClient:
-    """Make the client of *service* that *options* describe.
+    """Return a new client of *service* as *options* describe it.
 
-    :param session_name: the role session's name, which trust policies may ask for.
-    :param pending: where given, credentials are not looked for yet, but added there in the order to load them in.
-    :raises ConfigurationError: for options that only botocore can judge.
+    :param session_name: the role session's name, which trust policies may require.
+    :param pending: if given, credentials are not looked for yet, but appended here in the order to load them.
+    :raises ConfigurationError: for options that only botocore can check.
     """
     session = _session(options, pending)
     if role_arn(options):
@@ -144,12 +146,12 @@ def connect(
 
 
 class SpareClient:
-    """A client that is made before a fork, for the child: without credentials, and without ever having had a socket.
+    """A client that is made before a fork for the child to use: it has no credentials and has never opened a socket.
 
-    What botocore makes at a client's first call is made too, by a call that no network sees. A child that takes it
-    spends half the CPU time on its first lookup.
+    A rehearsed call that sends nothing also creates what botocore creates at a client's first call. A child that uses
+    this client spends half the CPU time on its first lookup.
 
-    :param fetch: the store's way to read a name.
+    :param fetch: the store's method that reads a name.
     """
 
     def __init__(
@@ -164,9 +166,9 @@ class SpareClient:
         self._rehearse(fetch)
 
     def taken(self) -> AwsClient | None:
-        """Return the client with the credentials of this process; ``None`` where it was made for others.
+        """Return the client with the credentials of this process, or ``None`` if this process must not use it.
 
-        Those are the process that made it, and one whose environment or AWS files are not those that it was made of.
+        That is the process that made it, and any whose environment or AWS files have changed since it was made.
         """
         if self._made_by == os.getpid() or self._made_of != _what_clients_read():
             return None
@@ -180,7 +182,7 @@ class SpareClient:
         for credentials in self._pending:
             credentials.found = Credentials("rehearsal", "rehearsal")
         try:
-            with contextlib.suppress(Exception):  # that the answer holds no value
+            with contextlib.suppress(Exception):  # the rehearsed answer holds no value
                 fetch(self._client, "/rehearsal")
         finally:
             events.unregister("before-send", _answer_nothing)
@@ -189,12 +191,12 @@ class SpareClient:
 
 
 def _answer_nothing(request: Any, **_: Any) -> AWSResponse:
-    """Answer in the place of AWS: botocore then sends nothing."""
+    """Answer in place of AWS: botocore then sends nothing."""
     return AWSResponse(request.url, 200, {}, Body(b"{}"))
 
 
 def _what_clients_read() -> list[object]:
-    """Return what a client is made of besides options: of the environment, and which versions of the AWS files."""
+    """Return what a client is made from besides options: environment variables, and the stat of each AWS file."""
     found: list[object] = list(
         environment(lambda name: name == "HOME" or name.startswith("AWS_") or name.upper().endswith(_READ_BY_CLIENTS))
     )
@@ -209,13 +211,13 @@ def _what_clients_read() -> list[object]:
 
 
 _READ_BY_CLIENTS: Final = ("_PROXY", "_CA_BUNDLE")
-"""How the variables end, besides AWS's own, that a client is made by."""
+"""Suffixes of the other environment variables, besides AWS's own, that a client is made from."""
 _FILES: Final = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
-"""The AWS files, by the variable that names another one."""
+"""The default paths of the AWS files, by the variable that overrides each."""
 
 
 def role_arn(options: Options) -> str | None:
-    """Return the role to assume; of old options, as official releases before 3.0 put them together."""
+    """Return the role to assume; from the old options, its ARN is built as by official releases before 3.0."""
     if options["role_arn"] or not options["aws_iam_role"]:
         role: str | None = options["role_arn"]
         return role
@@ -223,7 +225,7 @@ def role_arn(options: Options) -> str | None:
 
 
 def _client(session: boto3.session.Session, service: str, options: Options) -> Any:
-    """Make a client; one of STS is never at the store's own endpoint, and is trusted as the environment says."""
+    """Return a new client. One of STS never uses the store's own endpoint, and its TLS follows the environment."""
     is_sts = service == STS
     own_endpoint = None if is_sts else options["endpoint_url"]
     return session.client(
@@ -241,7 +243,7 @@ def _session(options: Options, pending: list[PendingCredentials] | None = None) 
     keys = given_keys(options)
     session = _Session(options["profile_name"], pending if keys is None else None)
     session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
-    # Also of the clients that botocore makes itself: of STS for a pod's or a profile's role, of IAM Identity Center.
+    # This includes clients that botocore makes itself: of STS for a pod's or a profile's role, of IAM Identity Center.
     session.set_default_client_config(bounds(options))
     if keys is not None:
         session.set_credentials(*keys)
@@ -255,7 +257,7 @@ def _config(options: Options) -> Config:
     if given.get("signature_version") == "unsigned":
         given["signature_version"] = UNSIGNED
     for name in given.keys() - Config.OPTION_DEFAULTS.keys():
-        import difflib  # rare, and a first lookup need not import it
+        import difflib  # rarely needed, and would slow every first lookup
 
         likely = difflib.get_close_matches(name, Config.OPTION_DEFAULTS, n=1)
         cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(Config.OPTION_DEFAULTS))}."
@@ -264,7 +266,7 @@ def _config(options: Options) -> Config:
         )
     try:
         return ours.merge(Config(**given))
-    except Exception as error:  # noqa: BLE001  # botocore raises TypeError and several of its own
+    except Exception as error:  # noqa: BLE001  # botocore raises TypeError and several classes of its own
         reason = f"{type(error).__name__}: {error}"
     raise ConfigurationError(f"option 'config_kwargs' is not one that botocore.config.Config takes: {reason}")
 
@@ -273,7 +275,7 @@ def _config(options: Options) -> Config:
 
 
 class _Given(CredentialProvider):  # type: ignore[misc]  # botocore is untyped
-    """Returns one set of credentials."""
+    """A provider of one given set of credentials."""
 
     METHOD = "assume-role-by-option"
     CANONICAL_NAME = None
@@ -295,14 +297,14 @@ def _session_in_role(
     """Return a session whose credentials are those of the role, fetched at first use and refreshed in time."""
     fetcher = _ROLE_FETCHERS[options["assume_role_method"]](base, session_name, options)
     credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, options["assume_role_method"])
-    session = _Session(None, pending)  # the profile is the base's alone, as in the official provider
+    session = _Session(None, pending)  # only the base uses the profile, as in the official provider
     session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
     session.register_component("credential_provider", CredentialResolver([_Given(credentials)]))
     return boto3.session.Session(botocore_session=session, region_name=base.region_name)
 
 
 def _sts_creator(base: boto3.session.Session, options: Options) -> Callable[..., Any]:
-    """Return what botocore's fetchers make their client of STS by: with the credentials that they pass, if any."""
+    """Return the function by which botocore's fetchers create an STS client, with the credentials they pass, if any."""
 
     def create(service: str, **kwargs: Any) -> Any:
         config = _config(options)
@@ -369,7 +371,7 @@ def _token_of_google(options: Options) -> Callable[[], str]:
 
     session = requests.Session()
     session.auth = as_it_is
-    session.max_redirects = 0  # the assertion that buys the token is for one host
+    session.max_redirects = 0  # the assertion that is exchanged for the token must reach one host only
     request = Request(session)
     credentials = fetch_id_token_credentials(
         options["assume_role_with_web_identity_federation_audience"], request=request

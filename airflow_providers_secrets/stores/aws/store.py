@@ -1,4 +1,4 @@
-"""What the two AWS stores share: the client, the meaning of AWS's codes, who is asking."""
+"""What the two AWS stores share: the client, the meaning of AWS's codes, and who is asking."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.stores.aws.session import AwsClient, SpareClient
 
 BAD_SETTING: Final = "bad setting"
-"""The code of a write's setting that cannot be used."""
+"""The code of an unusable setting of a write."""
 
 BAD_URL: Final = "an address that is no URL"
 
 UNREADABLE: Final = ("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "TypeError", "ValueError")
-"""What botocore and the stores raise on an answer that is not what the API promises."""
+"""What botocore and the stores raise for an answer that does not match the API's specification."""
 
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
@@ -71,8 +71,8 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnknownServiceError",
             "DataNotFoundError",
             BAD_URL,
-            "JSONDecodeError",  # what a credential_process prints
-            # Of a token's file, a credential_process or a bundle of certificates.
+            "JSONDecodeError",  # of the output of a credential_process
+            # Of a token's file, a credential_process or a CA bundle.
             "FileNotFoundError",
             "IsADirectoryError",
             "NotADirectoryError",
@@ -105,7 +105,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
         Outcome.THROTTLED,
     ),
     **dict.fromkeys(("ResponseParserError", *UNREADABLE), Outcome.INVALID),
-    # Passing, with the status 400 (botocore's own retries know them: retries/standard.py, data/_retry.json).
+    # Transient, with the status 400 (botocore's own retries know them: retries/standard.py, data/_retry.json).
     **dict.fromkeys(("RequestTimeout", "RequestTimeoutException", "IDPCommunicationError"), Outcome.UNAVAILABLE),
     # Everything else, a bare 404 of a proxy and 5xx included, is UNAVAILABLE.
 }
@@ -159,11 +159,11 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     "AccessDenied of AssumeRole": "Allow the credentials sts:AssumeRole on the role, and trust them in its policy.",
     "AccessDenied of AssumeRoleWithWebIdentity": "Trust the token's issuer, audience and subject in the role's policy.",
 }
-"""The one cure for each code, the most specific first; "CODE of OPERATION" where the operation matters."""
+"""The one thing to do about each code, the most specific first; "CODE of OPERATION" if the operation matters."""
 
 LOCAL: Final = frozenset(
     {
-        # botocore.exceptions; of these, NoCredentialsError is also what an outage of EC2's metadata looks like.
+        # botocore.exceptions; an outage of EC2's metadata service also shows as NoCredentialsError.
         "ConfigNotFound",
         "ConfigParseError",
         "DataNotFoundError",
@@ -171,14 +171,14 @@ LOCAL: Final = frozenset(
         "InvalidRegionError",
         "NoCredentialsError",
         "NoRegionError",
-        "ParamValidationError",  # of a login: an empty token, for example
+        "ParamValidationError",  # of a login: for an empty token, for example
         "PartialCredentialsError",
         "ProfileNotFound",
         "SSOTokenLoadError",
         "UnknownServiceError",
         BAD_URL,
         "DefaultCredentialsError",  # google.auth.exceptions
-        # A token's file, a credential_process or a bundle of certificates.
+        # Of a token's file, a credential_process or a CA bundle.
         "FileNotFoundError",
         "IsADirectoryError",
         "JSONDecodeError",
@@ -186,12 +186,12 @@ LOCAL: Final = frozenset(
         "PermissionError",
     }
 )
-"""What is wrong before AWS is asked."""
+"""The codes of failures before AWS is asked."""
 
 UNKNOWN_KEY: Final = frozenset(
     {"InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"}
 )
-"""What AWS says of keys that it does not know, perhaps any more: the file that they are from may have new ones."""
+"""The codes for keys that AWS does not know, or no longer: the file that they came from may have new ones."""
 
 GOOGLE_MODULES: Final = (
     "google.auth.compute_engine",
@@ -200,27 +200,27 @@ GOOGLE_MODULES: Final = (
     "google.oauth2.service_account",
     "airflow_providers_secrets.stores.https",
 )
-"""What a web identity by Google needs, with what google-auth imports for itself when it is asked for a token."""
+"""The modules for a web identity from Google, including those that google-auth imports when asked for a token."""
 
 MAX_PAGES: Final = 20_000
-"""The most pages of one listing: ten parameters each, of the 110,000 that an account may have at most."""
+"""Maximum number of pages of one listing. A page has ten parameters, and an account at most 110,000."""
 
 
 class AwsStore(Store):
     """One AWS service.
 
-    Threads share its client; a forked child has its own, which its parent made ready for it before the fork.
+    Threads share its client; a forked child has its own, which its parent prepared before the fork.
     """
 
     service: ClassVar[str]
     """botocore's name of the service."""
     session_name: ClassVar[str]
-    """The official provider's name of the role session, lower case, which trust policies may ask for."""
+    """The official provider's name of the role session, in lower case, which trust policies may require."""
     sdk: ClassVar = {"boto3.session": "aws"}
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
     on_the_way = ON_THE_WAY | LOCAL | {"ResponseParserError", *UNREADABLE}
-    late_imports = ("_strptime",)  # for the dates of answers and credentials
+    late_imports = ("_strptime",)  # for dates in answers and credentials
     muted_loggers = ("boto3", "botocore", "urllib3")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
@@ -237,29 +237,29 @@ class AwsStore(Store):
         self.env_prefixes = ("AWS_", "CLOUDSDK_", "GCE_METADATA_", "GOOGLE_") if self._by_google else ("AWS_",)
 
     def imports(self) -> Mapping[str, str]:
-        """Return boto3, and google-auth where a role is assumed by Google's token."""
+        """Return boto3, and google-auth if a role is assumed with Google's token."""
         return {**self.sdk, **dict.fromkeys(GOOGLE_MODULES, "google")} if self._by_google else self.sdk
 
     def preload(self) -> None:
-        """Read botocore's files about the service, and STS where a role is assumed."""
+        """Read botocore's files about the service, and about STS if a role is assumed."""
         from airflow_providers_secrets.stores.aws import session
 
         in_role = session.role_arn(self.options)
         session.load_files([self.service, session.STS] if in_role else [self.service], self.options["api_version"])
 
     def prepare_for_children(self) -> None:
-        """Make a client for each of them, but for a role by Google's token, for which google-auth asks the network."""
+        """Make the client for the children, unless it needs Google's token: google-auth would use the network."""
         from airflow_providers_secrets.stores.aws import session
 
         if not self._by_google:
             self._spare = session.SpareClient(self.service, self.session_name, self.options, self.fetch)
 
     def connect(self) -> AwsClient:
-        """Make the client, or take the one made ready. Credentials that are fetched are, here or at the first call."""
+        """Return the prepared client or a new one. Credentials are fetched here or at the first call."""
         from airflow_providers_secrets.stores.aws import session
 
         try:
-            # Either may look for credentials.
+            # Both calls may look for credentials.
             client = self._spare.taken() if self._spare else None
             if client is None:
                 return session.connect(self.service, self.session_name, self.options)
@@ -272,11 +272,11 @@ class AwsStore(Store):
         raise StoreError(BAD_URL)
 
     def codes(self, error: Exception) -> Iterator[str]:
-        """Yield AWS's code of an answer, then its HTTP status; or the class names of botocore's own errors."""
+        """Yield AWS's code in an answer, then its HTTP status; or the class names of botocore's own errors."""
         yield from answer_codes(error) or super().codes(error)
 
     def retry_after(self, error: Exception) -> float | None:
-        """Return the answer's Retry-After, where it has one."""
+        """Return the seconds of the answer's Retry-After, or ``None``."""
         response = getattr(error, "response", None)
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}) if isinstance(response, dict) else {}
         return seconds_to_wait(str(headers.get("retry-after", "")))
@@ -288,31 +288,31 @@ class AwsStore(Store):
 
 
 def given_keys(options: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
-    """Return the access key, the secret one and the session token of *options*, where they hold keys."""
+    """Return the access key, secret key and session token of *options*, or ``None`` if they hold no keys."""
     key, secret = options["aws_access_key_id"], options["aws_secret_access_key"]
     return (key, secret, options["aws_session_token"]) if key and secret else None
 
 
 def answer_codes(error: Exception) -> tuple[str, ...]:
-    """Return AWS's code of an answer, the same with the operation, and the HTTP status; nothing for other errors."""
+    """Return AWS's code in an answer, the code with the operation, and the HTTP status; empty for other errors."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return ()
     code = str(response.get("Error", {}).get("Code"))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    # An answer that is not AWS's own (a proxy's page) has its status for a code.
+    # For an answer that is not AWS's own (a proxy's page), botocore puts the status there.
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,79}", code):
         return codes_of_page(status)
     return code, f"{code} of {getattr(error, 'operation_name', None)}", f"HTTP {status}"
 
 
 def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any]:
-    """Yield each page of a listing, for which boto3 has no paginator or one that trusts every token.
+    """Yield each page of a listing. boto3 has no paginator for these operations, or one that trusts every token.
 
     :param ask: the client's operation.
-    :param holds: the page's field that is a list.
+    :param holds: the page's field that holds the list.
     :raises StoreError: for a page without it, a token that was seen before, or more than :data:`MAX_PAGES`.
-    :raises TimeoutError: where nobody waits for it any more.
+    :raises TimeoutError: once the deadline has passed.
     """
     seen: set[str] = set()
     while len(seen) < MAX_PAGES:
@@ -333,7 +333,7 @@ def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any
 
 
 def tags_of(setting: str) -> list[dict[str, str]]:
-    """Return the tags that a setting ``KEY=VALUE,KEY=VALUE`` stands for.
+    """Return the tags in a setting ``KEY=VALUE,KEY=VALUE``.
 
     :raises StoreError: for anything else.
     """

@@ -1,4 +1,4 @@
-"""What botocore's transport leaves open: how much is read, for how long, and whether it was all of it."""
+"""Limits that botocore's transport lacks: how much is read, for how long, and whether the answer is complete."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, 
 from airflow_providers_secrets.stores.certificates import context_of
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
-"""The longest answer read, in bytes. The longest that AWS gives is a batch of 20 secrets of 64 kB each."""
+"""Maximum length of an answer, in bytes. The longest that AWS gives is a batch of 20 secrets of 64 kB each."""
 
 MAX_METADATA_BYTES: Final = 64 * 1024
-"""The longest answer read of a host's or container's own service, in bytes, which gives credentials alone.
+"""Maximum length, in bytes, of an answer from a host's or container's metadata service, which only gives credentials.
 
-It also bounds each of the two streams that a profile's ``credential_process`` prints to.
+It also limits each of the two streams that a profile's ``credential_process`` prints to.
 """
 
 _FIRST_ERROR: Final = 300
 
 
 class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
-    """A botocore session all of whose clients, those that fetch credentials included, read bounded answers.
+    """A botocore session whose clients, including those that fetch credentials, read answers of limited length.
 
-    What a profile's command prints is bounded as well, and nobody is asked to type a code.
+    The output of a profile's command is limited as well, and there is no prompt for an MFA code.
     """
 
     def _create_credential_resolver(self) -> Any:
@@ -41,19 +41,19 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
         bound_metadata(resolver)
         bound_commands(resolver)
         for provider in resolver.providers:
-            if hasattr(provider, "_prompter"):  # there is no public way to it
+            if hasattr(provider, "_prompter"):  # there is no public access to it
                 provider._prompter = no_prompt("the profile's 'mfa_serial'")  # noqa: SLF001
         return resolver
 
     def create_client(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a client, as botocore does, that reads bounded answers."""
+        """Create a client as botocore does, and limit the answers that it reads."""
         client = super().create_client(*args, **kwargs)
         bound_answers(client)
         return client
 
 
 def bounds(options: Mapping[str, Any]) -> Config:
-    """Return how long one attempt takes at most, and that botocore makes no other: attempts are the lookup's."""
+    """Return a Config with the time-outs of one attempt and no retries: the lookup itself makes further attempts."""
     return Config(
         connect_timeout=options["connect_timeout"],
         read_timeout=options["read_timeout"],
@@ -62,7 +62,7 @@ def bounds(options: Mapping[str, Any]) -> Config:
 
 
 def no_prompt(setting: str) -> Callable[[str], str]:
-    """Return what botocore asks for an MFA code by: it refuses, and says that *setting* is why it was asked."""
+    """Return a prompter for botocore that refuses to ask for an MFA code, and names *setting* as the cause."""
 
     def refuse(_: str) -> str:
         raise ConfigurationError(f"{setting} asks for an MFA code, which nobody can type here.")
@@ -71,13 +71,13 @@ def no_prompt(setting: str) -> Callable[[str], str]:
 
 
 def bound_answers(client: Any) -> None:
-    """Let *client* read answers of :data:`MAX_ANSWER_BYTES` at most, until nobody waits any more, and whole ones alone.
+    """Let *client* read only complete answers, of :data:`MAX_ANSWER_BYTES` at most, and only until the deadline.
 
-    Its connections are verified by certificates that are read here, once in a process and its children.
+    Its connections are verified with certificates that are read here, once for a process and its children.
 
-    :raises ConfigurationError: where this botocore has no such transport.
+    :raises ConfigurationError: if this botocore's transport lacks what is needed.
     """
-    endpoint: Any = getattr(client, "_endpoint", None)  # there is no public way to it
+    endpoint: Any = getattr(client, "_endpoint", None)  # there is no public access to it
     if not hasattr(endpoint, "http_session"):
         raise ConfigurationError(
             f"botocore {botocore.__version__} has no 'http_session' to bound; install an older boto3, and report this."
@@ -87,20 +87,20 @@ def bound_answers(client: Any) -> None:
 
 
 def trust_once(session: Any, url: str) -> None:
-    """Have a botocore HTTP session read certificates once while they stay as they are, and not for each connection.
+    """Make a botocore HTTP session read certificates once, until they change, and not for each connection.
 
-    Those of the client, and of a proxy that is asked over TLS, are left to botocore.
+    Client certificates, and connections through a proxy reached over TLS, are left to botocore.
 
-    :param url: where the session leads; what it is verified by is read at once.
+    :param url: the session's server; the certificates to verify it with are read at once.
     """
-    set_up: Any = getattr(session, "_setup_ssl_cert", None)  # there is no public way to it
+    set_up: Any = getattr(session, "_setup_ssl_cert", None)  # there is no public access to it
     if set_up is None:
         return
 
     def set_up_once(pool: Any, url: str, verify: bool | str) -> None:  # noqa: FBT001  # botocore's signature
         set_up(pool, url, verify)
         if pool.ca_certs and not pool.cert_file and getattr(pool.proxy, "scheme", None) != "https":
-            with contextlib.suppress(OSError, ValueError):  # botocore says what is wrong with them
+            with contextlib.suppress(OSError, ValueError):  # botocore reports what is wrong with them
                 pool.conn_kw["ssl_context"] = context_of(pool.ca_certs, create_urllib3_context)
                 pool.ca_certs = None
 
@@ -112,22 +112,22 @@ def trust_once(session: Any, url: str) -> None:
 
 
 def bound_metadata(resolver: Any) -> None:
-    """Let the credential providers of *resolver* read short answers alone of a host's or container's own service."""
+    """Limit the answers that the credential providers of *resolver* read from a host's or container's own service."""
     for provider in resolver.providers:
         fetcher: Any = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
-        if hasattr(fetcher, "_session"):  # there is no public way to it
+        if hasattr(fetcher, "_session"):  # there is no public access to it
             fetcher._session = _BoundedHttp(fetcher._session, MAX_METADATA_BYTES)  # noqa: SLF001
 
 
 def bound_commands(resolver: Any) -> None:
-    """Let the credential providers of *resolver* run a profile's ``credential_process`` as a :class:`_Command`.
+    """Make the credential providers of *resolver* run a profile's ``credential_process`` as a :class:`_Command`.
 
-    A role's ``source_profile`` may have one, too; its provider is made when the role is assumed.
+    A role's ``source_profile`` may have one, too; its provider is created when the role is assumed.
     """
     for provider in resolver.providers:
         _run_bounded(provider)
         builder: Any = getattr(provider, "_profile_provider_builder", None)
-        if hasattr(builder, "_create_process_provider"):  # there is no public way to it
+        if hasattr(builder, "_create_process_provider"):  # there is no public access to it
             make = builder._create_process_provider  # noqa: SLF001
             builder._create_process_provider = lambda name, make=make: _run_bounded(make(name))  # noqa: SLF001
 
@@ -139,19 +139,19 @@ def _run_bounded(provider: Any) -> Any:
 
 
 class _Command(subprocess.Popen):  # type: ignore[type-arg]
-    """A command whose output is read until the deadline, and :data:`MAX_METADATA_BYTES` of it at most.
+    """A command of whose output at most :data:`MAX_METADATA_BYTES` are read, until the deadline.
 
-    It is killed where it prints more or takes longer: nobody would read on, and another lookup starts it anew.
+    If it prints more or takes longer, it is killed: nobody would read the rest, and another lookup starts a new one.
     """
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002, ARG002
-        """Return what it printed to its standard output and error.
+        """Return its standard output and standard error.
 
-        :raises StoreError: where it prints too much.
-        :raises TimeoutError: where nobody waits for it any more.
+        :raises StoreError: if it prints too much.
+        :raises TimeoutError: once the deadline has passed.
         """
         with self, contextlib.ExitStack() as unfinished:
-            unfinished.callback(self.kill)  # before the wait for its end
+            unfinished.callback(self.kill)  # runs before `with self` waits for the process
             printed = self._printed()
             try:
                 self.wait(_longest_wait())
@@ -187,7 +187,7 @@ def _longest_wait() -> float | None:
 
 
 class _BoundedHttp:
-    """A botocore HTTP session whose answers are bounded."""
+    """A botocore HTTP session whose answers have a maximum length."""
 
     def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._session = session
@@ -197,7 +197,7 @@ class _BoundedHttp:
         """Send *request*, and read the whole answer.
 
         :raises StoreError: for an answer that is too long, not text, or ends early.
-        :raises TimeoutError: where nobody waits for it any more.
+        :raises TimeoutError: once the deadline has passed.
         """
         request.stream_output = True  # leaves the body to us
         answer = self._session.send(request)
@@ -209,7 +209,7 @@ class _BoundedHttp:
 
 
 class Body:
-    """A body that was read, as botocore's AWSResponse takes it."""
+    """A body that was already read, in the form that botocore's AWSResponse expects."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -221,14 +221,14 @@ class Body:
 
 def _read(raw: Any, announced: str, max_bytes: int) -> bytes:
     with contextlib.ExitStack() as unread:
-        unread.callback(raw.close)  # or what is left of it would be taken for the next answer
+        unread.callback(raw.close)  # or the rest of it would be read as the next answer
         body = whole_body(raw, announced, max_bytes)
         unread.pop_all()
     return body
 
 
 def _text(body: bytes, status: int) -> bytes:
-    """Return *body*, which botocore takes for UTF-8; of an error's page, what is legible."""
+    """Return *body*, which botocore decodes as UTF-8; in an error's page, other bytes are replaced."""
     try:
         body.decode()
     except UnicodeDecodeError:

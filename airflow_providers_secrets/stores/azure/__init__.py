@@ -1,1 +1,1 @@
-"""Azure Key Vault, by azure-keyvault-secrets and azure-identity."""
+"""Azure Key Vault, on azure-keyvault-secrets and azure-identity."""

@@ -1,4 +1,4 @@
-"""The SDK's client of one vault, with one login, and what a forked child renews of it. Imported at the first lookup."""
+"""The SDK's client of one vault, with one login, and what a forked child must reset. Imported at the first lookup."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from airflow_providers_secrets.stores.https import context_for
 
 try:
     from azure.keyvault.secrets._shared import http_challenge_cache as _challenges
-except ImportError:  # said by :func:`_check_sdk`, once somebody needs it
+except ImportError:  # reported by :func:`_check_sdk`, once somebody needs it
     _challenges = None  # type: ignore[assignment]
 
 Options = Mapping[str, Any]
 Result = TypeVar("Result")
 
 UNREADABLE_ANSWERS: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the SDK raises on an answer that is not what the API promises."""
+"""What the SDK raises for an answer that does not match the API's specification."""
 
 
 class VaultClient:
-    """One identity's way to a vault. Any number of threads may use one; it starts none.
+    """A client of one vault for one identity. Any number of threads may use one; it starts none.
 
-    The first call goes alone, so that the vault is asked once how to log in. Redirects are not followed, ``~/.netrc``
-    is not read, nothing is retried.
+    The first call runs alone, so that the vault is asked only once how to log in. Redirects are not followed,
+    ``~/.netrc`` is not read, nothing is retried.
 
     :param options: the store's options.
-    :raises StoreError: naming the option, for what cannot be used; or the SDK, where it lacks a name that is needed.
+    :raises StoreError: naming the option that cannot be used; or the SDK, if it lacks a name that is needed.
     """
 
     def __init__(self, options: Options) -> None:
@@ -74,13 +74,13 @@ class VaultClient:
             permit_redirects=False,
             **told,
         )
-        # What an older client of this process was told may be why there is a new one.
-        with contextlib.suppress(KeyError):  # of older SDKs, where there is none
+        # The challenge that an older client of this process received may be the reason why a new one is made.
+        with contextlib.suppress(KeyError):  # raised by older SDKs if there is none
             _challenges.remove_challenge_for_url(self._url)
 
     @property
     def credential_name(self) -> str:
-        """The credential's name, as the option ``credential`` has it."""
+        """The credential's name, as in the option ``credential``."""
         return self._login.name
 
     @property
@@ -89,9 +89,9 @@ class VaultClient:
         return self._login.token
 
     def call(self, ask: Callable[[SecretClient], Result]) -> Result:
-        """Return what *ask* returns of the SDK's client.
+        """Call *ask* with the SDK's client, and return its result.
 
-        :raises StoreError: for an answer that cannot be read, or to which the login is to blame.
+        :raises StoreError: for an answer that cannot be read, or a failure caused by the login.
         :raises AzureError: for everything else.
         """
         if self._answered:
@@ -121,29 +121,29 @@ class VaultClient:
         raise failure
 
     def check_host(self, url: str) -> None:
-        """Refuse a link that leads to another host: the SDK would ask that one, and log in where it says.
+        """Refuse a link to another host: the SDK would send requests to it, and log in where that host says.
 
-        :raises StoreError: where it does.
+        :raises StoreError: if the link leads to another host.
         """
         if _origin(url) != _origin(self._url):
             raise StoreError("the listing goes on at another host", MALFORMED)
 
 
 def load_certificates(options: Options) -> None:
-    """Read the certificates that vault and authority are verified by, once in a process."""
+    """Read the CA certificates for vault and authority, once per process."""
     verify = options["connection_verify"]
-    context_for(verify or True)  # the authority is verified all the same
+    context_for(verify or True)  # the authority is verified even if the vault is not
 
 
 def _unreadable(error: Exception, *, challenged: bool) -> StoreError:
-    """Say what the SDK could not make of an answer; its own words may quote it.
+    """Return why the SDK could not read an answer; the SDK's own message may quote it.
 
-    :param challenged: there is no token yet, so the answer said how to log in.
+    :param challenged: whether there is no token yet, so that the answer said how to log in.
     """
     said = str(error) if isinstance(error, ValueError) else ""
     if "verify_challenge_resource" in said:
         return StoreError(FOREIGN_TOKEN)
-    # azure-keyvault-secrets 4.9 raises IndexError on one that says nothing at all.
+    # azure-keyvault-secrets 4.9 raises IndexError for an empty challenge.
     if "challenge" in said or (challenged and isinstance(error, IndexError)):
         return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
     return StoreError(MALFORMED)
@@ -151,11 +151,11 @@ def _unreadable(error: Exception, *, challenged: bool) -> StoreError:
 
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
-    # Key Vault's own links name the port that others leave out.
+    # Key Vault's own links include the default port.
     return parts.scheme.lower(), parts.netloc.lower().removesuffix(":443")
 
 
-# The SDK keeps what vaults told it in one dictionary of the process, behind a lock that a fork may find held.
+# The SDK caches the challenges of all vaults in one dictionary per process, behind a lock that may be held at a fork.
 
 
 def _check_sdk() -> None:

@@ -1,4 +1,4 @@
-"""azure-identity's credentials, asked by one thread at a time. Imported at the first lookup."""
+"""azure-identity's credentials, used by one thread at a time. Imported at the first lookup."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from airflow_providers_secrets.stores.https import Verify
 Options = Mapping[str, Any]
 
 REFUSAL_MEMO: Final = 30.0
-"""Seconds in which no further login is tried after a refused one, and after a new token that the vault refused."""
+"""Seconds without a further login after a refused login, and after the vault refused a new token."""
 
 RENEWAL_MARGIN: Final = 300.0
-"""Seconds before a token's end at which azure-identity returns a new one."""
+"""Seconds before a token's expiry from which azure-identity returns a new one."""
 
 RENEWAL_PAUSE: Final = 30.0
-"""Seconds until the credential is asked again, where it could not give a newer token when one was due."""
+"""Seconds until the credential is asked again if it returned no newer token when one was due."""
 
 PASSING: Final = frozenset({404, 408, 410, 429})
-"""What a machine's token endpoint answers while it is busy or starting (learn.microsoft.com, managed identities)."""
+"""The statuses of a machine's token endpoint that is busy or starting (learn.microsoft.com, managed identities)."""
 
 METADATA_HOST: Final = "169.254.169.254"
-"""Where a virtual machine of Azure's finds its tokens."""
+"""Where a virtual machine of Azure gets its tokens."""
 
 PUBLIC_AUTHORITIES: Final = frozenset(
     {
@@ -48,16 +48,16 @@ PUBLIC_AUTHORITIES: Final = frozenset(
         "login.partner.microsoftonline.cn",
     }
 )
-"""The authorities that the public cloud knows of."""
+"""The authorities that the public cloud's instance discovery knows."""
 
 clock = time.monotonic
 
 
 class _Held:
-    """A token in use: for whom it is, and when another one is due and needed, by :data:`clock`."""
+    """A token in use: what it is for, and when renewal is due and when it expires, by :data:`clock`."""
 
     def __init__(self, key: tuple[Any, ...], claims: str | None, info: Any, before: _Held | None) -> None:
-        ahead = clock() - time.time()  # the token's own times are by the wall clock
+        ahead = clock() - time.time()  # the token's own times are wall-clock times
         self.key = key
         self.claims = claims
         self.info = info
@@ -69,19 +69,19 @@ class _Held:
 
 
 class Login:
-    """What the SDK takes for its credential: it holds the token and asks azure-identity for another one when it is due.
+    """The credential that the SDK gets: it holds the token and asks azure-identity for a new one when it is due.
 
     Any number of threads may use one. While one of them logs in, the others wait, each until its own deadline. The
-    token's age is told by the monotonic clock: a wall clock that leaps ends no token. A refused login is not tried
+    token's age is measured by the monotonic clock: a jump of the wall clock ends no token. A refused login is not tried
     again for :data:`REFUSAL_MEMO` seconds.
 
     :param options: the store's options.
-    :raises StoreError: naming the option, for a credential that cannot be made.
+    :raises StoreError: naming the option, if the credential cannot be constructed.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        # Whoever trusts any vault does not yet give secrets to any authority.
+        # connection_verify=false is about the vault: the authority receives credentials and is always verified.
         verify = options["connection_verify"] if isinstance(options["connection_verify"], str) else True
         self._transport = LoginTransport(options, verify, chain=self.name == "default")
         self._credential = _credential(options, self._transport)
@@ -94,7 +94,7 @@ class Login:
 
     @property
     def name(self) -> str:
-        """The credential's name, as the option ``credential`` has it."""
+        """The credential's name, as in the option ``credential``."""
         return credential_name(self._options)
 
     @property
@@ -105,8 +105,8 @@ class Login:
     def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> Any:
         """Return a token for *scopes*; azure-core calls this.
 
-        :param options: the tenant, and the claims that a token must hold (Continuous Access Evaluation).
-        :raises StoreError: where there is none.
+        :param options: the tenant, and the claims that a token must contain (Continuous Access Evaluation).
+        :raises StoreError: if no token can be obtained.
         """
         asked = {name: value for name, value in (options or {}).items() if value is not None}
         claims = asked.get("claims")
@@ -130,25 +130,25 @@ class Login:
             return info
 
     def accept(self) -> None:
-        """Note that the vault took the token."""
+        """Record that the vault accepted the token."""
         self._accepted = self._accepted or self._held is not None
 
     def refused(self) -> StoreError:
-        """Return what it means that the vault answered 401."""
+        """Return the error that a 401 from the vault means."""
         if self._held is None:
             return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
         if self._accepted or clock() >= self._first_token_at + REFUSAL_MEMO:
-            # A new client asks anew who gives tokens, and holds none of the old ones that the credential keeps.
+            # A new client asks again where to log in, and has none of the old tokens that the credential caches.
             return StoreError(EXPIRED, "HTTP 401")
         return StoreError("HTTP 401 to a new token", "HTTP 401")
 
     @staticmethod
     def _lacks(held: _Held, claims: str | None) -> bool:
-        """Tell whether a token must be new to hold *claims*; the same ones are not asked for twice in a moment."""
+        """Tell whether *claims* need a new token; within :data:`REFUSAL_MEMO` the same claims need no second one."""
         return claims is not None and (held.claims != claims or clock() >= held.since + REFUSAL_MEMO)
 
     def _logged_in(self, scopes: tuple[str, ...], asked: dict[str, Any]) -> Any:
-        """Return a token by the credential, unless the last try was refused a moment ago."""
+        """Return a token from the credential, unless a login was refused within :data:`REFUSAL_MEMO`."""
         if self._refusal and clock() < self._no_login_before:
             raise StoreError(*self._refusal)
         self._refusal = ()
@@ -163,18 +163,19 @@ class Login:
 
     def _failure(self, error: Exception) -> StoreError:
         if self._transport.troubles:
-            # The old one would repeat that for a minute without asking (msal's throttling); attempts are not its task.
+            # The old one would repeat the failure for a minute without asking (msal's throttling). Retries are the
+            # lookup's task.
             self._credential = _credential(self._options, self._transport)
         return self._transport.failure(self.name, error)
 
 
 class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded by a module's __getattr__
-    """How azure-identity asks for tokens: it notes what went wrong for now, which that does not tell from refusals.
+    """azure-identity's transport. It records transient failures, which azure-identity does not tell from refusals.
 
     :param options: the store's options, for the time-outs.
-    :param verify: the certificates that an authority is verified by.
+    :param verify: the certificates with which an authority is verified.
     :param chain: whether the credential is azure-identity's default chain.
-    :ivar troubles: what went wrong, and the seconds that the server asked to wait.
+    :ivar troubles: each failure, and the seconds that the server asked to wait.
     """
 
     def __init__(self, options: Options, verify: Verify, *, chain: bool) -> None:
@@ -192,7 +193,7 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
         try:
             response = super().send(request, **kwargs)
         except (AzureError, StoreError, TimeoutError) as error:
-            # In the default chain, silence there says that this is no machine of Azure's.
+            # In the default chain, no answer from there means that this is not a machine of Azure.
             if not (self._chain and urlsplit(request.url).hostname == METADATA_HOST):
                 reason = str(error) if isinstance(error, StoreError) else f"no answer ({type(error).__name__})"
                 self.troubles.append((reason, None))
@@ -205,9 +206,9 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
         return response
 
     def failure(self, name: str, error: Exception) -> StoreError:
-        """Say why there is no token, by Entra's code at most: its words may hold more than they should.
+        """Return why there is no token, with at most Entra's code: its message may contain more than it should.
 
-        :param name: what to call the login.
+        :param name: the name of the login in messages.
         :param error: what azure-identity raised.
         """
         for trouble, retry_after in self.troubles:
@@ -223,9 +224,9 @@ def _is_object(body: bytes) -> bool:
 
 
 def readable(option: str, path: str) -> str:
-    """Return *path*.
+    """Return *path* if it names a readable file.
 
-    :raises StoreError: naming the option, where there is no file to be read.
+    :raises StoreError: naming the option, if it does not.
     """
     if not os.access(path, os.R_OK):
         raise StoreError(f"option {option!r} names a file that cannot be read", UNREADABLE)
@@ -233,9 +234,9 @@ def readable(option: str, path: str) -> str:
 
 
 def _credential(options: Options, transport: LoginTransport) -> Any:
-    """Make the credential of azure-identity; it asks nothing before its first token.
+    """Return a new credential of azure-identity; it sends no request before its first token is needed.
 
-    :raises StoreError: naming the option, for what it cannot use.
+    :raises StoreError: naming the option that it cannot use.
     """
     name = credential_name(options)
     for path_option in ("client_certificate_path", "workload_identity_token_file"):
@@ -244,14 +245,14 @@ def _credential(options: Options, transport: LoginTransport) -> Any:
     try:
         return _CREDENTIALS[name](options, _http(options, transport))
     except (ValueError, TypeError, OSError) as error:
-        # They tell what is wrong with a key or a password with parts of it.
+        # Their messages may quote parts of a key or password.
         reason = type(error).__name__
     option = "client_certificate_path" if name == "client_certificate" else "credential"
     raise StoreError(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
 
 
 def _http(options: Options, transport: LoginTransport) -> dict[str, Any]:
-    """Return what the credentials that speak HTTP are told."""
+    """Return the arguments of the credentials that use HTTP."""
     authority = options["authority"] or os.environ.get("AZURE_AUTHORITY_HOST")
     told: dict[str, Any] = {"transport": transport, "retry_total": 0, "permit_redirects": False}
     if options["proxies"]:
@@ -259,13 +260,13 @@ def _http(options: Options, transport: LoginTransport) -> dict[str, Any]:
     if authority:
         told["authority"] = authority
         if urlsplit(authority if "://" in authority else f"https://{authority}").netloc not in PUBLIC_AUTHORITIES:
-            # The public cloud would be asked whether this one is real, and knows nothing of private ones.
+            # Instance discovery would ask the public cloud about this authority, which does not know private ones.
             told["disable_instance_discovery"] = True
     return told
 
 
 def _other_tenants(options: Options) -> dict[str, Any]:
-    """Return the tenants besides its own that a credential may ask for tokens."""
+    """Return the argument for the tenants, besides its own, from which a credential may get tokens."""
     tenants = options["additionally_allowed_tenants"]
     return {"additionally_allowed_tenants": list(tenants)} if tenants else {}
 

@@ -1,4 +1,4 @@
-"""Azure Key Vault: what its answers mean, and what can be asked of it. Imports no SDK."""
+"""Azure Key Vault: what its answers mean, and the operations on it. Imports no SDK."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ BAD_WRITE: Final = "BadParameter of a write"
 GONE: Final = "a private name of the SDK is gone"
 
 PAGE: Final = 25
-"""Names on one page of a listing: the most that Key Vault returns."""
+"""Names per page of a listing: the maximum that Key Vault returns."""
 
 MAX_PAGES: Final = 20_000
-"""Pages after which a listing counts as endless; half a million secrets."""
+"""Maximum number of pages, half a million secrets; a longer listing counts as endless."""
 
 
 class KeyVault(Store):
-    """One vault, asked by one identity of Microsoft Entra.
+    """One vault, read with one identity of Microsoft Entra.
 
     The client logs in at its first call. One thread logs in while the others wait, each until its own deadline. A
     refused login is not tried again for 30 s.
@@ -79,8 +79,8 @@ class KeyVault(Store):
     )
     env_prefixes = ("AZURE_", "DEFAULT_IDENTITY_", "IDENTITY_", "IMDS_", "MSI_")
     outcomes: ClassVar = {
-        # https://learn.microsoft.com/azure/key-vault/general/rest-error-codes, and the answers of the service. The
-        # rest is UNAVAILABLE: 408, 5xx, and a 404 without the service's own code.
+        # https://learn.microsoft.com/azure/key-vault/general/rest-error-codes, and observed answers of the service.
+        # Everything else is UNAVAILABLE: 408, 5xx, and a 404 without the service's own code.
         SECRET_NOT_FOUND: Outcome.NOT_FOUND,
         SECRET_DISABLED: Outcome.REVOKED,
         "ObjectIsBeingDeleted": Outcome.REVOKED,
@@ -149,17 +149,17 @@ class KeyVault(Store):
     }
 
     def imports(self) -> Mapping[str, str]:
-        """Return the modules to import, and keep that from running a command."""
+        """Return the modules to import, and keep the import from running a command."""
         if sys.platform == "linux":
-            # azure-identity puts the platform into its User-Agent as it is imported, and Python runs `uname -p` to know
-            # all of it: not just before a fork. "" says that the processor is not known (platform.processor).
+            # When imported, azure-identity puts the platform into its User-Agent, for which Python runs `uname -p`.
+            # That must not happen just before a fork. "" means an unknown processor (platform.processor).
             vars(platform.uname()).setdefault("processor", "")
         return self.sdk
 
     def connect(self) -> VaultClient:
-        """Make the client; it logs in at its first call.
+        """Return a new client; it logs in at its first call.
 
-        :raises StoreError: naming the option, for what cannot be used; or the SDK, where it lacks what is needed.
+        :raises StoreError: naming the option that cannot be used; or the SDK, if it lacks what is needed.
         """
         from airflow_providers_secrets.stores.azure.client import VaultClient
 
@@ -168,7 +168,7 @@ class KeyVault(Store):
         return VaultClient(self.options)
 
     def preload(self) -> None:
-        """Read the certificates that vault and authority are verified by."""
+        """Read the CA certificates for vault and authority."""
         from airflow_providers_secrets.stores.azure import client
 
         client.load_certificates(self.options)
@@ -183,14 +183,14 @@ class KeyVault(Store):
     def listing(self, client: VaultClient, prefix: str) -> Iterator[ListedSecret]:
         """Yield the names that start with *prefix*, of disabled secrets too, page by page. Needs ``list`` on secrets.
 
-        Pages hold neither values nor versions.
+        Pages contain neither values nor versions.
 
-        :raises StoreError: for a page that is none, or that goes on at another host, where it has been, or for ever.
+        :raises StoreError: for a malformed page, a link to another host or to a page already read, or too many pages.
         """
         pages, page = client.call(_first_page)
         links: set[str] = set()
         while True:
-            if not seconds_left():  # nobody waits any more, and an empty page would not tell the caller
+            if not seconds_left():  # the deadline has passed, and the caller would not notice after an empty page
                 raise TimeoutError
             for secret in page:
                 name = _name_of(secret)
@@ -214,12 +214,12 @@ class KeyVault(Store):
         only_if_absent: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> Written:
-        """Write a new version with the content type, tags, dates of use and state of the one before.
+        """Write a new version with the content type, tags, dates of use and state of the previous one.
 
-        Needs ``get`` and ``set`` on secrets. Key Vault has no conditional write: with *only_if_absent*, who creates the
-        name between the two requests is overwritten (by a new version; the other one stays readable).
+        Needs ``get`` and ``set`` on secrets. Key Vault has no conditional write: with *only_if_absent*, a secret that
+        is created between the two requests is overwritten (by a new version; the other one stays readable).
 
-        :raises StoreError: with :data:`EXISTS` where it is *only_if_absent* and the name exists.
+        :raises StoreError: with :data:`EXISTS` if *only_if_absent* is set and the name exists.
         """
         former: KeyVaultSecret | None = None
         try:
@@ -245,13 +245,13 @@ class KeyVault(Store):
 
     def delete(self, client: VaultClient, name: str) -> None:
         """Delete all versions of *name*; the vault keeps them for its retention period. Needs ``delete`` on secrets."""
-        # Not waited for: that would need `get`, and takes the vault some seconds.
+        # Does not wait for completion: that would need `get`, and takes some seconds.
         client.call(lambda sdk: sdk.begin_delete_secret(name))
 
     def identify(self, client: VaultClient) -> Identity:
-        """Read who is asking off the token; its signature is not verified, since nothing is decided by it."""
+        """Read the identity from the token; its signature is not verified, since no decision depends on it."""
         if not client.token:
-            # By any call: the vault says what a token must be for, and need not permit the rest.
+            # Any call logs in, even a denied one: the vault only has to say what a token must be for.
             try:
                 client.call(_first_page)
             except Exception:
@@ -271,7 +271,7 @@ class KeyVault(Store):
         return Identity(who, details)
 
     def codes(self, error: Exception) -> Iterator[str]:
-        """Yield Key Vault's codes of an answer, the inner ones first, then its HTTP status; or classes of errors."""
+        """Yield Key Vault's codes in an answer, innermost first, then its HTTP status; or an error's class names."""
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
             yield from super().codes(error)
@@ -279,24 +279,24 @@ class KeyVault(Store):
             if isinstance(cause, Exception):
                 yield from super().codes(cause)
             return
-        if status == HTTPStatus.OK:  # it holds what the SDK cannot read
+        if status == HTTPStatus.OK:  # the SDK could not read the answer
             yield MALFORMED
             return
         codes, message = _said(error)
         if status == HTTPStatus.NOT_FOUND:
-            # Only Key Vault's own words prove an absence.
+            # Only Key Vault's own code proves absence.
             yield SECRET_NOT_FOUND if SECRET_NOT_FOUND in codes else NOT_THE_VAULTS
             return
         if status == HTTPStatus.FORBIDDEN and re.search("disabled secret|not enabled", message):
             yield SECRET_DISABLED
         if "BadParameter" in codes and error.response.request.method == "PUT":  # type: ignore[attr-defined]
             yield BAD_WRITE
-        # A code of letters can be no value.
+        # A code of letters alone cannot be a secret value.
         yield from (code for code in codes if re.fullmatch("[A-Za-z]{3,60}", code))
         yield from (f"HTTP {status}",) if codes else codes_of_page(status)
 
     def retry_after(self, error: Exception) -> float | None:
-        """Return the answer's Retry-After, where it has one."""
+        """Return the seconds of the answer's Retry-After, or ``None``."""
         headers = getattr(getattr(error, "response", None), "headers", None)
         return super().retry_after(error) if headers is None else seconds_to_wait(headers.get("Retry-After", ""))
 
@@ -307,7 +307,7 @@ def _first_page(sdk: SecretClient) -> tuple[Any, list[Any]]:
 
 
 def _check_page(response: Any) -> None:
-    """Refuse an answer that the SDK would take for an empty page."""
+    """Refuse a malformed answer that the SDK would treat as an empty page."""
     answer = response.http_response
     if answer.status_code != HTTPStatus.OK:
         return
@@ -318,14 +318,14 @@ def _check_page(response: Any) -> None:
 
 
 def _name_of(secret: Any) -> str:
-    """Return the name in a secret's id, as lookups spell it."""
+    """Return the name in a secret's id, in lower case as in lookups."""
     if not isinstance(secret.name, str):
         raise StoreError("the answer holds no id", MALFORMED)
     return secret.name.lower()
 
 
 def _said(error: Exception) -> tuple[list[str], str]:
-    """Return the codes in Key Vault's answer, the innermost first, and its words."""
+    """Return the codes in Key Vault's answer, the innermost first, and its messages."""
     answer: Any = None
     with contextlib.suppress(Exception):  # whatever a proxy sends
         answer = json.loads(error.response.text())  # type: ignore[attr-defined]
@@ -340,7 +340,7 @@ def _said(error: Exception) -> tuple[list[str], str]:
 
 
 def _claims(token: str) -> Mapping[str, Any]:
-    """Return what a JSON Web Token says (RFC 7519), or nothing where it is none."""
+    """Return the claims of a JSON Web Token (RFC 7519), or nothing if *token* is not one."""
     with contextlib.suppress(ValueError, IndexError):
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,4 +1,4 @@
-"""How vault and authority are asked over HTTPS: what is bounded, and what is kept out. Imported at the first lookup."""
+"""HTTP sessions for vault and authority, with limits on time and length. Imported at the first lookup."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from airflow_providers_secrets.stores.base import MALFORMED, StoreError, bounded
 from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for
 
 MAX_BODY: Final = 8 * 1024 * 1024
-"""The longest answer that is read, in bytes once decompressed; Key Vault's own are below 1 MiB."""
+"""Maximum length of an answer, in bytes after decompression; Key Vault's own answers are below 1 MiB."""
 
 GRACE: Final = 0.25
-"""Seconds that a wait goes on beyond the deadline, so that whoever keeps the deadline says so first."""
+"""Seconds that a wait may last beyond the deadline, so that the lookup reports the deadline first."""
 
 
 def make_session(verify: Verify, *, certificate: bool = False) -> requests.Session:
-    """Return a session that sends nothing but what it is told to, reads no endless answer, and ends at the deadline.
+    """Return a session that adds no credentials of its own, limits the length of answers, and ends at the deadline.
 
-    :param verify: the certificates that a server is verified by.
-    :param certificate: whether it will present a certificate of its own, which needs a TLS context of its own.
+    :param verify: the certificates with which servers are verified.
+    :param certificate: whether it will present a client certificate, which needs a TLS context of its own.
     """
     session = requests.Session()
     session.auth = as_it_is
     session.mount("https://", _Adapter(None if certificate else context_for(verify)))
-    session.mount("http://", _Adapter(None))  # of a machine's identity endpoint
+    session.mount("http://", _Adapter(None))  # for a machine's identity endpoint
     return session
 
 
 class _Adapter(ContextAdapter):
-    """Waits no longer than anybody waits for the answer, and reads no more than an answer can be."""
+    """Waits no longer than until the deadline, and reads no more than the longest valid answer."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send one request."""
@@ -53,8 +53,8 @@ class _Adapter(ContextAdapter):
 def _checked(chunks: Iterator[bytes], *, strict: bool) -> Iterator[bytes]:
     """Yield *chunks* until the deadline, and :data:`MAX_BODY` bytes at most.
 
-    :param strict: they must be UTF-8: the SDK would put replacement characters into the value.
-    :raises StoreError: where they are too many, or not text.
+    :param strict: whether they must be UTF-8: the SDK would put replacement characters into the value.
+    :raises StoreError: if they are too long, or not text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     for chunk in bounded(chunks, MAX_BODY):
@@ -73,7 +73,7 @@ def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = F
 
 
 def _check_charset(response: requests.Response) -> None:
-    """Refuse another encoding than JSON's only one (RFC 8259, section 8.1), by which the SDK would decode."""
+    """Refuse any charset but UTF-8, JSON's only one (RFC 8259, section 8.1): the SDK would decode by that charset."""
     charset = response.headers.get("Content-Type", "").lower().partition("charset=")[2].strip(' "')
     if response.status_code == HTTPStatus.OK and charset.partition(";")[0] not in ("", "utf-8", "utf8", "us-ascii"):
         response.close()

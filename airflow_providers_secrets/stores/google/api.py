@@ -1,4 +1,4 @@
-"""google-cloud-secret-manager's client over a channel or session of our own. Imported with the SDK."""
+"""google-cloud-secret-manager's client, over our own channel or session. Imported with the SDK."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ Metadata = Sequence[tuple[str, str]]
 USER_AGENT: Final = f"airflow-providers-secrets/{__version__}"
 
 CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
-"""What is taken for a code or reason of Google's (google.rpc.ErrorInfo.reason); everything else says nothing here."""
+"""What counts as a code or reason of Google's (google.rpc.ErrorInfo.reason); anything else is ignored."""
 
 _TYPE: Final = "type.googleapis.com/google.rpc."
 _TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
 
 
 class Api:
-    """The SDK's client, each call of which has our deadline, our token and no retries.
+    """The SDK's client. Each call has our deadline, our token and no retries.
 
     Safe to share between threads. It starts none of its own; gRPC has some while a channel is open.
 
-    :param spoken: ``grpc`` or ``rest``.
-    :param url: of the server.
-    :param metadata: returns what each request carries, a token for one.
-    :raises StoreError: where the SDK lacks what keeps it safe.
+    :param spoken: the transport, ``grpc`` or ``rest``.
+    :param url: the server's address.
+    :param metadata: returns the metadata of a request, such as the token.
+    :raises StoreError: if the SDK lacks what makes it safe.
     """
 
     def __init__(self, spoken: str, url: str, metadata: Callable[[], Metadata], options: Options) -> None:
@@ -58,14 +58,14 @@ class Api:
     def call(self, operation: str, request: Mapping[str, Any]) -> Any:
         """Call one operation of the client, by its name.
 
-        :raises StoreError: for an answer that is none.
-        :raises GoogleAPICallError: for an error that the server, or gRPC, tells.
+        :raises StoreError: for a malformed answer.
+        :raises GoogleAPICallError: for an error that the server or gRPC reports.
         """
         metadata = self._metadata()
         timeout = min(self._timeout, seconds_left() + GRACE)
         try:
             return getattr(self._client, operation)(request=request, retry=None, timeout=timeout, metadata=metadata)
-        except (ParseError, UnicodeDecodeError, RecursionError):  # whose words quote the answer
+        except (ParseError, UnicodeDecodeError, RecursionError):  # their messages quote the answer
             pass
         except GoogleAPICallError as error:
             text = str(error.message)
@@ -74,7 +74,7 @@ class Api:
             if "Exception deserializing response" not in text:
                 raise
         except Exception as error:
-            # Details of an error that nobody can read leave the error itself (google.api_core.exceptions).
+            # If an error's details cannot be parsed, only the original error remains (google.api_core.exceptions).
             if not isinstance(error.__context__, grpc.RpcError):
                 raise
             raise StoreError(error.__context__.code().name) from None
@@ -87,17 +87,17 @@ def _grpc_transport(url: str, options: Options) -> SecretManagerServiceGrpcTrans
 
 
 def _channel(url: str, options: Options) -> grpc.Channel:
-    """Open a channel; https:// takes the certificates of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or else gRPC's own."""
+    """Open a channel; https:// uses the certificates of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, or else gRPC's own."""
     connect = int(options["connect_timeout"] * 1000)
     arguments = [
         ("grpc.primary_user_agent", USER_AGENT),
         ("grpc.enable_retries", 0),
         ("grpc.max_receive_message_length", MAX_ANSWER),
-        # Seconds to connect, under a name that says it of reconnecting alone; and pauses that fit the lookup's.
+        # The connect time-out, although the name mentions only reconnecting; and back-off times that fit the lookup's.
         ("grpc.min_reconnect_backoff_ms", connect),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
-        # A new channel starts with a connection of its own, and not in the pause after another one's failure.
+        # A new channel opens its own connection, and does not inherit the back-off of another one that failed.
         ("grpc.use_local_subchannel_pool", 1),
     ]
     target = urlsplit(url)
@@ -112,7 +112,7 @@ def _rest_transport(url: str, options: Options) -> SecretManagerServiceRestTrans
     transport = SecretManagerServiceRestTransport(
         host=target.netloc, url_scheme=target.scheme, credentials=AnonymousCredentials()
     )
-    # The SDK takes no session. Its own follows redirects, sends what ~/.netrc says, and reads without end.
+    # The SDK accepts no session. Its own follows redirects, sends credentials of ~/.netrc, and reads without limit.
     session = getattr(transport, "_session", None)
     if not isinstance(session, requests.Session):
         version = importlib.metadata.version("google-cloud-secret-manager")
@@ -126,7 +126,7 @@ class _ApiAdapter(BoundedAdapter):
     def send(self, *args: Any, **how: Any) -> requests.Response:
         response = super().send(*args, **how)
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            # Or the session would have the anonymous credentials renewed, which has an error of its own.
+            # Otherwise the session would try to refresh the anonymous credentials, which raises another error.
             raise from_http_response(response)  # type: ignore[no-untyped-call]
         return response
 
@@ -134,11 +134,11 @@ class _ApiAdapter(BoundedAdapter):
 _TRANSPORTS: Final[Mapping[str, Callable[[str, Options], Any]]] = {"grpc": _grpc_transport, "rest": _rest_transport}
 
 
-# What the SDK's errors say. Their text is the server's, and never looked at but for OpenSSL's reasons.
+# Reading the SDK's errors. Their text comes from the server: only OpenSSL's reasons are taken from it.
 
 
 def codes(error: GoogleAPICallError) -> Iterator[str]:
-    """Yield Google's reason for *error*, then its status; over REST, a page of a proxy's has an HTTP status alone."""
+    """Yield Google's reason for *error*, then its status; over REST, a proxy's page has only an HTTP status."""
     if isinstance(error.response, requests.Response):
         told = _error_of(error.response)
         if told is None:
@@ -154,7 +154,7 @@ def codes(error: GoogleAPICallError) -> Iterator[str]:
 
 
 def _error_of(response: requests.Response) -> Mapping[str, Any] | None:
-    """Return the error that Google's APIs write, with a status in it, or ``None`` where somebody else answered."""
+    """Return the error object with a status that Google's APIs send, or ``None`` if something else answered."""
     with contextlib.suppress(ValueError, RecursionError):
         answer = response.json()
         error = answer.get("error") if isinstance(answer, dict) else None
@@ -164,14 +164,14 @@ def _error_of(response: requests.Response) -> Mapping[str, Any] | None:
 
 
 def _reason(told: Mapping[str, Any]) -> Any:
-    """Return the reason of the error's ErrorInfo. That of older google-api-core (2.30) has none over REST."""
+    """Return the reason of the error's ErrorInfo. Over REST, older google-api-core (2.30) does not expose it."""
     details = told.get("details")
     infos = (one for one in details if isinstance(one, dict)) if isinstance(details, list) else ()
     return next((one.get("reason") for one in infos if one.get("@type") == f"{_TYPE}ErrorInfo"), None)
 
 
 def retry_after(error: GoogleAPICallError) -> float | None:
-    """Return the seconds to wait that Google's RetryInfo or the header Retry-After says."""
+    """Return the seconds to wait, from Google's RetryInfo or the header Retry-After."""
     for detail in error.details or ():
         if delay := getattr(detail, "retry_delay", None):
             seconds = float(delay.seconds + delay.nanos / 1e9)

@@ -1,6 +1,6 @@
-"""HTTP sessions that wait no longer than the lookup, read no more than an answer holds, and carry a token nowhere else.
+"""HTTP sessions with limits on time and answer length, which never send a token to another host.
 
-For the API over REST and for google-auth's logins alike. Imported with the SDK.
+For both the API over REST and google-auth's logins. Imported with the SDK.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
 from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
-"""Bytes read of one answer at most. A value has 64 KiB; a page of 1,000 names with all their annotations 16 MiB."""
+"""Maximum length of an answer, in bytes. A value has up to 64 KiB, a page of 1,000 names with annotations 16 MiB."""
 
 GRACE: Final = 0.5
-"""Seconds that a wait goes on after the lookup's deadline, so that the deadline is what ends a lookup, and names it."""
+"""Seconds that a wait may last beyond the lookup's deadline, so that the deadline is what ends and is reported."""
 
 
 def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
@@ -32,9 +32,9 @@ def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
 
 
 def trusted_authorities() -> ssl.SSLContext:
-    """Return the TLS context of the certificates that requests would trust; see :func:`.context_of`.
+    """Return the TLS context with the certificates that requests would trust; see :func:`.context_of`.
 
-    :raises StoreError: naming the variable, where the file that it names cannot be read.
+    :raises StoreError: naming the variable, if the file that it names cannot be read.
     """
     path, source = default_certificates()
     try:
@@ -45,7 +45,7 @@ def trusted_authorities() -> ssl.SSLContext:
 
 
 class BoundedAdapter(ContextAdapter):
-    """Bounds each wait, each answer and the whole call, and takes a redirect for the failure that it is.
+    """Limits each wait, each answer and the whole call, and treats a redirect as a failure.
 
     :param connect_timeout: seconds to open a connection.
     :param read_timeout: seconds to wait for the next part of an answer.
@@ -67,7 +67,7 @@ class BoundedAdapter(ContextAdapter):
         """Send one request.
 
         :raises StoreError: for a redirect, with its status.
-        :raises TimeoutError: where nobody waits any more.
+        :raises TimeoutError: once the deadline has passed.
         """
         left = seconds_left()
         if not left:
@@ -83,7 +83,7 @@ class BoundedAdapter(ContextAdapter):
 
 
 class _BoundedBody:
-    """urllib3's answer, read up to :data:`MAX_ANSWER` and until the call's deadline."""
+    """urllib3's response, read up to :data:`MAX_ANSWER` bytes and until the call's deadline."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -92,7 +92,7 @@ class _BoundedBody:
         return getattr(self._raw, name)
 
     def stream(self, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:  # noqa: FBT001
-        """Yield the body part by part, as it arrives."""
+        """Yield the parts of the body as they arrive."""
         try:
             yield from bounded(self._parts(amount, decode_content), MAX_ANSWER)
         except (StoreError, TimeoutError):
@@ -108,7 +108,7 @@ class _BoundedBody:
 
 
 def login_session(adapter: HTTPAdapter) -> requests.Session:
-    """Make a session for google-auth."""
+    """Return a new session for google-auth."""
     session = requests.Session()
     secured(session, adapter)
     return session

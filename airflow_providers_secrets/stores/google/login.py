@@ -1,4 +1,4 @@
-"""An identity at Google, by google-auth, and the project that comes with it. Imported with the SDK."""
+"""Google credentials, by google-auth, and the project that comes with them. Imported with the SDK."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from airflow_providers_secrets.stores.google.secret_manager import (
 Options = Mapping[str, Any]
 
 REFUSAL_MEMO: Final = 30.0
-"""Seconds in which no further login is tried after a refused one: repeating it helps nobody, and locks accounts."""
+"""Seconds without a further login after a refused one: repeating it does not help, and may lock accounts."""
 
 RENEWAL_PAUSE: Final = 30.0
-"""Seconds until a token that still counts is renewed again, where that just failed."""
+"""Seconds until the next attempt to renew a token that is still valid, after a failed one."""
 
 clock = time.monotonic
 
@@ -47,19 +47,19 @@ MAX_FILE_LENGTH: Final = 1024 * 1024
 
 
 class ParsedKeys:
-    """The last service account key that was parsed, whose checks by RSA cost 39 ms of CPU. No token is kept here.
+    """The last service account key that was parsed: its RSA checks take 39 ms of CPU. No token is kept here.
 
-    A store keeps one, so that a forked child inherits what its parent has parsed. A key that has changed meanwhile,
-    in a file, is parsed anew. Safe to share between threads.
+    A store keeps one, so that a forked child inherits the key that its parent parsed. A key that has changed in its
+    file is parsed again. Safe to share between threads.
     """
 
     def __init__(self) -> None:
         self._last: tuple[dict[str, Any], Any] | None = None
 
     def credentials(self, key: dict[str, Any], scopes: tuple[str, ...]) -> Any:
-        """Return credentials of one's own for *key*.
+        """Return new credentials for *key*.
 
-        :raises Exception: google-auth's or cryptography's, with parts of the key, where it is none.
+        :raises Exception: google-auth's or cryptography's, which may quote the key, if it is not a valid key.
         """
         last = self._last
         if last is None or last[0] != key:
@@ -85,8 +85,8 @@ class Login:
     A refused login is not tried again for :data:`REFUSAL_MEMO` seconds.
 
     :param options: the connection options.
-    :param keys: what is parsed already.
-    :raises StoreError: naming the option, where a credential cannot be used, or where there is none.
+    :param keys: the key that is parsed already.
+    :raises StoreError: naming the option, if a credential cannot be used, or if there is none.
     """
 
     def __init__(self, options: Options, keys: ParsedKeys) -> None:
@@ -109,18 +109,18 @@ class Login:
             raise StoreError("option 'project_id' is needed: the credentials name no project", NO_PROJECT)
         self.project: str = project
         self.project_source: str = source
-        """Where the project came from, in words."""
+        """Where the project came from, for people."""
 
     @property
     def universe(self) -> str:
-        """The domain of Google's APIs: googleapis.com, or that of a cloud apart."""
+        """The domain of Google's APIs: googleapis.com, or that of a separate Google cloud."""
         return str(getattr(self._credentials, "universe_domain", None) or "googleapis.com")
 
     def metadata(self) -> list[tuple[str, str]]:
-        """Return the metadata of one request, renewing the token where its time has come.
+        """Return the metadata of one request, renewing the token if that is due.
 
-        :raises StoreError: if there is no token to be had.
-        :raises TimeoutError: where another thread's renewal outlasts the caller's deadline.
+        :raises StoreError: if no token can be obtained.
+        :raises TimeoutError: if another thread's renewal outlasts the caller's deadline.
         """
         headers: dict[str, str] = {}
         if self._credentials is None:
@@ -132,12 +132,12 @@ class Login:
             elif state is TokenState.STALE and clock() >= self._no_renewal_before:
                 self._renew_early()
             # Not before_request(): it would start a thread that asks where the account may be used from
-            # (regional access boundary), which Google has the first requests do without, too.
+            # (regional access boundary). Google's own first requests go without that, too.
             self._credentials.apply(headers)
         return [(name.lower(), value) for name, value in headers.items()]
 
     def identity(self) -> Identity:
-        """Say who asks, as far as the credentials tell; logs in where they tell nothing before.
+        """Return who asks, as far as the credentials tell. Logs in, since some tell it only then.
 
         :raises StoreError: if the login is refused.
         """
@@ -154,8 +154,8 @@ class Login:
         return Identity(f"a federated identity of {audience}" if audience else "a user without a name", details)
 
     def _renew_early(self) -> None:
-        """Renew a token that still counts for minutes; while that is not to be had, it is as good."""
-        # Put off first, whatever becomes of it: the next requests do without.
+        """Renew a token that is valid for some more minutes; if that fails, keep using it."""
+        # Postpone the next renewal first, whatever the result: other requests must not repeat this one.
         self._no_renewal_before = clock() + RENEWAL_PAUSE
         with contextlib.suppress(StoreError, TimeoutError):
             self._renew()
@@ -165,13 +165,13 @@ class Login:
         if self._refusal and clock() < self._no_login_before:
             raise StoreError(*self._refusal)
         self._refusal = ()
-        # A thread that hangs may have its answer while another one logs in.
+        # Its own object: a thread that hung may get its answer while this one logs in.
         asking = Asking(self._http)
         try:
             self._credentials.refresh(asking)
         except TimeoutError:
             raise
-        except Exception as error:  # noqa: BLE001  # google-auth lets out what reading an answer, a file or a command raises
+        except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer, a file or a command through
             fault = asking.fault(error, by_command=_kind(type(self._credentials).__module__) == "pluggable")
         else:
             return
@@ -186,7 +186,7 @@ class Login:
             if options["impersonation_chain"]:
                 credentials, project = _impersonated(credentials, options)
             elif hasattr(credentials, "with_always_use_jwt_access"):
-                # A service account's key signs for itself, as in Google's own clients: nothing to ask for.
+                # A service account's key signs its own tokens, as in Google's own clients: no request is needed.
                 credentials = credentials.with_always_use_jwt_access(True)  # noqa: FBT003  # Google's signature
             if options["quota_project_id"] and hasattr(credentials, "with_quota_project"):
                 credentials = credentials.with_quota_project(options["quota_project_id"])
@@ -205,7 +205,7 @@ class Login:
             try:
                 credentials = self._keys.credentials(_key(options), options["gcp_scopes"])
             except (ValueError, TypeError, KeyError, AttributeError, exceptions.MalformedError):
-                # What is wrong with a key is told with parts of it.
+                # The message may quote parts of the key.
                 credentials = None
             if credentials is None:
                 raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
@@ -215,9 +215,9 @@ class Login:
         return self._scoped(google.auth.default, asking)
 
     def _scoped(self, load: Callable[..., tuple[Any, str | None]], asking: Asking) -> tuple[Any, str | None]:
-        """Load credentials, and their project where nothing else says it.
+        """Load credentials, and their project if nothing else names it.
 
-        A federated identity finds its project by a call that it may not be allowed, if it has scopes by then.
+        A federated identity that has scopes finds its project by a call that it may have no permission for.
         """
         scopes = self._options["gcp_scopes"]
         known = project_without_login(self._options)
@@ -264,7 +264,7 @@ def _content(option: str, path: str) -> str:
 
 
 class Http:
-    """google-auth's way to HTTP, made where a login needs it.
+    """google-auth's HTTP transport, created when a login needs it.
 
     :param connect_timeout: seconds to open a connection.
     :param read_timeout: seconds to wait for the next part of an answer.
@@ -275,9 +275,9 @@ class Http:
         self._request: Request | None = None
 
     def request(self) -> Request:
-        """Return what sends requests.
+        """Return the callable that sends requests.
 
-        :raises StoreError: where the certificates of authorities cannot be read.
+        :raises StoreError: if the CA certificates cannot be read.
         """
         if self._request is None:
             self._request = Request(login_session(BoundedAdapter(*self._timeouts)))
@@ -285,7 +285,7 @@ class Http:
 
 
 class Asking:
-    """The requests of one login, and how the last of them went."""
+    """The requests of one login, and the result of the last one."""
 
     def __init__(self, http: Http) -> None:
         self._http = http
@@ -298,7 +298,7 @@ class Asking:
         self._began, self._status = True, None
         try:
             response = request(*args, **how)
-        except StoreError as error:  # a redirect, or an answer without end: not of the API, which it would seem to be
+        except StoreError as error:  # a redirect or too long an answer, which would look like one from the API
             reason = error.codes[0]
         else:
             self._status = response.status
@@ -306,16 +306,16 @@ class Asking:
         raise StoreError(f"{LOGIN_UNAVAILABLE} ({reason})", LOGIN_UNAVAILABLE)
 
     def fault(self, error: Exception, *, by_command: bool = False) -> StoreError:
-        """Say what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal.
+        """Return what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal.
 
-        :param by_command: the credentials run a command before anybody is asked.
+        :param by_command: whether the credentials run a command before the first request.
         """
         if isinstance(error, StoreError):
             return StoreError(*error.codes)
         status, reason = self._status or 0, type(error).__name__
         if not self._began:
             code = COMMAND_FAILED if by_command else UNREADABLE
-        elif status < HTTPStatus.BAD_REQUEST:  # no answer, or one that is none of a token's issuer
+        elif status < HTTPStatus.BAD_REQUEST:  # no answer, or one that is not from a token issuer
             code = LOGIN_UNAVAILABLE
         else:
             passing = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -324,6 +324,6 @@ class Asking:
 
 
 def _kind(module: str) -> str:
-    """Return what credentials are of, by their class's module: classes of several are all called ``Credentials``."""
+    """Return the kind of credentials, by their class's module: several classes are called ``Credentials``."""
     own, _, last = module.rpartition(".")
     return (own.rpartition(".")[2] if last == "credentials" else last).replace("_", " ")

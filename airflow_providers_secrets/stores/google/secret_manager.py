@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.stores.google.login import Login, ParsedKeys
 
 PAGE_SIZE: Final = 1000
-"""Names in one page of a listing; Google gives 25,000 at most."""
+"""Names per page of a listing; Google allows 25,000 at most."""
 
 MAX_PAGES: Final = 10_000
-"""A listing of more pages is taken for one that never ends: a project that large would take hours to list."""
+"""Maximum number of pages; a longer listing counts as endless: listing so large a project would take hours."""
 
 CHECKSUM: Final = "checksum"
 UNREADABLE: Final = "unusable credential"
@@ -54,7 +54,7 @@ _OF_TYPE: Final[Mapping[str, tuple[str, ...]]] = {
     "authorized_user": ("google.oauth2.credentials",),
     "impersonated_service_account": ("google.auth.impersonated_credentials", "google.oauth2.credentials"),
 }
-"""What google-auth imports for a credential configuration, by its type, beyond what every login needs."""
+"""The modules that google-auth imports for a credential configuration, by its type, beyond those of every login."""
 
 _OF_ANY_TYPE: Final = (
     "google.oauth2.credentials",
@@ -65,11 +65,11 @@ _OF_ANY_TYPE: Final = (
     "google.auth.external_account_authorized_user",
     "google.auth.impersonated_credentials",
 )
-"""The same for one whose type only its file tells, or the machine."""
+"""The same for a configuration whose type only its file or the machine tells."""
 
 
 class Client(NamedTuple):
-    """One identity's way to the secrets of one project, and region where there is one."""
+    """A client of the secrets of one project, and of one region if given, for one identity."""
 
     api: Api
     login: Login
@@ -82,20 +82,20 @@ class Client(NamedTuple):
 class SecretManager(Store):
     """Google Secret Manager, over REST or gRPC.
 
-    A process speaks REST whatever the options say, where gRPC may have come to it by a fork (:mod:`.grpc_forks`).
+    A process that may have inherited gRPC by a fork uses REST, whatever the options say (:mod:`.grpc_forks`).
     """
 
     sdk: ClassVar = {
         "google.cloud.secretmanager_v1": "google",
         "google_crc32c": "google",
-        # Ours come last: they need the others.
+        # Our modules come last: they need the others.
         f"{_STORES}.http": "google",
         f"{_STORES}.login": "google",
         f"{_STORES}.api": "google",
     }
     late_imports: Sequence[str] = ("_strptime", "google.api_core.client_logging", "grpc_status.rpc_status")
     outcomes: ClassVar = {
-        # https://cloud.google.com/apis/design/errors#error_codes; the rest is UNAVAILABLE. What a proxy answers
+        # https://cloud.google.com/apis/design/errors#error_codes; everything else is UNAVAILABLE. A proxy's answer
         # without a status of Google's is none of these: gRPC calls a 404 UNIMPLEMENTED, REST has no status in it.
         "NOT_FOUND": Outcome.NOT_FOUND,
         "PERMISSION_DENIED": Outcome.DENIED,
@@ -125,7 +125,7 @@ class SecretManager(Store):
             Outcome.MISCONFIGURED,
         ),
         LOGIN_UNAVAILABLE: Outcome.UNAVAILABLE,
-        COMMAND_FAILED: Outcome.UNAVAILABLE,  # whatever it asks may be down
+        COMMAND_FAILED: Outcome.UNAVAILABLE,  # the service that the command asks may be down
     }
     on_the_way = ON_THE_WAY | {UNREADABLE, BUNDLE, NO_CREDENTIALS, NO_PROJECT, UNFIT_SDK}
     advice: ClassVar = {
@@ -172,16 +172,16 @@ class SecretManager(Store):
 
     @property
     def transport(self) -> str:
-        """How this process speaks to Google: ``rest`` or ``grpc``."""
+        """The transport of this process: ``rest`` or ``grpc``."""
         return str(self.options["transport"]) if grpc_forks.may_speak() else "rest"
 
     @property
     def forks_wait(self) -> bool:  # type: ignore[override]
-        """Where it speaks gRPC."""
+        """True if it uses gRPC."""
         return self.transport == "grpc"
 
     def imports(self) -> Mapping[str, str]:
-        """Return the SDK, ours that need it, and what google-auth imports for these credentials."""
+        """Return the SDK, our modules that need it, and what google-auth imports for these credentials."""
         configuration = self.options["gcp_credential_config_file"]
         needed: tuple[str, ...] = ()
         if isinstance(configuration, Mapping):
@@ -193,20 +193,20 @@ class SecretManager(Store):
         return {**self.sdk, **dict.fromkeys(needed, "google")}
 
     def preload(self) -> None:
-        """Read the certificates of authorities, and parse the key that the options hold or name."""
+        """Read the CA certificates, and parse the key that the options hold or name."""
         from airflow_providers_secrets.stores.google.http import trusted_authorities
         from airflow_providers_secrets.stores.google.login import ParsedKeys
 
         keys = ParsedKeys()
         for read in (trusted_authorities, lambda: keys.preload(self.options)):
-            with contextlib.suppress(Exception):  # whoever connects will be told
+            with contextlib.suppress(Exception):  # connect() raises it again
                 read()
         self._keys = keys
 
     def connect(self) -> Client:
         """Find the credentials and the project. The first call logs in.
 
-        :raises StoreError: naming the option, where a credential cannot be used.
+        :raises StoreError: naming the option, if a credential cannot be used.
         """
         from airflow_providers_secrets.stores.google.api import Api
         from airflow_providers_secrets.stores.google.login import Login, ParsedKeys
@@ -220,16 +220,16 @@ class SecretManager(Store):
         return Client(Api(self.transport, url, login.metadata, self.options), login, parent)
 
     def fetch(self, client: Client, name: str) -> Answer:
-        """Read the version of a secret that the options say (AccessSecretVersion).
+        """Read the version of a secret that the option ``version`` names (AccessSecretVersion).
 
-        :raises StoreError: for an answer that is damaged, no text, or for something else.
+        :raises StoreError: for an answer that is damaged, not text, or for another secret.
         """
         wanted = self.options["version"]
         answer = client.api.call("access_secret_version", {"name": f"{client.parent}/secrets/{name}/versions/{wanted}"})
         answered = _RESOURCE.fullmatch(answer.name)
         if not answered:
             raise StoreError(MALFORMED)
-        # The project is answered by its number, and an alias or "latest" by the version's.
+        # The answer has the project's number instead of its id, and the version's number instead of an alias.
         if (
             answered[1] != self.options["location"]
             or answered[3] is None
@@ -241,7 +241,7 @@ class SecretManager(Store):
     def listing(self, client: Client, prefix: str) -> Iterator[ListedSecret]:
         """Yield the names that start with *prefix*, each with the time when the secret was created (ListSecrets).
 
-        Needs ``secretmanager.secrets.list``. Neither texts nor versions are in Google's listing.
+        Needs ``secretmanager.secrets.list``. Google's listing contains neither texts nor versions.
         """
         request: dict[str, Any] = {"parent": client.parent, "page_size": PAGE_SIZE}
         # A substring of the name: https://cloud.google.com/secret-manager/docs/filtering
@@ -273,12 +273,12 @@ class SecretManager(Store):
         only_if_absent: bool = False,
         settings: Mapping[str, str] = {},
     ) -> Written:
-        """Add a version to the secret, and create the secret before where there is none.
+        """Add a version to the secret, after creating the secret if there is none.
 
         Labels, annotations, replication and expiry of a secret stay as they are. A secret without any version counts as
         absent, as it does for lookups.
 
-        Needs ``secretmanager.versions.add``, and to create ``secretmanager.secrets.create``.
+        Needs ``secretmanager.versions.add``, and ``secretmanager.secrets.create`` to create one.
         """
         created = False
         version = None if only_if_absent else self._added(client, name, text)
@@ -290,7 +290,7 @@ class SecretManager(Store):
         return Written(created=created, version=version)
 
     def _added(self, client: Client, name: str, text: str, *, must_exist: bool = False) -> str | None:
-        """Add a version, and return its number; ``None`` where there is no such secret."""
+        """Add a version, and return its number; ``None`` if there is no such secret."""
         import google_crc32c
 
         data = text.encode()
@@ -310,12 +310,12 @@ class SecretManager(Store):
         return written[3]
 
     def _created(self, client: Client, name: str, settings: Mapping[str, str]) -> bool:
-        """Create the secret; false where it exists."""
+        """Create the secret; return false if it exists."""
         secret: dict[str, Any] = {}
         regions = [region for one in settings.get("locations", "").split(",") if (region := one.strip())]
         if regions:
             secret["replication"] = {"user_managed": {"replicas": [{"location": region} for region in regions]}}
-        elif not self.options["location"]:  # a regional secret is where it is
+        elif not self.options["location"]:  # a regional secret is not replicated
             secret["replication"] = {"automatic": {}}
         request = {"parent": client.parent, "secret_id": name, "secret": secret}
         try:
@@ -335,11 +335,11 @@ class SecretManager(Store):
         client.api.call("delete_secret", {"name": f"{client.parent}/secrets/{name}"})
 
     def identify(self, client: Client) -> Identity:
-        """Say whose credentials these are, the project, and where that came from. Asks for a token, and nobody else."""
+        """Return whose credentials these are, the project, and where that came from. Requests only a token."""
         return client.login.identity()
 
     def codes(self, error: Exception) -> Iterator[str]:
-        """Yield Google's reason and status; for what is no error of its API, as every store does."""
+        """Yield Google's reason and status; for errors that are not from its API, the codes that every store yields."""
         from google.api_core.exceptions import GoogleAPICallError
 
         from airflow_providers_secrets.stores.google import api
@@ -350,7 +350,7 @@ class SecretManager(Store):
             yield from super().codes(error)
 
     def retry_after(self, error: Exception) -> float | None:
-        """Return the seconds of Google's RetryInfo, or of the header Retry-After."""
+        """Return the seconds of Google's RetryInfo or of the header Retry-After, or ``None``."""
         from google.api_core.exceptions import GoogleAPICallError
 
         from airflow_providers_secrets.stores.google import api
@@ -359,10 +359,13 @@ class SecretManager(Store):
 
 
 def _text(payload: Any) -> str:
-    """Return the text, unless it is damaged or none."""
+    """Return the text of *payload*.
+
+    :raises StoreError: if it is damaged or not UTF-8.
+    """
     import google_crc32c
 
-    # Presence: a payload without a checksum has none to hold it against.
+    # A presence test: a payload without a checksum cannot be checked.
     if "data_crc32c" in payload and google_crc32c.value(payload.data) != payload.data_crc32c:
         raise StoreError("its checksum does not match", CHECKSUM)
     try:

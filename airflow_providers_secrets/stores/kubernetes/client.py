@@ -1,7 +1,7 @@
-"""How the Kubernetes API is asked: the SDK's login, TLS and connections. Imported at the first lookup.
+"""A client of the Kubernetes API on the SDK's login, TLS and connections. Imported at the first lookup.
 
-The SDK's typed operations are left out. Importing them takes a second of CPU and 95 MB more than its configuration does
-(kubernetes 37.0.1), they read answers of any length, and their errors hold the answer's text.
+The SDK's typed operations are not used. Importing them takes a second of CPU and 95 MB more than its configuration does
+(kubernetes 37.0.1), they read answers of any length, and their errors contain the answer's text.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, NOT_LO
 Options = Mapping[str, Any]
 
 UNREADABLE: Final = (AttributeError, ConfigException, LookupError, OSError, TypeError, ValueError, yaml.YAMLError)
-"""What the SDK raises where a kubeconfig, or what a pod should find, is missing or is none."""
+"""What the SDK raises if a kubeconfig, or a pod's service account file, is missing or invalid."""
 
 MAX_BODY: Final = 16 * 1024 * 1024
-"""The longest answer that is read, in bytes: one Secret has 1 MiB at most, a page of a listing more."""
+"""Maximum length of an answer, in bytes: one Secret has 1 MiB at most, a page of a listing more."""
 
 
 class KubernetesClient:
-    """One identity's way to the API server. Any number of threads may use one; it starts none.
+    """A client of the API server for one identity. Any number of threads may use one; it starts none.
 
-    Redirects are not followed, and nothing is retried. The SDK reads a service account's token anew each minute, and
+    Redirects are not followed, and nothing is retried. The SDK reads a service account's token again each minute, and
     runs the command of a kubeconfig once its token has expired.
 
     :param options: the store's options.
-    :raises StoreError: where nothing says how to log in.
+    :raises StoreError: if there is no usable login.
     """
 
     def __init__(self, options: Options) -> None:
@@ -60,14 +60,14 @@ class KubernetesClient:
             self.namespace = _logged_in(self._configuration, options)
         except UNREADABLE as error:
             failure = StoreError(f"no usable login ({type(error).__name__})", NO_LOGIN)
-        if failure:  # outside the handler: the SDK's words may quote the kubeconfig
+        if failure:  # outside the handler: the SDK's message may quote the kubeconfig
             raise failure
         self._configuration.connection_pool_maxsize = MAX_CONNECTIONS
         self.server = str(self._configuration.host).rstrip("/")
         self._pool: urllib3.PoolManager = RESTClientObject(self._configuration).pool_manager
 
     def secrets(self, name: str = "", query: Mapping[str, str | int] | None = None) -> str:
-        """Return the path of a Secret, or of all."""
+        """Return the path of one Secret, or of all Secrets."""
         path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/secrets"
         return path + (f"/{quote(name, safe='')}" if name else "") + (f"?{urlencode(query)}" if query else "")
 
@@ -75,8 +75,8 @@ class KubernetesClient:
         """Send one request and return the JSON object of its answer.
 
         :param form: the content type of *body*.
-        :raises StoreError: for every answer that is none: the reason that Kubernetes has a word for, then the status.
-        :raises TimeoutError: once nobody waits any more.
+        :raises StoreError: for every unsuccessful answer, with Kubernetes' own reason, then the status.
+        :raises TimeoutError: once the deadline has passed.
         """
         left = seconds_left()
         if not left:
@@ -95,7 +95,7 @@ class KubernetesClient:
         try:
             answer = _parsed(whole_body(response, response.headers.get("Content-Length"), MAX_BODY))
         finally:
-            response.close()  # which ends the connection, unless all was read
+            response.close()  # ends the connection, unless all was read
             response.release_conn()
         if not 200 <= response.status < 300:  # noqa: PLR2004
             raise _refusal(response, answer)
@@ -113,7 +113,7 @@ class KubernetesClient:
 
 
 def _logged_in(configuration: Configuration, options: Options) -> str:
-    """Let the SDK log in, and return the namespace to look in."""
+    """Let the SDK log in, and return the namespace of the Secrets."""
     named: str | None = options["namespace"]
     if identity.in_pod(options):
         load_incluster_config(client_configuration=configuration)
@@ -122,14 +122,14 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
     loader = KubeConfigLoader(kubeconfig, options["context"], config_base_path=None)
     loader.load_and_set(configuration)
     context = loader.current_context["context"]
-    # Where a command fails, the SDK goes on without a login. To be denied as nobody would tell nothing of that.
+    # If the kubeconfig's command fails, the SDK goes on without a login. The denial that follows would not say so.
     if not (configuration.api_key or configuration.cert_file or _is_anonymous(kubeconfig, context)):
         raise StoreError(NOT_LOGGED_IN)
     return named or str(context.get("namespace") or "default")
 
 
 def _is_anonymous(kubeconfig: Any, context: Mapping[str, Any]) -> bool:
-    """Tell whether a context says that nobody logs in, as behind ``kubectl proxy``, which does so by itself."""
+    """Tell whether a context has no login, as for ``kubectl proxy``, which logs in itself."""
     if not context.get("user"):
         return True
     user = kubeconfig["users"].get_with_name(context["user"], safe=True)
@@ -137,7 +137,7 @@ def _is_anonymous(kubeconfig: Any, context: Mapping[str, Any]) -> bool:
 
 
 def _parsed(body: bytes) -> Any:
-    """Return the JSON of *body*, or ``None`` where it is none or holds bytes that are no text."""
+    """Return *body* parsed as JSON, or ``None`` if it is not JSON or not UTF-8."""
     try:
         return json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _refusal(response: Any, answer: Any) -> StoreError:
-    """Return what an answer that is no success says, in Kubernetes' own words ("API Conventions", Status)."""
+    """Return the error for an unsuccessful answer, with Kubernetes' own reason ("API Conventions", Status)."""
     codes = list(codes_of_page(response.status))
     if isinstance(answer, dict) and answer.get("kind") == "Status":
         codes = [f"HTTP {response.status}"]

@@ -1,4 +1,4 @@
-"""Who asks, as far as files tell it. Imports no SDK."""
+"""Who asks, as far as files tell. Imports no SDK."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 Options = Mapping[str, Any]
 
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-"""Where a pod finds its own token, certificate authority and namespace (Kubernetes, "Accessing the API from a Pod")."""
+"""Where a pod's own token, CA certificate and namespace are (Kubernetes, "Accessing the API from a Pod")."""
 
 KUBECONFIG: Final = "~/.kube/config"
 
@@ -27,11 +27,11 @@ def in_pod(options: Options) -> bool:
 
 
 def asker(options: Options) -> bytes:
-    """Return a digest of who asks which cluster, as the service account or the kubeconfig says it. Raises nothing."""
+    """Return a digest of who asks which cluster, from the service account or the kubeconfig. Never raises."""
     digest = hashlib.sha256()
     if in_pod(options):
         digest.update(_holder(f"{SERVICE_ACCOUNT}/token"))
-        # Clusters often have one issuer and one address; each has its own authority.
+        # Several clusters often share issuer and address, but each has its own CA.
         for file in ("ca.crt", "namespace"):
             digest.update(_content(f"{SERVICE_ACCOUNT}/{file}").digest)
         return digest.digest()
@@ -45,9 +45,9 @@ def asker(options: Options) -> bytes:
 
 
 def kubeconfig(options: Options) -> str:
-    """Return the file to log in by where no pod's account does; several, with ``:`` between, are merged.
+    """Return the kubeconfig to use unless a pod's service account logs in; several, separated by ``:``, are merged.
 
-    The SDK's own default is what ``KUBECONFIG`` said when that was imported, in a forked child perhaps long before.
+    The SDK's own default is the value of ``KUBECONFIG`` at its import, which in a forked child may be long ago.
     """
     return str(options["kubeconfig"] or os.environ.get("KUBECONFIG") or KUBECONFIG)
 
@@ -55,7 +55,7 @@ def kubeconfig(options: Options) -> str:
 class _Content(NamedTuple):
     """What is known of a file.
 
-    :param logins: the files that it names as holding a token or a certificate, where it is a kubeconfig.
+    :param logins: if it is a kubeconfig, the files with a token or a certificate that it names.
     """
 
     digest: bytes
@@ -65,30 +65,30 @@ class _Content(NamedTuple):
 _MISSING: Final = _Content(bytes(32), ())
 
 _LOGIN: Final = re.compile(rb"""\b(?:tokenFile|client-certificate)["']?\s*:\s*["']?([^"'\r\n,}]+)""")
-"""Where a kubeconfig, in YAML or JSON, names such a file (Kubernetes, "kubeconfig v1", AuthInfo)."""
+"""Matches where a kubeconfig, in YAML or JSON, names such a file (Kubernetes, "kubeconfig v1", AuthInfo)."""
 
 _contents: dict[str, tuple[tuple[int, int, int], _Content]] = {}
 
 
 def _content(path: str) -> _Content:
-    """Return what is in a file, which is read again only once it has changed."""
+    """Return what is known of a file, which is read again only once it has changed."""
     try:
-        seen = os.stat(path)  # noqa: PTH116  # around each call
+        seen = os.stat(path)  # noqa: PTH116  # runs around each call
         version = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
         known = _contents.get(path)
         if known is None or known[0] != version:
             octets = Path(path).read_bytes()
             logins = tuple(os.fsdecode(file.strip()) for file in _LOGIN.findall(octets))
             known = _contents[path] = version, _Content(hashlib.sha256(octets).digest(), logins)
-    except (OSError, ValueError):  # a path may hold a NUL
+    except (OSError, ValueError):  # a path may contain a NUL
         return _MISSING
     return known[1]
 
 
 def _holder(path: str) -> bytes:
-    """Return a digest of whom a file identifies: a token's issuer and subject, which stay while it is renewed.
+    """Return a digest of whom a file identifies: a token's issuer and subject, which renewal does not change.
 
-    Anything else, a certificate for instance, is all of its content.
+    For anything else, a certificate for instance, it is a digest of the whole content.
     """
     try:
         content = Path(path).read_bytes()

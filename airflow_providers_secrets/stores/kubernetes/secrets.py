@@ -1,7 +1,7 @@
-"""Kubernetes Secrets: what the API's answers mean, and what can be asked of it. Imports no SDK.
+"""Kubernetes Secrets: what the API's answers mean, and the operations on it. Imports no SDK.
 
-A name is a label and its value, ``airflow.apache.org/connection-id=my_db``; with a team, both labels; before them, with
-a colon, the key of the Secret's data where that is not ``value``. A name without ``=`` is that of the Secret itself.
+A name is a label and its value, ``airflow.apache.org/connection-id=my_db``; with a team, both labels. If the key of the
+Secret's data is not ``value``, it precedes them, with a colon. A name without ``=`` is the name of the Secret itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.stores.kubernetes.client import KubernetesClient
 
 DATA_KEY: Final = "value"
-"""The key of a Secret's data that holds the value, unless its name says another one."""
+"""The key of a Secret's data that holds the value, unless the name contains another one."""
 
 NO_LOGIN: Final = "no login"
 NOT_LOGGED_IN: Final = "the kubeconfig's user gave no login"
@@ -43,19 +43,19 @@ NO_KEY: Final = "the Secret lacks the key"
 NO_TEXT: Final = "its value is not text"
 
 PAGE: Final = 500
-"""Secrets on one page of a listing, as kubectl asks for."""
+"""Secrets per page of a listing, as kubectl requests."""
 
 MAX_PAGES: Final = 2_000
-"""Pages after which a listing counts as endless; a million Secrets."""
+"""Maximum number of pages, a million Secrets; a longer listing counts as endless."""
 
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "airflow-secrets"}
-"""The label of Secrets that this package has created (Kubernetes, "Recommended Labels")."""
+"""The label of Secrets that this package creates (Kubernetes, "Recommended Labels")."""
 
 
 class _Name(NamedTuple):
     """A name's parts.
 
-    :param labels: what the Secret must be labelled with; none where it is asked for by its own name.
+    :param labels: the labels that the Secret must have; empty if it is requested by its own name.
     """
 
     data_key: str
@@ -73,26 +73,26 @@ def _parts(name: str) -> _Name:
 
 
 class KubernetesSecrets(Store):
-    """The Secrets of one namespace, asked for by one identity.
+    """The Secrets of one namespace, read with one identity.
 
-    A Secret is found by its label, whatever it is called, so a lookup lists what has that label: RBAC cannot narrow the
-    right to list by labels. Answers are consistent: never from the API server's watch cache alone.
+    A Secret is found by its label, whatever its name, so a lookup lists the Secrets with that label. RBAC cannot narrow
+    the right to list by labels. Answers are consistent: never from the API server's watch cache alone.
     """
 
     sdk: ClassVar = {
         "kubernetes.config": "kubernetes",
         "airflow_providers_secrets.stores.kubernetes.client": "kubernetes",
     }
-    # Beside Kubernetes' own, what the commands read that kubeconfigs name: aws, kubelogin, gke-gcloud-auth-plugin.
+    # Besides Kubernetes' own variables, those of commands in kubeconfigs: aws, kubelogin, gke-gcloud-auth-plugin.
     env_prefixes = ("KUBECONFIG", "KUBERNETES_SERVICE_", "AAD_", "AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_")
     outcomes: ClassVar = {
-        # Kubernetes, "API Conventions": HTTP status codes. The rest is UNAVAILABLE: 5xx, 410 for a page token that has
-        # expired, and a 404 that is not for a Secret.
+        # Kubernetes, "API Conventions": HTTP status codes. Everything else is UNAVAILABLE: 5xx, 410 for an expired page
+        # token, and a 404 that is not for a Secret.
         "AlreadyExists": Outcome.INVALID,
         "HTTP 403": Outcome.DENIED,
         "HTTP 422": Outcome.INVALID,
         "HTTP 429": Outcome.THROTTLED,
-        NOT_LOGGED_IN: Outcome.UNAVAILABLE,  # whatever the command asks may be down; the SDK does not tell
+        NOT_LOGGED_IN: Outcome.UNAVAILABLE,  # the service that the command asks may be down; the SDK does not tell
         NO_KEY: Outcome.INVALID,
         NO_TEXT: Outcome.INVALID,
         **dict.fromkeys(
@@ -120,7 +120,7 @@ class KubernetesSecrets(Store):
     }
     on_the_way = ON_THE_WAY | {NO_LOGIN}
     expired_login = frozenset({"HTTP 401"})
-    # What a kubeconfig's command writes to stderr is logged by the root logger.
+    # The SDK logs the stderr of a kubeconfig's command with the root logger.
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")
     write_settings: ClassVar[Mapping[str, str]] = {}
 
@@ -131,14 +131,14 @@ class KubernetesSecrets(Store):
     def connect(self) -> KubernetesClient:
         """Log in as the pod's service account, or as the kubeconfig says.
 
-        :raises StoreError: where neither is there.
+        :raises StoreError: if there is neither.
         """
         from airflow_providers_secrets.stores.kubernetes.client import KubernetesClient
 
         return KubernetesClient(self.options)
 
     def fetch(self, client: KubernetesClient, name: str) -> Answer:
-        """Read the Secret with these labels, or of this name. Needs ``list`` on Secrets; ``get`` for a name.
+        """Read the Secret with these labels or this name. Needs ``list`` on Secrets; ``get`` for a name.
 
         Of several Secrets with the same labels, the first by name counts, as with the official class.
         """
@@ -148,7 +148,7 @@ class KubernetesSecrets(Store):
         return Answer(_text(found, _parts(name).data_key), self._name_of(found, name))
 
     def listing(self, client: KubernetesClient, prefix: str) -> Iterator[ListedSecret]:
-        """Yield what has the label that *prefix* names, with its text, page by page. Needs ``list`` on Secrets."""
+        """Yield the Secrets with the label that *prefix* names, and their text, page by page. Needs ``list``."""
         data_key, separator, rest = prefix.rpartition(":")
         key = data_key or DATA_KEY
         label = rest.removesuffix("=") if rest.endswith("=") else ""
@@ -172,10 +172,10 @@ class KubernetesSecrets(Store):
     ) -> Written:
         """Set one key of the Secret's data; labels, type and other keys stay. Needs ``list``, ``create``, ``patch``.
 
-        A Secret that is created is called after its labels, so that who creates it at the same time is noticed: what
-        somebody else creates in between is written over.
+        A new Secret is named after its labels, so that a simultaneous creation by somebody else is noticed: their
+        Secret is then written over.
 
-        :raises StoreError: with :data:`EXISTS` where it is *only_if_absent* and the name exists.
+        :raises StoreError: with :data:`EXISTS` if *only_if_absent* is set and the name exists.
         """
         asked = _parts(name)
         data = {asked.data_key: base64.b64encode(text.encode()).decode()}
@@ -213,7 +213,7 @@ class KubernetesSecrets(Store):
         return Identity(who, {"server": client.server, "namespace": client.namespace})
 
     def _find(self, client: KubernetesClient, name: str) -> Mapping[str, Any] | None:
-        """Return the Secret that *name* stands for, or ``None`` where the API proves that there is none."""
+        """Return the Secret that *name* stands for, or ``None`` if the API proves that there is none."""
         asked = _parts(name)
         if not asked.labels:
             try:
@@ -226,7 +226,7 @@ class KubernetesSecrets(Store):
         team = self.options["team_label"]
         if team and team not in asked.labels:
             selector += f",!{team}"
-        # A page may be empty although others follow. What is on later ones comes after by name.
+        # A page may be empty although others follow. Secrets on later pages come later by name.
         found = next(filter(None, _pages(client, selector, 2)), [])
         return min(found, key=lambda item: _metadata(item, "name"), default=None)
 
@@ -246,13 +246,13 @@ class KubernetesSecrets(Store):
 
 
 def _pages(client: KubernetesClient, selector: str, limit: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield the Secrets that *selector* selects, all where it is empty, page by page.
+    """Yield the Secrets that *selector* selects, or all if it is empty, page by page.
 
-    :raises StoreError: for a page that is none, or that goes on where it has been, or for ever.
+    :raises StoreError: for a malformed page, a repeated page token, or too many pages.
     """
     token, tokens = "", set[str]()
     while True:
-        if not seconds_left():  # nobody waits any more, and an empty page would not tell the caller
+        if not seconds_left():  # the deadline has passed, and the caller would not notice after an empty page
             raise TimeoutError
         query: dict[str, str | int] = {"limit": limit}
         query |= {"labelSelector": selector} if selector else {}
@@ -289,7 +289,7 @@ def _written(secret: Mapping[str, Any], *, created: bool) -> Written:
 def _text(secret: Mapping[str, Any], data_key: str) -> str:
     """Return the text under one key of a Secret's data.
 
-    :raises StoreError: where it has no such key, or that holds no text.
+    :raises StoreError: if it has no such key, or the value is not text.
     """
     data = secret.get("data")
     encoded = data.get(data_key) if isinstance(data, dict) else None
@@ -301,11 +301,11 @@ def _text(secret: Mapping[str, Any], data_key: str) -> str:
         failure = StoreError(NO_TEXT)
     except (binascii.Error, ValueError):
         failure = StoreError("its value is not base64", MALFORMED)
-    raise failure  # outside the handler: a decoding error carries the value
+    raise failure  # outside the handler: a decoding error holds the value
 
 
 def _text_or_none(secret: Mapping[str, Any], data_key: str) -> str | None:
-    """Return the same, or ``None`` where a read of its own is to say what is wrong."""
+    """Return the same, or ``None`` if it fails: a separate read then reports what is wrong."""
     try:
         return _text(secret, data_key)
     except StoreError:
@@ -313,7 +313,7 @@ def _text_or_none(secret: Mapping[str, Any], data_key: str) -> str | None:
 
 
 def _secret_name(name: str) -> str:
-    """Return what a new Secret is called: a DNS name of its labels' values, and a digest that tells them apart."""
+    """Return the name of a new Secret: a DNS name from its labels' values, and a digest that makes it unique."""
     values = "-".join(_parts(name).labels.values()).lower()
     readable = re.sub("[^a-z0-9]+", "-", values)[:40].strip("-")
     return f"airflow-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

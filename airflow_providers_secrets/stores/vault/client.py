@@ -1,4 +1,4 @@
-"""One identity's way to Vault: when to log in, renew and log in anew. Imported at the first lookup."""
+"""A client of Vault for one identity: when to log in, renew and log in again. Imported at the first lookup."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Options = Mapping[str, Any]
 Request = Callable[[hvac.Client], Reply]
 
 REFUSAL_MEMO: Final = 30.0
-"""Seconds in which no further login is tried: after a refused one, and after a denial that one survived."""
+"""Seconds without a further login after a refused login, and after a denial that a new login did not change."""
 
 VERSION_MEMO: Final = 300.0
-"""Seconds for which the version of a mount's KV engine counts that was asked for. Where another engine is mounted in
-its place, version 1 says of every path of version 2 that there is nothing."""
+"""Seconds for which the server's answer about the version of a mount's KV engine is used. If another engine is mounted
+in its place meanwhile, reading version 2 as version 1 finds nothing at any path."""
 
 RENEWAL_DUE: Final = 2 / 3
-"""The part of a token's life after which it is renewed …"""
+"""The fraction of a token's lifetime after which it is renewed …"""
 
 RENEWAL_SPREAD: Final = 0.1
-"""… give or take this part of that, so that processes started together do not renew together."""
+"""… plus or minus this fraction of that, so that processes started together do not renew together."""
 
 NEVER: Final = float("inf")
 
@@ -45,13 +45,13 @@ clock = time.monotonic
 spread = random.uniform
 
 
-class Token:  # no NamedTuple: making one takes longer than importing a module
-    """What a login gave.
+class Token:  # not a NamedTuple: defining one takes longer than importing a module
+    """The result of a login.
 
-    :param text: the token; empty where an Agent adds it.
-    :param life: seconds that it was given to live; 0 is for ever or unknown.
-    :param expires: when it does, by :data:`clock`.
-    :param renewal: when to renew it, where that is possible.
+    :param text: the token; empty if an Agent adds it.
+    :param life: its lifetime in seconds; 0 is unlimited or unknown.
+    :param expires: when it expires, by :data:`clock`.
+    :param renewal: when to renew it, if that is possible.
     """
 
     __slots__ = ("expires", "life", "renewal", "text")
@@ -66,15 +66,15 @@ class Token:  # no NamedTuple: making one takes longer than importing a module
         return f"Token(life={self.life})"
 
     def to_renew(self, when: float) -> Token:
-        """Return the same token with another time of renewal: other threads may be reading this one."""
+        """Return a copy of the token with another renewal time: other threads may be reading this one."""
         return Token(self.text, self.life, self.expires, when)
 
 
 class VaultClient:
-    """One identity's way to Vault: it logs in at the first request, and anew when the token ends.
+    """A client of Vault for one identity. It logs in at the first request, and again when the token ends.
 
-    Safe to share between threads. It starts none: a token is renewed by the lookup that finds it due. While one thread
-    logs in, the others wait, each until its own deadline; one that hangs beyond its own is waited for no more.
+    Safe to share between threads. It starts none: the lookup that finds a token due renews it. While one thread logs
+    in, the others wait, each until its own deadline; they stop waiting for a thread that hangs beyond its own.
 
     :param options: the store's options.
     """
@@ -88,16 +88,16 @@ class VaultClient:
         self._uses_left: int | None = None
         self._no_login_before = 0.0
         self._token_is_known = False
-        """Whether the refusal that no login follows was of a token that Vault knew."""
+        """Whether Vault knew the token of the refusal after which no login is made."""
         self._refusal: tuple[str, ...] = ()
 
     def ask(self, request: Request) -> Reply:
-        """Return the answer to *request*, on a new login if the token had ended without notice.
+        """Return the answer to *request*, with a new login if the token had become invalid unnoticed.
 
-        Vault says the same to an ended token and to one that may not do this. So a refusal costs one login; if it
-        stands, further ones cost none for :data:`REFUSAL_MEMO`.
+        Vault gives the same answer to an invalid token and to one without permission. So a refusal costs one login; if
+        that does not change it, further refusals cost none for :data:`REFUSAL_MEMO`.
 
-        :raises StoreError: where there is no login to be had.
+        :raises StoreError: if no login succeeds.
         """
         token = self._valid_token()
         reply = self._send(request, token.text)
@@ -107,13 +107,13 @@ class VaultClient:
         if newer is None:
             return reply
         reply = self._send(request, newer.text)
-        # What else went wrong, the new token was not refused.
+        # Whatever else went wrong, the new token was not refused.
         self._no_login_before = clock() + REFUSAL_MEMO if _refuses(reply) else 0.0
         self._token_is_known = _refuses(reply) and not refuses_token(reply)
         return reply
 
     def version(self, mount: str, ask: Callable[[], str]) -> str:
-        """Return the version of the KV engine at *mount*, by *ask* where nothing that counts is known."""
+        """Return the version of the KV engine at *mount*; call *ask* for it if no recent answer is known."""
         version, until = self._versions.get(mount, ("", 0.0))
         if clock() >= until:
             version = ask()
@@ -121,7 +121,7 @@ class VaultClient:
         return version
 
     def forget_version(self, mount: str) -> None:
-        """Have the next one who needs it ask for the version at *mount*."""
+        """Forget the version at *mount*, so that the next caller asks for it."""
         self._versions.pop(mount, None)
 
     def _send(self, request: Request, token: str) -> Reply:
@@ -131,7 +131,7 @@ class VaultClient:
     # The login.
 
     def _valid_token(self) -> Token:
-        """Return a token that has not expired, logging in or renewing where it is time."""
+        """Return a token that has not expired, logging in or renewing if due."""
         with self._turn.taken():
             token = self._token
             if token is None or clock() >= token.expires or self._uses_left == 0:
@@ -141,9 +141,9 @@ class VaultClient:
             return self._used(token)
 
     def _token_after_refusal(self, refused: Token, *, is_known: bool) -> Token | None:
-        """Return another token than the *refused* one, or ``None`` where there is none to be had.
+        """Return another token than the *refused* one, or ``None`` if there is none.
 
-        :param is_known: that Vault knows it, as far as can be told.
+        :param is_known: whether Vault knows the refused token, as far as its answer tells.
         """
         with self._turn.taken():
             token = self._token
@@ -154,7 +154,7 @@ class VaultClient:
                 self._token_is_known = False
                 token = self._logged_in()
                 if token.text != refused.text:
-                    # Until the new token has its first answer, nobody else's refusal is worth another login.
+                    # Until the new token has its first answer, refusals in other threads cause no further login.
                     self._no_login_before = clock() + REFUSAL_MEMO
             return self._used(token) if token.text != refused.text else None
 
@@ -164,7 +164,7 @@ class VaultClient:
         return token
 
     def _logged_in(self) -> Token:
-        """Log in, unless the last try was refused a moment ago: repeating it locks accounts."""
+        """Log in, unless a login was refused within :data:`REFUSAL_MEMO`: repeating it may lock accounts."""
         if self._refusal and clock() < self._no_login_before:
             raise StoreError(*self._refusal)
         self._refusal = ()
@@ -177,7 +177,7 @@ class VaultClient:
         return self._token
 
     def _log_in(self) -> tuple[Token, int | None]:
-        """Return a new token, and how often it may be used."""
+        """Return a new token, and how often it may be used (``None``: any number)."""
         auth_type = self.options["auth_type"]
         if auth_type in ("agent", "token"):
             text = "" if auth_type == "agent" else login.static_token(self.options)
@@ -191,7 +191,7 @@ class VaultClient:
             elif fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", NO_MOUNT, ABSENT):
                 refusal = StoreError(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
             elif fault.codes[-1] in (MALFORMED, FOREIGN):
-                # Not the secret's fault, which is what INVALID would say.
+                # Keep MALFORMED out of the codes: INVALID would blame the secret.
                 refusal = StoreError("malformed answer to the login")
             else:
                 raise
@@ -200,8 +200,8 @@ class VaultClient:
         raise refusal
 
     def _renewed(self, token: Token) -> Token:
-        """Renew *token*, or log in where it cannot be; while neither is to be had, the old one is as good."""
-        # Put off first: whatever becomes of it, the next lookup does without.
+        """Renew *token*, or log in if it cannot be renewed; if neither works for now, keep using it."""
+        # Postpone the next renewal first, whatever the result: other lookups must not repeat this one.
         self._token = later = token.to_renew(_due(token.expires - clock()))
         try:
             reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
@@ -214,7 +214,7 @@ class VaultClient:
         except (requests.RequestException, TimeoutError):
             renewed = later
         if renewed.life < token.life:
-            # It nears the most that it may live, and would be granted ever less.
+            # It nears its maximum TTL: each further renewal would grant less.
             renewed = renewed.to_renew(NEVER)
         self._token = renewed
         return renewed
@@ -228,7 +228,7 @@ def _granted(answer: Mapping[str, Any]) -> tuple[Token, int | None]:
     life, uses = _number(auth.get("lease_duration")), int(_number(auth.get("num_uses"))) or None
     if not life:
         return Token(text), uses
-    # Renewing would use up a token that is for few uses.
+    # A token with limited uses is not renewed: renewing would cost one of them.
     renewal = _due(life) if auth.get("renewable") and not uses else NEVER
     return Token(text, life, clock() + life, renewal), uses
 
@@ -242,5 +242,5 @@ def _number(value: Any) -> float:
 
 
 def _due(life: float) -> float:
-    """Return the time to renew what has *life* seconds to live."""
+    """Return the time at which to renew a token that has *life* seconds to live."""
     return clock() + life * RENEWAL_DUE * spread(1 - RENEWAL_SPREAD, 1 + RENEWAL_SPREAD)

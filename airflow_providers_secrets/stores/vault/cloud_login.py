@@ -1,6 +1,6 @@
 """The auth methods whose credentials come from a cloud, each through that cloud's own SDK.
 
-Imported at the first lookup of a backend that logs in by one of them.
+Imported at the first lookup of a backend that uses one of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IAM_CREDENTIALS_URL: Final = "https://iamcredentials.googleapis.com/v1"
 """Google's IAM Service Account Credentials API."""
 
 GCP_JWT_LIFE: Final = 900
-"""Seconds that a JWT for Vault's gcp auth method may live at most, by default of its roles."""
+"""Lifetime, in seconds, of a JWT for Vault's gcp auth method: the maximum by default of its roles."""
 
 
 def _aws_iam(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
@@ -36,7 +36,7 @@ def _aws_iam(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
         secret_key,
         session_token=session_token,
         header_value=options["header_value"],
-        role=options["role_id"] or "",  # Vault takes the name of the AWS role then
+        role=options["role_id"] or "",  # without one, Vault uses the name of the AWS role
         use_token=False,
         region=options["region"] or region or "us-east-1",
         **mount,
@@ -57,7 +57,7 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
 
 
 def _aws_failure(error: Exception) -> StoreError:
-    """Say what an answer of AWS's means, as its stores do: whether the login is refused, or to be tried again."""
+    """Return the error that AWS's answer means, as in the AWS stores: a refused login, or one to try again."""
     from airflow_providers_secrets.stores.aws.store import COMMON_OUTCOMES, answer_codes
 
     codes = answer_codes(error)
@@ -71,7 +71,7 @@ def _session_credentials(options: Options) -> tuple[str, str, str | None, str | 
     from airflow_providers_secrets.stores.aws.transport import BoundedSession, bounds
 
     session = BoundedSession()
-    session.set_default_client_config(bounds(options))  # also of the client that a profile's role is assumed by
+    session.set_default_client_config(bounds(options))  # also for the client that assumes a profile's role
     region = session.get_config_variable("region")
     if options["assume_role_kwargs"]:
         sts = session.create_client("sts", region_name=options["region"] or region or "us-east-1")
@@ -90,7 +90,7 @@ def _azure(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
     from airflow_providers_secrets.stores.azure.credentials import LoginTransport
 
     transport = LoginTransport(options, verify=True, chain=not options["secret_id"])
-    http: dict[str, Any] = {"transport": transport, "retry_total": 0}  # attempts are the lookup's
+    http: dict[str, Any] = {"transport": transport, "retry_total": 0}  # retries are the lookup's task
     credential: Any
     try:
         if options["secret_id"]:
@@ -124,7 +124,7 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
         try:
             credentials = service_account.Credentials.from_service_account_info(key)
         except (ValueError, TypeError, AttributeError, KeyError):
-            # What is wrong with a key is told with parts of it.
+            # The message may quote parts of the key.
             credentials = None
         if credentials is None:
             option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
@@ -138,7 +138,7 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
 
 
 def _google_credentials(options: Options, asking: Asking) -> Any:
-    """Return the environment's credentials, with a token: which account a machine has is known once it has one."""
+    """Return the environment's credentials, with a token: a machine's account is known only once it has one."""
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
     from google.oauth2 import service_account
@@ -147,7 +147,7 @@ def _google_credentials(options: Options, asking: Asking) -> Any:
         credentials, _ = google.auth.default(scopes=options["gcp_scopes"], request=asking)
         if not (isinstance(credentials, service_account.Credentials) or credentials.valid):
             credentials.refresh(asking)
-    except DefaultCredentialsError:  # that there are none
+    except DefaultCredentialsError:  # there are no credentials
         raise
     except GoogleAuthError as error:
         codes = asking.fault(error).codes
@@ -174,7 +174,8 @@ def _google_key(options: Options) -> dict[str, Any] | None:
 def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, asking: Asking) -> str:
     """Have Google sign *claims* for credentials that hold no key, such as a virtual machine's.
 
-    google-auth has signBlob alone (``google.auth.iam.Signer``), whose JWT cannot name the key that Vault looks for.
+    google-auth only supports signBlob (``google.auth.iam.Signer``), with which a JWT cannot name the key that Vault
+    looks for.
     """
     from google.auth.transport.requests import AuthorizedSession
 
@@ -202,4 +203,4 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
 
 
 LOGINS: Final[Mapping[str, Login]] = {"aws_iam": _aws_iam, "azure": _azure, "gcp": _gcp}
-"""By ``auth_type``."""
+"""The login functions by ``auth_type``."""

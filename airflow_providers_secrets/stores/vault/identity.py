@@ -1,4 +1,4 @@
-"""Who a login would be for, told from the files and variables that it takes its credentials from."""
+"""Whom a login would identify, as far as the files and variables with its credentials tell."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _FILE_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _LIFETIME_CLAIMS: Final = frozenset(("exp", "iat", "jti", "nbf"))
-"""What differs between two JWTs of one identity (RFC 7519, section 4.1)."""
+"""The claims that differ between two JWTs of one identity (RFC 7519, section 4.1)."""
 
 _MAX_FILE: Final = 1024 * 1024
-"""The most that is read of a file with a credential, in bytes."""
+"""Maximum number of bytes read of a file with a credential."""
 
 _digests: dict[str, tuple[tuple[int, ...], bytes]] = {}
-"""By path: how the file looked when it was read, and a digest of whom it identifies."""
+"""By path: the file's stat when it was read, and a digest of whom it identifies."""
 
 
 def credential_digest(options: Options) -> bytes:
-    """Return a digest of whom the files identify that a login by *options* reads; the same for one who renews them.
+    """Return a digest of whom the files of a login by *options* identify. Renewing them does not change it.
 
-    Cheap: a file is read again only where its size, time or inode has changed.
+    Cheap: a file is read again only if its size, time or inode has changed.
     """
     if not (paths := tuple(_paths(options))):
         return b""
@@ -66,7 +66,7 @@ def _file_digest(path: str) -> bytes:
             with open(path, "rb") as file:  # noqa: PTH123
                 known = _digests[path] = look, _digest(file.read(_MAX_FILE))
     except OSError:
-        return bytes(32)  # whoever logs in says what is wrong with it
+        return bytes(32)  # the login reports what is wrong with it
     return known[1]
 
 
@@ -75,7 +75,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _lasting_claims(content: bytes) -> Any:
-    """Return what tells one JWT's subject from another's, or of anything else a digest of all of it."""
+    """Return the claims of a JWT that identify its subject; for anything else, a digest of the whole content."""
     parts = content.split(b".")
     if len(parts) == 3:  # noqa: PLR2004  # header, payload, signature
         try:
@@ -85,7 +85,7 @@ def _lasting_claims(content: bytes) -> Any:
         if isinstance(claims, dict):
             lasting = {name: value for name, value in claims.items() if name not in _LIFETIME_CLAIMS}
             pod = lasting.get("kubernetes.io")
-            if isinstance(pod, dict):  # which also says when it will be renewed
+            if isinstance(pod, dict):  # it also contains the time of its renewal
                 lasting["kubernetes.io"] = [pod.get("namespace"), pod.get("serviceaccount")]
             return lasting
     return hashlib.sha256(content).hexdigest()

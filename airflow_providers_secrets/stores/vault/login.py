@@ -1,4 +1,4 @@
-"""How each of Vault's auth methods is logged in to: the credentials that it takes, and hvac's method for it.
+"""Login by each of Vault's auth methods: the credentials that it takes, and hvac's method for it.
 
 Files and the environment are read here, at each login. Imported at the first lookup.
 """
@@ -24,7 +24,7 @@ def log_in(api: hvac.Client, options: Options) -> Reply:
     """Log in by ``auth_type``, and return Vault's answer.
 
     :param api: a client without a token.
-    :raises StoreError: naming the option, where a credential cannot be read.
+    :raises StoreError: naming the option, if a credential cannot be read.
     """
     mount: str | None = options["auth_mount_point"]
     login = _LOGINS.get(options["auth_type"])
@@ -38,7 +38,7 @@ def log_in(api: hvac.Client, options: Options) -> Reply:
 
 
 def static_token(options: Options) -> str:
-    """Return the token of ``auth_type`` *token*: from its file, the option, or ``VAULT_TOKEN``, in this order."""
+    """Return the token for the ``auth_type`` *token*: from its file, the option, or ``VAULT_TOKEN``, in this order."""
     if options["token_path"]:
         return file_content(options, "token_path")
     token = str(options["token"] or os.environ.get("VAULT_TOKEN", "")).strip()
@@ -48,15 +48,15 @@ def static_token(options: Options) -> str:
 
 
 def file_content(options: Options, path_name: str) -> str:
-    """Return what the file holds that the option *path_name* names.
+    """Return the content of the file that the option *path_name* names.
 
-    :raises StoreError: naming the option, where the file cannot be read or is empty.
+    :raises StoreError: naming the option, if the file cannot be read or is empty.
     """
     try:
         with Path(options[path_name]).open(encoding="utf-8") as file:
             content = file.read(1024 * 1024).strip()
     except (OSError, ValueError) as error:
-        # A decoding error carries what it could not decode, so nothing of it may be chained.
+        # A decoding error holds what it could not decode, so it must not be chained.
         fault = f"its file cannot be read ({type(error).__name__})"
     else:
         if content:
@@ -66,22 +66,22 @@ def file_content(options: Options, path_name: str) -> str:
 
 
 def _either(options: Options, name: str, path_name: str) -> str:
-    """Return the credential of the option *name*, or else the content of the file that *path_name* says."""
+    """Return the credential in the option *name*, or else the content of the file that the option *path_name* names."""
     return str(options[name]).strip() if options[name] else file_content(options, path_name)
 
 
 def _approle(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    # A role may do without a secret id (bind_secret_id=false).
+    # A role may not need a secret id (bind_secret_id=false).
     return api.auth.approle.login(options["role_id"], options["secret_id"], use_token=False, **mount)
 
 
 def _cert(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    # The certificate is the session's. Without a name, Vault tries all the roles that it fits.
+    # The session presents the certificate. Without a name, Vault tries all roles that match it.
     return api.auth.cert.login(name=options["role_id"] or "", use_token=False, **_quoted(mount))
 
 
 def _quoted(mount: dict[str, str]) -> dict[str, str]:
-    """Quote a mount where hvac does not."""
+    """Quote a mount for methods of hvac that do not."""
     return {name: quote(path) for name, path in mount.items()}
 
 
@@ -108,7 +108,7 @@ def _radius(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
 
 
 def _userpass(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
-    # The one that hvac does not quote.
+    # hvac does not quote the user name of this method.
     user = quote(options["username"], safe="")
     return api.auth.userpass.login(user, options["password"], use_token=False, **_quoted(mount))
 

@@ -1,4 +1,4 @@
-"""What Vault's answers are called here, what they mean for a lookup, and the one thing to do about each."""
+"""The codes for Vault's answers, what each means for a lookup, and the one thing to do about it."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ MEANINGS: Final[Mapping[int, str]] = {
     473: "HTTP 473, a performance standby",
     503: "HTTP 503, sealed or down for maintenance",
 }
-"""What to show of a status whose meaning is Vault's own."""
+"""The text for a status whose meaning is specific to Vault."""
 
 OUTCOMES: Final[Mapping[str, Outcome]] = {
-    # https://developer.hashicorp.com/vault/api-docs#http-status-codes, and what OpenBao was seen to answer. The
-    # rest is UNAVAILABLE: 412 (not yet replicated), 472 and 473 (secondary or standby node), 5xx, 503 when sealed.
+    # https://developer.hashicorp.com/vault/api-docs#http-status-codes, and observed answers of OpenBao. Everything
+    # else is UNAVAILABLE: 412 (not yet replicated), 472 and 473 (secondary or standby node), 5xx, 503 when sealed.
     ABSENT: Outcome.NOT_FOUND,
     DELETED: Outcome.REVOKED,
     DESTROYED: Outcome.REVOKED,
     MALFORMED: Outcome.INVALID,
     "HTTP 403": Outcome.DENIED,
     "HTTP 429": Outcome.THROTTLED,
-    CONTENDED: Outcome.THROTTLED,  # refused for certain, and worth another try
+    CONTENDED: Outcome.THROTTLED,  # certainly not written, and worth a retry
     **dict.fromkeys(
         (
             REFUSED,
@@ -70,7 +70,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             "InvalidURL",
             "MissingSchema",
             "TooManyRedirects",
-            "UnicodeEncodeError",  # a token that no header can hold
+            "UnicodeEncodeError",  # a token that cannot be sent in a header
             # OpenSSL's reasons
             "TLSV13_ALERT_CERTIFICATE_REQUIRED",
             # botocore.exceptions, google.auth.exceptions
@@ -94,7 +94,7 @@ BEFORE_VAULT: Final = ON_THE_WAY | {
     "DefaultCredentialsError",
     "MalformedError",
 }
-"""What is wrong before Vault is asked, or not its own answer."""
+"""The codes of failures before Vault is asked, and of answers that are not Vault's own."""
 
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     DELETED: "Undelete its latest version, or delete its metadata if it is to be absent.",
@@ -131,23 +131,23 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
 }
 
 DEFAULT_ADDRESS: Final = "http://localhost:8200"
-"""Where hvac looks for a server that nothing tells of."""
+"""hvac's default address."""
 
 WRONG_PATHS: Final = ("ui", "v1")
-"""What people copy into ``url`` from a browser or an example; hvac adds the API's path itself."""
+"""Paths that people copy into ``url`` from a browser or an example; hvac adds the API's path itself."""
 
 
 NO_ANSWER: Final = ("network error", "connection refused", "i/o timeout", "no such host", "error connecting to host")
-"""How Vault says that a login failed since whom it asks (LDAP, RADIUS) could not be reached."""
+"""Parts of Vault's message for a login that failed because a server it asks (LDAP, RADIUS) could not be reached."""
 
 UPGRADE: Final = "from non-versioned to versioned data"
-"""What Vault says of itself, or of its primary, until a KV engine is upgraded, with the status 400."""
+"""Part of Vault's message, with the status 400, while it or its primary upgrades a KV engine."""
 
 
 class DeletedVersion(StoreError):
     """The latest version of a secret is deleted or destroyed.
 
-    :param version: its number, after which a write would come.
+    :param version: its number, which a write must pass for check-and-set.
     """
 
     def __init__(self, *codes: str, version: int) -> None:
@@ -159,7 +159,7 @@ class Reply:
     """One answer of Vault's.
 
     :param status: its HTTP status.
-    :param content: its JSON; ``None`` where it is none.
+    :param content: its JSON; ``None`` if it is not JSON.
     :param retry_after: the seconds that it asks to wait.
     """
 
@@ -193,7 +193,7 @@ def contents(reply: Reply, options: Options) -> dict[str, Any]:
 
 
 def read_contents(reply: Reply, options: Options) -> dict[str, Any]:
-    """Return the object ``data`` of an answer to a read.
+    """Return the object ``data`` in the answer to a read.
 
     :raises StoreError: for any other answer.
     """
@@ -206,29 +206,29 @@ def read_contents(reply: Reply, options: Options) -> dict[str, Any]:
 
 
 def refuses_token(reply: Reply) -> bool:
-    """Tell whether Vault does not know the token, rather than what it may not do.
+    """Tell whether Vault refuses because it does not know the token, not because the token lacks permission.
 
     Vault names an "invalid token" since 1.17 (https://developer.hashicorp.com/vault/docs/concepts/tokens#error-responses).
-    Before, and in OpenBao, what is not allowed is one of "1 error occurred", and an unknown token is refused without.
+    Before, and in OpenBao, a missing permission is reported with "1 error occurred", and an unknown token without it.
     """
     errors = errors_of(reply) if reply.status == HTTPStatus.FORBIDDEN else []
     return errors == ["permission denied"] or any("invalid token" in error for error in errors)
 
 
 def asks_in_vain(reply: Reply) -> bool:
-    """Tell whether a login failed since Vault itself had no answer from whom it asks, which has the status 400."""
+    """Tell whether a login failed because Vault got no answer from the server it asks. The status is 400 then, too."""
     said = " ".join(errors_of(reply)).lower()
     return reply.status == HTTPStatus.BAD_REQUEST and any(sign in said for sign in NO_ANSWER)
 
 
 def errors_of(reply: Reply) -> list[str]:
-    """Return the words in which Vault refuses something."""
+    """Return the messages with which Vault refuses something."""
     errors = reply.content.get("errors") if isinstance(reply.content, dict) else None
     return [str(error) for error in errors] if isinstance(errors, list) else []
 
 
 def failed(reply: Reply, options: Options) -> StoreError:
-    """Return what an answer means that is not what was asked for. A 404 proves absence only in Vault's own words."""
+    """Return the error for an unsuccessful answer. A 404 proves absence only in Vault's own form."""
     error = _meaning_of_404(reply.content) if reply.status == HTTPStatus.NOT_FOUND else None
     if options["auth_type"] == "token" and refuses_token(reply):
         error = StoreError("the token is unknown, expired or revoked", DEAD_TOKEN)
@@ -251,8 +251,8 @@ def _codes(reply: Reply) -> tuple[str, ...]:
 
 
 def wrong_path(url: str) -> tuple[str, ...]:
-    """Name the path of ``url`` where it is one that the API cannot be under, as codes; or return none."""
-    # By hand: urlsplit raises for some of what requests takes.
+    """Return codes that name the path of ``url`` if the API cannot be under it; else none."""
+    # Parsed by hand: urlsplit raises for some addresses that requests accepts.
     authority_and_path = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0]
     first = next(filter(None, authority_and_path.split("/")[1:]), "")
     return (f"option 'url' has the path '/{first}'", URL_PATH) if first in WRONG_PATHS else ()

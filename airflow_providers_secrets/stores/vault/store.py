@@ -55,35 +55,35 @@ LOGIN_SDKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "azure": ("azure", ("azure.identity", "msal", f"{_STORES}.azure.credentials")),
     "gcp": ("google", ("google.auth", "google.auth.jwt", f"{_STORES}.google.login")),
 }
-"""The extra that brings what a way to log in needs beyond hvac, and the modules."""
+"""The extra that an auth type needs beyond hvac, and the modules to import from it."""
 
 LOGIN_LOGGERS: Final[Mapping[str, tuple[str, ...]]] = {
     "aws_iam": ("botocore",),
     "azure": ("azure", "azure.core.pipeline.policies.http_logging_policy", "msal", "msal.oauth2cli.oauth2"),
     "gcp": ("google",),
 }
-"""The loggers of those."""
+"""The loggers of those modules."""
 
 ENV_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "aws_iam": ("AWS_",),
     "azure": ("AZURE_", "IDENTITY_", "IMDS_", "MSI_"),
     "gcp": ("CLOUDSDK_", "GCE_", "GOOGLE_", "NO_GCE_CHECK"),
 }
-"""The beginnings of the variables that those take credentials from, ``VAULT_`` aside."""
+"""Prefixes of the variables that those modules take credentials from, besides ``VAULT_``."""
 
 BY_OPTIONS_ALONE: Final = frozenset(("agent", "approle", "ldap", "radius", "userpass"))
-"""The ways to log in that read no file, so that none can tell who asks."""
+"""The auth types that read no file, so that no file can tell who asks."""
 
 MAX_FOLDERS: Final = 10_000
-"""The most folders that one listing reads, each by a request of its own."""
+"""Maximum number of folders that one listing reads, each with its own request."""
 
 MAX_DEPTH: Final = 64
-"""The most folders that one listing finds inside each other."""
+"""Maximum depth of folders in one listing."""
 
 HOUR: Final = 3600
 
 MAX_WRITES: Final = 3
-"""How often a write is tried that others get ahead of."""
+"""Maximum number of attempts at a write that other writers overtake."""
 
 
 class Vault(Store):
@@ -93,30 +93,30 @@ class Vault(Store):
     """
 
     sdk: ClassVar = {"hvac": "vault"}
-    env_prefixes: Sequence[str] = ("VAULT_",)  # and others by the way to log in
+    env_prefixes: Sequence[str] = ("VAULT_",)  # and others by auth type
     outcomes = OUTCOMES
     advice = ADVICE
     on_the_way = BEFORE_VAULT
-    muted_loggers: Sequence[str] = ("hvac", "urllib3")  # and others by the way to log in
+    muted_loggers: Sequence[str] = ("hvac", "urllib3")  # and others by auth type
     write_settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         auth_type = options["auth_type"]
         if auth_type not in BY_OPTIONS_ALONE:
-            # A store is made where no fork can happen; asker() is called in other places, too.
+            # Import it here, while no fork can happen; asker() is called in other places, too.
             from airflow_providers_secrets.stores.vault import identity  # noqa: F401
         self.env_prefixes = (*type(self).env_prefixes, *ENV_PREFIXES.get(auth_type, ()))
         self.muted_loggers = (*type(self).muted_loggers, *LOGIN_LOGGERS.get(auth_type, ()))
 
     def imports(self) -> Mapping[str, str]:
-        """Return hvac, and what the login of these options needs."""
+        """Return hvac, and what the login with these options needs."""
         extra, modules = LOGIN_SDKS.get(self.options["auth_type"], ("", ()))
         needed = () if self.options["auth_type"] == "aws_iam" and self.options["key_id"] else modules
         return {**self.sdk, **dict.fromkeys(needed, extra)}
 
     def preload(self) -> None:
-        """Import what speaks to hvac, and what TLS and the login of these options need."""
+        """Import the modules that use hvac, and those that TLS and the login with these options need."""
         from airflow_providers_secrets.stores.vault import client, wire  # noqa: F401
 
         if wire.is_encrypted(self.options):
@@ -125,13 +125,13 @@ class Vault(Store):
             from airflow_providers_secrets.stores.vault import cloud_login  # noqa: F401
 
     def prepare_for_children(self) -> None:
-        """Read the certificates that the server is verified by: 20 ms, most of a child's first lookup over TLS."""
+        """Read the CA certificates for the server: 20 ms, most of a child's first lookup over TLS."""
         from airflow_providers_secrets.stores.vault import wire
 
         wire.load_certificates(self.options)
 
     def asker(self) -> bytes:
-        """Return a digest of whom the files identify that the login reads."""
+        """Return a digest of whom the files that the login reads identify."""
         if self.options["auth_type"] in BY_OPTIONS_ALONE:
             return b""
         from airflow_providers_secrets.stores.vault.identity import credential_digest
@@ -139,7 +139,7 @@ class Vault(Store):
         return credential_digest(self.options)
 
     def connect(self) -> VaultClient:
-        """Make the client; it logs in at its first request."""
+        """Return a new client; it logs in at its first request."""
         from airflow_providers_secrets.stores.vault.client import VaultClient
 
         return VaultClient(self.options)
@@ -158,7 +158,7 @@ class Vault(Store):
 
         Needs the capability ``list`` on the path (KV 2: under ``metadata/``). A folder's names come in one answer.
 
-        :raises StoreError: where there are more than :data:`MAX_FOLDERS`, or one is deeper than :data:`MAX_DEPTH`.
+        :raises StoreError: if there are more than :data:`MAX_FOLDERS`, or one is deeper than :data:`MAX_DEPTH`.
         """
         mount, within = self._split(prefix)
         folders = [within.rpartition("/")[0]]
@@ -188,11 +188,12 @@ class Vault(Store):
     ) -> Written:
         """Merge the JSON object *text* into the secret's data (RFC 7396): null removes a key, others stay.
 
-        KV 2 writes by check-and-set, so that nobody's write in between is lost; KV 1 has nothing of the kind. A
-        secret whose latest version is deleted is written anew, unless *only_if_absent*. Needs ``create`` on the path,
-        and but for KV 2 *only_if_absent* also ``read`` and ``update``.
+        KV 2 writes use check-and-set, so that no write in between is lost; KV 1 has nothing like it. A secret whose
+        latest version is deleted is written again, unless *only_if_absent* is set. Needs ``create`` on the path and,
+        except for KV 2 with *only_if_absent*, also ``read`` and ``update``.
 
-        :raises StoreError: with :data:`~.base.EXISTS`, as promised; or where others keep getting ahead.
+        :raises StoreError: with :data:`~.base.EXISTS` if *only_if_absent* is set and the name exists; or if other
+            writers keep overtaking this one.
         """
         patch: dict[str, Any] = json.loads(text)
         blindly = only_if_absent and self._version(client, name) == "2"
@@ -211,9 +212,9 @@ class Vault(Store):
         raise StoreError(CONTENDED)
 
     def delete(self, client: VaultClient, name: str) -> None:
-        """Delete the latest version, recoverably; KV 1 forgets the secret. Needs ``read`` and ``delete`` on the path.
+        """Delete the latest version, recoverably; in KV 1, for good. Needs ``read`` and ``delete`` on the path.
 
-        :raises StoreError: with :data:`~.base.ABSENT` where there is none, or the code of one that is deleted already.
+        :raises StoreError: with :data:`~.base.ABSENT` if there is none, or the code of one that is deleted already.
         """
         self._secret(client, name)
         mount, path = self._split(name)
@@ -245,7 +246,7 @@ class Vault(Store):
         return mount, name[len(mount) + 1 :]
 
     def _version(self, client: VaultClient, name: str) -> str:
-        """Return the version of the KV engine; with ``"auto"``, the server is asked once in five minutes."""
+        """Return the version of the KV engine; with ``"auto"``, the server is asked once every five minutes."""
         configured: str = self.options["kv_engine_version"]
         if configured != "auto":
             return configured
@@ -253,8 +254,8 @@ class Vault(Store):
         return client.version(mount, lambda: self._told_version(client, mount))
 
     def _told_version(self, client: VaultClient, mount: str) -> str:
-        # What Vault's own command asks before it reads; any identity with access below the mount may. hvac has
-        # no method for it, and its read() does not quote.
+        # Vault's own command sends the same request before it reads; any identity with access below the mount may send
+        # it. hvac has no method for it, and its read() does not quote.
         path = f"sys/internal/ui/mounts/{quote(mount)}"
         about = read_contents(client.ask(lambda api: api.read(path)), self.options)
         if about.get("type") not in ("kv", "generic"):
@@ -264,7 +265,7 @@ class Vault(Store):
         return "2" if version == "2" else "1"
 
     def _for_version(self, client: VaultClient, name: str, exchange: Callable[[str], Result]) -> Result:
-        """Exchange by the version of the KV engine; with ``"auto"``, anew where the mount was upgraded meanwhile."""
+        """Call *exchange* with the version of the KV engine; with ``"auto"``, again if the mount was upgraded."""
         try:
             return exchange(self._version(client, name))
         except StoreError as error:
@@ -274,7 +275,7 @@ class Vault(Store):
         return exchange(self._version(client, name))
 
     def _secret(self, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
-        """Return the data of a secret, and its version; of KV 1 always 1."""
+        """Return the data of a secret, and its version, which is always 1 in KV 1."""
         return self._for_version(client, name, lambda version: self._secret_of(version, client, name))
 
     def _secret_of(self, version: str, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
@@ -283,7 +284,7 @@ class Vault(Store):
             reply = client.ask(lambda api: api.secrets.kv.v1.read_secret(path, mount_point=mount))
             return read_contents(reply, self.options), 1
         reply = client.ask(
-            # What it would raise or hand out for a deleted version is decided by exceptions of hvac's own adapter.
+            # The flag only affects exceptions that hvac's own adapter raises; ours returns the answer.
             lambda api: api.secrets.kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
         )
         answer = read_contents(reply, self.options)
@@ -293,7 +294,7 @@ class Vault(Store):
         return data, _version_of(answer)
 
     def _current(self, client: VaultClient, name: str) -> tuple[dict[str, Any], int]:
-        """Return what a write starts from: data and version, both empty where there is nothing."""
+        """Return the data and version that a write starts from: ``{}`` and 0 if there is nothing."""
         try:
             return self._secret(client, name)
         except StoreError as error:
@@ -339,13 +340,13 @@ def _version_of(answer: Mapping[str, Any]) -> int:
 
 
 def _overtaken(reply: Reply) -> bool:
-    """Tell whether a write was refused because the secret is not at the version that it was to follow."""
+    """Tell whether a write was refused because the secret is no longer at the expected version."""
     refused = reply.status == HTTPStatus.BAD_REQUEST
     return refused and any("check-and-set parameter did not match" in error for error in errors_of(reply))
 
 
 def _lifetime(ttl: Any) -> str | None:
-    """Say how long a token lives on; by the API, 0 is one that never expires."""
+    """Return a token's remaining lifetime for people; in the API, 0 means that it never expires."""
     if not isinstance(ttl, int):
         return None
     if ttl <= 0:

@@ -1,6 +1,6 @@
-"""What hvac sends and receives by: a session that goes nowhere else, and an adapter that reads no more than it must.
+"""hvac's transport: a session that contacts no other host, and an adapter that limits what it reads.
 
-hvac's own adapter raises exceptions that hold neither status nor headers, reads bodies without bound and replaces
+hvac's own adapter raises exceptions that hold neither status nor headers, reads bodies without limit and replaces
 bytes that it cannot decode. Imported at the first lookup, with hvac.
 """
 
@@ -35,14 +35,14 @@ from airflow_providers_secrets.stores.vault.replies import (
 Options = Mapping[str, Any]
 
 MAX_BODY: Final = 16 * 1024 * 1024
-"""The longest answer that is read, in bytes: a secret has 1 MiB at most by default, a listing more."""
+"""Maximum length of an answer, in bytes: a secret has 1 MiB at most by default, a listing more."""
 
 
 class VaultSession(requests.Session):
     """A session with one Vault: no retries of its own, no ``~/.netrc``, and no redirect that leaves host and path.
 
-    :param options: the store's options; what hvac and requests take from the environment in their place is taken here,
-        once, and again for a redirect. requests would read all of the environment for each request.
+    :param options: the store's options. What hvac and requests would otherwise take from the environment is read here,
+        once, and again for a redirect. requests would read the whole environment for each request.
     :raises StoreError: naming the option or variable, for a TLS file that cannot be read.
     :raises RequestException: for an address that is no URL.
     """
@@ -53,8 +53,8 @@ class VaultSession(requests.Session):
         # Not compressed: a small answer could grow without bound.
         self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
         self.trust_env = False
-        # As requests sends it, with the host's name in ASCII. What is no URL fails here, and by requests' own errors:
-        # with a NO_PROXY, its port would be asked for before, and be a ValueError.
+        # The address as requests sends it, with the host's name in ASCII. An invalid URL fails here, with requests' own
+        # errors: with a NO_PROXY, its port would be parsed before that, and raise a ValueError.
         asked = requests.PreparedRequest()
         asked.prepare_url(address(options), None)
         self._url = str(asked.url)
@@ -77,26 +77,26 @@ class VaultSession(requests.Session):
         prepared_request: requests.PreparedRequest,
         proxies: Mapping[str, str] | None,  # noqa: ARG002  # of the address that redirects
     ) -> dict[str, str]:
-        """Return the proxies for where a redirect leads: ``NO_PROXY`` may name one port of a host alone."""
+        """Return the proxies for a redirect's target: ``NO_PROXY`` may name a single port of a host."""
         here = self._proxies_for(str(prepared_request.url))
         rebuilt: dict[str, str] = super().rebuild_proxies(prepared_request, here)  # type: ignore[no-untyped-call]
         return rebuilt
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Leave a redirected request as it is: it stays on its host, and another port of it needs the same login."""
+        """Leave a redirected request unchanged: it stays on its host, and another port there needs the same login."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where *resp* redirects to, or ``None``: a standby names the active node's address and the same path.
 
-        Unlike an ``Authorization`` header, requests would send ``X-Vault-Token`` along to any host.
+        requests drops an ``Authorization`` header for another host, but would send ``X-Vault-Token`` to any.
 
-        :raises StoreError: where that is another host, another path or no longer encrypted, or where a write would
+        :raises StoreError: if that is another host, another path or no longer encrypted, or if a write would
             become a read.
         """
         location: str | None = super().get_redirect_target(resp)
         if location is None:
             return None
-        resp.close()  # or requests would read its body, however long
+        resp.close()  # otherwise requests would read its body, however long
         asked, target = urlsplit(resp.url), urlsplit(urljoin(resp.url, location))
         encrypted = target.scheme in ("https", asked.scheme)
         same = (target.hostname, target.path, target.query) == (asked.hostname, asked.path, asked.query)
@@ -107,9 +107,9 @@ class VaultSession(requests.Session):
 
 
 def load_certificates(options: Options) -> None:
-    """Read what a session with these options verifies by, which it then finds here, and in the children of a fork."""
+    """Read the CA certificates of a session with these options, for this process and its forked children."""
     if is_encrypted(options):
-        with contextlib.suppress(StoreError):  # whoever connects will be told
+        with contextlib.suppress(StoreError):  # connecting raises it again
             _adapter(_verify(options, encrypted=True), encrypted=True)
 
 
@@ -119,7 +119,7 @@ def is_encrypted(options: Options) -> bool:
 
 
 def _adapter(verify: bool | str, *, encrypted: bool) -> HTTPAdapter:  # noqa: FBT001  # requests' own type
-    """Return an adapter that has the certificates; requests would read them for each client."""
+    """Return an adapter that shares the CA certificates; requests would read them for each client."""
     if not encrypted:
         return HTTPAdapter(pool_maxsize=MAX_CONNECTIONS)
     from airflow_providers_secrets.stores.https import ContextAdapter, context_for
@@ -141,7 +141,7 @@ def _verify(options: Options, *, encrypted: bool) -> bool | str:
     name = next(filter(os.environ.get, names), None)
     if name is None:
         return True
-    # Without TLS nothing reads it, and it may be meant for other programs.
+    # Without TLS, nothing reads the bundle, and the variable may be meant for other programs.
     return _with_certificates(name, os.environ[name]) if encrypted else os.environ[name]
 
 
@@ -161,7 +161,7 @@ def _cert(options: Options) -> str | tuple[str, str] | None:
     if options["cert"]:
         paths = [_readable("option 'cert'", path) for path in options["cert"]]
     else:
-        # The key alone is nothing to present, and would be taken for the certificate.
+        # A key without a certificate is useless, and would be used as the certificate.
         names = ("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY") if os.environ.get("VAULT_CLIENT_CERT") else ()
         paths = [_readable(name, os.environ[name]) for name in names if os.environ.get(name)]
     return (paths[0], paths[1]) if len(paths) > 1 else next(iter(paths), None)
@@ -178,7 +178,7 @@ _token: contextvars.ContextVar[str] = contextvars.ContextVar("_token", default="
 
 @contextlib.contextmanager
 def sending(token: str) -> Iterator[None]:
-    """Let the requests made inside, in this thread, carry *token*; an empty one is none."""
+    """Send *token* with the requests made inside, in this thread; an empty string sends none."""
     before = _token.set(token)
     try:
         yield
@@ -187,10 +187,10 @@ def sending(token: str) -> Iterator[None]:
 
 
 class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is untyped
-    """Returns each answer as :class:`.Reply`, whatever its status, and bounds how long and how much it reads.
+    """Returns each answer as :class:`.Reply`, whatever its status, and limits how long and how much it reads.
 
-    The token is that of :func:`sending`: hvac's own attribute is one for all threads, of which some may still be
-    asking with an older one.
+    The token comes from :func:`sending`: hvac's own attribute is shared by all threads, and some of them may still be
+    using an older token.
     """
 
     def request(
@@ -204,7 +204,7 @@ class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is u
         """Send one request; hvac adds namespace and its own headers.
 
         :raises StoreError: for an answer that is too long, or ends early.
-        :raises TimeoutError: once nobody waits any more.
+        :raises TimeoutError: once the deadline has passed.
         """
         left = seconds_left()
         if not left:
@@ -217,30 +217,30 @@ class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is u
         try:
             body = _body(response)
         finally:
-            # Gives the connection back where all was read, and else ends it.
+            # Returns the connection to the pool if all was read, and otherwise ends it.
             response.close()
         return Reply(response.status_code, _parsed(body), seconds_to_wait(response.headers.get("Retry-After", "")))
 
     def get_login_token(self, response: Reply) -> str:
-        """Return the token of an answer to a login, where hvac asks for it."""
+        """Return the token in the answer to a login, for hvac."""
         return str(response.content["auth"]["client_token"])
 
 
 def _body(response: requests.Response) -> bytes:
-    """Read what the server sends, as it comes, until the deadline.
+    """Read the body as it arrives, until the deadline.
 
     :raises StoreError: for an answer that is too long, or ends early.
-    :raises TimeoutError: once nobody waits any more.
+    :raises TimeoutError: once the deadline has passed.
     """
     try:
         return whole_body(response.raw, response.headers.get("Content-Length"), MAX_BODY)
-    except urllib3.exceptions.HTTPError as error:  # requests passes on urllib3's where it reads the body itself alone
+    except urllib3.exceptions.HTTPError as error:  # requests translates these only if it reads the body itself
         fault = StoreError(f"the answer ended early ({type(error).__name__})")
     raise fault
 
 
 def _parsed(body: bytes) -> Any:
-    """Return the JSON of *body*, or ``None`` where it is none or holds bytes that are no text."""
+    """Return *body* parsed as JSON, or ``None`` if it is not JSON or not UTF-8."""
     try:
         return json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -252,14 +252,14 @@ def _no_number(_: str) -> None:
 
 
 def make_api(options: Options) -> hvac.Client:
-    """Make hvac's client.
+    """Return a new client of hvac.
 
     :raises StoreError: naming the option or variable, for a TLS file that cannot be read.
     """
     session = VaultSession(options)
     return hvac.Client(
         url=address(options),
-        token="",  # where None would have hvac look for one in the environment and the home
+        token="",  # None would make hvac look for one in the environment and the home directory
         verify=session.verify,
         cert=session.cert,
         proxies=session.proxies,
