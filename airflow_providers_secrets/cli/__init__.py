@@ -27,13 +27,13 @@ class Command(Protocol):
     NAME: str
     HELP: str
     EXAMPLE: str
-    """What a user would type, for the help."""
+    """A command line to show in the help."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
         """Declare the arguments."""
 
     def run(self, args: argparse.Namespace, /) -> int:
-        """Do it, and return the exit code."""
+        """Run the subcommand, and return the exit code."""
 
 
 COMMANDS: Final[tuple[Command, ...]] = (check, explain, listing, get, put, delete, copy, policy, cache, uri, demo)
@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, command: object, args: argparse.Namespace) -> int:
-    """Run one subcommand so that every end of it is an exit code and at most one line of words."""
+    """Run one subcommand so that it always ends with an exit code and prints at most one line about a failure."""
     from airflow_providers_secrets.cli.output import quiet
 
     assert callable(command)
     verbose = getattr(args, "verbose", False)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # a test's stream, or one that is closed
+        with contextlib.suppress(AttributeError, ValueError):  # a test's stream, or a closed one
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with quiet(verbose=verbose):
         try:
@@ -78,18 +78,18 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             return _ended(name, str(error) or "interrupted.", INTERRUPTED)
         except BrokenPipeError:
-            # Python would write what is left at its end, and complain.
+            # Otherwise Python would write the rest at its exit, and print an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return CLOSED_PIPE
         except Exception as error:
             if verbose:
                 raise
-            # Its own words may hold anything.
+            # Its message may contain anything.
             return _ended(name, f"unexpected {type(error).__name__}; add --verbose to see where.", NO_ANSWER)
 
 
 def _open_streams() -> None:
-    """Open what the shell has closed (``<&-``, ``>&-``), which Python has no stream for, on nothing."""
+    """Open the null device for each stream that the shell has closed (``<&-``, ``>&-``) and is thus ``None``."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # until the end
@@ -102,13 +102,13 @@ def _ended(name: str, text: str, code: int) -> int:
 
 
 def unknown_arguments(unknown: Sequence[str]) -> str:
-    """Say which arguments are unknown, by names only: what stands in the wrong place may be a password."""
+    """Return which arguments are unknown, by name only: a misplaced value may be a password."""
     names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
     return f"unknown arguments ({', '.join(names) or 'values'})"
 
 
 def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Say what is wrong in one line without any value that may be a password, and where the usage is; then exit."""
+    """Print in one line what is wrong, without values that may be passwords, and how to see the usage; then exit."""
     for told, instead in (
         (r"ignored explicit argument .*", "it takes no value"),
         (r"invalid choice: .*? \(choose from (.*)\)", r"takes one of \1"),
@@ -119,7 +119,7 @@ def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """End in one line."""
+        """Exit with a one-line message."""
         end_by_usage(self, message)
 
 

@@ -1,4 +1,4 @@
-"""``airflow`` as ``airflow-secrets demo`` runs it: it writes down how long each lookup took."""
+"""``airflow`` as ``airflow-secrets demo`` runs it: it records how long each lookup took."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The DAG of ``airflow-secrets demo``; it is copied into the demo's own Airflow home.
 
-Its task reads a connection and two variables as any task does, and writes down what it got.
+Its task reads a connection and two variables as any task does, and records what it got.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ except ImportError:  # Airflow 2
 
 @dag(schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezone.utc), catchup=False)
 def demo() -> None:
-    """Hold the one task."""
+    """Define the only task."""
 
     @task
     def read() -> None:

@@ -11,7 +11,7 @@ GROUP: Final = "secrets-store"
 
 
 class _Recorder:
-    """Takes what a subcommand declares of its arguments, for Airflow's parser."""
+    """Records the arguments that a subcommand declares, for Airflow's parser."""
 
     def __init__(self) -> None:
         self.declared: list[tuple[tuple[str, ...], dict[str, Any]]] = []
@@ -24,7 +24,7 @@ class _Recorder:
 
 
 def get_cli_commands() -> list[Any]:
-    """Return the group as Airflow's command takes it."""
+    """Return the group in the form that Airflow's command expects."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     from airflow_providers_secrets.cli import COMMANDS
@@ -38,7 +38,7 @@ def get_cli_commands() -> list[Any]:
     subcommands = []
     for command in COMMANDS:
         recorder = _Recorder()
-        command.add_arguments(recorder)  # type: ignore[arg-type]  # it records, and nothing else
+        command.add_arguments(recorder)  # type: ignore[arg-type]  # it only records
         subcommands.append(
             ActionCommand(
                 name=command.NAME,
@@ -57,10 +57,10 @@ def get_cli_commands() -> list[Any]:
 
 
 def _end_in_one_line(parser: argparse.ArgumentParser) -> None:
-    """Let a wrong use of one subcommand end as it does without Airflow, whose parser prints the whole help first.
+    """Make wrong arguments of one subcommand end as they do without Airflow, whose parser prints the whole help first.
 
-    What is wrong may be a value, and Airflow repeats it. An argument that a subcommand does not know is left by its
-    parser to the one above, which would be Airflow's own.
+    Airflow also repeats what is wrong, which may be a secret value. A subparser leaves arguments that it does not know
+    to the parser above, which would be Airflow's own.
     """
     from airflow_providers_secrets.cli import end_by_usage, unknown_arguments
 

@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.plan import Kind
 
 KIND_WORDS: Final[dict[str, Kind]] = {"conn": "connections", "var": "variables", "config": "config"}
-"""The kinds by the words that the command takes."""
+"""The kinds by their words on the command line."""
 
 SINGULAR: Final[dict[Kind, str]] = {
     "connections": "connection",
     "variables": "variable",
     "config": "configuration value",
 }
-"""The kinds as sentences call one of them."""
+"""The singular of each kind in a sentence."""
 
 
 def counted(kind: Kind, number: int | None = None) -> str:
-    """Return *number* of a kind as a sentence says it; without one, the plural alone."""
+    """Return *number* with the name of a kind; without a number, only the plural."""
     words = SINGULAR[kind] + ("" if number == 1 else "s")
     return words if number is None else f"{number} {words}"
 
@@ -37,7 +37,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Declare which backend is meant: the configured one, the workers', or one to try."""
+    """Declare the arguments that select the backend: the configured one, the workers', or one to try."""
     parser.add_argument("--worker", action="store_true", help="the backend of [workers], as tasks have it")
     parser.add_argument(
         "--backend", metavar="CLASS", help="try this one instead: a short name (aws_ssm) or a class path"
@@ -58,7 +58,7 @@ def add_kind(parser: argparse.ArgumentParser, *words: str) -> None:
 
 
 def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
-    """Declare an id, and the team that asks for it."""
+    """Declare an id, and the team that looks it up."""
     parser.add_argument("id", metavar="ID", help="connection id, variable key, or key of a configuration value")
     if team:
         parser.add_argument(
@@ -67,14 +67,14 @@ def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
 
 
 def not_blank(text: str) -> str:
-    """Accept a text that is not blank: an unset variable of the shell's must not stand for everybody."""
+    """Accept a text that is not blank: an unset shell variable must not mean "no team"."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is blank; name one, or leave it out")
     return text
 
 
 def whole_number(first: int, last: int) -> Callable[[str], int]:
-    """Return what accepts a whole number from *first* to *last*."""
+    """Return a function that accepts a whole number from *first* to *last*."""
 
     def accepted(text: str) -> int:
         number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
@@ -86,7 +86,7 @@ def whole_number(first: int, last: int) -> Callable[[str], int]:
 
 
 def pattern(text: str) -> re.Pattern[str]:
-    """Accept a regular expression for ids, matched from the start and ignoring case, as the lookup patterns are."""
+    """Accept a regular expression for ids, matched from the start and ignoring case, like the lookup patterns."""
     try:
         return re.compile(text, re.IGNORECASE)
     except re.error as error:

@@ -1,6 +1,6 @@
-"""Show or clear the shared cache: entries, ages and sizes; no values. Names are known where --id gives them.
+"""Show or clear the shared cache: entries, ages and sizes; no values. Names are shown only for --id.
 
-A running process keeps what it has read in its own memory for up to cache_ttl seconds more, whatever is cleared here.
+Whatever is cleared here, a running process keeps what it has read in its own memory for up to cache_ttl seconds more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show or clear the shared cache.
 
-    :return: ``OK``, ``NOT_OK`` where there is nothing.
+    :return: ``OK``, or ``NOT_OK`` if there is nothing.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.errors import ConfigurationError
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     answers = answers_of(backend.config)
     with output.collected_warnings() as said:
         shared = answers.shared_cache()
-    if shared is None:  # the default directory cannot be used, or there is to be none
+    if shared is None:  # the default directory cannot be used, or the options turn the cache off
         off = "there is no shared cache: option 'shared_cache' is off, or cache_ttl is 0."
         raise ConfigurationError(next(iter(said), off))
     titles: dict[str, str] = {}
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigurationError("--id takes conn:ID, var:KEY or config:KEY.")
         steps = backend.plan(KIND_WORDS[word], secret_id).steps
         titles = {name: name for name, _ in steps}
-        # A preloaded kind is answered from what one listing gave of all names.
+        # A preloaded kind is answered from one entry, the listing of all names.
         titles |= {f"{LISTING}{prefix}": f"everything under {prefix}" for _, prefix in steps if prefix is not None}
     if args.act == "clear":
         number = sum(shared.remove(name) for name in titles) if args.id else shared.clear()

@@ -1,7 +1,7 @@
 """Check the configured store as this host's Airflow would use it. Prints no value.
 
-Each finding is marked: fine, a fault with its one cure, or a thing to consider (!), which makes nothing unhealthy.
-Of a chain, every member is checked.
+Each finding is marked as fine, as a fault with its one remedy, or as advice (!), which does not count as unhealthy.
+In a chain, every member is checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HELP: Final = "check the configured store: configuration, identity, rights, late
 EXAMPLE: Final = "airflow-secrets check --connection smtp_default"
 
 PROBE: Final = "airflow-secrets-check"
-"""The id that is asked for under each prefix; nobody has it."""
+"""The id that is looked up under each prefix; no store has it."""
 
 DISTRIBUTIONS: Final = {
     "aws": ("boto3", "botocore"),
@@ -39,13 +39,13 @@ DISTRIBUTIONS: Final = {
     "kubernetes": ("kubernetes",),
     "redis": ("redis",),
 }
-"""The distributions of each extra whose versions matter."""
+"""The distributions of each extra whose versions are reported."""
 
 SLOW_PATTERN: Final = 0.05
-"""Seconds of a lookup pattern on one id that are worth a word."""
+"""Seconds from which a lookup pattern's time is reported as a fault."""
 LONGEST_PATTERN: Final = 3.0
 MAX_SKEW: Final = 60.0
-"""Seconds that this host's clock may differ from the store's; signatures are refused from some minutes on."""
+"""Seconds by which this host's clock may differ from the store's; from some minutes on, signatures are refused."""
 
 GOOGLE: Final = "https://secretmanager.googleapis.com"
 
@@ -54,15 +54,15 @@ FINE: Final = True
 FAULT: Final = False
 ADVICE: Final = None
 NEUTRAL: Final = "neutral"
-"""How a finding is marked; advice makes nothing unhealthy, and neither does what is neutral."""
+"""The marks of a finding; neither advice nor a neutral finding counts as unhealthy."""
 STATES: Final = {FINE: "fine", FAULT: "fault", ADVICE: "advice", NEUTRAL: "neutral"}
-"""The words for them in plain text."""
+"""The words for the marks in plain text."""
 
 
 class Finding(NamedTuple):
-    """One thing found.
+    """One result of a check.
 
-    :param ok: whether it is fine; ``None`` for a thing to consider, "neutral" for what is neither.
+    :param ok: whether it is fine; ``None`` for advice, "neutral" for what is neither.
     :param code: the exit code of a fault: ``NOT_OK``, ``USAGE`` or ``NO_ANSWER``.
     """
 
@@ -82,9 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything, and print each finding as it is made.
+    """Check everything, and print each finding at once.
 
-    :return: ``OK``; ``NOT_OK`` with a fault; ``USAGE`` where the configuration is one; ``NO_ANSWER`` where the store
+    :return: ``OK``; ``NOT_OK`` if there is a fault; ``USAGE`` if the configuration is wrong; ``NO_ANSWER`` if the store
         gave no answer.
     """
     from airflow_providers_secrets.cli import configuration, output
@@ -110,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
 def _check_store(
     configured: Configured, args: argparse.Namespace, of: str = ""
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one of this package's backends; return the report and what was found.
+    """Check one of this package's backends; return the report and the findings.
 
-    :param of: what plain text has in front of each finding, which no heading is above.
+    :param of: the prefix of each finding in plain text, which has no headings.
     """
     from airflow_providers_secrets.cli import configuration
 
@@ -184,7 +184,7 @@ def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Find
 
 
 def _told(findings: Iterable[Finding], form: str, of: str = "") -> list[Finding]:
-    """Print each finding as it is made, in a *form* that has one after another, and return all."""
+    """Print each finding at once if *form* is table or plain, and return all findings."""
     from airflow_providers_secrets.cli.output import show_finding, show_rows
 
     told = []
@@ -220,7 +220,7 @@ def _options(configured: Configured) -> list[dict[str, str]]:
 
 
 def versions(backend: SecretLookupMixin) -> dict[str, str]:
-    """Return the versions of whatever takes part in a lookup."""
+    """Return the versions of everything that takes part in a lookup."""
     import importlib.metadata
     import platform
 
@@ -266,12 +266,12 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
         what, _, cure = str(error).partition(". ")
         yield Finding(FAULT, what, cure, USAGE)
         return
-    asked = configured.fresh()  # one for all that is asked: with others' options it would log in once more
+    asked = configured.fresh()  # one backend for all requests: another one, with other options, would log in again
     failures = _Failures()
     unknown = yield from _identity(asked)
     yield from _prefixes(asked, failures)
     if unknown and not failures.has_told(unknown):
-        # Rights to secrets do not need the right to ask who one is.
+        # Permission to read secrets does not imply permission to ask for one's own identity.
         yield Finding(ADVICE, f"identity: unknown ({_reason(unknown)})")
     if failures.is_away and (address := address_of(asked)):
         yield Finding(ADVICE, f"{asked.store} is asked at {shown_value('address', address)}")
@@ -285,15 +285,15 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
 
 
 class _Failures:
-    """What the store as a whole did not answer: one fault, however many prefixes and ids it holds for."""
+    """The failures of the store as a whole: each is one fault, however many prefixes and ids it affects."""
 
     def __init__(self) -> None:
         self._told: set[tuple[str, str]] = set()
         self.is_away = False
-        """Whether the store gave no answer, so that asking again only waits for it again."""
+        """Whether the store gave no answer, so that another request would only wait in vain."""
 
     def finding(self, subject: str, error: SecretsError) -> Finding:
-        """Return the finding of a failure: a fault with its cure, the first time."""
+        """Return the finding for a failure: the first time, a fault with its remedy."""
         from airflow_providers_secrets.errors import ConfigurationError, StoreUnavailable
 
         if isinstance(error, (ConfigurationError, StoreUnavailable)):
@@ -304,12 +304,12 @@ class _Failures:
         return _failure(f"{subject}: {error}", error)
 
     def has_told(self, error: SecretsError) -> bool:
-        """Tell whether there is a finding of this failure."""
+        """Tell whether this failure was already reported."""
         return _told_apart(error) in self._told
 
     @staticmethod
     def same(subject: str) -> Finding:
-        """Return what is found of a *subject* that the told fault is in the way of."""
+        """Return the finding for a *subject* that an already reported fault prevents from being checked."""
         return Finding(NEUTRAL, f"{subject}: no answer for the same reason")
 
 
@@ -325,7 +325,7 @@ def _asked_for(args: argparse.Namespace) -> list[tuple[Kind, str]]:
 
 
 def _identity(backend: SecretLookupMixin) -> Generator[Finding, None, SecretsError | None]:
-    """Say who the store says is asking, and return why that is not to be had."""
+    """Yield the identity that the store sees, or return why it is unknown."""
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup import operations
@@ -407,7 +407,7 @@ def _clock(backend: SecretLookupMixin) -> Iterator[Finding]:
 
 
 def address_of(backend: SecretLookupMixin) -> str | None:
-    """Return where the store is asked, as its client or the options say; ``None`` where they do not."""
+    """Return the store's address, from its client or the options; ``None`` if neither has it."""
     from airflow_providers_secrets.lookup.answers import answers_of
 
     clients = answers_of(backend.config).access.clients
@@ -420,7 +420,7 @@ def address_of(backend: SecretLookupMixin) -> str | None:
 
 
 def clock_skew(backend: SecretLookupMixin) -> float | None:
-    """Return the seconds by which the store's clock is ahead, by an answer's Date; ``None`` where it has none."""
+    """Return the seconds by which the store's clock is ahead, from an answer's header Date; ``None`` without one."""
     import email.utils
     import http.client
     import ssl
@@ -445,14 +445,14 @@ def clock_skew(backend: SecretLookupMixin) -> float | None:
         local = (before + time.time()) / 2
         return email.utils.parsedate_to_datetime(header).timestamp() - local if header else None
     except (OSError, http.client.HTTPException, ValueError):
-        return None  # the reads have said whatever there is to say
+        return None  # the reads have already reported what is wrong
     finally:
         if connection:
             connection.close()
 
 
 def _authorities(options: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the file and the directory of authorities that the backend's options name."""
+    """Return the file and the directory with CA certificates that the backend's options name."""
     given = options.get("verify") or options.get("connection_verify")
     if not isinstance(given, str):
         return None, None
@@ -478,9 +478,9 @@ def _patterns(backend: SecretLookupMixin) -> Iterator[Finding]:
 
 
 def pattern_seconds(pattern: str) -> float:
-    """Return how long a pattern takes at worst on some long ids; infinity where it has no end.
+    """Return how many seconds a pattern takes on some long ids; infinity if it takes longer than ``LONGEST_PATTERN``.
 
-    It runs in a process of its own, which can be ended.
+    It runs in a separate process, which can be killed.
     """
     import subprocess
 
@@ -528,12 +528,12 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
     try:
         with collected_warnings() as said:
             shared = answers_of(backend.config).shared_cache()
-        # There is none where the default directory cannot be used, which lookups only warn about.
+        # There is none if the default directory cannot be used: lookups only warn about that.
         fault = "" if shared else next(iter(said), "Answers are not shared between processes")
         if shared:
             shared.probe()
     except NoSharedKeyError as error:
-        # Lookups go on without it, so that a probe must not keep an Airflow in its first hour from starting.
+        # Lookups go on without it, so a health probe must not keep a new Airflow from starting.
         ok, fault = ADVICE, str(error)
     except SecretsError as error:
         fault = str(error)

@@ -1,7 +1,7 @@
-"""Which backend the command speaks through: the one that Airflow's configuration names, or one to try.
+"""The backend that the command uses: the one that Airflow's configuration names, or one to try.
 
-The configuration is read by Airflow itself, so that airflow.cfg, the environment, ``…_CMD`` and single
-``…BACKEND_KWARG__NAME`` variables count as they do in Airflow.
+Airflow itself reads the configuration, so that airflow.cfg, the environment, ``…_CMD`` and single
+``…BACKEND_KWARG__NAME`` variables have the same effect as in Airflow.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HIDDEN: Final = re.compile(
 SHOWN: Final = re.compile(
     r".*_(prefix|path|pattern|file|method|audience|enabled|ttl)|secret_id_path|auth_type|use_.*", re.IGNORECASE
 )
-"""Names of options whose values are shown all the same."""
+"""Names of options whose values are shown although :data:`HIDDEN` matches."""
 
 SHOWN_PARAMETERS: Final = frozenset(
     {
@@ -68,11 +68,11 @@ SHOWN_PARAMETERS: Final = frozenset(
         "username",
     }
 )
-"""Parameters of a URL whose values are shown."""
+"""URL parameters whose values are shown."""
 
 
 class Section(NamedTuple):
-    """Where Airflow's configuration names a backend."""
+    """A place in Airflow's configuration that names a backend."""
 
     section: str
     key: str
@@ -80,7 +80,7 @@ class Section(NamedTuple):
 
     @property
     def single_prefix(self) -> str:
-        """What the variables begin with that set one option each."""
+        """The prefix of the environment variables that set one option each."""
         return f"AIRFLOW__{self.section}__{self.kwargs_key.removesuffix('s')}__".upper()
 
 
@@ -92,10 +92,10 @@ class Configured(NamedTuple):
     """A backend, and where its configuration comes from.
 
     :param origin: where the class is named.
-    :param kwargs: what its constructor was given.
-    :param origins: where each of them comes from.
-    :param warnings: what was warned about when it was made.
-    :param member: the place in a chain that it was taken from, which asks it for some ids alone.
+    :param kwargs: the arguments of its constructor.
+    :param origins: where each argument comes from.
+    :param warnings: the warnings when it was constructed.
+    :param member: the member of a chain that it was taken from; the chain asks it only for some ids.
     """
 
     backend: Any
@@ -107,9 +107,9 @@ class Configured(NamedTuple):
     member: Member | None = None
 
     def fresh(self, **options: Any) -> Any:
-        """Return the same backend without any cache and preloading, with *options* besides.
+        """Return the same backend without caches and preloading, and with *options* in addition.
 
-        A failure is this package's own error, whatever ``on_denied`` and the like make of it in Airflow.
+        A failure raises this package's own error, whatever ``on_denied`` and the like would make of it in Airflow.
         """
         if not is_ours(self.backend):
             return self.backend
@@ -122,9 +122,9 @@ class Configured(NamedTuple):
             return type(self.backend)(**{**self.kwargs, **changes})
 
     def passed_over_for(self, kind: Kind, secret_id: str) -> str | None:
-        """Say why the chain that this member is taken from does not ask it for an id; ``None`` where it does.
+        """Return why the chain that this member is taken from does not ask it for an id; ``None`` if it does.
 
-        A pattern is tried on the id without its team, as in a lookup.
+        Patterns are matched against the id without its team, as in a lookup.
         """
         from airflow_providers_secrets.lookup.plan import team_and_id
 
@@ -133,7 +133,7 @@ class Configured(NamedTuple):
 
 
 def is_ours(backend: object) -> bool:
-    """Tell whether *backend* is one of this package's, and speaks to one store."""
+    """Tell whether *backend* is one of this package's backends for a single store."""
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 
     return isinstance(backend, SecretLookupMixin)
@@ -143,7 +143,7 @@ def ours(configured: Configured, flag: str = "--member") -> SecretLookupMixin:
     """Return the backend of *configured*.
 
     :param flag: the argument that names a member of a chain.
-    :raises ConfigurationError: where it is not one of this package's.
+    :raises ConfigurationError: if it is not one of this package's backends for a single store.
     """
     if members := members_of(configured):
         known = ", ".join(f"{member.position} {member.name}" for member in members)
@@ -158,13 +158,13 @@ def ours(configured: Configured, flag: str = "--member") -> SecretLookupMixin:
 
 
 def members_of(configured: Configured) -> tuple[Member, ...]:
-    """Return the members of a chain in their order; none where it is no chain."""
+    """Return the members of a chain in order; none if the backend is not a chain."""
     members: tuple[Member, ...] = getattr(configured.backend, "members", ())
     return members
 
 
 def short_names() -> dict[str, str]:
-    """Return the class paths of this package's backends by the names of their modules."""
+    """Return the class paths of this package's backends, by module name."""
     return {path.split(".")[-2]: path for path in get_provider_info()["secrets-backends"]}
 
 
@@ -172,7 +172,7 @@ def class_path_of(name: str, others: Sequence[str] = ()) -> str:
     """Return the class path that *name* stands for.
 
     :param others: what else could have been meant.
-    :raises ConfigurationError: for a short name that nothing has, naming the likely one.
+    :raises ConfigurationError: for an unknown short name, naming the likely one.
     """
     known = short_names()
     if "." in name:
@@ -188,7 +188,7 @@ def class_path_of(name: str, others: Sequence[str] = ()) -> str:
 def kwargs_from(text: str) -> dict[str, Any]:
     """Read the value of ``--kwargs``: a JSON object, ``@FILE`` or ``-``.
 
-    :raises ConfigurationError: where it is none; nothing of it is shown.
+    :raises ConfigurationError: if it is not a JSON object; no part of it is shown.
     """
     if text == "-":
         text = standard_input()
@@ -197,7 +197,7 @@ def kwargs_from(text: str) -> dict[str, Any]:
     reason = "not a JSON object"
     try:
         kwargs = json.loads(text)
-    except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         kwargs = None
         if isinstance(error, json.JSONDecodeError):
             reason = f"not valid JSON (line {error.lineno}, column {error.colno})"
@@ -207,7 +207,7 @@ def kwargs_from(text: str) -> dict[str, Any]:
 
 
 def may_be_credentials(text: str) -> bool:
-    """Tell whether a JSON object of options names one whose value is not shown; also where it is no JSON object."""
+    """Tell whether a JSON object of options has a value that must not be shown; true for anything else, too."""
     with contextlib.suppress(ValueError, RecursionError):
         kwargs = json.loads(text)
         if isinstance(kwargs, dict):
@@ -218,14 +218,14 @@ def may_be_credentials(text: str) -> bool:
 def _is_masked(name: str, value: Any) -> bool:
     if isinstance(value, list):
         return any(_is_masked(name, one) for one in value)
-    # An object is a chain's member, or an SDK's settings, which nobody here knows.
+    # An object is a chain's member or settings of an SDK, which this module does not know.
     return isinstance(value, Mapping) or (isinstance(value, str) and shown_value(name, value) != value)
 
 
 def read_file(path: str) -> str:
     """Return the text of a file.
 
-    :raises ConfigurationError: where it cannot be read.
+    :raises ConfigurationError: if it cannot be read.
     """
     reason: str | None
     try:
@@ -238,9 +238,9 @@ def read_file(path: str) -> str:
 
 
 def configured(args: argparse.Namespace) -> Configured:
-    """Return the backend that the arguments of :func:`.arguments.add_backend` name.
+    """Return the backend that the arguments of :func:`.arguments.add_backend` select.
 
-    :raises ConfigurationError: where there is none, or where Airflow or the backend refuses the configuration.
+    :raises ConfigurationError: if there is none, or if Airflow or the backend refuses the configuration.
     """
     found = _whole(args)
     if getattr(args, "team", None) and not multi_team():
@@ -249,10 +249,10 @@ def configured(args: argparse.Namespace) -> Configured:
 
 
 def member_of(chain: Configured, position: int, flag: str = "--member") -> Configured:
-    """Return one member of a chain, as if it were configured by itself.
+    """Return one member of a chain, as if it were configured on its own.
 
     :param flag: the argument that names it.
-    :raises ConfigurationError: where there is none at *position*.
+    :raises ConfigurationError: if there is none at *position*.
     """
     members = members_of(chain)
     if not members:
@@ -264,14 +264,14 @@ def member_of(chain: Configured, position: int, flag: str = "--member") -> Confi
     kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
     member = members[position - 1]
     kind = type(member.backend)
-    # The members env and file are no backends by themselves.
+    # The members env and file are not backends on their own.
     path = f"{kind.__module__}.{kind.__qualname__}" if hasattr(kind, "get_conn_value") else member.name
     source = f"{chain.origins.get('backends', chain.origin)}, {member.title}"
     return Configured(member.backend, path, source, kwargs, dict.fromkeys(kwargs, source), member=member)
 
 
 def _whole(args: argparse.Namespace) -> Configured:
-    if args.backend == "":  # an unset variable of the shell's must not lead to another store
+    if args.backend == "":  # an unset shell variable must not select another store
         raise ConfigurationError("--backend is empty; name one, or leave it out for the configured one.")
     given = kwargs_from(args.kwargs) if args.kwargs is not None else None
     if args.backend:
@@ -298,14 +298,14 @@ def _whole(args: argparse.Namespace) -> Configured:
 
 
 def has_workers_backend() -> bool:
-    """Tell whether Airflow's configuration, which is loaded, names a backend of the workers' own."""
+    """Tell whether Airflow's configuration, which must be loaded, names a separate backend for workers."""
     from airflow.configuration import conf
 
     return _airflow_version() >= WORKERS_SINCE and bool(conf.get(*WORKERS[:2], fallback=None))
 
 
 def _ignored_of_workers() -> str | None:
-    """Say that Airflow reads no options of the workers' own, where there are some and no backend of theirs."""
+    """Return a warning if there are options for the workers' backend but no such backend: Airflow ignores them."""
     from airflow.configuration import conf
 
     version, (section, key, kwargs_key) = _airflow_version(), WORKERS
@@ -317,14 +317,14 @@ def _ignored_of_workers() -> str | None:
 
 
 def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> Configured:
-    """Return the backend *name* with *kwargs*, with which Airflow itself is told to run in this process.
+    """Return the backend *name* with *kwargs*; Airflow itself then runs without a backend in this process.
 
-    :param others: what else could have been meant by a name that nothing has.
-    :raises ConfigurationError: where there is none, or it refuses them.
+    :param others: what else an unknown name could have meant.
+    :raises ConfigurationError: if there is no such backend, or it refuses the options.
     """
     path = class_path_of(name, others)
     if "airflow" not in sys.modules:
-        # Whatever is configured is left out: it may be what keeps Airflow from starting.
+        # The configured backend is removed: it may be what keeps Airflow from starting.
         for variable in [variable for variable in os.environ if variable.startswith(SERVER.single_prefix)]:
             del os.environ[variable]
         os.environ["AIRFLOW__SECRETS__BACKEND"] = os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = ""
@@ -334,29 +334,29 @@ def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> C
 
 
 def load_airflow() -> None:
-    """Import Airflow's configuration, which builds the configured backend.
+    """Import Airflow's configuration, which constructs the configured backend.
 
-    :raises ConfigurationError: in one line, where Airflow does not start.
+    :raises ConfigurationError: with a one-line message, if Airflow does not start.
     """
     quiet_structlog()
     if "airflow.configuration" in sys.modules and hasattr(sys.modules["airflow.configuration"], "secrets_backend_list"):
         return
     failure: Exception
     try:
-        # Its log lines go to standard output, which belongs to the command.
+        # Airflow logs to standard output, which belongs to the command's own output.
         with Progress("starting Airflow"), contextlib.redirect_stdout(io.StringIO()):
             importlib.import_module("airflow.configuration")
         return
     except ConfigurationError:
         raise
-    except Exception as error:  # noqa: BLE001  # whatever a configuration brings about
+    except Exception as error:  # noqa: BLE001  # a configuration may cause any error
         failure = error
     except SystemExit as error:
         failure = RuntimeError(str(error))
     path = os.environ.get("AIRFLOW__SECRETS__BACKEND", "")
     if path in str(failure) and path:
         raise ConfigurationError(_not_loaded(path)) from None
-    # A parser's words are a line of airflow.cfg, SQLAlchemy's the database's URL, and a failed command's its output.
+    # A parser's message quotes airflow.cfg, SQLAlchemy's the database URL, and that of a failed command its output.
     told = isinstance(failure, ImportError) or type(failure).__name__ == "AirflowConfigException"
     words = f": {str(failure).partition(' Output:')[0].rstrip('.')}" if told else ""
     raise ConfigurationError(
@@ -365,9 +365,9 @@ def load_airflow() -> None:
 
 
 def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str, str]) -> Configured:
-    """Build the backend at *path*.
+    """Construct the backend at *path*.
 
-    :raises ConfigurationError: in one line, where that fails.
+    :raises ConfigurationError: with a one-line message, if that fails.
     """
     load_airflow()
     module, _, name = path.rpartition(".")
@@ -408,7 +408,7 @@ def _airflow_version() -> tuple[int, ...]:
 def _configured_kwargs(section: Section, *, single: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the options as Airflow would pass them, and where each comes from.
 
-    :raises ConfigurationError: where they are no JSON object: Airflow would then pass none.
+    :raises ConfigurationError: if they are not a JSON object: Airflow would then pass none.
     """
     from airflow.configuration import conf
 
@@ -440,7 +440,7 @@ def _configured_kwargs(section: Section, *, single: bool) -> tuple[dict[str, Any
 
 
 def _origin(section: str, key: str) -> str:
-    """Say where Airflow finds an option."""
+    """Return where Airflow finds an option."""
     import airflow.configuration as airflow_configuration
 
     variable = f"AIRFLOW__{section}__{key}".upper()
@@ -455,9 +455,9 @@ def _origin(section: str, key: str) -> str:
 
 
 def identity_of(configured: Configured) -> str:
-    """Tell one store, and the place in it, from another: the class, its options and its SDK's variables.
+    """Return a text that identifies a store and the place in it: the class, its options and its SDK's variables.
 
-    No credential is in it, since one may be renewed while the store stays the same.
+    It contains no credentials, since these may be renewed while the store stays the same.
     """
     told = {name: shown_value(name, value) for name, value in configured.kwargs.items()}
     if is_ours(configured.backend):
@@ -469,7 +469,7 @@ def identity_of(configured: Configured) -> str:
 
 
 def shown_value(name: str, value: Any) -> str:
-    """Return an option's value for the screen, without what may be a credential."""
+    """Return an option's value for display, masking what may be a credential."""
     if value is None:
         return "null"
     if HIDDEN.search(name) and not SHOWN.fullmatch(name) and not isinstance(value, bool):
@@ -486,11 +486,11 @@ def shown_value(name: str, value: Any) -> str:
 
 
 def _masked(text: str) -> str:
-    """Return *text* without what a URL in it says to log in with."""
+    """Return *text* with the credentials in URLs masked."""
     text = re.sub(r"(?<=://)[^\s?#]*@", "***@", text)
     if "://" not in text:
         return text
-    # Of a parameter that nobody knows, a misspelt password for example, the name alone.
+    # For an unknown parameter, which may be a misspelt password, show only the name.
     return re.sub(
         r"(?<=[?&])([^=&\s]+)=[^&\s]*",
         lambda found: found[0] if found[1] in SHOWN_PARAMETERS else f"{found[1]}=***",

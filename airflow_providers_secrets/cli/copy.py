@@ -1,8 +1,8 @@
 """Copy connections and variables between the metastore, the environment, a file and any backend's store.
 
 Without --apply nothing is written: the table says what would be created, what is the same, what differs and what
-cannot be copied. With it, what is absent is created, and read back through the very backend; what differs is left
-alone without --overwrite. A copy that was interrupted is run again: what is there already is the same, and --resume
+cannot be copied. With it, what is absent is created, and read back through the same backend; what differs is left
+alone without --overwrite. An interrupted copy can be run again: what was written is then the same, and --resume
 skips what the journal says was verified.
 """
 
@@ -49,18 +49,18 @@ FROM_MEMBER, TO_MEMBER = "--from-member", "--to-member"
 
 SOURCES: Final = ("metastore", "env", "file:PATH", "configured")
 TARGETS: Final = ("metastore", "configured")
-"""What is copied from and to besides backends."""
+"""The possible sources and targets besides backends."""
 
 PAUSES: Final = (0.0, 0.3, 1.0, 3.0)
-"""Seconds before each reading back: some stores show a write a moment later."""
+"""Seconds before each attempt to read back: some stores show a write only a moment later."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is or was to be done about one id.
+    """The planned or completed action for one id.
 
     :param state: one of :data:`STATES`.
-    :param reason: why, where it is invalid or failed; what a write loses.
+    :param reason: why it is invalid or failed; or what a write loses.
     """
 
     kind: Kind
@@ -127,10 +127,10 @@ def _rate(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, and with --apply copy.
+    """Compare and, with --apply, copy.
 
-    :return: ``OK`` where everything is or was copied, or a dry run found nothing in the way; ``NOT_OK`` where
-        something differs or is invalid; ``NO_ANSWER`` where a store gave no answer.
+    :return: ``OK`` if everything is or was copied, or a dry run found nothing in the way; ``NOT_OK`` if
+        something differs or is invalid; ``NO_ANSWER`` if a store gave no answer.
     """
     from airflow_providers_secrets.errors import ConfigurationError
 
@@ -205,7 +205,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
 
 
 def _so_far(done: dict[str, int], total: int, args: argparse.Namespace, journal: Journal | None) -> str:
-    """Say in one line what an interrupted copy did, and by which command it goes on."""
+    """Return one line about what an interrupted copy did, and the command that continues it."""
     told = _counted(done, total)
     if journal is None:
         return f"interrupted: {told} (dry run)."
@@ -215,14 +215,14 @@ def _so_far(done: dict[str, int], total: int, args: argparse.Namespace, journal:
 
 
 def _counted(done: dict[str, int], total: int) -> str:
-    """Say what became of how many ids, where a copy ended before its end."""
+    """Return the number of ids per state, for a copy that ended early."""
     others = [(number, state) for state, number in done.items() if number and state not in (CREATED, OVERWRITTEN)]
     counts = [(done[CREATED] + done[OVERWRITTEN], "written"), *others, (total - sum(done.values()), "left")]
     return ", ".join(f"{number} {state}" for number, state in counts)
 
 
 def _resuming(args: argparse.Namespace, journal: Path) -> str:
-    """Return the command that goes on with an interrupted copy, without options' values that may be credentials."""
+    """Return the command that continues an interrupted copy, with option values masked that may be credentials."""
     typed: list[str] = []
     words = iter(args.typed)
     for word in words:
@@ -237,14 +237,14 @@ def _resuming(args: argparse.Namespace, journal: Path) -> str:
 
 
 def _shown_kwargs(text: str) -> str:
-    """Return ``backend_kwargs`` as they were typed, or ``***`` in their place where any of them may be a credential."""
+    """Return ``backend_kwargs`` as they were typed, or ``***`` if any of them may be a credential."""
     from airflow_providers_secrets.cli.configuration import may_be_credentials
 
     return "***" if not text.startswith("@") and text != "-" and may_be_credentials(text) else text
 
 
 def _end_at_once(text: str) -> NoReturn:
-    """End the process after a second interrupt: the writes under way would keep it for as long as they take."""
+    """End the process after a second interrupt, without waiting for the writes in progress."""
     print(f"airflow-secrets {NAME}: {text}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -252,10 +252,10 @@ def _end_at_once(text: str) -> NoReturn:
 
 
 class Interrupts:
-    """What Ctrl-C, SIGTERM and SIGHUP do to a copy: the first lets the writes under way end, a second ends it at once.
+    """Handlers of Ctrl-C, SIGTERM and SIGHUP: after the first, writes in progress still end; a second ends the copy.
 
-    Before the copying begins, the first is as good as a second. What the process was started deaf to (``nohup``) and
-    what others handle stays as it is; outside the main thread, where there are no signals, nothing is changed.
+    Before the copying begins, the first one ends it. A signal that the process was started with ignored (``nohup``), or
+    that other code handles, stays as it is. Outside the main thread, which gets no signals, nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -352,7 +352,7 @@ def _target(args: argparse.Namespace) -> Target:
     settings = settings_of(args.set)
     target = ToBackend(_backend(args.target, args.to_kwargs, args.to_member, TO_MEMBER), settings, as_uri=args.as_uri)
     if args.apply or args.set:
-        # Before anything is read or written, and not with each id.
+        # Check this once, before anything is read or written, and not for each id.
         operations.store_for_write(target.backend, settings)
     return target
 
@@ -379,7 +379,7 @@ def _origin(
 
 
 def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list[str]]:
-    """Return the ids to ask a class for that cannot list: the target's own, the environment's and the metastore's."""
+    """Return the ids to request from a class that cannot list: those of target, environment and metastore."""
     from airflow_providers_secrets.cli.endpoints import FromSource, ToBackend, gathered
     from airflow_providers_secrets.lookup import operations
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
@@ -399,9 +399,9 @@ def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list
 
 
 class Copying:
-    """Compares and writes, id by id, in a bounded number of threads.
+    """Compares and writes, id by id, in a limited number of threads.
 
-    :param rate: the most writes in a second, or ``None``: a store that throttles sets the pace by itself.
+    :param rate: maximum number of writes per second, or ``None``: a store that throttles sets the pace itself.
     """
 
     def __init__(self, origin: Origin, target: Target, *, apply: bool, overwrite: bool, rate: float | None) -> None:
@@ -417,10 +417,10 @@ class Copying:
     def run(
         self, found: list[tuple[Kind, str]], parallel: int, journal: Journal | None, progress: Progress
     ) -> Iterator[Item]:
-        """Yield what is or was done about each id, in the order given.
+        """Yield the planned or completed action for each id, in the order given.
 
-        After :meth:`stop`, or once the journal cannot be written to, no further write begins, those under way end, and
-        what is left is not yielded.
+        After :meth:`stop`, or once the journal cannot be written, no further write begins, those in progress end, and
+        the remaining ids are not yielded.
         """
         collisions = self._collisions(found)
         waits = True
@@ -447,11 +447,11 @@ class Copying:
             pool.shutdown(wait=waits, cancel_futures=True)
 
     def stop(self) -> None:
-        """Begin no further write."""
+        """Let no further write begin."""
         self._stopped.set()
 
     def _collisions(self, found: list[tuple[Kind, str]]) -> dict[tuple[Kind, str], str]:
-        """Find ids that would be one secret in the target: neither may silently replace the other."""
+        """Return ids that would be one secret in the target, with the reason: none may silently replace another."""
         from airflow_providers_secrets.cli.endpoints import Blocked
 
         by_name: dict[str, list[tuple[Kind, str]]] = {}
@@ -473,7 +473,7 @@ class Copying:
         return f"{kind}:" if self._target.title == "metastore" else ""
 
     def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
-        """Do what is to be done about one id; ``None`` where the copy was stopped before it."""
+        """Compare or copy one id; ``None`` if the copy was stopped before it."""
         from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
         from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError, Unusable
 
@@ -515,13 +515,13 @@ class Copying:
         try:
             there = self._target.text(kind, secret_id)
         except (InvalidSecret, Unusable) as error:
-            # It is there, and nobody can use it.
+            # The target holds it, but nobody can use it.
             if not self._overwrite:
                 return Item(kind, secret_id, DIFFERENT, f"the target's cannot be used: {getattr(error, 'code', error)}")
             unusable = True
         if there is not None and same(kind, text, there):
             return Item(kind, secret_id, SAME)
-        self._target.check(kind, text)  # what would be written; what is there already has been taken
+        self._target.check(kind, text)  # only what would be written: an equal value was already accepted there
         absent = there is None and not unusable
         lost = self._origin.loses(kind, secret_id)
         if not self._apply:
@@ -537,7 +537,7 @@ class Copying:
         from airflow_providers_secrets.lookup.operations import AlreadyExists
 
         self._wait_for_turn()
-        # It exists by somebody else's write, or by an attempt of ours whose answer was lost: reading back tells.
+        # If it exists, somebody else wrote it, or we did and the answer was lost: reading back tells.
         with contextlib.suppress(AlreadyExists):
             self._target.write(kind, secret_id, text, only_if_absent=created)
         there: str | None = None
@@ -563,7 +563,7 @@ class Copying:
             raise _Stopped
 
 
-class _Stopped(Exception):  # it is no error
+class _Stopped(Exception):  # not an error
     """The copy was stopped while a write waited for its turn."""
 
 
@@ -577,18 +577,18 @@ def _done(item: Item) -> concurrent.futures.Future[Item | None]:
 
 
 JOURNAL_START: Final = '{"kind": '
-"""What a journal starts with, also one whose first line a kill cut off."""
+"""The start of every journal, even of one whose first line was cut off by a kill."""
 
 
 class Journal:
-    """A file of one JSON object a line: kind, id, state. Never a value.
+    """A file with one JSON object per line: kind, id, state. Never a value.
 
-    A line that a kill cut off is left out when it is read again, and so is one of another source or target.
+    When it is read again, lines that a kill cut off and lines of another source or target are ignored.
 
-    :param of: tells source and target from others.
-    :param resume: go on with the file; otherwise it starts anew.
-    :ivar failure: why it cannot be written to any more.
-    :raises ConfigurationError: where it cannot be written, or is another file: the source may be named by mistake.
+    :param of: identifies source and target.
+    :param resume: continue the file; otherwise it is truncated.
+    :ivar failure: why it can no longer be written.
+    :raises ConfigurationError: if it cannot be written, or is another kind of file: the source may be named by mistake.
     """
 
     def __init__(self, path: Path, of: str, *, resume: bool) -> None:
@@ -609,7 +609,7 @@ class Journal:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
             self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
             if resume:
-                self._append("")  # ends a line that was cut off, and tells whether a line can be written at all
+                self._append("")  # ends a line that was cut off, and fails if no line can be written
         except OSError as error:
             raise ConfigurationError(
                 f"the journal {path} cannot be written: {error.strerror}; name another by --journal."
@@ -630,7 +630,7 @@ class Journal:
                 self.verified.discard(key)
 
     def note(self, item: Item) -> bool:
-        """Write one item down, at once; return whether that was done."""
+        """Write one item, unbuffered; return whether that succeeded."""
         entry = {"kind": item.kind, "id": item.secret_id, "state": item.state, "of": self._of}
         line = json.dumps(entry, ensure_ascii=False)
         with self._lock:
@@ -642,7 +642,7 @@ class Journal:
             return self.failure is None
 
     def _append(self, line: str) -> None:
-        # What is no text stands there as JSON has it: \udcff.
+        # Lone surrogates are written as JSON escapes: \udcff.
         left = f"{line}\n".encode(errors="backslashreplace")
         while left:
             left = left[self._file.write(left) :]
@@ -652,9 +652,9 @@ class Journal:
         self._file.close()
 
     def dropped_if_empty(self) -> bool:
-        """Remove a file in which nothing was written down, and tell whether it was one."""
+        """Remove the file if it has no entry, and return whether that was so."""
         with contextlib.suppress(OSError):
-            # One byte is the end of a line that was cut off; and no device, such as /dev/null, is removed.
+            # A single byte is the newline that a resumed copy appends. A device such as /dev/null is not removed.
             if self.path.is_file() and self.path.stat().st_size <= 1:
                 self.path.unlink()
                 return True
@@ -662,7 +662,7 @@ class Journal:
 
 
 def _told_apart(origin: Origin, target: Target) -> str:
-    """Return a digest by which a journal's lines are known to be of this source and target."""
+    """Return a digest that marks a journal's lines as those of this source and target."""
     both = json.dumps([origin.title, origin.identity, target.title, target.identity])
     return hashlib.sha256(both.encode()).hexdigest()[:16]
 
@@ -675,7 +675,7 @@ def _journal_path(args: argparse.Namespace) -> Path:
     directory = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "airflow-secrets"
     of = hashlib.sha256(what.encode()).hexdigest()[:12]
     if args.resume:
-        # An older one has no time in its name.
+        # The names of older journals contain no time.
         for earlier in sorted(directory.glob(f"copy-*-{of}-*.jsonl"), reverse=True) or [directory / f"copy-{of}.jsonl"]:
             if earlier.is_file():
                 return earlier

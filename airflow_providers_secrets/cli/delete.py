@@ -1,4 +1,4 @@
-"""Delete a connection or variable from the store, recoverably where the store can."""
+"""Delete a connection or variable from the store, recoverably if the store supports it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Delete one secret.
 
-    :return: ``OK``, ``NOT_OK`` where it is kept; an absent one raises, which ends with ``NOT_OK`` as well.
+    :return: ``OK``, or ``NOT_OK`` if it is kept; an absent one raises, which ends with ``NOT_OK`` as well.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.errors import quoted

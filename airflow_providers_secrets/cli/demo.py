@@ -1,7 +1,7 @@
 """Watch real Airflow read secrets from an embedded store, then the cache, an outage and a clear error.
 
-Everything is local and thrown away afterwards: a store on 127.0.0.1, an Airflow home with its database, and made-up
-secrets. Your own Airflow and cloud set-up takes no part. The AWS stores need the extra "demo", Vault "demo-vault".
+Everything is local and removed afterwards: a store on 127.0.0.1, an Airflow home with its database, and made-up
+secrets. Your own Airflow and cloud are not used. The AWS stores need the extra "demo", Vault "demo-vault".
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ EXAMPLE: Final = "airflow-secrets demo --store hashicorp_vault"
 EXPECTED_SECONDS: Final = 60
 """How long it takes on a machine with two cores."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that end a program by default, sent by Ctrl-C, by ``kill``, and by a terminal that closes."""
+"""The signals of Ctrl-C, of ``kill``, and of a terminal that closes, which end a program by default."""
 STEP_TIMEOUT: Final = 180.0
 """Seconds that one run of Airflow may take; 12 are usual."""
 GRACE: Final = 5.0
-"""Seconds between asking Airflow to end and ending it."""
+"""Seconds between SIGTERM and SIGKILL for Airflow."""
 HEARTBEAT: Final = 0.2
-"""Seconds within which a signal is acted upon."""
+"""Seconds within which the demo reacts to a signal."""
 
 URI: Final = "postgres://reader:s%40fe%2Fpassw0rd@db.example.com:5432/sales?sslmode=require"
 JSON: Final = json.dumps(
@@ -61,7 +61,7 @@ ELSEWHERE: Final = "hello from the environment"
 STORE: Final = "the store"
 ENVIRONMENT: Final = "environment"
 NOWHERE: Final = "nowhere"
-"""Where Airflow may find something."""
+"""The places where Airflow may find something."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
-    :return: 0; 1 if anything differs from what was seeded; 128 + its number after a signal. In every case
+    :return: 0; 1 if anything differs from what was seeded; 128 + the signal's number after a signal. In every case
         all processes have ended and all files are removed.
-    :raises MissingDependencyError: where the embedded store is not installed.
+    :raises MissingDependencyError: if the embedded store is not installed.
     """
     from airflow_providers_secrets.cli import embedded
     from airflow_providers_secrets.cli.throwaway import throwaway_airflow
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    """Tell how far the demo is. The table alone goes to standard output."""
+    """Report progress on standard error: only the table goes to standard output."""
     print(text, end=end, file=sys.stderr, flush=True)
 
 
@@ -128,14 +128,14 @@ def _step(title: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Row:
-    """One lookup of the table.
+    """One lookup in the table.
 
-    :param asked: what asked for it.
-    :param found: where it was found, or what came instead.
-    :param right: whether that is what had to come.
+    :param asked: what made the lookup.
+    :param found: where it was found, or what was returned instead.
+    :param right: whether that is the expected result.
     :param lookup: seconds of the lookup itself.
-    :param process: seconds of the whole Airflow process around it; ``None`` where there was none.
-    :param problem: what to read where it is not right.
+    :param process: seconds of the whole Airflow process around it; ``None`` if there was none.
+    :param problem: the text to print if it is not right.
     """
 
     asked: str
@@ -253,7 +253,7 @@ DAG_LOOKUPS: Final[tuple[tuple[Kind, str], ...]] = (
     ("variables", "demo_var"),
     ("variables", "demo_env"),
 )
-"""What the DAG asks for."""
+"""What the DAG looks up."""
 
 
 def _by_this_process(store: Embedded, stop: _Stop) -> Iterator[Row]:
@@ -306,7 +306,7 @@ class _Run:
 
     @property
     def last_line(self) -> str | None:
-        """What a command gives; Airflow's log lines stand before it."""
+        """The result of a command, which Airflow prints after its log lines."""
         lines = self.output.splitlines()
         return lines[-1] if lines and self.code == 0 else None
 
@@ -321,12 +321,12 @@ class _Run:
         return uri
 
     def tail(self) -> str:
-        """Return the last lines, for whoever looks for the cause of a failure."""
+        """Return the last lines, for debugging a failure."""
         return "\n".join([*self.output.splitlines()[-10:], *self.errors.splitlines()[-20:], f"exit code {self.code}"])
 
 
 class _Airflow:
-    """Runs ``airflow`` of this Python, in *home*, until *stop*."""
+    """Runs ``airflow`` with this Python, in *home*, until *stop*."""
 
     def __init__(self, home: Path, stop: _Stop) -> None:
         self.home = home
@@ -337,7 +337,7 @@ class _Airflow:
     def run(self, *arguments: str) -> _Run:
         """Run one command to its end.
 
-        :raises _Stopped: after a signal; the command's whole process group has ended then.
+        :raises _Stopped: after a signal, once the command's whole process group has ended.
         """
         self._stop.check()
         environment = {
@@ -360,13 +360,13 @@ class _Airflow:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # the terminal's Ctrl-C is ours alone to pass on
+                start_new_session=True,  # only this process gets the terminal's Ctrl-C, and passes it on
             )
             output, errors = self._outlived(process, started + STEP_TIMEOUT)
         return _Run(process.returncode, output, errors, time.monotonic() - started)
 
     def _outlived(self, process: subprocess.Popen[str], deadline: float) -> tuple[str, str]:
-        """Wait for the end of *process* and of all that hold its output, and bring it about where it must be."""
+        """Wait until *process*, and all that have its output open, end; after a signal or the *deadline*, end them."""
         while not self._stop.number and time.monotonic() < deadline:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.communicate(timeout=HEARTBEAT)
@@ -380,7 +380,7 @@ class _Airflow:
         return ended
 
     def lookups(self) -> dict[tuple[str, str], float]:
-        """Return the seconds that each lookup of the last run took, by kind and id; the longest of several."""
+        """Return the seconds that each lookup of the last run took, by kind and id; of several, the longest."""
         path = self.home / "lookups.jsonl"
         took: dict[tuple[str, str], float] = {}
         with contextlib.suppress(OSError):
@@ -391,7 +391,7 @@ class _Airflow:
         return took
 
     def answers_of_dag(self) -> dict[str, tuple[str, float]]:
-        """Return what the DAG got, and the seconds that each lookup took; nothing, if it did not get that far."""
+        """Return what the DAG got, and the seconds that each lookup took; empty if it did not get that far."""
         path = self.home / "answers.json"
         try:
             answers: dict[str, tuple[str, float]] = json.loads(path.read_text(encoding="utf-8"))
@@ -406,7 +406,7 @@ class _Stopped(Exception):
 
 
 class _Stop:
-    """Notes the first signal that asks the demo to end, so that none ever interrupts a start or a clean-up."""
+    """Records the first signal that asks the demo to end, so that no signal interrupts a start or a clean-up."""
 
     number = 0
 
@@ -417,7 +417,7 @@ class _Stop:
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Note :data:`STOPPING` meanwhile."""
+        """Record :data:`STOPPING` signals while inside."""
         before = {number: signal.signal(number, self._note) for number in STOPPING}
         try:
             yield

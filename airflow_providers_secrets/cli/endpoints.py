@@ -1,4 +1,4 @@
-"""What ``copy`` reads from and writes to: the metastore, the environment, a file, or a backend's store."""
+"""The sources and targets of ``copy``: the metastore, the environment, a file, or a backend's store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.sources import Source
 
 PATIENCE: Final = {"timeout": 60, "max_attempts": 10}
-"""Options of a backend under a copy: a store that throttles is waited for."""
+"""Options of a backend during a copy, which waits for a store that throttles."""
 
 LARGEST: Final = {
     "aws_ssm": 4096,
@@ -29,26 +29,26 @@ LARGEST: Final = {
     "azure_key_vault": 25_000,
     "kubernetes_secrets": 1024 * 1024,
 }
-"""The most bytes of a value, by the backend's module. (SSM takes 8192 in the advanced tier.)"""
+"""Maximum length of a value in bytes, by the backend's module. (SSM accepts 8192 in the advanced tier.)"""
 
 LONGEST_ID: Final = 250
-"""The characters of the metastore's columns."""
+"""Maximum length of an id in the metastore's columns, in characters."""
 
 LARGEST_ADVANCED: Final = 8192
 
 WRITES_PER_SECOND: Final = {"gcp_secret_manager": 9.0}
-"""Documented quotas of writes (Google: 600 a minute and project). Elsewhere throttling sets the pace."""
+"""Documented write quotas (Google: 600 per minute and project). For other stores, throttling sets the pace."""
 
 
 class Blocked(Exception):
-    """Why an id cannot be copied, as a clause without any value."""
+    """The reason why an id cannot be copied, as a clause without any value."""
 
 
 class Origin(ABC):
-    """Where secrets come from.
+    """The source of a copy.
 
-    :ivar guesses: it cannot list, and nobody named the ids, so that some are the environment's or metastore's alone.
-    :ivar identity: tells it from others, without a credential.
+    :ivar guesses: it cannot list and no ids were named, so some ids may exist only in the environment or metastore.
+    :ivar identity: identifies it, without a credential.
     """
 
     title: str
@@ -63,13 +63,13 @@ class Origin(ABC):
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Return a value as Airflow would parse it.
 
-        :raises Blocked: where it is not to be copied from here.
-        :raises Unusable: where nobody can use it.
-        :raises SecretsError: where it is not to be had.
+        :raises Blocked: if it must not be copied from here.
+        :raises Unusable: if nobody can use it.
+        :raises SecretsError: if it cannot be read.
         """
 
-    def loses(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # of a store, nothing
-        """Say what a copy of an id leaves behind, or return ``None``."""
+    def loses(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # a store loses nothing
+        """Return what a copy of an id leaves behind, or ``None``."""
         return None
 
 
@@ -85,7 +85,7 @@ class FromSource(Origin):
         self._source = source
 
     def ids(self, kind: Kind) -> Iterable[str]:
-        """Yield the ids that the source holds. A team's own one begins with ``team--`` and is not copied."""
+        """Yield the ids that the source holds. A team's own id begins with ``team--`` and is not copied."""
         for team, secret_id in self._source.ids(kind):
             yield f"{team}{TEAM_SEP}{secret_id}" if team else secret_id
 
@@ -94,14 +94,14 @@ class FromSource(Origin):
         return self._source.text(kind, secret_id)
 
     def loses(self, kind: Kind, secret_id: str) -> str | None:
-        """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
+        """Return that a variable's description is lost: Airflow gets none from a secrets backend."""
         return DESCRIPTION_LOST if self._source.description(kind, secret_id) else None
 
 
 class FromFile(Origin):
     """A file as ``airflow connections export`` or ``variables export`` writes it: JSON, YAML, or ``ID=VALUE`` lines.
 
-    One object with the keys ``connections`` and ``variables`` holds both kinds; any other holds the one kind asked for.
+    An object with only the keys ``connections`` and ``variables`` holds both kinds; any other, the one kind requested.
     """
 
     def __init__(self, path: str, kinds: Iterable[Kind]) -> None:
@@ -117,7 +117,7 @@ class FromFile(Origin):
             raise ConfigurationError(f"{path} holds one kind of secrets; say which with --kind conn or --kind var.")
 
     def ids(self, kind: Kind) -> Iterable[str]:
-        """Yield the ids in the file's order."""
+        """Return the ids in the file's order."""
         return list(self._entries.get(kind, ()))
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
@@ -139,7 +139,7 @@ class FromFile(Origin):
         return _json(value)
 
     def loses(self, kind: Kind, secret_id: str) -> str | None:
-        """Say that a variable's description is lost: to Airflow, no secrets backend gives one."""
+        """Return that a variable's description is lost: Airflow gets none from a secrets backend."""
         value = self._entries.get(kind, {}).get(secret_id)
         if kind == "variables" and _is_described(value) and value.get("description"):
             return DESCRIPTION_LOST
@@ -147,14 +147,14 @@ class FromFile(Origin):
 
 
 def _is_described(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Tell whether *value* is what the export writes for a variable with a description."""
+    """Tell whether *value* has the form in which the export writes a variable with a description."""
     return isinstance(value, Mapping) and set(value) <= {"value", "description"} and "value" in value
 
 
 def _json(value: Any) -> str:
-    """Return the JSON text of what a file holds.
+    """Return a value of a file as JSON text.
 
-    :raises Unusable: where YAML made something of it that JSON has no form for.
+    :raises Unusable: if YAML parsed it as a type that JSON does not have.
     """
     try:
         return json.dumps(value, ensure_ascii=False)
@@ -180,7 +180,7 @@ def _parsed_file(path: str) -> dict[str, Any]:
         if path.endswith((".yaml", ".yml")):
             import yaml
 
-            parsed = yaml.load(text, _yaml_loader())  # noqa: S506  # it is a safe one
+            parsed = yaml.load(text, _yaml_loader())  # noqa: S506  # a safe loader
         else:
             parsed = json.loads(text, object_pairs_hook=_Pairs)
     except Exception as error:  # noqa: BLE001  # its message quotes the file, which holds secrets
@@ -195,7 +195,7 @@ def _parsed_file(path: str) -> dict[str, Any]:
 
 
 class _Pairs(dict[str, Any]):
-    """An object of a file, which knows the first of its names that the file has twice."""
+    """An object of a file, which records the first of its names that occurs twice."""
 
     def __init__(self, pairs: list[tuple[Any, Any]], written: list[str] | None = None) -> None:
         super().__init__(pairs)
@@ -204,9 +204,9 @@ class _Pairs(dict[str, Any]):
 
 
 def _each_once(path: str, entries: _Pairs) -> _Pairs:
-    """Return *entries*.
+    """Return *entries* if no id occurs twice.
 
-    :raises ConfigurationError: where an id is there twice: one of its values would be lost without a word.
+    :raises ConfigurationError: if an id occurs twice: one of its values would be lost silently.
     """
     if entries.twice is not None:
         raise ConfigurationError(f"{path} holds {quoted(entries.twice)} twice; leave one of them.")
@@ -214,7 +214,7 @@ def _each_once(path: str, entries: _Pairs) -> _Pairs:
 
 
 def _yaml_loader() -> Any:
-    """Return a safe loader of YAML whose objects are :class:`_Pairs`."""
+    """Return a safe YAML loader whose objects are :class:`_Pairs`."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -222,7 +222,7 @@ def _yaml_loader() -> Any:
 
     def pairs(loader: Any, node: Any) -> _Pairs:
         written = [str(name.value) for name, _ in node.value]
-        loader.flatten_mapping(node)  # what "<<" brings in may be there once more
+        loader.flatten_mapping(node)  # a name that "<<" merges in may legitimately occur again
         return _Pairs(loader.construct_pairs(node, deep=True), written)
 
     Loader.add_constructor("tag:yaml.org,2002:map", pairs)
@@ -230,9 +230,9 @@ def _yaml_loader() -> Any:
 
 
 class FromBackend(Origin):
-    """A backend's store: one of this package's lists its own ids; for any other class, *names* are asked.
+    """A backend's store. This package's backends list their own ids; any other class is asked for *names*.
 
-    :param names: the ids to ask for, by kind, where the class cannot list.
+    :param names: the ids to request, by kind, if the class cannot list.
     """
 
     def __init__(self, configured: Configured, names: Mapping[Kind, Iterable[str]] | None) -> None:
@@ -246,7 +246,7 @@ class FromBackend(Origin):
         self.identity = identity_of(configured)
 
     def ids(self, kind: Kind) -> Iterable[str]:
-        """Yield the ids that are to be asked for: of a chain's member, those that the chain asks it for."""
+        """Return the ids to request: for a member of a chain, those that the chain asks it for."""
         if self._names is not None:
             return list(self._names.get(kind, ()))
         from airflow_providers_secrets.lookup import operations
@@ -276,9 +276,9 @@ class FromBackend(Origin):
 
 
 class Target(ABC):
-    """Where secrets go.
+    """The target of a copy.
 
-    :ivar identity: tells it from others, without a credential.
+    :ivar identity: identifies it, without a credential.
     """
 
     title: str
@@ -286,29 +286,29 @@ class Target(ABC):
     parallel = True
     """Whether several threads may write at once."""
     needs_rights = True
-    """Whether a policy must allow what is written."""
+    """Whether writing needs permissions of a policy."""
     rate: float | None = None
-    """The most writes in a second, where the store has a quota."""
+    """Maximum number of writes per second, if the store has a quota."""
 
     @abstractmethod
     def name(self, kind: Kind, secret_id: str) -> str:
-        """Return the name under which an id will be; two ids of one name collide.
+        """Return the name under which an id will be stored; two ids with one name collide.
 
-        :raises Blocked: where it cannot be written.
+        :raises Blocked: if it cannot be written.
         """
 
     @abstractmethod
     def check(self, kind: Kind, text: str) -> None:
-        """See that a value can be held.
+        """Check that the target can hold a value.
 
-        :raises Blocked: where it cannot.
+        :raises Blocked: if it cannot.
         """
 
     @abstractmethod
     def text(self, kind: Kind, secret_id: str) -> str | None:
-        """Return what it holds now, past every cache.
+        """Return what it holds now, bypassing every cache.
 
-        :raises Unusable: where it holds something that Airflow could not use.
+        :raises Unusable: if it holds something that Airflow could not use.
         """
 
     @abstractmethod
@@ -339,7 +339,7 @@ class ToBackend(Target):
         self._as_uri = as_uri
 
     def name(self, kind: Kind, secret_id: str) -> str:
-        """Return the first name that a lookup asks for."""
+        """Return the first name that a lookup requests."""
         if reason := self._configured.passed_over_for(kind, secret_id):
             raise Blocked(f"the target's chain does not ask this member: {reason}")
         plan = self.backend.plan(kind, secret_id)
@@ -348,7 +348,7 @@ class ToBackend(Target):
         return str(plan.names[0])
 
     def check(self, kind: Kind, text: str) -> None:
-        """See that the store's limits and Airflow's parser take the text."""
+        """Check that the store's limits and Airflow's parser accept the text."""
         if not text.strip():
             raise Blocked("it is blank, which not every store can hold")
         stored = self.backend.encode(kind, self._form(kind, text))
@@ -366,7 +366,7 @@ class ToBackend(Target):
         return uri_of(fields) if self._as_uri else json_of(fields)
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
-        """Read through the very backend."""
+        """Read through the same backend."""
         from airflow_providers_secrets.lookup import operations
 
         return operations.read(self.backend, kind, secret_id)
@@ -402,7 +402,7 @@ class ToMetastore(Target):
         return secret_id
 
     def check(self, kind: Kind, text: str) -> None:
-        """See that Airflow's model will take the connection."""
+        """Check that Airflow's model accepts the connection."""
         if kind != "connections":
             return
         fields = fields_of(text)
@@ -416,12 +416,12 @@ class ToMetastore(Target):
         return self._metastore.text(kind, secret_id)
 
     def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> None:
-        """Write the row in a transaction of its own."""
+        """Write the row in its own transaction."""
         self._metastore.write(kind, secret_id, text, only_if_absent=only_if_absent)
 
 
 def _takes_extra(extra: str) -> bool:
-    """Tell whether this Airflow's model takes an extra that is no JSON object; Airflow 2 does."""
+    """Tell whether this Airflow's model accepts an extra that is not a JSON object; Airflow 2 does."""
     from airflow.models.connection import Connection
 
     with contextlib.suppress(ValueError):
@@ -431,9 +431,9 @@ def _takes_extra(extra: str) -> bool:
 
 
 def same(kind: Kind, one: str, other: str) -> bool:
-    """Tell whether two texts are one secret: for connections, whether Airflow reads the same fields.
+    """Tell whether two texts are the same secret: for connections, whether Airflow reads the same fields.
 
-    :raises Unusable: where one of them cannot be read.
+    :raises Unusable: if one of them cannot be read.
     """
     if kind == "connections":
         return fields_of(one) == fields_of(other)
@@ -441,7 +441,7 @@ def same(kind: Kind, one: str, other: str) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why something failed, without values, for a table's cell."""
+    """Return why something failed, without values, for a table cell."""
     if isinstance(error, LookupFailed):
         return f"{error.code}. {error.advice}"
     if isinstance(error, (SecretsError, Blocked, Unusable)):
@@ -450,9 +450,9 @@ def reason_of(error: Exception) -> str:
 
 
 def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
-    """Read a file of ids, one a line; ``conn:ID`` and ``var:KEY`` say the kind, and without one each kind has the id.
+    """Read a file of ids, one per line: ``conn:ID`` or ``var:KEY``; without a kind, an id counts for every kind.
 
-    :raises ConfigurationError: where it cannot be read.
+    :raises ConfigurationError: if it cannot be read.
     """
     from airflow_providers_secrets.cli.arguments import KIND_WORDS
     from airflow_providers_secrets.cli.configuration import read_file
@@ -475,7 +475,7 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
 def gathered(origins: Iterable[tuple[str, Any]], kinds: Iterable[Kind]) -> Iterator[tuple[Kind, str]]:
     """Yield each id that any of *origins* knows, once.
 
-    :param origins: titles and callables of a kind; one that cannot be read is left out.
+    :param origins: titles, and callables that take a kind; one that cannot be read is left out.
     """
     for kind in kinds:
         seen: set[str] = set()

@@ -1,6 +1,6 @@
-"""Explain one lookup: which names are asked for, what the store says, which source Airflow takes. No value is shown.
+"""Explain one lookup: which names are requested, what the store says, which source Airflow uses. No value is shown.
 
-Of a chain, each member's part: which one answers, which are skipped and why.
+For a chain, each member's part: which one answers, which are skipped and why.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one lookup.
 
-    :return: ``OK`` where some source has the id, ``NOT_OK`` where none has, ``USAGE`` where the store's configuration
-        is wrong, ``NO_ANSWER`` where the store gave none, or where one that may have it could not be asked.
+    :return: ``OK`` if some source has the id; ``NOT_OK`` if none has; ``USAGE`` if the store's configuration is
+        wrong; ``NO_ANSWER`` if the store gave no answer, or if a source that may have the id could not be asked.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.lookup import operations
@@ -104,14 +104,14 @@ def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
 
 
 def _with_id(way: dict[str, Any]) -> dict[str, Any]:
-    """Return a way whose id has the key that it has in all output."""
+    """Return *way* with the key ``id`` for the id, as in all output."""
     return {"id" if key == "secret_id" else key: value for key, value in way.items()}
 
 
 def _asked(
     configured: Configured, explained: Explanation | ChainExplanation
 ) -> list[tuple[SecretLookupMixin, MakePlan]]:
-    """Return the backends of this package that were asked for the id, each with how it is asked."""
+    """Return the backends of this package that were asked for the id, each with the function that makes its plan."""
     from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
@@ -178,7 +178,7 @@ def _show_other(other: Elsewhere) -> None:
 
 
 def _listing(explained: Explanation | ChainExplanation) -> str | None:
-    """Return the command that lists what is there; ``None`` where no store that can list is asked for this kind."""
+    """Return the command that lists what is there; ``None`` if no store that can list is asked for this kind."""
     from airflow_providers_secrets.lookup.operations import ChainExplanation
 
     word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
@@ -187,7 +187,7 @@ def _listing(explained: Explanation | ChainExplanation) -> str | None:
     asked = [
         str(member.position) for member in explained.members if member.way and member.way.enabled and member.way.lists
     ]
-    # Several stores are listed one by one.
+    # The command lists one store at a time.
     return f"airflow-secrets list {word} --member {' or '.join(asked)}" if asked else None
 
 

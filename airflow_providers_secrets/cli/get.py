@@ -1,4 +1,4 @@
-"""Show what Airflow would be given for an id; values are hidden unless asked for."""
+"""Show what Airflow would get for an id; values are hidden unless --show-value or --field asks for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLE: Final = "airflow-secrets get conn smtp_default --field host"
 
 MASK: Final = "***"
 OPEN: Final = ("conn_type", "host", "port", "schema")
-"""The fields of a connection that are no secret."""
+"""The fields of a connection that are not secret."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look the id up, past every cache.
+    """Look the id up, bypassing every cache.
 
-    :return: ``OK``, ``NOT_OK`` where it is absent or has no such field, ``USAGE`` where no lookup asks for it.
+    :return: ``OK``; ``NOT_OK`` if it is absent or has no such field; ``USAGE`` if it is never looked up.
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.errors import ConfigurationError, quoted
@@ -72,7 +72,7 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
 
     try:
         fields = fields_of(text)
-    except Unusable as error:  # of another package's class, which does not look
+    except Unusable as error:  # from another package's class, which does not check
         raise SecretsError(f"Airflow could not use the connection: {error}.") from None
     if args.field is not None:
         name, _, key = args.field.partition(".")
@@ -102,16 +102,16 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
 
 
 def _fields(fields: dict[str, Any]) -> list[str]:
-    """Return what ``--field`` takes for this connection."""
+    """Return the values that ``--field`` accepts for this connection."""
     extra = fields.get("extra")
     return [*fields, *(f"extra.{key}" for key in extra)] if isinstance(extra, dict) else list(fields)
 
 
 def _masked_host(host: str) -> str:
-    """Return a host, which may be a URL, without what it says to log in with, and without its query and fragment."""
+    """Return a host, which may be a URL, with its credentials, query and fragment masked."""
     scheme, nested, rest = host.partition("://")
     start, login, rest = (rest if nested else host).rpartition("@")
-    # With one of them in front of an @, nobody can tell the end of a password from the end of a query.
+    # If a "?" or "#" precedes the "@", a password cannot be told from a query that contains an "@".
     shown = "" if re.search("[?#]", start) else re.sub(r"(?<=[?#]).*", MASK, rest, flags=re.DOTALL)
     return f"{scheme}://" * bool(nested) + f"{MASK}@" * bool(login) + shown
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List the ids as the store's pages arrive.
 
-    :return: ``OK``, ``NOT_OK`` where there is none.
+    :return: ``OK``, or ``NOT_OK`` if there is none.
     """
     from airflow_providers_secrets.cli import configuration, output
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             rows = _shadowed(backend, kind, ids, metastore=not args.no_metastore)
             number = output.show_rows(rows, SHADOWED, args.output)
         else:
-            # A heading has words, and a key of JSON none with spaces.
+            # A heading may have spaces, a JSON key should not.
             last = "not looked up" if args.output == "table" else "not_looked_up"
             number = output.show_rows((_row(one, last) for one in ids), (*COLUMNS, last), args.output)
     if args.output == "table":
@@ -85,7 +85,7 @@ def _row(one: ListedId, last: str) -> dict[str, Any]:
 
 
 def _of_team(listed: str) -> str | None:
-    """Say whose own secret an id is: nobody else's lookups ask for it."""
+    """Return which team alone looks an id up, or ``None`` if it is not a team's own secret."""
     from airflow_providers_secrets.cli.output import shown
     from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup.plan import team_and_id

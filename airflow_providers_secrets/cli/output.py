@@ -1,4 +1,4 @@
-"""What the command shows: tables, JSON, YAML, plain text, progress; and what it keeps quiet."""
+"""The command's output: tables, JSON, YAML, plain text, progress; and what is kept out of it."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FIRST_ROWS: Final = 200
-"""The rows that a table's widths are measured by; further ones follow as they come."""
+"""Number of rows from which a table's column widths are measured; further rows are printed in batches of this size."""
 
 UNFOLDED: Final = 2000
-"""The least width of a table that goes to no terminal, in characters."""
+"""Minimum width of a table that does not go to a terminal, in characters."""
 
 LONGEST_CELL: Final = 2000
-"""The most of one value in a table or plain text, in characters; what the user asks to see is shown whole."""
+"""Maximum length of a value in a table or plain text, in characters; what the user asks to see is shown whole."""
 
 GAP: Final = 2
-"""The characters between two columns of a table."""
+"""Number of characters between two columns of a table."""
 
 PROGRESS_AFTER: Final = 1.0
 """Seconds after which progress is shown, on a terminal."""
 
 NEUTRAL: Final = "neutral"
 MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow"), NEUTRAL: ("·", "dim")}
-"""How a finding is shown: fine, a fault, a thing to consider, or one that is neither."""
+"""How a finding is shown: fine, a fault, advice, or neutral."""
 
 
 @contextlib.contextmanager
 def quiet(*, verbose: bool) -> Iterator[None]:
     """Keep log lines and warnings of Airflow, SDKs and this package out of the output, unless *verbose*.
 
-    What the user must know is said by the command itself, once.
+    The command itself reports what the user must know, once.
     """
     if verbose:
         yield
@@ -67,13 +67,14 @@ def quiet(*, verbose: bool) -> Iterator[None]:
 
 
 _quiet: contextlib.ExitStack | None = None
-"""What :func:`quiet` undoes at its end, while it holds."""
+"""While :func:`quiet` is active, what it undoes at its end."""
 
 
 def quiet_structlog() -> None:
-    """Have :func:`quiet` hold for structlog, too, by which Airflow 3 and official providers write to standard output.
+    """Extend :func:`quiet` to structlog, with which Airflow 3 and official providers write to standard output.
 
-    It heeds nothing of ``logging``'s, and Airflow configures it whenever it starts; so each configuration drops all.
+    structlog ignores the settings of ``logging``, and Airflow configures it whenever it starts. So each configuration
+    is made to drop everything.
     """
     try:
         import structlog
@@ -86,7 +87,7 @@ def quiet_structlog() -> None:
         raise structlog.DropEvent
 
     def begin() -> None:
-        # In place: loggers that were made before hold this very list.
+        # In place: loggers that were made before hold the same list.
         with contextlib.suppress(AttributeError):
             structlog.get_config()["processors"].insert(0, drop)
 
@@ -119,7 +120,7 @@ class _Collecting(logging.Handler):
 
 @contextlib.contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Collect what this package warns about meanwhile, each once, in a list; nothing of it is shown."""
+    """Collect the warnings of this package in a list, each once, without showing them."""
     handler = _Collecting()
     logger = logging.getLogger("airflow_providers_secrets")
     disabled, propagate = logging.root.manager.disable, logger.propagate
@@ -141,25 +142,25 @@ def collected_warnings() -> Iterator[list[str]]:
 
 
 def console(*, errors: bool = False, at_least: int = 0) -> Console:
-    """Return a console that takes every text as it is.
+    """Return a console that prints every text unchanged.
 
-    :param at_least: its width where it is no terminal's, in characters.
+    :param at_least: its minimum width if it is not a terminal, in characters.
     """
     from rich.console import Console
 
     class Raising(Console):
         def on_broken_pipe(self) -> None:
-            """Leave a closed pipe to the command, which has an exit code for it; Rich would end with 1."""
+            """Leave a closed pipe to the command, which has an exit code for it; Rich would exit with 1."""
             raise BrokenPipeError
 
     stream = sys.stderr if errors else sys.stdout
-    # Into a file or pipe, nothing is folded or cut.
+    # In a file or pipe, nothing is folded or cut.
     width = None if stream.isatty() else max(UNFOLDED, at_least)
     return Raising(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """Tell something beside the output."""
+    """Print a message to standard error, outside the command's output."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -170,10 +171,10 @@ def show_rows(
     title: str = "",
     longest: int | None = LONGEST_CELL,
 ) -> int:
-    """Print *rows* as they come, and return their number.
+    """Print *rows* as they arrive, and return their number.
 
     :param output: one of :data:`.arguments.FORMATS`; plain has a tab between columns and no heading.
-    :param longest: where a value is cut in a table and plain text; ``None`` for nowhere.
+    :param longest: the length at which a value is cut in a table and plain text; ``None`` for never.
     """
     if output == "table":
         return _table_rows(rows, columns, title, longest)
@@ -229,7 +230,7 @@ def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title
         )
         shows = console(at_least=sum(widths) + GAP * len(widths))
         least = [min(width, 12) for width in widths] if sys.stdout.isatty() else widths
-        # Where even these do not fit, Rich would cut off what is too much.
+        # If even these widths do not fit, Rich would cut off the rest.
         fits = sum(least) + GAP * len(least) <= shows.width
         for column, width in zip(columns, least, strict=True):
             table.add_column(column, overflow="fold", min_width=width if fits else None)
@@ -241,7 +242,7 @@ def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title
 
 
 def show_record(record: Mapping[str, Any], output: str) -> None:
-    """Print one object as JSON or YAML; the other formats are the caller's own."""
+    """Print one object as JSON or YAML; the caller prints the other formats."""
     plain = _plain(record)
     if output == "json":
         print(_json(plain, indent=2))
@@ -250,7 +251,7 @@ def show_record(record: Mapping[str, Any], output: str) -> None:
 
 
 def _json(plain: Any, indent: int | None = None) -> str:
-    """Return the JSON text of *plain*, in which no terminal finds anything to obey, and programs find all of it."""
+    """Return *plain* as JSON text without loss and without control characters that a terminal would obey."""
     text = json.dumps(plain, indent=indent, ensure_ascii=not _is_utf_8())
     return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
@@ -263,7 +264,7 @@ def _yaml(plain: Any) -> str:
 
 
 def _is_utf_8() -> bool:
-    """Tell whether standard output takes every character; another encoding's would need an escape."""
+    """Tell whether standard output can encode every character; any other encoding needs escapes."""
     return _encoding().replace("-", "").replace("_", "").lower() in ("utf8", "utf8sig")
 
 
@@ -272,14 +273,14 @@ def _encoding() -> str:
 
 
 def as_it_is(value: str) -> str:
-    """Return a value that is to be printed as it is, for a program to read.
+    """Return a value to be printed unchanged, for a program to read.
 
-    :raises SecretsError: where standard output cannot encode it: an escape would be read as the value.
+    :raises SecretsError: if standard output cannot encode it: an escape would be read as the value.
     """
     try:
         value.encode(_encoding())
         return value
-    except UnicodeEncodeError:  # which carries the value, so nothing of it may be chained
+    except UnicodeEncodeError:  # it holds the value, so it must not be chained
         pass
     raise SecretsError(
         f"the value has characters that standard output, in {_encoding()}, cannot hold. Set PYTHONIOENCODING=utf-8, "
@@ -288,14 +289,14 @@ def as_it_is(value: str) -> str:
 
 
 def shown(name: str) -> str:
-    """Return an id or a name of a secret for the screen, without what may be a value typed in its place."""
+    """Return an id or a name of a secret for display, masking what may be a value typed by mistake."""
     from airflow_providers_secrets.errors import printable, shown_id
 
     return printable(shown_id(name), 128)
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* as JSON and YAML take it; JSON has no number for what Python writes as ``NaN``."""
+    """Return *value* in types that JSON and YAML have; JSON has no number for what Python writes as ``NaN``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -320,7 +321,7 @@ def _cell(value: Any, longest: int | None) -> str:
 
 
 def show_finding(ok: bool | str | None, what: str, cure: str | None = None) -> None:  # noqa: FBT001
-    """Print one line with its mark, and the cure under it."""
+    """Print one line with its mark, and the remedy below it."""
     from rich.text import Text
 
     from airflow_providers_secrets.errors import printable
@@ -333,10 +334,10 @@ def show_finding(ok: bool | str | None, what: str, cure: str | None = None) -> N
 
 
 class Progress:
-    """One line about work under way, on a terminal and after a second of it.
+    """One line about work in progress, shown only on a terminal and after one second.
 
     :param title: what is being done.
-    :param total: how many steps there will be, where that is known.
+    :param total: how many steps there will be, if that is known.
     """
 
     def __init__(self, title: str, total: int | None = None) -> None:
@@ -389,7 +390,7 @@ def ask_secret(prompt: str, instead: str) -> str:
     """Ask for a secret on the terminal.
 
     :param instead: the argument that reads it from standard input.
-    :raises ConfigurationError: where there is none, or it is left by Ctrl-D.
+    :raises ConfigurationError: if there is no terminal, or the prompt is left by Ctrl-D.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError(
@@ -398,14 +399,14 @@ def ask_secret(prompt: str, instead: str) -> str:
     try:
         return getpass.getpass(prompt)
     except EOFError:
-        say("")  # the prompt's line is still open
+        say("")  # ends the prompt's line
         raise ConfigurationError(f"nothing was typed; type it, or send it on standard input ({instead}).") from None
 
 
 def confirmed(question: str) -> bool:
-    """Ask a yes-or-no question on the terminal; only "y" and "yes" are a yes.
+    """Ask a yes-or-no question on the terminal; only "y" and "yes" mean yes.
 
-    :raises ConfigurationError: where there is none.
+    :raises ConfigurationError: if there is no terminal.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError("There is no terminal to ask on; add --yes to go ahead without being asked.")
@@ -414,15 +415,15 @@ def confirmed(question: str) -> bool:
 
 
 def standard_input() -> str:
-    """Return what comes on standard input, without one newline at its end, which may be LF or CR LF.
+    """Return the text on standard input, without one newline at its end, which may be LF or CR LF.
 
-    :raises ConfigurationError: where it is not UTF-8, whatever the locale would make of it.
+    :raises ConfigurationError: if it is not UTF-8, whatever the locale.
     """
     binary = getattr(sys.stdin, "buffer", None)
     text: str | None
     try:
         text = sys.stdin.read() if binary is None else binary.read().decode()
-    except UnicodeDecodeError:  # which carries the value, so nothing of it may be chained
+    except UnicodeDecodeError:  # it holds the value, so it must not be chained
         text = None
     if text is None:
         raise ConfigurationError("standard input is not UTF-8 text.")

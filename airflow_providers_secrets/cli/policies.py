@@ -1,7 +1,7 @@
 """The least rights that a backend's configuration needs, for each store, in the vendor's form and as Terraform.
 
-Pure functions of the backend's options and names. Each form holds placeholders in angle brackets, or ``*``, where the
-configuration does not say enough.
+Pure functions of the backend's options and names. Each form has placeholders in angle brackets, or ``*``, for what the
+configuration does not say.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ROLE: Final = "airflow-secrets"
 class Policy:
     """A policy in the vendor's own form.
 
-    :param form: what :attr:`text` is: ``json``, ``hcl``, ``yaml``.
+    :param form: the format of :attr:`text`: ``json``, ``hcl``, ``yaml``.
     :param text: the policy.
-    :param commands: shell commands that put it in force.
+    :param commands: shell commands that apply it.
     :param terraform: the same as Terraform.
-    :param notes: what it cannot say, and what to fill in.
+    :param notes: what it cannot express, and what to fill in.
     """
 
     form: str
@@ -50,7 +50,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a policy is to allow, and what the configuration does not say.
+    """What a policy should allow, and the facts that the configuration does not contain.
 
     :param acts: some of :data:`ACTS`, besides reading.
     """
@@ -67,9 +67,9 @@ class Wanted:
 
 @dataclass
 class _Scope:
-    """What the names of a backend begin with.
+    """The prefixes of a backend's names.
 
-    :param listed: those whose kind is preloaded, or that are to be listed.
+    :param listed: the prefixes to list, by request or because their kind is preloaded.
     """
 
     starts: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class _Scope:
 def policy_for(backend: SecretLookupMixin, wanted: Wanted) -> Policy:
     """Return the least policy for *backend*.
 
-    :raises ConfigurationError: where no kind is looked up, or the backend is unknown here.
+    :raises ConfigurationError: if no kind is looked up, or no policy is known for the backend.
     """
     make = _MAKERS.get(backend.config.slug)
     if make is None:
@@ -131,7 +131,7 @@ def _region(backend: SecretLookupMixin, wanted: Wanted) -> str:
 
 
 def _kms(wanted: Wanted, service: str, region: str, condition: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Return the key's own statement; AWS's default keys need none, which let the account's principals use them."""
+    """Return the statement for the key. AWS's default keys need none: all principals of the account may use them."""
     if not wanted.kms_key:
         return []
     actions = ["kms:Decrypt", *(("kms:GenerateDataKey",) if "write" in wanted.acts else ())]
@@ -148,7 +148,7 @@ def _ssm(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     statements = [_statement("ReadSecrets", ["ssm:GetParameter"], under)]
     notes = []
     if scope.listed:
-        # The path itself is the resource of a listing.
+        # The resource of a listing is the path itself.
         paths = [f"{arn}{start.rpartition('/')[0]}" for start in scope.listed]
         statements.append(_statement("ListSecrets", ["ssm:GetParametersByPath"], paths))
         notes.append("A listing decrypts what it lists: ssm:GetParametersByPath on a path reads everything under it.")
@@ -167,8 +167,8 @@ def _ssm(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
 def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     region = _region(backend, wanted)
     arn = f"arn:{wanted.partition}:secretsmanager:{region}:{wanted.account}:secret:"
-    # Secrets Manager adds a hyphen and six characters to every name. A name that is absent has none, and is judged as
-    # it is: by a pattern that ends in them, every absent name would be denied.
+    # Secrets Manager appends a hyphen and six characters to every name in its ARN, but not to an absent name. With a
+    # pattern that ends in them, every absent name would be denied.
     under = [f"{arn}{start}*" for start in scope.starts]
     complete = [f"{one}-??????" for one in under]
     statements = [_statement("ReadSecrets", ["secretsmanager:GetSecretValue"], under)]
@@ -269,7 +269,7 @@ CUSTOM_ROLES: Final = {
     "create": ("airflowSecretsCreator", "secretmanager.secrets.create"),
     "delete": ("airflowSecretsDeleter", "secretmanager.secrets.delete"),
 }
-"""Roles of one permission each, where Google's own roles hold more than is needed."""
+"""Custom roles with one permission each, since Google's own roles contain more than is needed."""
 
 
 def _google(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
@@ -334,7 +334,7 @@ AZURE_ROLES: Final = {
 
 
 def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
-    # "Secrets User" holds readMetadata besides getSecret, and with it listing.
+    # "Secrets User" contains readMetadata besides getSecret, and thus listing.
     role, role_id = AZURE_ROLES["write" if {"write", "delete"} & set(wanted.acts) else "read"]
     definition = f"/providers/Microsoft.Authorization/roleDefinitions/{role_id}"
     text = json.dumps(
@@ -371,11 +371,11 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
 RBAC: Final = "rbac.authorization.k8s.io"
 
 SERVICE_ACCOUNT: Final = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
-"""Who a pod is to the API server: its namespace, its service account."""
+"""A pod's user name for the API server: its namespace and its service account."""
 
 
 def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
-    # What has a label is found by a listing; without a label it is read by its own name.
+    # A Secret is found by its label with a listing; without a label, it is read by its own name.
     by_label = any("=" in start for start in scope.starts)
     verbs = [
         *(["get"] if any("=" not in start for start in scope.starts) else []),

@@ -1,7 +1,7 @@
-"""Print the least rights that this very configuration needs, in the store's own form or as Terraform. Asks no store.
+"""Print the least rights that this configuration needs, in the store's own form or as Terraform. Contacts no store.
 
-It allows reading under the prefixes, and listing only where preload needs it; --allow adds what an operator needs.
-Of a chain, one policy for each member.
+It allows reading under the prefixes, and listing only if preload needs it; --allow adds what an operator needs.
+For a chain, one policy for each member.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the policy; what it cannot say goes to standard error."""
+    """Print the policy; notes about what it cannot express go to standard error."""
     from airflow_providers_secrets.cli import configuration, output, policies
 
     configured = configuration.configured(args)

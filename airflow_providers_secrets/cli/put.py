@@ -1,7 +1,7 @@
-"""Write a connection or variable by the store's own means. It is checked first as Airflow would parse it.
+"""Write a connection or variable by the store's own means, after checking that Airflow can parse it.
 
-The value comes from standard input (--stdin), from a prompt, or, of a connection, from fields; a password never from an
-argument, which other users of the host and the shell's history would see.
+The value comes from standard input (--stdin), from a prompt or, for a connection, from fields. A password never comes
+from an argument, which other users of the host and the shell's history would see.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write one secret.
 
-    :return: ``OK``, ``NOT_OK`` where it exists and is to be left.
+    :return: ``OK``, or ``NOT_OK`` if it exists and must be left as it is.
     """
     from airflow_providers_secrets.cli import configuration, output, uri
     from airflow_providers_secrets.errors import ConfigurationError, Unusable, quoted
@@ -111,7 +111,7 @@ def settings_of(given: list[str]) -> dict[str, str]:
 def _value(args: argparse.Namespace) -> str:
     """Return the text to write, as Airflow will parse it.
 
-    :raises ConfigurationError: where there is none, or Airflow could not parse it.
+    :raises ConfigurationError: if there is none, or Airflow could not parse it.
     """
     from airflow_providers_secrets.cli import output, uri
     from airflow_providers_secrets.errors import ConfigurationError, Unusable

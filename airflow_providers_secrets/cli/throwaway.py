@@ -1,4 +1,4 @@
-"""An Airflow home that lasts for one command, apart from the user's own."""
+"""A temporary Airflow home for one command, separate from the user's own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Final
 
 FOREIGN: Final = ("AIRFLOW", "AWS_", "VAULT_")
-"""Prefixes of the environment variables that are the user's own set-up."""
+"""Prefixes of the environment variables with the user's own configuration."""
 
 
 @contextlib.contextmanager
 def throwaway_airflow() -> Iterator[Path]:
-    """Make a new ``AIRFLOW_HOME``, and until the end an environment with nothing of the user's Airflow or cloud.
+    """Make a new ``AIRFLOW_HOME`` and, until the end, remove the user's Airflow and cloud from the environment.
 
-    Airflow must not have been imported yet: it reads its configuration once in a process.
+    Airflow must not have been imported yet: it reads its configuration once per process.
     """
     with tempfile.TemporaryDirectory(prefix="airflow-secrets-", ignore_cleanup_errors=True) as directory:
         home = Path(directory)
@@ -26,7 +26,7 @@ def throwaway_airflow() -> Iterator[Path]:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            # Airflow 2.11 warns at every start where this is left out.
+            # Without this, Airflow 2.11 warns at every start.
             "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -1,6 +1,6 @@
 """Turn a connection's fields into its URI or JSON, and a URI or JSON back into fields. Needs no Airflow.
 
-It prints the whole connection, password included: that is its purpose. Nothing else of it is printed, logged or kept.
+It prints the whole connection, password included: that is its purpose. It logs and keeps nothing of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HELP: Final = "make a connection's URI or JSON from fields, and back"
 EXAMPLE: Final = "airflow-secrets uri --conn-type postgres --host db.example.com --login reader --ask-password"
 
 FIELDS: Final = ("conn_type", "description", "host", "login", "port", "schema", "extra")
-"""The fields that arguments give; the password comes otherwise."""
+"""The fields given as arguments; the password is not one of them."""
 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +81,9 @@ def any_field(args: argparse.Namespace) -> bool:
 
 
 def need_type(args: argparse.Namespace) -> None:
-    """Refuse fields without a connection's type, by which Airflow finds what to do with it.
+    """Refuse fields without a connection type, by which Airflow finds the hook.
 
-    :raises ConfigurationError: where it is not given.
+    :raises ConfigurationError: if it is not given.
     """
     from airflow_providers_secrets.errors import ConfigurationError
 
@@ -92,7 +92,7 @@ def need_type(args: argparse.Namespace) -> None:
 
 
 def refuse_two_readers(args: argparse.Namespace) -> None:
-    """Refuse arguments of which two read standard input: the second would find it empty.
+    """Refuse two arguments that both read standard input: the second would find it empty.
 
     :raises ConfigurationError: naming both.
     """
@@ -111,16 +111,17 @@ def refuse_two_readers(args: argparse.Namespace) -> None:
 
 
 def fields_from(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields that are given, the password included, as Airflow will read them.
+    """Return the given fields, including the password, as Airflow will read them.
 
-    :raises ConfigurationError: for an extra that is no JSON object, no password, or two that want standard input.
-    :raises Unusable: where Airflow could not use them.
+    :raises ConfigurationError: for an extra that is not a JSON object, a missing password, or two readers of standard
+        input.
+    :raises Unusable: if Airflow could not use them.
     """
     from airflow_providers_secrets.errors import ConfigurationError
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
 
     refuse_two_readers(args)
-    if args.ask_password and args.password_stdin:  # Airflow's parser knows no group of which only one is given
+    if args.ask_password and args.password_stdin:  # Airflow's parser has no mutually exclusive groups
         raise ConfigurationError("--ask-password and --password-stdin both give the password; leave one of them out.")
     fields = {name: getattr(args, name) for name in FIELDS}
     fields |= {"password": _password(args), "extra": _extra(args.extra)}
@@ -136,7 +137,7 @@ def _password(args: argparse.Namespace) -> str | None:
     if not args.password_stdin:
         return None
     password = standard_input()
-    if not password:  # a command in front of the pipe has failed, as a rule
+    if not password:  # usually, the command before the pipe has failed
         raise ConfigurationError("no password came on standard input; leave --password-stdin out where there is none.")
     return password
 
@@ -149,7 +150,7 @@ def _extra(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         extra = json.loads(standard_input() if text == "-" else text)
-    except (ValueError, RecursionError):  # the second where it is nested too deeply
+    except (ValueError, RecursionError):  # RecursionError: nested too deeply
         extra = None
     if not isinstance(extra, dict):
         raise ConfigurationError('--extra is not a JSON object; write it as {"region_name": "eu-west-1"}.')
