@@ -1,4 +1,4 @@
-"""The page itself: a small FastAPI application of server-rendered HTML. It never writes, and shows no value."""
+"""The page itself: a small FastAPI application with server-rendered HTML. It never writes, and shows no value."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from airflow_providers_secrets.ui.listing import (
 
 HERE: Final = Path(__file__).parent
 PER_PAGE: Final = 100
-"""Ids on one page of a list."""
+"""Ids per page of a list."""
 PATIENCE: Final = 0.6
-"""Seconds for which a request waits for a listing; then it shows what there is, and has the browser come again."""
+"""Seconds for which a request waits for a listing; then it shows what there is, and the browser reloads the page."""
 AT_A_TIME: Final = 4
-"""How many listings, checks and explanations of one event loop run at a time."""
+"""Maximum number of listings, checks and explanations that run at a time in one event loop."""
 CHECKED: Final = 25
-"""How many ids one check reads at most."""
+"""Maximum number of ids that one check reads."""
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -71,12 +71,12 @@ templates.filters["identity"] = id
 
 
 class Wanted(BaseModel):
-    """What of a list is to be shown.
+    """The part of a list to show.
 
     :ivar match: a part of the id.
     :ivar show: all, shadowed, refused or invalid.
     :ivar check: look the first ids up.
-    :ivar fresh: list again, unless that is being done.
+    :ivar fresh: list again, unless a listing is in progress.
     """
 
     match: str = ""
@@ -87,10 +87,10 @@ class Wanted(BaseModel):
 
 
 class Identified(NamedTuple):
-    """What a store says of who is asking.
+    """A store's answer about who is asking.
 
     :param ok: whether it answered.
-    :param at: when, by the monotonic clock.
+    :param at: when it did or failed, by the monotonic clock.
     """
 
     said: str
@@ -100,7 +100,7 @@ class Identified(NamedTuple):
 
 
 class Page:
-    """What one API server keeps for the page: its backends, and the latest listings."""
+    """The page's state in one API server: its backends, and the latest listings."""
 
     def __init__(self) -> None:
         self._listings: dict[Kind, Listing] = {}
@@ -110,15 +110,15 @@ class Page:
         self._identities: dict[str, asyncio.Task[Identified]] = {}
 
     async def backends(self) -> Backends:
-        """Return what the API server's Airflow asks."""
+        """Return the sources that the API server's Airflow asks."""
         if self._backends is None:
             self._backends = await in_a_thread(lambda: Backends(configured_backend()))
         return self._backends
 
     async def listing(self, kind: Kind, *, fresh: bool) -> Listing:
-        """Return the latest listing of *kind*, which may still be going on; begin one where that is too old."""
+        """Return the latest listing of *kind*, which may be in progress; start a new one if it is too old."""
         backends = await self.backends()
-        found = self._listings.get(kind)  # from here to the next await nobody else begins one
+        found = self._listings.get(kind)  # from here to the next await, no other request starts one
         if found is None or (found.done.is_set() and (fresh or found.age > KEPT)):
             found = self._listings[kind] = Listing(backends, kind)
             self._tasks[kind] = asyncio.create_task(self.bounded(found.make))
@@ -128,12 +128,12 @@ class Page:
         return found
 
     async def bounded(self, work: Callable[[], Any]) -> Any:
-        """Run *work* in a thread, when it is its turn."""
+        """Run *work* in a thread, at most :data:`AT_A_TIME` at once."""
         async with self._turns:
             return await in_a_thread(work)
 
     async def identities(self, backends: Backends) -> dict[str, Identified]:
-        """Return, for each store that has answered or failed by now, who it says is asking."""
+        """Return the identity that each store sees, for the stores that have answered or failed by now."""
         for title, backend in backends.ours:
             known = self._identities.get(title)
             if known is None or (known.done() and time.monotonic() - known.result().at > KEPT):
@@ -148,16 +148,16 @@ class Page:
         try:
             if identity := await self.bounded(lambda: operations.identify(backend)):
                 said = identity.who
-        except Exception as error:  # noqa: BLE001  # of a store's thread
+        except Exception as error:  # noqa: BLE001  # a store's thread may raise anything
             said, ok = in_words(error), False
         now = time.monotonic()
         return Identified(said, ok, (now - started) * 1000, now)
 
 
 def in_words(error: Exception) -> str:
-    """Return the message of an error of ours, or of Airflow's denial that stands for one; of another, its class alone.
+    """Return the message of an error of ours or of Airflow's denial, which replaces one; of any other, only the class.
 
-    What others raise may hold anything.
+    The messages of other errors may contain anything.
     """
     if isinstance(error, SecretsError) or type(error).__name__ == AIRFLOWS_DENIAL:
         return str(error)
@@ -200,7 +200,7 @@ def rendered(name: str, status: int = 200, **values: Any) -> HTMLResponse:
 
 
 def make_app() -> FastAPI:
-    """Make the application. Imports Airflow's API, so only an API server does."""
+    """Return a new application. It uses Airflow's API, so only an API server calls this."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     page = Page()
 
@@ -288,7 +288,7 @@ def _seen(kind: Kind, listing: Listing, user: Any, wanted: Wanted) -> tuple[list
 
 
 def _checked(backends: Backends, kind: Kind, rows: list[Row]) -> dict[int, str]:
-    """Look each row up as Airflow would, and say how that ends."""
+    """Look each row up as Airflow would, and return the results in words."""
     said: dict[int, str] = {}
     lookups = dict(backends.ours)
     until = time.monotonic() + max([backend.config.timeout for backend in lookups.values()], default=0.0)
@@ -299,7 +299,7 @@ def _checked(backends: Backends, kind: Kind, rows: list[Row]) -> dict[int, str]:
         try:
             found = operations.read(backend, kind, row.secret_id, row.team) is not None
             said[id(row)] = "Airflow can use it" if found else "not found"
-        except Exception as error:  # noqa: BLE001  # Airflow's own denial stands for one of ours
+        except Exception as error:  # noqa: BLE001  # it may be Airflow's own denial, which replaces one of ours
             said[id(row)] = in_words(error)
     return said
 
@@ -326,13 +326,13 @@ async def _explain(page: Page, kind: Kind, user: Any, secret_id: str, team: str)
         values["members"] = getattr(explained, "members", None)
         values["elsewhere"] = explained.elsewhere
         values["not_asked"] = operations.not_asked(explained)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the page says it
+    except Exception as error:  # noqa: BLE001  # the page reports any error
         values["problem"] = in_words(error)
     return rendered("explain.html", **values)
 
 
 def _teams_of(secret_id: str, team: str) -> set[str | None]:
-    """Return the teams whose secret this may be: the given one, and those that the id itself spells."""
+    """Return the teams whose secret this may be: the given one, and those that the id itself names."""
     teams: set[str | None] = {team} if team else set()
     if multi_team():
         if spelled := OF_TEAM.fullmatch(secret_id):

@@ -1,7 +1,7 @@
 """What the page lists: every id of a kind, which source answers it, and what that shadows. No value is kept.
 
-A listing runs in a thread of its own and can be looked at while it runs. Each is used for :data:`KEPT` seconds by
-everybody who opens the page, whatever they may see of it.
+A listing runs in its own thread and can be read while it runs. Each is used for :data:`KEPT` seconds by
+everybody who opens the page, whatever part of it they may see.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONGEST: Final = 60.0
 """Seconds after which a listing ends, with what it has by then."""
 
 MOST_IDS: Final = 50_000
-"""The most ids that a listing holds."""
+"""Maximum number of ids in a listing."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Row:
     """One id and the sources that hold it, in the order in which Airflow asks them.
 
     :param team: the team whose own secret it is, in multi-team mode.
-    :param unusable: why Airflow could not parse what the first source holds, where the listing tells.
+    :param unusable: why Airflow could not parse the first source's value, if the listing tells.
     """
 
     secret_id: str
@@ -49,21 +49,20 @@ class Row:
 
     @property
     def answers(self) -> str | None:
-        """The source whose answer Airflow takes."""
+        """The source whose answer Airflow uses."""
         return self.sources[0] if self.sources else None
 
     @property
     def shadowed(self) -> list[str]:
-        """The sources that hold it, too, and are not asked."""
+        """The other sources that hold it, which are not asked."""
         return self.sources[1:]
 
 
 class Backends:
-    """What of the API server's search path this package can list.
+    """The sources of the API server's search path that this package can list.
 
-    :param members: this package's backends in their order, each with the title under which it is shown.
-    :param environment_title: how the environment is called where the chain has a member for it.
-    :param notices: what cannot be listed, and why.
+    :ivar members: the sources in search order, each with the title under which it is shown.
+    :ivar notices: what cannot be listed, and why.
     """
 
     def __init__(self, configured: Any) -> None:
@@ -107,7 +106,7 @@ class Backends:
 
 
 def configured_backend() -> Any:
-    """Return the backend that this process's Airflow asks first, or ``None``."""
+    """Return the secrets backend that is configured for this process's Airflow, or ``None``."""
     from airflow.configuration import ensure_secrets_loaded
 
     airflows = ("EnvironmentVariablesBackend", "MetastoreBackend")
@@ -115,7 +114,7 @@ def configured_backend() -> Any:
 
 
 class Listing:
-    """One listing of a kind, being made or done. Any thread may look at it."""
+    """One listing of a kind, in progress or complete. Any thread may read it."""
 
     def __init__(self, backends: Backends, kind: Kind) -> None:
         self.kind = kind
@@ -129,21 +128,21 @@ class Listing:
         self._by_small_id: dict[tuple[str | None, str], Row] = {}
 
     def so_far(self) -> tuple[list[Row], bool]:
-        """Return what there is so far, by id, and whether that is all of it."""
-        done = self.done.is_set()  # first: were it to end only now, a part would pass for the whole
+        """Return the rows so far, sorted by id, and whether the listing is complete."""
+        done = self.done.is_set()  # read first: if it ended after the copy, a part would pass for the whole
         return sorted(self._rows.copy(), key=lambda row: row.secret_id), done
 
     @property
     def age(self) -> float:
-        """Seconds since it ended; while it goes on, since it began.
+        """Seconds since it ended or, while it is in progress, since it began.
 
-        One that took long would else be too old as soon as it is done, and be made again and again.
+        Otherwise a slow listing would be too old as soon as it is complete, and be repeated forever.
         """
         return time.monotonic() - self._since
 
     def make(self) -> None:
-        """Ask every source, in the order of the search. A source that fails is named, and the others are asked."""
-        self._since = time.monotonic()  # it may have waited for its turn
+        """Ask every source, in search order. If one fails, the problem is recorded and the others are asked."""
+        self._since = time.monotonic()  # it may have waited for other work
         try:
             for position, (title, source, member) in enumerate(self._backends.members):
                 if member is not None and member.patterns[self.kind] is None:
@@ -152,7 +151,7 @@ class Listing:
                     self._add_all(position, title, source, member)
                 except SecretsError as error:
                     self.problems.append(str(error))
-                except Exception as error:  # noqa: BLE001  # its words may hold anything
+                except Exception as error:  # noqa: BLE001  # its message may contain anything
                     self.problems.append(f"{title} could not be listed: unexpected {type(error).__name__}.")
         finally:
             self._by_name.clear()
@@ -175,7 +174,7 @@ class Listing:
         if source.rule(self.kind).prefixes is None:
             self.problems.append(f"{title} is not asked for {self.kind}: its prefix is null.")
             return
-        # A store may spell an id its own way: what counts is which of its names a lookup of a known id asks for.
+        # A store may spell an id differently, so rows are matched by the names that a lookup of a known id requests.
         asked = {name: row for row in self._rows for name in own_names(source, self.kind, row.secret_id, row.team)}
         for one in listed_ids(source, self.kind, max(0.0, LONGEST - self.age)):
             if self._is_full(title):
@@ -190,7 +189,7 @@ class Listing:
                 row.sources.append(title)
             else:
                 row.refused = row.refused or reason
-        self._took_too_long(title)  # pages without an id may have come to the end of the time
+        self._took_too_long(title)  # the time may have run out in pages without ids
 
     def _is_full(self, title: str) -> bool:
         if len(self._rows) >= MOST_IDS:
@@ -205,13 +204,13 @@ class Listing:
         return True
 
     def _row_of(self, position: int, team: str | None, secret_id: str) -> Row | None:
-        """Return the row that a source in front of *position* already has of the same secret, in its own spelling."""
+        """Return the row of the same secret, perhaps in another spelling, from a source before *position*."""
         from airflow_providers_secrets.lookup.operations import own_names
 
         if row := self._by_id.get((team, secret_id)):
             return row
         if isinstance(self._backends.members[position][1], Environment):
-            return self._by_small_id.get((team, secret_id))  # it does not tell capitals from small letters
+            return self._by_small_id.get((team, secret_id))  # the environment ignores case
         for before, (_, source, _) in enumerate(self._backends.members[:position]):
             if isinstance(source, Environment) and (row := self._by_id.get(_small(team, secret_id))):
                 return row
@@ -233,7 +232,7 @@ def _small(team: str | None, secret_id: str) -> tuple[str | None, str]:
 
 
 def matching(rows: Iterable[Row], text: str, show: str) -> list[Row]:
-    """Return the rows whose id holds *text*, whatever its case, and that are what *show* says."""
+    """Return the rows whose id contains *text*, ignoring case, and that match *show*."""
     text = text.casefold()
     return [row for row in rows if _is(row, show) and text in row.secret_id.casefold()]
 
@@ -247,7 +246,7 @@ def _is(row: Row, show: str) -> bool:
 
 
 def age_in_words(changed: dt.datetime | None, now: dt.datetime | None = None) -> str:
-    """Return how long ago something was changed, in one unit."""
+    """Return how long ago something was changed, in a single unit."""
     if changed is None:
         return ""
     if changed.tzinfo is None:

@@ -1,7 +1,7 @@
-"""What Airflow is told of the page. Every process imports this, so it loads nothing: opening the page makes it.
+"""The plugin that registers the page. Every process imports this, so it loads nothing: the first request does.
 
-Registered by the entry point group ``airflow.plugins``: plugins in a provider's info are loaded only where
-``[core] lazy_discover_providers`` is off, which it is not by default (2.11 to 3.3).
+Registered by the entry point group ``airflow.plugins``: plugins in a provider's info are loaded only if
+``[core] lazy_discover_providers`` is off, and it is on by default (2.11 to 3.3).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PREFIX: Final = "/secrets-page"
 """Where the API server serves the page."""
 
 SUPPORTED: Final = hasattr(AirflowPlugin, "external_views")
-"""Whether this Airflow has such pages: from 3.1 on."""
+"""Whether this Airflow supports such pages: since 3.1."""
 
 ENABLED: Final = SUPPORTED and conf.getboolean("secrets", "page", fallback=True)
-"""``[secrets] page`` turns the page off. It is on otherwise: opening it takes Airflow's own permissions."""
+"""``[secrets] page`` turns the page off. It is on by default: opening it requires Airflow's own permissions."""
 
 
 class LazyPage:
-    """The page as an ASGI application, which is imported and made in a thread by the first request."""
+    """The page as an ASGI application; the first request imports and creates it in a thread."""
 
     def __init__(self) -> None:
         self._app: Any = None
@@ -47,7 +47,7 @@ def _made() -> Any:
 
 
 class SecretsPage(AirflowPlugin):
-    """The page, where this Airflow has one."""
+    """The page, if this Airflow supports it."""
 
     name = "secrets_page"
     fastapi_apps = [{"app": LazyPage(), "url_prefix": PREFIX, "name": "Secrets"}] if ENABLED else []
@@ -67,6 +67,6 @@ class SecretsPage(AirflowPlugin):
 
     @classmethod
     def on_load(cls, *_: Any, **__: Any) -> None:
-        """Say in the web server of an older Airflow that it has no such page."""
+        """Log in the web server of an older Airflow that the page is not available."""
         if not SUPPORTED and "webserver" in sys.argv:
             log.info("The page 'Secrets' is not available: it needs Airflow 3.1 or later.")

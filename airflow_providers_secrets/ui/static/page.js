@@ -2,7 +2,7 @@
   "use strict";
   var root = document.documentElement;
 
-  // Airflow's own choice of light or dark, which it keeps in this origin's storage; else the system's.
+  // The theme that was chosen in Airflow, which it keeps in this origin's storage; else the system's.
   function follow() {
     var theme = null;
     try { theme = window.localStorage.getItem("theme"); } catch (e) { /* storage may be off */ }
@@ -11,7 +11,7 @@
   follow();
   window.addEventListener("storage", follow);
 
-  // What is not done yet is loaded again, but neither under the hands of somebody who types nor in the way of a link.
+  // Reload an incomplete page, but not while somebody is typing or following a link.
   var leaving = false;
   function again() {
     if (leaving) { return; }
