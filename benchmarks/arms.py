@@ -1,4 +1,4 @@
-"""What the benchmarks inside real Airflow share: the ways to have secrets that they compare, and where each runs."""
+"""What the benchmarks inside real Airflow share: the ways to get secrets that they compare, and where each runs."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FERNET_KEY = "ZmVybmV0LWtleS1vZi10aGUtYmVuY2htYXJrcy1vbmw="
 
 @dataclass
 class Arm:
-    """One way to have secrets.
+    """One way to get secrets.
 
-    :param kwargs: the backend's options; ``{home}`` in them is the run's own directory.
-    :param backend: the class; none for values in environment variables, the floor.
+    :param kwargs: the backend's options; ``{home}`` in them is replaced with the run's own directory.
+    :param backend: the class; ``None`` for values in environment variables, the floor.
     """
 
     label: str
@@ -46,12 +46,12 @@ class Arm:
 
 
 def arms(official: str | None, lifetime: float | None, redis: str | None = None) -> list[Arm]:
-    """Give the arms of a comparison.
+    """Return the arms of a comparison.
 
-    :param official: the interpreter of an environment with the official class; without it that is left out.
-    :param lifetime: seconds of ``cache_ttl`` and ``cache_negative_ttl`` in two more arms; else there are the
-        defaults alone.
-    :param redis: the URL of a Redis, for two more arms: the fleet's cache alone, and the host's directory before it.
+    :param official: the interpreter of an environment with the official class, which is left out without it.
+    :param lifetime: seconds of ``cache_ttl`` and ``cache_negative_ttl`` in two more arms; without it, only the
+        defaults are measured.
+    :param redis: the URL of a Redis, for two more arms: the fleet's cache alone, and after the host's directory.
     """
     shared = {"shared_cache": "file://{home}/shared"}
     preload = {**shared, "preload": ["connections", "variables"]}
@@ -78,7 +78,7 @@ def arms(official: str | None, lifetime: float | None, redis: str | None = None)
 
 
 class Names:
-    """100 names: 70 variables and 30 connections, of each of which the store has 30 %."""
+    """100 names: 70 variables and 30 connections. The store has 30 % of each."""
 
     variables = [f"bench_variable_{number}" for number in range(70)]
     connections = [f"bench_connection_{number}" for number in range(30)]
@@ -103,7 +103,7 @@ class Names:
 
     @classmethod
     def environment(cls) -> dict[str, str]:
-        """The same as Airflow's environment variables."""
+        """Return the present ones as Airflow's environment variables."""
         shapes = {"variables": "AIRFLOW_VAR_", "connections": "AIRFLOW_CONN_"}
         return {
             shapes[kind] + name.upper(): text for kind, texts in cls.present().items() for name, text in texts.items()
@@ -143,7 +143,7 @@ class Home:
             self.environment.update(Names.environment())
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start ``airflow`` with *arguments*; its output goes to a file beside the database."""
+        """Start ``airflow`` with *arguments*; its output goes to a file next to the database."""
         with (self.path / f"{arguments[0]}.out").open("wb") as output:
             return subprocess.Popen(
                 [self.arm.python, "-m", "airflow", *arguments],
@@ -156,14 +156,14 @@ class Home:
             )
 
     def run(self, *arguments: str) -> None:
-        """Run ``airflow`` with *arguments* to its end."""
+        """Run ``airflow`` with *arguments* until it ends."""
         process = self.start(*arguments)
         self.wait_until(lambda: process.poll() is not None, process, 180)
         if process.returncode:
             raise RuntimeError(f"{self.arm.label}: airflow {arguments[0]} failed\n{self._said()}")
 
     def wait_until(self, is_so: Callable[[], bool], process: subprocess.Popen[bytes], timeout: float) -> None:
-        """Wait for what *process* is to bring about."""
+        """Wait until *is_so*, which *process* should bring about."""
         deadline = time.monotonic() + timeout
         while not is_so():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -175,13 +175,13 @@ class Home:
 
 
 def migrated(directory: Path, url: str) -> Path:
-    """Make the metastore that every run gets a copy of."""
+    """Create the metastore of which every run gets a copy."""
     Home(directory, Arm("migration", None), url).run("db", "migrate")
     return directory / "airflow.db"
 
 
 def end(process: subprocess.Popen[bytes], patience: float = 20) -> None:
-    """End *process*, which leads a process group of its own, and what is left of the group."""
+    """End *process*, which leads its own process group, and the rest of that group."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(patience)
@@ -191,14 +191,14 @@ def end(process: subprocess.Popen[bytes], patience: float = 20) -> None:
 
 
 class Used(NamedTuple):
-    """CPU seconds so far, of processes and of all that they started."""
+    """CPU seconds so far, of processes and of everything that they started."""
 
     own: float
     children: float
 
     @classmethod
     def by(cls, *processes: subprocess.Popen[bytes]) -> Used:
-        """Read them, those of ended and of running children included."""
+        """Return those of *processes*, with those of ended and running children."""
         own = children = 0.0
         for tree in [psutil.Process(process.pid) for process in processes]:
             times = tree.cpu_times()
@@ -214,16 +214,16 @@ class Used(NamedTuple):
 
 
 def read_journal(path: Path) -> list[list[str]]:
-    """Give the fields of each line that a process has appended."""
+    """Return the fields of each line that a process has appended."""
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def summary(label: str, lines: list[list[str]], counts: dict[str, int], used: Used, count: int) -> dict[str, float]:
-    """Give the figures of one arm in one round.
+    """Return the figures of one arm in one round.
 
-    :param lines: of the journal: when the lookups started and ended, their CPU seconds, whether all answers were right.
-    :param counts: the store's.
-    :param used: CPU seconds in the time of *count* lines.
+    :param lines: the journal's: when the lookups started and ended, their CPU seconds, whether all answers were right.
+    :param counts: the store's counts.
+    :param used: CPU seconds during *count* lines.
     """
     if wrong := [line for line in lines if line[3] != "True"]:
         raise RuntimeError(f"{label}: {len(wrong)} of {len(lines)} had a wrong answer")
@@ -253,7 +253,7 @@ Run = Callable[[Arm, Home, Store], dict[str, float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every comparison can be told."""
+    """Declare the arguments that every comparison has."""
     parser.add_argument("--official", metavar="PYTHON")
     parser.add_argument("--only", action="append", metavar="ARM", help="this arm; may be given several times")
     parser.add_argument("--rounds", type=int, default=1)
@@ -264,10 +264,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
-    """Have every arm run in every round, print the medians and their ratios, and write all figures as JSON."""
+    """Run every arm in every round, print the medians and their ratios, and write all figures as JSON."""
     if not importlib.util.find_spec("airflow.sdk"):
         raise SystemExit("The DAG files of the benchmarks need Airflow 3.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also ends what was started
     compared = [
         arm for arm in arms(given.official, given.lifetime, given.redis) if not given.only or arm.label in given.only
     ]
@@ -279,7 +279,7 @@ def compare(title: str, given: argparse.Namespace, run: Run) -> dict[str, Any]:
             for number in range(given.rounds):
                 rounds.append({})
                 for position in range(len(compared)):
-                    # Each round starts with another arm, so that none is always the first.
+                    # Each round starts with a different arm, so that none is always first.
                     arm = compared[(position + number) % len(compared)]
                     home = Home(Path(directory, f"{number}-{position}"), arm, store.url, database)
                     figures = rounds[-1][arm.label] = run(arm, home, store)

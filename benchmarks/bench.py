@@ -2,21 +2,21 @@
 
     python benchmarks/bench.py [--stores STORE …] [--runs N] [--whole] [--out DIRECTORY]
 
-The official providers are installed beside this package, in one environment, and the arms take turns in each round, so
-that the machine's noise falls on all of them alike. Medians, the median of the ratios round by round, and the spread
-between their quartiles are printed, and written to ``bench.json`` with every single figure, and to ``*.svg``.
+The official providers are installed with this package in one environment, and the arms take turns in each round, so
+that the machine's noise affects all of them alike. Medians, the median of the ratios per round, and their quartiles are
+printed, and written to ``bench.json`` with every single figure, and to ``*.svg``.
 
-- weight: distributions and megabytes beyond Airflow's own, where the provider is installed with all that it requires;
-- import: CPU ms of importing the backend's module, and of importing and building the backend;
+- weight: distributions and megabytes beyond Airflow's own, if the provider is installed with all that it requires;
+- import: CPU ms of importing the backend's module, and of importing and constructing the backend;
 - cold: CPU ms of a first lookup in a fresh process;
 - fork: what ``first_lookup_in_a_fork.py`` measures: children of an idle and of a busy parent, a pod with one lookup,
   with none, and memory;
 - lookups: µs of a lookup that is answered from the process, of one that asks, of one of an absent name, and of 16
   threads; requests for 100 lookups of one name, in one process and in 10 children;
-- shared: CPU ms of a child's first lookup where another process has left the answer in a shared directory, and the
-  official class's, which asks;
-- outage: seconds and requests of ten lookups of as many names while the store answers only that it is overloaded;
-- whole: Airflow's DAG processor and tasks (``dag_parse.py``, ``tasks.py``), an hour and more; with ``--whole`` alone.
+- shared: CPU ms of a child's first lookup for which another process has left the answer in a shared directory, and
+  those of the official class, which asks;
+- outage: seconds and requests of ten lookups of ten names while the store answers only that it is overloaded;
+- whole: Airflow's DAG processor and tasks (``dag_parse.py``, ``tasks.py``), an hour or more; only with ``--whole``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from benchmarks.paired import Contender, measure
 from benchmarks.setups import ROOT, SETUPS, Setup
 
 HELD_AGAINST: Final = {"after": "child"}
-"""Which of the official class's figures is ours' measure, where it is not the same one: its children go on with their
+"""The official class's figure with which ours is compared, if it is not the same one: its children keep using their
 parent's client, which has answered one child with another one's secret."""
 
 IDLE: Final = ("idle parent",)
@@ -105,7 +105,7 @@ for number in range(10):
 print("\\n" + json.dumps({{"first": spent[0], "all": sum(spent)}}))
 """
 LONGEST: Final = 5
-"""Seconds after which a lookup is given up in an outage; with the official classes one may take a minute."""
+"""Seconds after which a lookup is aborted in an outage; with the official classes, one may take a minute."""
 
 
 def run(code: str, setup: Setup) -> str:
@@ -172,7 +172,7 @@ def counted(setup: Setup, directory: str, *, official: bool) -> dict[str, dict[s
             before = setup.calls()
             run(COUNTED.format(make=make, children=children), setup)
             found[label][name] = setup.calls() - before
-    # A place of its own in each run, or the answers of an earlier one would be there.
+    # Each run needs a directory of its own: otherwise the answers of an earlier run would be there.
     place = tempfile.mkdtemp(prefix="bench-", dir=directory)
     before = setup.calls()
     run(COUNTED.format(make=sharing(setup.ours, place), children=10), setup)
@@ -186,7 +186,7 @@ def sharing(make: str, place: str) -> str:
 
 
 def shared(setup: Setup, runs: int, *, official: bool) -> Rounds:
-    """Return the first lookups of children, ours answered from the shared cache."""
+    """Return the figures of children's first lookups; ours are answered from the shared cache."""
     with tempfile.TemporaryDirectory() as place:
         arms = {**makers(setup, official=official), "ours": sharing(setup.ours, place)}
         rounds = [
@@ -196,11 +196,11 @@ def shared(setup: Setup, runs: int, *, official: bool) -> Rounds:
             }
             for _ in range(runs + 1)
         ]
-    return rounds[1:]  # the first has asked, and left the answer
+    return rounds[1:]  # the first round asked the store, and left the answer
 
 
 def outage(setup: Setup, *, official: bool) -> dict[str, dict[str, float]]:
-    """Return the seconds and requests of lookups while the store is down, of one process for each arm."""
+    """Return the seconds and requests of lookups while the store is down, in one process for each arm."""
     found = {}
     with setup.outage():
         for label, make in makers(setup, official=official).items():
@@ -211,7 +211,7 @@ def outage(setup: Setup, *, official: bool) -> dict[str, dict[str, float]]:
 
 
 def summary(rounds: Rounds) -> dict[str, Any]:
-    """Return medians by arm and figure, and ours to the official class: the ratios' median and quartiles."""
+    """Return medians by arm and figure, and the median and quartiles of the ratios of ours to the official class."""
     names = list(rounds[0]["ours"])
     found: dict[str, Any] = {
         "median": {
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     given = parser.parse_args()
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the server's line for each request, among the figures
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the server would log a line for each request
     parts = given.parts
     official = not given.ours_alone
     given.out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
     python benchmarks/cold_start.py --official PYTHON [STORE …]
 
 PYTHON is the interpreter of an environment with the official providers and the same Airflow; without it the official
-classes are left out. A process pays this once; a forked child inherits most of it (``first_lookup_in_a_fork.py``).
+classes are left out. A process pays this cost once; a forked child inherits most of it (``first_lookup_in_a_fork.py``).
 """
 
 from __future__ import annotations

@@ -5,14 +5,13 @@
 PYTHON is the interpreter of an environment with ``apache-airflow-providers-amazon`` and the same Airflow;
 without it the official class is left out. Each of 50 files looks up 10 variables and 5 connections whenever it
 is parsed; of the 100 names 70 are absent. ``airflow dag-processor`` parses the files in children that it forks,
-until it has done so 500 times. The arms take turns, each with a home, a metastore and (where it has one) a
-shared cache of its own. In the floor the same values are environment variables, so that what Airflow itself
-does about the absent ones is the same in all arms.
+until it has done so 500 times. The arms take turns, each with its own home, metastore and (if it has one) shared
+cache. In the floor the same values are environment variables, so that what Airflow itself does about absent names is
+the same in all arms.
 
-Airflow asks a backend twice about a name that is absent: in the child, and then in the processor, to which the
-child turns next.
+Airflow asks a backend twice about an absent name: in the child, and then in the processor, which the child asks next.
 
-"CPU" counts from the first parse on: starting up is not in it. "lookups" is a child's part in which it looks up.
+"CPU" counts from the first parse on and excludes start-up. "lookups" is the part of a child in which it looks up.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from benchmarks.store import Store
 VARIABLES_PER_FILE = 10
 CONNECTIONS_PER_FILE = 5
 TIMEOUT = 600.0
-"""Seconds for one arm in one round, on however busy a machine."""
+"""Maximum seconds for one arm in one round, even on a busy machine."""
 
 DAG_FILE = """
 import os, time
@@ -56,7 +55,7 @@ os.close(journal)
 
 
 def write_dag_files(home: Home, files: int) -> Path:
-    """Write DAG files that note each of their parses in a journal, a line for each."""
+    """Write DAG files that add a line to a journal for each parse, and return the journal's path."""
     journal = home.path / "journal"
     for number, looked_up in enumerate(lookups(files)):
         (home.path / "dags" / f"parsed_{number}.py").write_text(
@@ -66,7 +65,7 @@ def write_dag_files(home: Home, files: int) -> Path:
 
 
 def lookups(files: int) -> list[dict[str, Any]]:
-    """Say what each file looks up, and what the answers are to be."""
+    """Return what each file looks up, and the expected answers."""
     present = Names.present()
     made = []
     for number in range(files):
@@ -84,15 +83,15 @@ def _some(names: list[str], number: int, count: int) -> list[str]:
 
 
 def parse(arm: Arm, home: Home, store: Store, files: int, parses: int) -> dict[str, float]:
-    """Have files parsed until they have been *parses* times on average, and give what that came to."""
+    """Let Airflow parse *files* until each was parsed *parses* times on average, and return the figures."""
     journal = write_dag_files(home, files)
     store.counts()
     processor = home.start("dag-processor", AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="0")
     try:
-        # What starting up takes is over when the first file is parsed.
+        # Start-up is over when the first file has been parsed.
         home.wait_until(lambda: bool(read_journal(journal)), processor, TIMEOUT)
         before, first = Used.by(processor), len(read_journal(journal))
-        # Airflow's own --num-runs ends before the first result where that takes a few rounds of its loop.
+        # Airflow's own --num-runs would end before the first result if that takes a few rounds of its loop.
         home.wait_until(lambda: len(read_journal(journal)) >= files * parses, processor, TIMEOUT)
         used, lines = Used.by(processor).since(before), read_journal(journal)
         counts, count = store.counts(), len(lines) - first

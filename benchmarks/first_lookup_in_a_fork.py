@@ -1,20 +1,20 @@
-"""The first lookup of a forked child, which is what Airflow's DAG files and tasks run in, and the whole bill for it.
+"""The first lookup of a forked child, in which Airflow's DAG files and tasks run, and its total cost.
 
     python benchmarks/first_lookup_in_a_fork.py --official PYTHON [STORE …]
 
 PYTHON is the interpreter of an environment with the official providers and the same Airflow; without it the official
-classes are left out. Each run is a fresh process that has Airflow loaded, builds the backend and forks: a child that
-looks one variable up, and one that looks nothing up. Columns, medians of interleaved runs:
+classes are left out. Each run is a fresh process that has Airflow loaded, constructs the backend and forks: a child
+that looks one variable up, and one that looks nothing up. Columns, medians of interleaved runs:
 
-- child: CPU ms of the child's first lookup, as the child counts it;
-- after: the same where the parent has looked something up before it forked (the ratio is to the official "child");
+- child: CPU ms of the child's first lookup, as measured by the child;
+- after: the same if the parent looked something up before the fork (the ratio is to the official "child");
 - idle: CPU ms of a child that looks nothing up, from the fork to its end;
 - bill: CPU ms of the parent beyond loading Airflow, and of one child with one lookup;
 - pod: the same in the pod of a KubernetesExecutor, which forks once, for its one task;
-- none: the same, of a task that looks nothing up;
-- MB: the parent's memory after the fork (proportional set size, or resident where the system has none);
-- both MB: the same of the parent and of one child together, which has looked the variable up and is still there;
-- after MB: the same of a parent that has looked something up itself.
+- none: the same, for a task that looks nothing up;
+- MB: the parent's memory after the fork (proportional set size, or resident if the system does not report it);
+- both MB: the same for the parent and one child together, which has looked the variable up and is still alive;
+- after MB: the same for a parent that has looked something up itself.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def run(make: str, python: str, environment: dict[str, str], modes: Sequence[str
 
 
 def measure(setup: Setup, official: str | None, runs: int) -> list[dict[str, dict[str, float]]]:
-    """Return the figures of each arm in each round, which take turns; those of a child that hung are not numbers."""
+    """Return the figures of each arm in each round; the arms take turns. Those of a child that hung are NaN."""
     arms = {"no backend": (NONE, sys.executable), "ours": (setup.ours, sys.executable)}
     if official:
         arms["official"] = (setup.official, official)
@@ -150,19 +150,19 @@ def measure(setup: Setup, official: str | None, runs: int) -> list[dict[str, dic
 
 
 def median(figures: Iterable[float]) -> float:
-    """Return the median of what are numbers."""
+    """Return the median of the figures that are not NaN."""
     numbers = [figure for figure in figures if not math.isnan(figure)]
     return statistics.median(numbers) if numbers else math.nan
 
 
 def compare(setup: Setup, official: str | None, runs: int) -> dict[str, dict[str, float]]:
-    """Print and return the medians of each arm, and ours to the official class, pair by pair."""
+    """Print and return the medians of each arm, and of the pairwise ratios of ours to the official class."""
     rounds = measure(setup, official, runs)
     found = {label: {column: median(one[label][column] for one in rounds) for column in COLUMNS} for label in rounds[0]}
     if official:
         found["ours / official"] = {
-            # A child of the official class goes on with its parent's client, which has answered one child with another
-            # one's secret: what ours is held against is the official class's first lookup.
+            # A child of the official class keeps using its parent's client, which has answered one child with another
+            # one's secret. So ours is compared with the official class's first lookup.
             column: median(
                 one["ours"][column] / one["official"]["child" if column == "after" else column] for one in rounds
             )

@@ -1,13 +1,13 @@
-"""What a day of a fleet asks of the store, from what processes were measured to do.
+"""The requests of a fleet to the store in one day, extrapolated from measured processes.
 
     python benchmarks/tasks.py --official PYTHON && python benchmarks/dag_parse.py --official PYTHON
     python benchmarks/fleet.py
 
-Simulated, lookup by lookup: 1,000 hosts run 1,000,000 tasks in 24 hours, at times drawn evenly; each looks up three
-of 100 names, 70 of them absent, drawn evenly. One DAG processor parses 50 files every 30 s, with 15 lookups each. What
-a process without a shared cache asks for is taken from the two measurements beside this file; where processes share
-answers, a lookup is a call if nobody in its reach has asked within the time to live. Prices and limits are AWS's of
-November 2026.
+Simulated, lookup by lookup: 1,000 hosts run 1,000,000 tasks in 24 hours, at uniformly random times; each looks up three
+of 100 names, 70 of them absent, chosen uniformly at random. One DAG processor parses 50 files every 30 s, with 15
+lookups each. The requests of a process without a shared cache come from the two measurements next to this file. If
+processes share answers, a lookup is a call if no process that shares them has asked within the time to live. Prices and
+limits are AWS's of November 2026.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ HOSTS, TASKS, LOOKUPS, NAMES, ABSENT = 1_000, 1_000_000, 3, 100, 70
 PARSES, PARSED_LOOKUPS = 50 * 86_400 // 30, 15
 DAY = 86_400.0
 TTL, NEGATIVE_TTL, JITTER = 60.0, 30.0, (0.8, 1.0)
-PAGES = 4  # 30 parameters, connections and variables, ten a page
+PAGES = 4  # 30 parameters, connections and variables, ten per page
 DOLLARS_FOR_A_CALL = 0.05 / 10_000  # AWS Secrets Manager
-SSM_LIMIT = 40.0  # calls a second, of an account and region
+SSM_LIMIT = 40.0  # calls per second, account and region
 
 
 class Reach:
-    """Processes that share answers: each name is asked for again when its time is over."""
+    """Processes that share answers: each name is requested again when its answer expires."""
 
     def __init__(self, jittered: random.Random) -> None:
         self._drawn = jittered
@@ -42,7 +42,7 @@ class Reach:
 
 
 def shared(hosts: int, seed: int = 1) -> Counter[int]:
-    """Give the calls of each second where the processes of each of *hosts* share answers."""
+    """Return the calls per second if the processes of each of *hosts* share answers."""
     jittered, calls = random.Random(seed), Counter()
     reaches = [Reach(jittered) for _ in range(hosts)]
     server, processor = Reach(jittered), Reach(jittered)
@@ -55,13 +55,13 @@ def shared(hosts: int, seed: int = 1) -> Counter[int]:
         for _ in range(LOOKUPS if is_task else PARSED_LOOKUPS):
             name = jittered.randrange(NAMES)
             calls[int(now)] += reach.asks(name, now)
-            if is_task and name < ABSENT:  # Airflow asks the API server's backend for what the task's has not
+            if is_task and name < ABSENT:  # for what the task's backend lacks, Airflow asks the API server's
                 calls[int(now)] += server.asks(name, now)
     return calls
 
 
 def preloaded() -> Counter[int]:
-    """Give the calls of each second where one cache for the fleet holds listings."""
+    """Return the calls per second if one cache for the fleet holds listings."""
     jittered, calls, now = random.Random(1), Counter(), 0.0
     while now < DAY:
         calls[int(now)] += PAGES
@@ -70,7 +70,7 @@ def preloaded() -> Counter[int]:
 
 
 def measured(path: Path, arm: str) -> float | None:
-    """Give the requests for each task or parse, where the arm was measured."""
+    """Return the requests per task or parse, or ``None`` if the arm was not measured."""
     figures = json.loads(path.read_text())["median"].get(arm)
     return figures and figures["requests"] / figures["times"]
 

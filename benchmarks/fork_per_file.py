@@ -3,13 +3,13 @@
     python benchmarks/fork_per_file.py --official PYTHON
 
 PYTHON is the interpreter of an environment with ``apache-airflow-providers-amazon`` and the same Airflow; without it
-the official class is left out. The parent has Airflow and its metastore loaded, has built the backend and looks
-nothing up. It forks for each of 50 files; the child looks up 10 variables and 5 connections by Airflow's own way
+the official class is left out. The parent has Airflow and its metastore loaded, has constructed the backend and looks
+nothing up. It forks for each of 50 files; the child looks up 10 variables and 5 connections in Airflow's search order
 (backend, environment, metastore) and ends. Of the 100 names 70 are absent, so that Airflow goes on to the metastore; in
 the floor, which has no backend, the 30 others are environment variables.
 
-"child CPU" is a child's in all, from the fork to its end, "lookups CPU" its part in which it looks up, and "CPU" adds
-the parent's. The arms take turns, each with a home, a metastore and (where it has one) a shared cache of its own.
+"child CPU" is the total of a child, from the fork to its end, "lookups CPU" the part in which it looks up, and "CPU"
+adds the parent's. The arms take turns, each with its own home, metastore and (if it has one) shared cache.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ print("\\n" + json.dumps({
 
 
 def fork(arm: Arm, home: Home, store: Store, count: int) -> dict[str, float]:
-    """Fork for each of *count* files, and give what that came to."""
+    """Fork for each of *count* files, and return the figures."""
     store.counts()
     done = subprocess.run(
         [arm.python, "-c", PROGRAM],

@@ -1,6 +1,6 @@
-"""Runs small programs by turns, each in a fresh process that has Airflow loaded, and compares their CPU time.
+"""Runs small programs in turn, each in a fresh process that has Airflow loaded, and compares their CPU time.
 
-The machine's noise falls on all of them alike, so the ratios carry over to other machines; the milliseconds do
+The machine's noise affects all of them alike, so the ratios carry over to other machines; the milliseconds do
 not.
 """
 
@@ -25,7 +25,7 @@ print("\\n" + json.dumps((time.process_time() - _started) * 1000))
 
 @dataclass
 class Contender:
-    """One way to do the job: its code runs between two readings of the process's CPU clock."""
+    """One way to do the task: its code runs between two readings of the process's CPU clock."""
 
     label: str
     code: str
@@ -35,7 +35,7 @@ class Contender:
     def run(self) -> float:
         done = subprocess.run(
             [self.python, "-c", PREAMBLE + self.code + POSTSCRIPT],
-            # Bytecode is written, as it is in any installation.
+            # Bytecode is written, as in any installation.
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **self.environment},
             capture_output=True,
             text=True,

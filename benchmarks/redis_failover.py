@@ -2,15 +2,15 @@
 
     python benchmarks/redis_failover.py
 
-20 times a primary dies and Sentinel has another elected, 15 times a primary of a cluster dies, and 15 times slots move
+20 times a primary dies and Sentinel elects another, 15 times a primary of a cluster dies, and 15 times slots move
 to another primary with the keys in them. Meanwhile two processes look variables up in threads, and in children that
-they fork. The store says with each value when it was given, so a lookup can tell whether it was answered with another
-name's value, or with one that is older than ``cache_ttl``. After each failover two processes that
-have just started look up a name that nobody has asked for: the second one must find the first one's answer.
+they fork. Each value contains its name and the time when the store returned it, so a lookup can tell whether it got
+another name's value, or one that is older than ``cache_ttl``. After each failover two processes that have just started
+look up a name that nobody has looked up before: the second one must find the first one's answer.
 
-What would take a day is shortened: Redis is left alone for a second after a failure rather than for 15, answers live
-for two seconds, Sentinel calls a primary dead after 0.5 s and a cluster after one. Ends with 1 if any lookup failed,
-was wrong or too old, took longer than its ``timeout``, or if the cache was not used again.
+Times are shortened, or this would take a day: Redis is not used for one second after a failure instead of 15, answers
+live for two seconds, Sentinel considers a primary dead after 0.5 s and a cluster after one. Exits with 1 if any lookup
+failed, was wrong or too old, took longer than its ``timeout``, or if the cache was not used again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 TTL, PAUSE = 2.0, 1.0
-SLACK = 1.0  # seconds: of a call to the store, and of threads that wait for a core
+SLACK = 1.0  # seconds, for a call to the store and for threads that wait for a core
 KEY = "c29hay1zb2FrLXNvYWstc29hay1zb2FrLXNvYWstMDE="
 NAMES = 24
-"""How many names are looked up; every second one exists."""
+"""Number of names that are looked up; every second one exists."""
 PROBES_AT_MOST = 20
 WORKERS, THREADS = 2, 2
 
@@ -77,7 +77,7 @@ class Tally:
         name, started, begun = f"key-{number}", time.time(), time.monotonic()
         try:
             value = backend.get_variable(name)
-        except Exception as error:  # is what is counted
+        except Exception as error:  # failures are counted
             self.ended[f"FAILED: {type(error).__name__} after {time.monotonic() - begun:.1f} s: {error}"] += 1
             return
         finally:
@@ -102,7 +102,7 @@ def judged(name: str, value: str | None, started: float, *, exists: bool) -> str
 
 
 def own_output() -> TextIO:
-    """Return standard output, which nothing else is to write to: Airflow logs there."""
+    """Return standard output for this program alone: what Airflow logs there goes to standard error instead."""
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return output
@@ -144,7 +144,7 @@ def work(*how: str) -> None:
 
 
 def probe(*how: str) -> None:
-    """Answer each line of standard input with what two new children of this process are told of that name."""
+    """For each name on a line of standard input, print the values that two new children of this process get."""
     out, backend = own_output(), made(*how)
     for line in sys.stdin:
         name = line.strip()
@@ -163,7 +163,7 @@ def in_a_child(backend: Any) -> dict[str, Any]:
 
 
 def forked(work: Callable[[], Any]) -> Any:
-    """Return what *work* returns in a child; ``None`` where that ended without."""
+    """Return what *work* returns in a child; ``None`` if the child ended without a result."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -180,7 +180,7 @@ def forked(work: Callable[[], Any]) -> Any:
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    # A process of its own: forked, it would hold the pipes by which the servers are ended.
+    # Not a fork of this process: it would hold the pipes that are used to end the servers.
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", __file__, *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -191,7 +191,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 
 
 def elections(fleet: Any) -> Iterator[Callable[[], None]]:
-    """Yield deaths of the primary that Sentinel knows; each returns once another one is primary."""
+    """Yield functions that kill the primary that Sentinel knows and return once another one is primary."""
     servers = [fleet.primary, fleet.replica]
 
     def is_primary(server: Any) -> bool:
@@ -211,7 +211,7 @@ def elections(fleet: Any) -> Iterator[Callable[[], None]]:
         primary.kill()
         until(lambda: is_primary(replica), "the replica is elected")
         primary.start()
-        # As an operator would; Sentinel takes 10 s for it.
+        # As an operator would do; Sentinel takes 10 s for it.
         primary.client.config_set("masterauth", fleet.PASSWORD)
         primary.client.execute_command("REPLICAOF", "127.0.0.1", replica.port)
         servers.reverse()
@@ -221,7 +221,7 @@ def elections(fleet: Any) -> Iterator[Callable[[], None]]:
 
 
 def deaths(cluster: Any) -> Iterator[Callable[[], None]]:
-    """Yield deaths of the primary that has a replica; each returns once that one has its slots."""
+    """Yield functions that kill the primary that has a replica and return once the replica has its slots."""
     pair = [cluster.nodes[0], cluster.nodes[3]]
 
     def fail_over() -> None:
@@ -240,7 +240,7 @@ def deaths(cluster: Any) -> Iterator[Callable[[], None]]:
 
 
 def moves(cluster: Any) -> Iterator[Callable[[], None]]:
-    """Yield moves of the slots of up to 8 keys between the primaries that stay."""
+    """Yield functions that move the slots of up to 8 keys between the primaries that stay alive."""
     from redis.crc import key_slot
 
     ways = [cluster.nodes[1], cluster.nodes[2]]
@@ -278,20 +278,20 @@ def until(state: Callable[[], Any], what: str) -> Any:
 
 
 class Run:
-    """Processes that look up over one cache, while it fails over."""
+    """Processes that look up through one cache while it fails over."""
 
     def __init__(self, url: str, place: str, timeout: float) -> None:
         self._timeout = timeout
         self._workers = [started("--worker", url, place, str(timeout)) for _ in range(WORKERS)]
         self._prober = started("--probe", url, place, str(timeout))
         self._probes = 0
-        while not self.is_used():  # until all have started, too
+        while not self.is_used():  # also waits until all have started
             pass
         self.problems: list[str] = []
         self.used_again: list[float] = []
 
     def is_used(self) -> bool:
-        """Tell whether a process finds what another one has just been told by the store."""
+        """Tell whether a process finds the answer that another one has just got from the store."""
         self._probes += 1
         name = f"probe-{self._probes}"
         assert self._prober.stdin
@@ -302,7 +302,7 @@ class Run:
         return bool(first and first.startswith(f"{name}@") and first == second)
 
     def fail_over(self, how: Callable[[], None], label: str) -> None:
-        time.sleep(0.3)  # of lookups between two failovers
+        time.sleep(0.3)  # lets lookups happen between two failovers
         begun = time.monotonic()
         how()
         over = time.monotonic()

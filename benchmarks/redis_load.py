@@ -1,15 +1,15 @@
-"""One Redis under the processes of a fleet: what it takes of the server, and how long an answer takes.
+"""One Redis under the load of a fleet: the server's resources, and the time of an answer.
 
     python benchmarks/redis_load.py
 
-Simulated on Redis's own protocol, with entries as the package seals them: each host runs 8 processes that live 30 s
-each, one after the other. A process connects with its first lookup and looks up 15 names over its life, all of them
-found, as DAG parses and tasks do with answers that live longer than they. Every name is written anew each 54 s, which
-is how long ``cache_ttl`` 60 lasts on average. The steady state is measured: all processes are there before it counts.
+Simulated on Redis's own protocol, with entries sealed as by the package: each host runs 8 processes at a time that live
+30 s each and are then replaced. A process connects at its first lookup and looks up 15 names over its life, all of
+them found, as DAG parses and tasks do with answers that outlive them. Every name is written again every 54 s, which
+is how long ``cache_ttl`` 60 lasts on average. The steady state is measured: all processes run before counting starts.
 
-Columns: processes at a time; hits a second; the server's CPU (100 is one core, INFO's own count) and its CPU µs for
-each hit, connecting included; bytes in and out for each hit; the time from sending to the answer at the generator,
-which shares the machine; the server's memory. One column of the environment is varied at a time.
+Columns: processes at a time; hits per second; the server's CPU (100 is one core, by INFO's own count) and its CPU µs
+per hit, connecting included; bytes in and out per hit; the time from sending to the answer at the generator, which
+shares the machine; the server's memory. One column of the environment is varied at a time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def command(*words: bytes) -> bytes:
 
 
 def entries(secrets: int) -> dict[bytes, bytes]:
-    """Return sealed entries by their keys."""
+    """Return sealed entries, by key."""
     from airflow_providers_secrets.lookup.shared_cache.entries import Seal, SharedEntry
 
     seal = Seal(KEY, b"load")
@@ -52,7 +52,7 @@ def entries(secrets: int) -> dict[bytes, bytes]:
 
 
 class Connection(asyncio.Protocol):
-    """One process's connection; notes how long each answer took."""
+    """One process's connection; records how long each answer took."""
 
     def __init__(self, seconds: list[float]) -> None:
         self._seconds = seconds
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def ask(self, sent: bytes) -> None:
-        """Send *sent*, which is answered."""
+        """Send *sent*, which must have one answer."""
         self._sent.append(time.perf_counter())
         self.transport.write(sent)
 
@@ -91,13 +91,13 @@ class Fleet:
         self.born = 0
 
     async def process(self, born: float) -> None:
-        """Live one life that began at *born*, in the loop's time."""
+        """Simulate a process that began at *born*, in the loop's time."""
         loop = asyncio.get_running_loop()
         connection: Any = None
         for number in range(LOOKUPS):
             due = born + LIFE * number / LOOKUPS
             if due < loop.time() - 1:
-                continue  # before the simulation began
+                continue  # due before the simulation began
             await asyncio.sleep(due - loop.time())
             if connection is None:
                 self.born += 1
@@ -112,7 +112,7 @@ class Fleet:
             connection.transport.close()
 
     async def host(self, until: float) -> None:
-        """Run processes, each in the place of one that ended."""
+        """Run processes, and replace each one that ends."""
 
         async def place() -> None:
             born = loop.time() - random.uniform(0, LIFE)
@@ -125,7 +125,7 @@ class Fleet:
         await asyncio.gather(*(place() for _ in range(PROCESSES)))
 
     async def writer(self, until: float) -> None:
-        """Write every name anew, evenly."""
+        """Write every name again and again, at even intervals."""
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
             lambda: Connection([]), "127.0.0.1", self._port,
@@ -141,7 +141,7 @@ class Fleet:
 
 
 async def simulate(server: Any, hosts: int, secrets: int, seconds: float, tls: Any) -> dict[str, float]:
-    """Return what one size of fleet takes."""
+    """Return the figures of one size of fleet."""
     loop = asyncio.get_running_loop()
     known = entries(secrets)
     server.client.flushall()
@@ -215,7 +215,7 @@ def main() -> None:
     found = []
     for tls in (False, True):
         for hosts, secrets in encrypted if tls else sizes:
-            # A server of its own for each: connections that end leave memory in disorder.
+            # Each size gets a new server: closed connections leave its memory fragmented.
             server = redis_fleet.RedisServer(tls=tls, maxclients=20_000)
             if not found:
                 print(f"redis-server {server.client.info('server')['redis_version']}")

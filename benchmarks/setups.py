@@ -1,4 +1,4 @@
-"""One server for each store, and how ours, the official class and the plain SDK are told of it."""
+"""One server for each store, and the code with which ours, the official class and the plain SDK use it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KEY: Final = "x"
 
 @dataclass
 class Setup:
-    """One store, running.
+    """A running store.
 
     :param ours: code that makes our ``backend``.
     :param official: code that makes the official ``backend``.
-    :param plain: code that makes ``look_up``, a function without parameters, of the SDK alone.
-    :param environment: what all of them find in the environment.
-    :param calls: how many reads the server has been asked for so far.
-    :param outage: while it is entered, the server answers nothing but that it is overloaded.
+    :param plain: code that makes ``look_up``, a function without parameters, with the SDK alone.
+    :param environment: the environment variables for all of them.
+    :param calls: returns how many reads the server has received so far.
+    :param outage: a context in which the server only answers that it is overloaded.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Setup:
 
 
 def behind_tls(port: int) -> tuple[str, str]:
-    """Put TLS before *port*; give the address, and a bundle of all authorities of certifi and of the server's own."""
+    """Put TLS in front of *port*; return the address, and a CA bundle with certifi's CAs and the server's own."""
     import certifi
     import trustme
 
@@ -84,7 +84,7 @@ def aws(service: str, *, encrypted: bool = False) -> Setup:
 
 
 def vault(*, encrypted: bool = False) -> Setup:
-    """Vault, over HTTP as the tests have it, or over TLS as users do."""
+    """Return Vault, over HTTP as in the tests, or over TLS as users have it."""
     from tests.rigs.vault import VaultRig
 
     rig = VaultRig()
@@ -196,6 +196,6 @@ SETUPS: Final[Mapping[str, Callable[[], Setup]]] = {
 
 
 def chosen(names: list[str]) -> Iterator[Setup]:
-    """Start the servers of *names*, of all where there are none, one after the other."""
+    """Start the servers of *names*, or all if there are no names, one after the other."""
     for name in names or SETUPS:
         yield SETUPS[name]()

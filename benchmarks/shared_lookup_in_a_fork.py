@@ -1,10 +1,10 @@
-"""The first lookup of a forked child that finds its answer in the shared cache, wherever that is.
+"""The first lookup of a forked child that finds its answer in the shared cache, for each kind of cache.
 
     python benchmarks/shared_lookup_in_a_fork.py [--runs N] [PLACE …]
 
-Each run is a fresh process that has Airflow loaded, builds the backend, looks nothing up and forks; an earlier process
-has left the answer. The columns are those of ``first_lookup_in_a_fork.py``; the store is asked by none of the runs
-that count. Servers are redis-server's, on this machine; TLS is with certificates on both sides.
+Each run is a fresh process that has Airflow loaded, constructs the backend, looks nothing up and forks; an earlier
+process has left the answer. The columns are those of ``first_lookup_in_a_fork.py``; none of the counted runs asks the
+store. The servers are redis-server, on this machine; TLS is mutual.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("places", nargs="*", choices=[*PLACES, []])
     parser.add_argument("--runs", type=int, default=7)
     arguments = parser.parse_args()
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the store's server, a line for each request
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the store's server would log a line for each request
     store = aws("ssm")
     with contextlib.ExitStack() as stack:
         arms = {}

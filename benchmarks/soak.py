@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py --seconds 600 --shared-cache file:///tmp/soak
 
-A loopback stand-in of SSM gives each parameter a value that says its own name and the second in which it was given.
-So a lookup can tell whether it was answered with another name's value, with another backend's, or with one that is
-older than the options allow. Ends with 1 if any was, or if memory or descriptors grew.
+A loopback stand-in for SSM returns for each parameter a value with its name and the second in which it was returned.
+So a lookup can tell whether it got another name's value, another backend's, or one that is older than the options
+allow. Exits with 1 if any did, or if memory or descriptors grew.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pathlib import Path
 FAULTS = 0.2
 LIFETIMES = {"cache_ttl": 2, "cache_negative_ttl": 1, "max_stale": 3}
 OLDEST = LIFETIMES["cache_ttl"] + LIFETIMES["max_stale"]
-SLACK = 3.0  # seconds: of the value's own rounding, and of a machine that has more threads than cores
+SLACK = 3.0  # seconds, for the rounding of the value's time and for a machine with more threads than cores
 KEY = "c29hay1zb2FrLXNvYWstc29hay1zb2FrLXNvYWstMDE="
 KEYS = [f"key-{number}" for number in range(12)]
 PREFIXES = ("/one", "/two")
 
 
 class Ssm(BaseHTTPRequestHandler):
-    """Answers for the names that end with an even number; fails one time in five, each time in another way."""
+    """Answers for the names that end with an even number; one call in five fails, in a random way."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -100,7 +100,7 @@ def backends(port, shared_cache):
 
 
 def look_up(by_prefix, results):
-    """Make one lookup and say how it ended."""
+    """Make one lookup and count its result."""
     from airflow_providers_secrets.errors import LookupFailed
 
     prefix, key = random.choice(PREFIXES), random.choice(KEYS)
@@ -123,7 +123,7 @@ def look_up(by_prefix, results):
 
 
 def child(port, shared_cache, queue):
-    """What a DAG-file process or a task does: a few threads, a few lookups, gone."""
+    """Act like a DAG-file process or a task: a few threads, a few lookups, then the end."""
     by_prefix, counters = backends(port, shared_cache), [Counter() for _ in range(3)]
     threads = [
         threading.Thread(target=lambda results=results: [look_up(by_prefix, results) for _ in range(60)])
@@ -146,7 +146,7 @@ def open_descriptors():
 
 
 def soak(port, shared_cache, seconds):
-    """Look up in threads of this process and in forked children, and give how all lookups ended."""
+    """Look up in threads of this process and in forked children, and return the results of all lookups."""
     context = multiprocessing.get_context("fork")
     by_prefix, counters = backends(port, shared_cache), [Counter() for _ in range(4)]
     end = time.monotonic() + seconds

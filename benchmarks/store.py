@@ -1,7 +1,7 @@
-"""A stand-in for SSM Parameter Store on loopback that counts, light enough not to disturb what is measured.
+"""A stand-in for SSM Parameter Store on loopback that counts requests, light enough not to disturb the measurement.
 
-It answers ``GetParameter`` and ``GetParametersByPath`` in a process of its own, checks no signature, and can be
-told how long to think, and to have each value say when it was given.
+It answers ``GetParameter`` and ``GetParametersByPath`` in its own process, checks no signature, and can be told to
+delay each answer and to add the time of the answer to each value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE_SIZE = 10
 
 
 class Store:
-    """The stand-in, as those see it that started it: a process with an address and counts."""
+    """The stand-in from the view of the process that started it: a process with an address and counts."""
 
     def __init__(self, parameters: dict[str, str], latency: float = 0.0, *, stamped: bool = False) -> None:
         self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -30,7 +30,7 @@ class Store:
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def counts(self) -> dict[str, int]:
-        """Give what was counted since the last time, and start anew."""
+        """Return what was counted since the last call, and reset the counts."""
         with urllib.request.urlopen(f"{self.url}/counts", timeout=10) as answer:
             counted: dict[str, int] = json.load(answer)
         return counted

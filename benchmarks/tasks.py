@@ -6,8 +6,8 @@ PYTHON is the interpreter of an environment with ``apache-airflow-providers-amaz
 without it the official class is left out. Each of 200 tasks looks up two variables and a connection, out of 100
 names of which 70 are absent. The arms are those of ``dag_parse.py``.
 
-Airflow asks a backend twice about a name that is absent: in the task's process, and then in the API server, to
-which the task turns next.
+Airflow asks a backend twice about an absent name: in the task's process, and then in the API server, which the task
+asks next.
 
 "CPU" is that of the scheduler, the tasks and the API server, from the first task's lookups to the last one's.
 """
@@ -26,7 +26,7 @@ from benchmarks.store import Store
 
 PARALLELISM = 2
 TIMEOUT = 600.0
-"""Seconds for one arm in one round, on however busy a machine."""
+"""Maximum seconds for one arm in one round, even on a busy machine."""
 SECRET = "known-to-all-components-of-the-benchmark-and-long-enough"
 
 DAG_FILE = """
@@ -60,7 +60,7 @@ with DAG("short_tasks", schedule="@once", start_date=datetime(2024, 1, 1), catch
 
 
 def run(arm: Arm, home: Home, store: Store, tasks: int) -> dict[str, float]:
-    """Run the tasks, and give what that came to."""
+    """Run the tasks, and return the figures."""
     journal = home.path / "journal"
     dag_file = DAG_FILE.format(present=Names.present(), journal=str(journal), tasks=tasks)
     (home.path / "dags" / "short_tasks.py").write_text(dag_file)

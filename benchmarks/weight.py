@@ -1,9 +1,9 @@
-"""What a store's backend brings into an environment that has Airflow: distributions and megabytes on disk.
+"""What a store's backend adds to an environment that has Airflow: distributions and megabytes on disk.
 
     python benchmarks/weight.py
 
-Counted from the metadata of what is installed: whatever the official provider, or this package's extra, requires and
-Airflow itself does not. Nothing is run, so the figures are the same each time in the same environment.
+Counted from the metadata of installed distributions: those that the official provider, or this package's extra,
+requires and Airflow itself does not. Nothing is run, so the figures are always the same in the same environment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _name(text: str) -> str:
 
 
 def needed(name: str, extras: tuple[str, ...] = ()) -> set[str]:
-    """Return every installed distribution that *name* requires with these *extras*, itself included."""
+    """Return every installed distribution that *name* requires with these *extras*, including *name* itself."""
     seen: dict[str, set[str]] = {}
     todo = [(_name(name), extras)]
     while todo:
@@ -55,7 +55,7 @@ def needed(name: str, extras: tuple[str, ...] = ()) -> set[str]:
 
 
 def is_whole(name: str) -> bool:
-    """Tell whether *name* is installed with everything that it requires itself."""
+    """Tell whether *name* is installed with all its direct requirements."""
     try:
         lines = importlib.metadata.distribution(name).requires or []
         for required in map(Requirement, lines):
@@ -67,7 +67,7 @@ def is_whole(name: str) -> bool:
 
 
 def megabytes(names: set[str]) -> float:
-    """Return what these take on disk, bytecode left out."""
+    """Return the size of *names* on disk in MB, without bytecode."""
     return sum(size for name in names for size in _sizes(name)) / MEGABYTE
 
 
@@ -79,7 +79,7 @@ def _sizes(name: str) -> Iterator[int]:
 
 
 def weigh() -> dict[str, dict[str, dict[str, float]]]:
-    """Return the figures of each pair whose official provider is installed whole, by its extra."""
+    """Return the figures of each pair, by extra; those of an official provider only if it is installed completely."""
     base = needed(*AIRFLOW)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for extra, provider in PAIRS.items():
