@@ -1,7 +1,7 @@
 """Every error this package raises, in one tree.
 
-The errors inherit from :class:`SecretsError` and from the fitting builtin, so that a caller can catch
-either. No message, attribute or chained exception of theirs ever holds a secret value.
+The errors inherit from :class:`SecretsError` and from the matching built-in exception, so that a caller can catch
+either. None of their messages, attributes or chained exceptions ever holds a secret value.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ class SecretsError(Exception):
 class ConfigurationError(SecretsError, ValueError):
     """An option is missing, unknown, contradictory or of the wrong type.
 
-    Raised by a backend's constructor whenever the fault can be seen there, which stops Airflow at start-up;
-    otherwise at the first lookup. The message names the option and the cure.
+    A backend's constructor raises it for every problem that can be detected there, which stops Airflow at start-up;
+    otherwise the first lookup raises it. The message names the option and the fix.
     """
 
 
 class MissingDependencyError(ConfigurationError, ImportError):
-    """The store's SDK is not installed. The message names the extra that brings it."""
+    """The store's SDK is not installed. The message names the extra that installs it."""
 
 
 class NoSharedKeyError(ConfigurationError):
-    """Airflow has no Fernet key to encrypt the shared cache with, or cannot read it, and no option names another one.
+    """Airflow's Fernet key, which encrypts the shared cache, is missing or unreadable, and no option sets another one.
 
-    A lookup never raises it: it goes on without the shared cache, with a warning.
+    No lookup raises it: lookups continue without the shared cache, and log a warning.
     """
 
 
 class Unusable(Exception):
-    """Why a stored text cannot be used, as the end of a sentence; never holds any of the text.
+    """Why a stored text cannot be used, phrased as the end of a sentence; never holds any of the text.
 
-    Internal, and outside the tree: whoever decodes knows whose text it is, and raises :class:`InvalidSecret` of it.
+    Internal, and outside the tree: the code that decodes knows which secret the text belongs to, and raises
+    :class:`InvalidSecret` instead.
     """
 
 
@@ -43,19 +44,20 @@ class LookupFailed(SecretsError):
     """A lookup ended without an answer: neither a value nor a proof that there is none.
 
     :param store: the store in words, for example ``AWS SSM Parameter Store``.
-    :param name: the name asked for, in the store's spelling, as :func:`shown_id` cuts it.
-    :param code: the store's or SDK's own code of the failure.
+    :param name: the requested name in the store's spelling, redacted by :func:`shown_id`.
+    :param code: the store's or SDK's own code for the failure.
     :param advice: what the reader should do about it, as a full sentence.
-    :param act: what was asked of the store: give, list, write, delete or identify.
+    :param act: the operation that failed: give, list, write, delete or identify.
     """
 
     on_the_way = False
-    """Whether the fault is before the store: this process's, its host's, or of what answers in the store's place. Then
-    what the store said before counts as in an outage, and no other process is told."""
+    """Whether the lookup failed before it reached the store: in this process, on its host, or at something that answers
+    in the store's place. Earlier answers of the store then count as they do in an outage, and other processes are not
+    told."""
 
     @property
     def store_has_spoken(self) -> bool:
-        """Whether the store itself has said this of the name, so that nothing it gave before counts any more."""
+        """Whether this is the store's own answer for the name, so that its earlier answers no longer count."""
         return not self.on_the_way
 
     def __init__(self, store: str, name: str, code: str, advice: str, act: str = "give") -> None:
@@ -69,17 +71,17 @@ class LookupFailed(SecretsError):
         self.act = act
 
     def __reduce__(self) -> tuple[type[LookupFailed], tuple[str, str, str, str, str], dict[str, bool]]:
-        # Exceptions pickle by their args, which hold the message alone; task processes do pickle them.
+        # Exceptions are pickled by their args, which hold only the message; task processes do pickle them.
         arguments = self.store, self.name, self.code, self.advice, self.act
         return type(self), arguments, {"on_the_way": self.on_the_way}
 
 
 class SecretNotFound(LookupFailed, LookupError):
-    """The store proved that the name does not exist. Internal: Airflow is answered ``None``."""
+    """The store proved that the name does not exist. Internal: Airflow gets ``None``."""
 
 
 class AccessDenied(LookupFailed, PermissionError):
-    """The store refuses the name to this identity, or its decryption."""
+    """The store denies this identity access to the secret, or its decryption."""
 
 
 class StoreUnavailable(LookupFailed, ConnectionError):
@@ -89,22 +91,22 @@ class StoreUnavailable(LookupFailed, ConnectionError):
 
 
 class InvalidSecret(LookupFailed, ValueError):
-    """The name exists, and what it holds cannot be used: binary, blank, oversized or malformed."""
+    """The name exists, but its value cannot be used: binary, blank, oversized or malformed."""
 
 
 class SecretRevoked(LookupFailed):
-    """The name exists, and its value was deleted, disabled or destroyed."""
+    """The name exists, but its value was deleted, disabled or destroyed."""
 
 
 class StoreMisconfigured(LookupFailed, ConfigurationError):
-    """The store or SDK says that the options are wrong: no credentials, no region, a bad signature."""
+    """The store or SDK reports that the options are wrong: no credentials, no region, a bad signature."""
 
 
 def raise_interruption(error: Exception) -> None:
-    """Raise what a signal's handler raised (``AirflowTaskTimeout``, Ctrl-C) where *error* is but its consequence.
+    """Raise the exception of a signal handler (``AirflowTaskTimeout``, Ctrl-C) if *error* is only its consequence.
 
-    A handler that raises while ``threading.Condition.wait`` has let its lock go makes the ``with`` around that lock
-    fail: "release unlocked lock". The interpreter then raises that RuntimeError in its place.
+    If a handler raises while ``threading.Condition.wait`` has released its lock, the ``with`` around that lock fails:
+    "release unlocked lock". The interpreter then raises that RuntimeError instead.
     """
     link: BaseException | None = error
     while isinstance(link, RuntimeError):
@@ -114,19 +116,19 @@ def raise_interruption(error: Exception) -> None:
 
 
 MAX_CODE_LENGTH: Final = 200
-"""The longest code shown in a message, in characters; some codes come from whoever answers."""
+"""The longest code shown in a message, in characters; some codes come from whatever server answered."""
 
 
 def printable(text: str, limit: int) -> str:
-    """Cut *text* at *limit* characters and escape what is not printable, so that it forges no line of a log."""
+    """Truncate *text* to *limit* characters and escape non-printable ones, so that it cannot forge a log line."""
     cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
     return cut if cut.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
 
 
 def shown_id(secret_id: str) -> str:
-    """Cut an id or name where it seems to hold a value: a connection string in the place of a secret's id.
+    """Redact an id or name that seems to hold a value: a connection string where a secret's id belongs.
 
-    Of one with ``://``, what precedes it is kept; of another one with ``@``, what precedes the login.
+    If it contains ``://``, the part before that is kept; otherwise, if it contains ``@``, the part before the login.
     """
     start, at, _ = secret_id.partition("@")
     head, found, _ = start.partition("://")
@@ -138,7 +140,7 @@ def shown_id(secret_id: str) -> str:
 def quoted(text: object, limit: int = 128) -> str:
     """Quote an id, a name or another short text for a message or log line.
 
-    It is cut at *limit* characters and as :func:`shown_id` says, and its control characters are escaped.
+    It is redacted by :func:`shown_id`, truncated to *limit* characters, and its control characters are escaped.
     """
     quoted = repr(shown_id(text) if isinstance(text, str) else text)
     return quoted if len(quoted) <= limit else f"{quoted[: limit - 1]}…"

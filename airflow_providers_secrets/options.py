@@ -1,9 +1,8 @@
 """The options of a backend: declared once each, coerced from what Airflow passes, checked at construction.
 
 Airflow passes ``[secrets] backend_kwargs`` as parsed JSON, and since 3.2 lets
-``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>`` override single keys with a *raw string*. So each option
-coerces from both: ``"2"``, ``"true"``, ``"null"`` and JSON text arrive as numbers, booleans, ``None``
-and objects.
+``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>`` override single keys with a *raw string*. So each option accepts both:
+``"2"``, ``"true"``, ``"null"`` and JSON text become numbers, booleans, ``None`` and objects.
 """
 
 from __future__ import annotations
@@ -49,26 +48,26 @@ OTHER_RELEASES: Final[Mapping[str, Mapping[str, str]]] = {
         "s3_config_format": "the official provider no longer reads it; write 'profile_name'",
     },
 }
-"""Options of other official releases, by the package below ``stores`` (empty: all of them), each with the reason why it
-is ignored. They still stand in many configurations, or already do."""
+"""Options of older and newer official releases, by the package below ``stores`` (empty: all of them), each with the
+reason why it is ignored. Many configurations still set them, or already do."""
 
 _EMPTY: Final = ("", "{}", "[]")
 
 
-class Option:  # no NamedTuple: making one takes longer than importing a module
+class Option:  # not a NamedTuple: creating such a class takes longer than importing a module
     """One option of a backend.
 
     :param name: its name in ``backend_kwargs``.
     :param coerce: turns what was passed into the value used; raises ``ValueError("must be …")``.
     :param default: used when the option is absent or null.
-    :param doc: one line of meaning, with its unit.
-    :param identifies_client: whether it takes part in making the client, or in what an answer comes to. Backends of
-        one class that agree on all such options share one client and one cache in a process.
-    :param nullable: null is a value of its own here rather than a wish for the default.
-    :param deprecated: what to use instead, where the option is accepted for old configurations only.
-    :param ignored: why it needs nothing instead, where it is accepted for old configurations only.
-    :param empty_is_unset: an empty text, object or list is no value but stands for null, as Helm and Terraform write it
-        and the official classes read it. Prefixes and separators may be empty.
+    :param doc: its meaning in one line, with its unit.
+    :param identifies_client: whether the client or its answers depend on it. Backends of one class that agree on all
+        such options share one client and one cache in a process.
+    :param nullable: null is a value of its own here, not a request for the default.
+    :param deprecated: what to use instead, if the option is accepted only for old configurations.
+    :param ignored: why nothing replaces it, if the option is accepted only for old configurations.
+    :param empty_is_unset: an empty string, object or list means null, as Helm and Terraform write it and the official
+        classes read it. Prefixes and separators may be empty.
     """
 
     __slots__ = (
@@ -83,7 +82,7 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
         "nullable",
     )
 
-    def __init__(  # noqa: PLR0913  # one for each thing that there is to say of an option
+    def __init__(  # noqa: PLR0913  # one for each property of an option
         self,
         name: str,
         coerce: Coerce,
@@ -107,14 +106,14 @@ class Option:  # no NamedTuple: making one takes longer than importing a module
         self.empty_is_unset = empty_is_unset
 
     def is_unset(self, value: Any) -> bool:
-        """Tell whether *value* asks for the default, or for null where that is a value of its own."""
+        """Return whether *value* asks for the default, or for null if that is a value of its own."""
         if value is None or value == "null":
             return True
         return self.empty_is_unset and (value in _EMPTY if isinstance(value, str) else value in ({}, [], ()))
 
 
 def text(value: Any) -> str:
-    """Accept a string; a number is taken as its digits, since environment variables lose the difference."""
+    """Accept a string, or a whole number as its digits, since environment variables lose the difference."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -130,7 +129,7 @@ def strict_text(value: Any) -> str:
 
 
 def with_usable_port(url: str) -> str:
-    """Accept an address unless its port is none, or its host cannot be one; before them may stand any login."""
+    """Accept an address unless its host or port is invalid; any login may precede them."""
     authority = url.partition("://")[2]
     for end in "/?#":
         authority = authority.partition(end)[0]
@@ -162,14 +161,14 @@ def flag_or_path(value: Any) -> bool | str:
 
 
 LONGEST_LIFETIME: Final = 315_360_000
-"""The most seconds for which an answer may count: ten years. A file's time has an end of its own."""
+"""The longest lifetime of an answer, in seconds: ten years. A file's timestamp has a limit of its own."""
 
 LONGEST_TIMEOUT: Final = 86_400
-"""The most seconds that anything may be waited for: a day. A socket takes 24 of them, and fails on more."""
+"""The longest time-out, in seconds: a day. A socket accepts 24 days, and fails on more."""
 
 
 def seconds(value: Any) -> float:
-    """Accept a number of seconds for which an answer counts, zero included."""
+    """Accept an answer's lifetime as a number of seconds, zero included."""
     number = _number(value)
     if not 0 <= number <= LONGEST_LIFETIME:
         raise ValueError(f"must be a number of seconds, zero or more and at most {LONGEST_LIFETIME} (ten years)")
@@ -185,7 +184,7 @@ def positive_seconds(value: Any) -> float:
 
 
 def _number(value: Any) -> float:
-    """Return *value* as a number; not a number where it is none."""
+    """Return *value* as a number, or NaN if it is not one."""
     try:
         return float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -205,11 +204,11 @@ def count(value: Any) -> int:
 
 
 PAGE: Final = 4096
-"""Bytes that a file takes at least, and by which it grows, in memory as on most disks."""
+"""The fewest bytes that a file takes, and the step by which it grows, in memory as on most disks."""
 
 
 def room(value: Any) -> int:
-    """Accept a whole number of bytes in which one file has room."""
+    """Accept a whole number of bytes that has room for at least one file."""
     with contextlib.suppress(ValueError):
         number = count(value)
         if number >= PAGE:
@@ -238,7 +237,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def field_words(value: Any) -> dict[str, list[str]]:
-    """Accept an object of lists of words by a connection's field, also as JSON text."""
+    """Accept an object that maps fields of a connection to lists of words, also as JSON text."""
     words = mapping(value)
     for field, more in words.items():
         if field != "user" and field not in CONNECTION_FIELDS:
@@ -274,11 +273,11 @@ def some_of(*choices: str) -> Coerce:
 
 
 def cache_locations(value: Any) -> tuple[str, ...]:
-    """Accept where a shared cache is, or a list of such places, also as JSON text or with commas between."""
+    """Accept the location of a shared cache, or a list of locations, also as JSON text or comma-separated."""
     given = value
     if isinstance(value, str):
         text = value.strip()
-        # The hosts of one URL have commas between them too.
+        # Commas also separate the hosts of one URL.
         given = _parsed(text) if text.startswith("[") else re.split(r"(?i),\s*(?=file(?:[:,]|$)|[a-z+]+://)", text)
     if not isinstance(given, list | tuple) or not given:
         raise ValueError(CACHE_LOCATION)
@@ -296,16 +295,16 @@ CACHE_LOCATION: Final = (
 
 
 def cache_location(value: Any) -> str:
-    """Accept where a shared cache is: ``file``, ``file:///directory`` or a URL of Redis.
+    """Accept the location of a shared cache: ``file``, ``file:///directory`` or a Redis URL.
 
-    Returns it with its scheme in small letters, and a directory as the system calls it: without a slash at its end,
-    which would have links be followed, and with nothing percent-encoded.
+    The scheme is returned in lower case. A directory is returned as a file-system path: percent-decoded, and without a
+    trailing slash, which would make the system follow links.
     """
     where = value.strip() if isinstance(value, str) else ""
     if where.lower() == "file":
         return "file"
     try:
-        # What is not printable would be skipped here, and not where the URL is used.
+        # urlsplit would skip non-printable characters; the code that uses the URL would not.
         parts = urlsplit(where if where.isprintable() else "")
     except ValueError:
         raise ValueError(CACHE_LOCATION) from None
@@ -336,7 +335,7 @@ def cache_location(value: Any) -> str:
 
 
 def _refuse_other_database(parts: SplitResult) -> None:
-    """Refuse a path that names no database by its number: redis-py would take 0 for a word, and 12 for ``1/2``."""
+    """Refuse a path that names no database by its number: redis-py would read a word as 0, and ``1/2`` as 12."""
     if not parts.scheme.startswith("redis"):
         return
     is_sentinel = parts.scheme.endswith("+sentinel")
@@ -346,7 +345,7 @@ def _refuse_other_database(parts: SplitResult) -> None:
 
 
 def _holds_part_of_login(parts: SplitResult) -> bool:
-    """Tell whether a password's beginning passes for a host or port, and its end for what messages may show."""
+    """Return whether the start of a password was read as host or port, and its end as a part that messages show."""
     parameters = [one.partition("=")[0] for one in parts.query.split("&")]
     return any("@" in one for one in (parts.path, parts.fragment, *parameters))
 
@@ -357,14 +356,14 @@ def texts(value: Any) -> dict[str, str]:
 
 
 def key_prefix(value: Any) -> str:
-    """Accept what keys of Redis start with: at most 200 characters, none of them a space, a control or beyond ASCII."""
+    """Accept a prefix of Redis keys: 1 to 200 characters of ASCII, without spaces and control characters."""
     if isinstance(value, str) and re.fullmatch("[!-~]{1,200}", value):
         return value
     raise ValueError("must be 1 to 200 characters of ASCII without spaces")
 
 
 def fernet_keys(value: Any) -> tuple[str, ...]:
-    """Accept one Fernet key (32 bytes in URL-safe base64), or several with commas between."""
+    """Accept one Fernet key (32 bytes in URL-safe base64), or several, comma-separated."""
     given = value
     if isinstance(value, str):
         given = [key.strip(' "') for key in value.strip().removeprefix("[").removesuffix("]").split(",")]
@@ -386,10 +385,10 @@ def _parsed(value: Any) -> Any:
 
 
 def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], family: str = "") -> dict[str, Any]:
-    """Coerce *passed* by the *declared* options of *backend*.
+    """Coerce the *passed* values as the *declared* options of *backend* say.
 
-    :param family: which of :data:`OTHER_RELEASES` are known here, beside those of all.
-    :return: every declared option by its name, with its default where nothing was passed.
+    :param family: the key in :data:`OTHER_RELEASES` of the options that are known here, beside those of all backends.
+    :return: every declared option by its name, with its default if nothing was passed.
     :raises ConfigurationError: for an unknown option (naming the likely one), a value that cannot be
         coerced (naming the option, never the value), or a ``backend_kwargs`` that Airflow dropped.
     """
@@ -425,10 +424,10 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], f
 def lacking(
     options: Mapping[str, Any], groups: Iterable[Sequence[str]], way: str, stand_ins: Mapping[tuple[str, str], str]
 ) -> str | None:
-    """Name what of the first of *groups* is needed where none of it is given, or return ``None``.
+    """Name the options of the first of *groups* of which none is given, or return ``None``.
 
-    :param way: the way to log in that needs one option of each group.
-    :param stand_ins: the variable of the environment that stands in for an option, by way to log in and option.
+    :param way: the login method that needs one option of each group.
+    :param stand_ins: the environment variable that stands in for an option, by login method and option.
     """
     for group in groups:
         variables = [stand_ins[way, name] for name in group if (way, name) in stand_ins]
@@ -446,9 +445,9 @@ def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:
 
 
 def _refuse_lost_kwargs(passed: Mapping[str, Any]) -> None:
-    """Notice that Airflow could not parse ``backend_kwargs`` and passed none of it.
+    """Raise if Airflow could not parse ``backend_kwargs`` and therefore passed none of it.
 
-    Airflow only warns then, and a backend would run on its defaults: another prefix, another account.
+    Airflow itself only warns, and the backend would run with its defaults: another prefix, another account.
     """
     for section, key in (("secrets", "backend_kwargs"), ("workers", "secrets_backend_kwargs")):
         single = f"AIRFLOW__{section}__{key[:-1]}__".upper()
@@ -487,7 +486,7 @@ def _configured(section: str, key: str) -> str | None:
 
 
 def fingerprint(owner: type, declared: Iterable[Option], values: Mapping[str, Any]) -> bytes:
-    """Identify the client that these options make; a digest, so that no credential is kept in a key."""
+    """Return a digest that identifies the client of these options, so that no key holds a credential."""
     connection = {option.name: values[option.name] for option in declared if option.identifies_client}
     identity = [owner.__module__, owner.__qualname__, connection]
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).digest()
