@@ -1,8 +1,8 @@
-"""A cache that processes share: encrypted entries, told apart by keyed hashes, in a directory, in Redis, or in both.
+"""A cache that processes share: encrypted entries, named by keyed hashes, in a directory, in Redis, or in both.
 
-What it protects, and what not, is in the documentation ("The shared cache"). Nothing in here fails a lookup:
-an entry that cannot be read is as good as none, and trouble is warned about once a minute. What the user must
-fix (a directory that others can write to, an unusable key) is a :class:`ConfigurationError`.
+The documentation says what it protects and what it does not ("The shared cache"). Nothing in here fails a lookup: an
+unreadable entry counts as a missing one, and problems are warned about once a minute. What the user must fix (a
+directory that others can write to, an unusable key) raises a :class:`ConfigurationError`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["DirectoryCache", "SharedCache", "SharedEntry", "airflow_keys", "defa
 
 
 LONGEST_PART: Final = 4
-"""Into how many parts a lookup's time is cut, of which one exchange with Redis may take one."""
+"""The number of parts of a lookup's time, of which one exchange with Redis may take one."""
 
 
 def airflow_keys() -> tuple[str, ...] | None:
     """Return Airflow's own Fernet keys; ``None`` while its configuration is not loaded yet.
 
-    :raises NoSharedKeyError: where it has none that can be used, or cannot read it.
+    :raises NoSharedKeyError: if it has no usable key, or cannot read it.
     """
     conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
     if conf is None:
@@ -58,7 +58,7 @@ def airflow_keys() -> tuple[str, ...] | None:
 
 
 def has_airflow_key_at_hand() -> bool:
-    """Tell whether :func:`airflow_keys` would neither run a command nor ask a secrets backend."""
+    """Return whether :func:`airflow_keys` would neither run a command nor ask a secrets backend."""
     conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
     return conf is not None and (
         "AIRFLOW__CORE__FERNET_KEY" in os.environ
@@ -67,13 +67,13 @@ def has_airflow_key_at_hand() -> bool:
 
 
 _loaded: set[bytes] = set()
-"""The fingerprints of those whose modules are loaded, here or in a parent."""
+"""The fingerprints of the configurations whose modules are loaded, here or in a parent."""
 
 
 def load_client(config: StoreConfig) -> None:
     """Import what *config*'s shared cache needs, and use its cryptography once: the first use loads more.
 
-    No socket is opened. :func:`opened` says that Redis's client is not installed.
+    No socket is opened. If Redis's client is not installed, :func:`opened` raises for it.
     """
     if config.fingerprint in _loaded:
         return
@@ -90,18 +90,18 @@ def load_client(config: StoreConfig) -> None:
 
 
 def is_redis(where: str) -> bool:
-    """Tell whether *where* names a server rather than a directory."""
+    """Return whether *where* names a server rather than a directory."""
     return where.startswith(("redis", "unix:"))
 
 
 def opened(config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: float) -> SharedCache | None:
-    """Open what *config* names; ``None``, with a warning, where that is the default place and cannot be used.
+    """Open what *config* names; return ``None``, with a warning, if that is the default directory and is unusable.
 
     :param keys: Fernet keys. The first encrypts; all decrypt.
     :param identity: what the entries belong to: store, options, and who asks.
     :param lifetime: seconds after which an entry is of no use to anyone.
-    :raises ConfigurationError: for a directory that cannot be used, or a URL that redis-py does not take.
-    :raises MissingDependencyError: where Redis's client is not installed.
+    :raises ConfigurationError: for a directory that cannot be used, or a URL that redis-py does not accept.
+    :raises MissingDependencyError: if Redis's client is not installed.
     """
     by_place: dict[object, SharedCache] = {}
     for where in config.shared_cache:
@@ -142,7 +142,7 @@ def _opened_at(
 
 
 def default_directory() -> str:
-    """Return the user's own directory in memory, or a temporary one where the host has none."""
+    """Return the user's own directory in memory, or a temporary one if the host has none."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and is_ours_alone(runtime):
         return f"{runtime}/airflow-secrets"

@@ -1,4 +1,4 @@
-"""The shared cache of one host: a directory that is the user's alone."""
+"""The shared cache of one host: a directory that only the user can access."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ from airflow_providers_secrets.lookup.shared_cache.entries import (
 from airflow_providers_secrets.options import PAGE
 
 SUBDIRECTORY: Final = "entries-1"
-"""Where everything is, in the directory that is named: nothing beside it is ever touched."""
+"""The subdirectory of the configured directory that holds everything: nothing beside it is ever touched."""
 
 LOCKS: Final = 256
-"""Over how many locks the names of a directory are spread."""
+"""The number of locks over which the names of a directory are spread."""
 
 MAX_FILES: Final = 20_000
-"""How many entries a directory holds before the oldest go."""
+"""The number of entries that a directory holds before the oldest are removed."""
 
 SWEEP_INTERVAL: Final = 60.0
-"""Seconds between two sweeps, by all processes together."""
+"""Seconds between two sweeps, counted over all processes."""
 
 ROOM_LEFT: Final = 0.05
-"""The part of the file system that is left to others: what would not fit beside it is not written."""
+"""The fraction of the file system that is left to others: an entry that would take a part of it is not written."""
 
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _OURS = re.compile(rf"{_ENTRY.pattern}|new-[A-Za-z0-9_]+")
 
 OPENED: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""How files are opened: without waiting where somebody has put a named pipe in the place of one."""
+"""How files are opened: without waiting, even if somebody has put a named pipe in the place of one."""
 
 _lock_files: set[ref[FileIO]] = set()
-"""This process's locks. No weak set: it runs Python code when a lock goes, where a signal's exception would be lost."""
+"""This process's locks. Not a weak set: it runs Python code when a lock goes, and would lose a signal's exception."""
 
 
 class DirectoryCache(SharedCache):
     """One file for each entry.
 
-    Its modification time is the moment from which it is of no use: stores of other lifetimes sweep here too, and cannot
-    read it. When it was written, its change time tells.
+    Its modification time is the moment when it becomes useless: stores with other lifetimes sweep here too, and cannot
+    read it. Its change time is the moment when it was written.
 
-    :param directory: where; made if need be, for its owner alone.
-    :param max_bytes: the most that the entries take together; the oldest go first.
-    :raises ConfigurationError: where the directory cannot be made, or is open to others.
+    :param directory: where; created if need be, for its owner only.
+    :param max_bytes: the most bytes that the entries take together; the oldest are removed first.
+    :raises ConfigurationError: if the directory cannot be created, or is open to others.
     """
 
     def __init__(self, directory: str, keys: Sequence[str], identity: bytes, lifetime: float, max_bytes: int) -> None:
@@ -76,11 +76,11 @@ class DirectoryCache(SharedCache):
 
     @property
     def place(self) -> object:
-        """The directory, whatever way leads to it."""
+        """The directory, whatever path leads to it."""
         return os.path.realpath(self._directory)
 
     def is_there(self) -> bool:
-        """Tell whether the directory is still there, and still the user's alone."""
+        """Return whether the directory is still there, and still accessible only to the user."""
         return is_ours_alone(self._directory)
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
@@ -139,12 +139,12 @@ class DirectoryCache(SharedCache):
             try:
                 with open(written, "wb") as file:  # noqa: PTH123
                     file.write(raw)
-                    file.flush()  # which would set the time anew
+                    file.flush()  # a later flush would reset the time
                     now = entries.wall_clock()
                     os.utime(written, (now, now + self._lifetime))
                 os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
             except BaseException:
-                with contextlib.suppress(FileNotFoundError):  # a signal's handler may raise after the rename
+                with contextlib.suppress(FileNotFoundError):  # a signal handler may raise after the rename
                     os.unlink(path)  # noqa: PTH108
                 raise
             self._account(taken)
@@ -156,8 +156,8 @@ class DirectoryCache(SharedCache):
     @contextlib.contextmanager
     def _locked(self, token: str, seconds: float) -> Iterator[None]:
         try:
-            with no_fork():  # or a child could have the descriptor, and with it the lock, without knowing
-                # Wherever a signal's handler raises, a file object is closed once its frame is gone.
+            with no_fork():  # or a child could unknowingly inherit the descriptor, and with it the lock
+                # Wherever a signal handler raises, a file object is closed once its frame is gone.
                 lock = FileIO(f"{self._directory}/lock-{int(token[:8], 16) % LOCKS:02x}", "r+", opener=_open_lock)
                 listed = ref(lock)
                 _lock_files.add(listed)
@@ -169,7 +169,7 @@ class DirectoryCache(SharedCache):
             self._lock_within(lock, seconds)
             yield
         finally:
-            # Closing alone would leave it locked for a child that was forked meanwhile. In that child it is closed.
+            # Closing alone would leave it locked if a child was forked meanwhile. In that child, it is closed already.
             with contextlib.suppress(OSError, ValueError):
                 fcntl.flock(lock, fcntl.LOCK_UN)
             lock.close()
@@ -178,7 +178,7 @@ class DirectoryCache(SharedCache):
     def _lock_within(self, lock: FileIO, seconds: float) -> None:
         # flock(2) has no time-out of its own.
         for pause in pauses(seconds):
-            if lock.closed:  # in a child that a signal's handler has forked
+            if lock.closed:  # in a child that a signal handler has forked
                 return
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,7 +192,7 @@ class DirectoryCache(SharedCache):
     # Room.
 
     def _has_room(self, size: int) -> bool:
-        """Tell whether *size* more bytes leave others their part of the file system, and warn where they do not."""
+        """Return whether *size* more bytes leave others their part of the file system; warn if they do not."""
         found = os.statvfs(self._directory)
         if found.f_bavail * found.f_frsize - size >= found.f_blocks * found.f_frsize * ROOM_LEFT:
             return True
@@ -200,10 +200,10 @@ class DirectoryCache(SharedCache):
         return False
 
     def _account(self, size: int) -> None:
-        """Note that *size* bytes were written; sweep where that is too much in all, or once a minute.
+        """Record that *size* bytes were written; sweep if the total is too large, or once a minute.
 
-        The length of one file is how many pages all processes have written since the last sweep, and had then: an
-        append of one byte for each is an atomic addition.
+        The length of one file is the number of pages that were there at the last sweep, or that any process has written
+        since: appending one byte per page is an atomic addition.
         """
         written = os.open(f"{self._directory}/pages", os.O_WRONLY | os.O_APPEND | os.O_CREAT | OPENED, 0o600)
         try:
@@ -222,9 +222,10 @@ class DirectoryCache(SharedCache):
             return 0.0
 
     def _sweep(self, *, clock_was_set_back: bool = False) -> None:
-        """Remove what is of no use any more, and the oldest until a quarter of the room is free.
+        """Remove what has expired, and, if there is too much, the oldest until a quarter of the room is free.
 
-        :param clock_was_set_back: everything goes: what is from the future would count again when the clock is there.
+        :param clock_was_set_back: remove everything: entries from the future would be valid again when the clock gets
+            there.
         """
         now = entries.wall_clock()
         marker = f"{self._directory}/swept"
@@ -236,7 +237,7 @@ class DirectoryCache(SharedCache):
                 if _OURS.fullmatch(file.name):
                     with contextlib.suppress(FileNotFoundError):
                         about = file.stat(follow_symlinks=False)
-                        # What is still being written has no end of its own yet.
+                        # A file that is still being written has no expiry of its own yet.
                         is_entry = _ENTRY.fullmatch(file.name)
                         end = about.st_mtime if is_entry else about.st_ctime + SWEEP_INTERVAL
                         found.append((about.st_ctime, end, -(-about.st_size // PAGE), file.path))
@@ -264,7 +265,7 @@ class DirectoryCache(SharedCache):
 
 
 def is_ours_alone(directory: str) -> bool:
-    """Tell whether *directory* is one, belongs to this process's user, and is closed to all others."""
+    """Return whether *directory* is a directory, belongs to this process's user, and is closed to all others."""
     try:
         found = os.lstat(directory)
     except OSError:
@@ -273,7 +274,7 @@ def is_ours_alone(directory: str) -> bool:
 
 
 def _own_directory(directory: str) -> None:
-    """Make *directory* if need be, and see that nobody else can read or write in it."""
+    """Create *directory* if need be, and check that nobody else can read or write in it."""
     cure = "Name a directory of the Airflow user's own: shared_cache = 'file:///directory'."
     try:
         with contextlib.suppress(FileExistsError):
@@ -299,7 +300,7 @@ def _open_lock(path: str, flags: int) -> int:
 
 
 def _after_in_child() -> None:
-    """Let go of the parent's locks: a child that outlives it would hold them for as long as it lives."""
+    """Close the parent's locks: a child that outlives the parent would otherwise hold them for its whole life."""
     for listed in _lock_files:
         lock = listed()
         if lock is not None:

@@ -16,31 +16,31 @@ from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 wall_clock = time.time
-"""Seconds that all processes and hosts count alike."""
+"""Seconds of a clock that all processes and hosts have in common."""
 
 FORMAT: Final = b"airflow-providers-secrets 2"
-"""Takes part in every entry's name, so that another format's entries are never found."""
+"""Part of the input of every entry's token, so that entries of another format are never found."""
 
 SKEW: Final = 2.0
-"""Seconds by which another host's clock may be ahead; what is from further in the future is not believed."""
+"""Seconds by which another host's clock may be ahead; entries from further in the future are ignored."""
 
 MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
 """The largest entry, sealed; a larger answer is not shared, and a larger entry is not read."""
 
 NONCE_BYTES: Final = 12
-"""What an entry starts with."""
+"""The length of the nonce that an entry starts with."""
 
 STEP: Final = 64
-"""The bytes in whose multiples an entry's length is told: an absence and a short password look alike."""
+"""Entries are padded to multiples of so many bytes: an absence and a short password have the same length."""
 
 _exchanges_until: ContextVar[float] = ContextVar("exchanges_until", default=float("inf"))
 
 
 @contextlib.contextmanager
 def exchanges_until(moment: float) -> Iterator[None]:
-    """Have no exchange with a server last beyond *moment* (``time.monotonic``), in this thread and meanwhile.
+    """Let no exchange with a server last beyond *moment* (``time.monotonic``), in this thread and within the block.
 
-    Each is short by itself; seven of them with a slow server are not.
+    Each exchange is short; seven of them with a slow server are not.
     """
     before = _exchanges_until.set(moment)
     try:
@@ -50,7 +50,7 @@ def exchanges_until(moment: float) -> Iterator[None]:
 
 
 def seconds_for_exchange() -> float:
-    """Return how long an exchange may last, as :func:`exchanges_until` says; 0 or less for not at all."""
+    """Return how long an exchange may last, as :func:`exchanges_until` says; 0 or less if there is no time for one."""
     return _exchanges_until.get() - time.monotonic()
 
 
@@ -59,7 +59,7 @@ class SharedEntry(NamedTuple):
 
     :param text: the text; ``None`` for a proven absence, or with a failure.
     :param at: when the store said so, by :data:`wall_clock`.
-    :param failure: class, code and advice of a failure that stands for any lookup meanwhile.
+    :param failure: class, code and advice of a failure, which every lookup gets meanwhile.
     """
 
     text: str | None
@@ -76,7 +76,7 @@ class SharedEntry(NamedTuple):
 
 
 class StoredEntry(NamedTuple):
-    """What can be told of an entry without its key.
+    """What is known of an entry without its key.
 
     :param age: seconds since it was written.
     :param size: bytes, encrypted.
@@ -89,8 +89,8 @@ class StoredEntry(NamedTuple):
 class Found(NamedTuple):
     """An entry as it was found.
 
-    :param token: what it is called.
-    :param raw: encrypted.
+    :param token: its token, the name that it is stored under.
+    :param raw: the encrypted entry.
     :param entry: what it holds.
     """
 
@@ -103,20 +103,20 @@ class Found(NamedTuple):
 
 
 YoungEnough = Callable[[SharedEntry], bool]
-"""Tells whether an entry is young enough to be an answer."""
+"""Returns whether an entry is young enough to be an answer."""
 
 
 def never(_: SharedEntry) -> bool:
-    """Have no entry count: the newest of all is wanted."""
+    """Accept no entry as young enough, so that all are compared and the newest is returned."""
     return False
 
 
 class Seal:
-    """One Fernet key: what entries are called under it, and how they are encrypted and decrypted.
+    """One Fernet key: it names entries by tokens, and encrypts and decrypts them.
 
-    Entries are no Fernet tokens: those are half as long again, and take ten times as long to open, in every lookup of
-    every child. They are AES-256-GCM, with the entry's token as associated data. Its key is derived by HKDF, since the
-    Fernet key may be Airflow's own, which encrypts the metastore as well.
+    Entries are not Fernet tokens, which are half as long again and take ten times as long to open, in every lookup of
+    every child. They are AES-256-GCM, with the entry's token as associated data. The AES key is derived by HKDF, since
+    the Fernet key may be Airflow's own, which encrypts the metastore as well.
 
     :param key: the Fernet key.
     :param identity: what the entries belong to: store, options, and who asks.
@@ -132,21 +132,21 @@ class Seal:
         self._names = hmac.new(given, FORMAT + b"\0" + identity + b"\0", hashlib.sha256)
 
     def token(self, name: str) -> str:
-        """Return what the entry of *name* is called."""
+        """Return the token of the entry of *name*."""
         names = self._names.copy()
         names.update(name.encode())
         return names.hexdigest()
 
     def close(self, token: str, entry: SharedEntry) -> bytes:
-        """Encrypt an entry, so that it opens under its own token alone."""
-        # By random nonces one key may seal 2**32 entries (NIST SP 800-38D, 8.3): 136 a second for a year.
+        """Encrypt an entry so that it can be opened only under its own token."""
+        # With random nonces, one key may seal 2**32 entries (NIST SP 800-38D, 8.3): 136 a second for a year.
         nonce = os.urandom(NONCE_BYTES)
         body = json.dumps(entry).encode()
         padded = body.ljust(-(-len(body) // STEP) * STEP)  # JSON may end in spaces
         return nonce + self._cipher.encrypt(nonce, padded, token.encode())
 
     def open(self, token: str, raw: bytes) -> SharedEntry | None:
-        """Return what *raw* holds if it was closed by this key, for this token, and not in the future."""
+        """Return what *raw* holds if it was closed with this key, for this token, and not in the future."""
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -162,7 +162,7 @@ class Seal:
 class SharedCache(ABC):
     """Entries that any process with the same key and identity reads. Any number of threads may use it.
 
-    One that has been used does not outlive a fork: its owner opens a new one in the child.
+    A cache that has been used does not outlive a fork: its owner opens a new one in the child.
     """
 
     def __init__(self, keys: Sequence[str], identity: bytes, lifetime: float) -> None:
@@ -174,7 +174,7 @@ class SharedCache(ABC):
 
     @property
     def place(self) -> object:
-        """What two caches have in common that are one and the same: each would wait for the other's flights."""
+        """What identifies the place: two layers at one place would wait for each other's flights."""
         return self.where
 
     @property
@@ -183,26 +183,26 @@ class SharedCache(ABC):
         return self._lifetime
 
     def is_there(self) -> bool:
-        """Tell, without a connection, whether what was opened by a parent can be used still."""
+        """Return, without a connection, whether what a parent opened can still be used."""
         return True
 
     def get(self, name: str, counts: YoungEnough = never) -> SharedEntry | None:
-        """Return what was last written of *name*, however old; ``None`` where nothing usable is.
+        """Return what was last written about *name*, however old; ``None`` if there is nothing usable.
 
-        :param counts: where there are several caches or keys, the farther and older ones are not looked under once an
-            entry counts.
+        :param counts: if there are several caches or keys, the farther and older ones are not tried once this accepts
+            an entry.
         """
         found = self.find(name, counts)
         return found.entry if found else None
 
     def find(self, name: str, counts: YoungEnough = never) -> Found | None:
-        """Return what :meth:`get` does, with its token and as it is written."""
+        """Return what :meth:`get` does, together with its token and its encrypted form."""
         newest: Found | None = None
         for seal in self._seals:
             token = seal.token(name)
             raw = self._read(token)
             entry = None if raw is None else seal.open(token, raw)
-            # A process that has an older key alone may have been told of a change since.
+            # A process that has only an older key may have learned of a change since.
             if raw and entry and (newest is None or entry.at > newest.entry.at):
                 newest = Found(token, raw, entry)
             if newest and counts(newest.entry):
@@ -212,16 +212,16 @@ class SharedCache(ABC):
     def put(
         self, name: str, text: str | None, failure: tuple[str, str, str] | None = None, *, age: float = 0.0
     ) -> None:
-        """Write what the store has just said of *name*, in place of anything before.
+        """Write what the store has just said about *name*, in place of anything before.
 
-        :param age: seconds since it was asked.
+        :param age: seconds since the store was asked.
         """
         seal = self._seals[0]
         token = seal.token(name)
         self._replace(name, token, seal.close(token, SharedEntry(text, wall_clock() - age, failure)))
 
     def _replace(self, name: str, token: str, raw: bytes) -> None:
-        """Write the newest entry of *name*. Where that cannot be done, nothing older may stand in for it."""
+        """Write the newest entry of *name*. If that fails, remove the older ones, which must not be served for it."""
         if len(raw) > MAX_ENTRY_BYTES or not self._write(token, raw):
             self.drop(name)
 
@@ -234,34 +234,34 @@ class SharedCache(ABC):
         self,
         name: str,
         seconds: float,
-        counts: YoungEnough = never,  # noqa: ARG002  # for who has several
+        counts: YoungEnough = never,  # noqa: ARG002  # for several layers
     ) -> AbstractContextManager[None]:
-        """Keep other processes from asking for *name* meanwhile; go on after *seconds* in any case.
+        """Keep other processes from asking for *name* meanwhile; continue after *seconds* in any case.
 
-        :param counts: where there are several caches, the farther ones' processes are not kept from it where a nearer
-            one holds an entry that counts by now.
+        :param counts: if there are several caches, the farther ones' processes are not kept from asking if this accepts
+            the entry that a nearer one holds by now.
         """
         return self._locked(self._seals[0].token(name), seconds)
 
     # For operators.
 
     def probe(self) -> None:  # noqa: B027  # a directory was tried when it was opened
-        """Read and write once, as no lookup tells.
+        """Read and write once, and report failures, which lookups hide.
 
-        :raises SecretsError: where the cache cannot be read or written.
+        :raises SecretsError: if the cache cannot be read or written.
         """
 
     @abstractmethod
     def entries(self) -> Iterator[StoredEntry]:
-        """Yield the age and size of every entry, of whichever store and key."""
+        """Yield the age and size of every entry, whatever its store and key."""
 
     @abstractmethod
     def clear(self) -> int:
-        """Remove every entry, of whichever store and key, and return their number."""
+        """Remove every entry, whatever its store and key, and return their number."""
 
     def remove(self, name: str) -> bool:
-        """Remove what is cached of *name*, and tell whether anything was."""
-        removed = [self._remove(seal.token(name)) for seal in self._seals]  # under each key, whatever the first one had
+        """Remove what is cached of *name*, and return whether anything was."""
+        removed = [self._remove(seal.token(name)) for seal in self._seals]  # a list: under each key, even after a hit
         return any(removed)
 
     @abstractmethod
@@ -272,11 +272,11 @@ class SharedCache(ABC):
 
     @abstractmethod
     def _write(self, token: str, raw: bytes) -> bool:
-        """Tell whether it was written."""
+        """Write an entry, and return whether it was written."""
 
     @abstractmethod
     def _drop(self, token: str) -> None:
-        """Remove an entry in a lookup or after a write, which go on where that fails."""
+        """Remove an entry during a lookup or after a write, which continue if that fails."""
 
     @abstractmethod
     def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]: ...

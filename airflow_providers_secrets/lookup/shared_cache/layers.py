@@ -12,7 +12,7 @@ from airflow_providers_secrets.lookup.shared_cache.entries import Found, SharedC
 
 
 class LayeredCache(SharedCache):
-    """One cache of several: what a farther one holds is written to the nearer ones as it is, its age included.
+    """One cache made of several: what a farther one holds is copied to the nearer ones as it is, including its age.
 
     :param layers: opened with the same keys, identity and lifetime, the nearest first.
     """
@@ -23,11 +23,11 @@ class LayeredCache(SharedCache):
         self.where = ", ".join(layer.where for layer in layers)
 
     def is_there(self) -> bool:
-        """Tell whether every layer can be used still."""
+        """Return whether every layer can still be used."""
         return all(layer.is_there() for layer in self._layers)
 
     def find(self, name: str, counts: YoungEnough = never) -> Found | None:
-        """Return the newest entry, asking no layer behind the one whose entry still counts."""
+        """Return the newest entry; ask no layer behind the first one whose entry is still valid."""
         newest: Found | None = None
         for depth, layer in enumerate(self._layers):
             found = layer.find(name, counts)
@@ -41,7 +41,7 @@ class LayeredCache(SharedCache):
 
     @contextlib.contextmanager
     def flight(self, name: str, seconds: float, counts: YoungEnough = never) -> Iterator[None]:
-        """Keep others from asking: those of the host, then, unless one of them has the answer by now, the fleet."""
+        """Keep the host's processes from asking; then the fleet's, unless a nearer layer has the answer by now."""
         until = time.monotonic() + seconds
         with contextlib.ExitStack() as locks:
             for depth, layer in enumerate(self._layers):

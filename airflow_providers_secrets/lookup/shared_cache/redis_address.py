@@ -1,4 +1,4 @@
-"""Where a cache in Redis or Valkey is, and a client of redis-py for it: one server, a cluster, or Sentinel's primary.
+"""Where a cache in Redis or Valkey is, and a redis-py client for it: one server, a cluster, or Sentinel's primary.
 
 The forms that redis-py itself reads are ``redis://``, ``rediss://`` and ``unix://``. A cluster and Sentinel are
 written in the same way, with several hosts::
@@ -6,7 +6,7 @@ written in the same way, with several hosts::
     rediss+cluster://user:password@host:6379,host:6379?ssl_ca_certs=/ca.pem
     redis+sentinel://user:password@host:26379,host:26379/SERVICE/0
 
-Whatever redis-py takes as a query parameter is taken in each.
+Each form accepts every query parameter that redis-py accepts.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from airflow_providers_secrets.lookup.shared_cache.redis_cluster import Cluster
 from airflow_providers_secrets.lookup.shared_cache.redis_tls import Tls
 from airflow_providers_secrets.options import LONGEST_TIMEOUT
 
-# Without types in redis-py.
+# redis-py does not annotate these.
 ClusterNode: Any = redis.cluster.ClusterNode
 Sentinel: Any = redis.sentinel.Sentinel
 parse_url: Any = redis.connection.parse_url
 
 Client = Any
-"""``redis.Redis`` or ``redis.cluster.RedisCluster``: they share no base that types know."""
+"""``redis.Redis`` or ``redis.cluster.RedisCluster``: they share no base class that type checkers know."""
 
 REDIS_TIMEOUT: Final = 0.3
 """Seconds that one step of an exchange with Redis may take, unless the URL says ``socket_timeout``."""
 
 STEPS: Final = {"": 2, "cluster": 4, "sentinel": 4}
-"""How many such steps one exchange may have: connecting and asking; before that, being told whom to ask."""
+"""How many such steps one exchange may have: connecting and asking; before that, finding out which server to ask."""
 
 LOGIN_SECONDS: Final = 2.0
-"""What an exchange may take in addition where a cloud is asked for a token first."""
+"""Additional seconds that an exchange may take if a cloud is asked for a token first."""
 
 DEFAULT_PORTS: Final = {"": 6379, "cluster": 6379, "sentinel": 26379}
 
@@ -63,14 +63,14 @@ _COMMANDS: Final[Mapping[str, Any]] = {
     name: {"name": name, "flags": [], "first_key_pos": 1, "last_key_pos": 1, "step_count": 1}
     for name in ("getrange", "set", "del", "pttl", "strlen")
 }
-"""Where the keys of our commands are."""
+"""The positions of the keys in the commands that are used here."""
 
 
 class CompleteCluster(RedisCluster):
-    """redis-py's client of a cluster that does not have the server describe its 240 commands to each process first."""
+    """redis-py's cluster client, without asking the server to describe its 240 commands to each process first."""
 
     def command(self, **_: Any) -> Any:
-        """Return what is known of the commands that are sent from here."""
+        """Return what is known about the commands that are sent from here."""
         return dict(_COMMANDS)
 
 
@@ -78,8 +78,8 @@ class Address:
     """Where one cache in Redis is, and how to log in.
 
     :param url: in one of the forms above.
-    :param credentials: what the option ``shared_cache_credentials`` holds.
-    :raises ConfigurationError: for what redis-py does not take, naming the parameter and never its value.
+    :param credentials: the value of the option ``shared_cache_credentials``.
+    :raises ConfigurationError: for what redis-py does not accept, naming the parameter and never its value.
     """
 
     def __init__(self, url: str, credentials: Mapping[str, Any] | None = None) -> None:
@@ -141,7 +141,7 @@ class Address:
                 )
         kwargs = {
             "socket_timeout": REDIS_TIMEOUT,
-            "protocol": 2,  # no greeting, no notifications: a process of seconds has no use for them
+            "protocol": 2,  # no HELLO, no notifications: a short-lived process has no use for them
             **kwargs,
             "decode_responses": False,
             **_ANONYMOUS,
@@ -150,7 +150,7 @@ class Address:
         if scheme == "unix":
             kwargs.pop("socket_connect_timeout")
         if scheme == "rediss":
-            # redis-py 5 does not check the name by itself.
+            # redis-py 5 does not check the host name by itself.
             unchecked = str(kwargs.get("ssl_cert_reqs", "required")).lower() in ("none", "0", "cert_none")
             kwargs = {"ssl_check_hostname": not unchecked, **kwargs, "ssl": True}
         if self.mode == "cluster" and kwargs.pop("db", 0):
@@ -158,7 +158,7 @@ class Address:
         return kwargs
 
     def _try_out(self) -> None:
-        """See now, without a socket, what redis-py would refuse with the first connection."""
+        """Detect now, without a socket, what redis-py would refuse at the first connection."""
         unknown: str | None = None
         try:
             connection: Any = self._pool(self._first_host(), Retry(NoBackoff(), 0)).make_connection()
@@ -171,13 +171,13 @@ class Address:
             self._tls = Tls(connection)
 
     def client(self) -> Client:
-        """Return a new client, which connects with the first command."""
-        # What load() made is used once: it holds no socket until then, so that a forked child may have it too.
+        """Return a new client, which connects at the first command."""
+        # What load() made is used once: it holds no socket until then, so that a forked child may use it, too.
         spare, self._spare = self._spare, None
         return spare or self._made()
 
     def _made(self) -> Client:
-        # One more attempt, on a new connection, with credentials that are read anew: the server may have been replaced.
+        # One more attempt, on a new connection, with freshly read credentials: the server may have been replaced.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         if self.mode == "cluster":
             return Cluster(
@@ -191,11 +191,11 @@ class Address:
         return redis.Redis(connection_pool=self._pool((host, port), Retry(NoBackoff(), 0)))
 
     def _complete(self, retry: Retry, nodes: list[Any]) -> Client:
-        # Answers are worth having while a part of the slots is not served.
+        # A cluster that serves only a part of the slots is still useful.
         serving = {"require_full_coverage": False, "reinitialize_steps": 1, "retry": retry, **_ATTEMPTS}
         first, *others = self._hosts
         nodes += [ClusterNode(host, port) for host, port in others]
-        # redis-py adds the first to the list. With a URL, and in no other way, a class of connections is taken.
+        # redis-py adds the first to the list. It accepts a connection class only together with a URL.
         return CompleteCluster(url=_url(*first), startup_nodes=nodes, **{**serving, **self._connecting()})
 
     def _sentinels(self) -> Any:
@@ -203,7 +203,7 @@ class Address:
         connecting = {name: value for name, value in self._connecting().items() if name not in without}
         connecting |= {**self._sentinel, "retry": Retry(NoBackoff(), 0)}
         sentinel = Sentinel([])
-        # Given as addresses, each would be connected to by redis-py's own class.
+        # Given as addresses, redis-py would connect to each with its own connection class.
         sentinel.sentinels = [
             redis.Redis(connection_pool=ConnectionPool(**{**connecting, "host": host, "port": port}))
             for host, port in self._hosts
@@ -211,7 +211,7 @@ class Address:
         return sentinel
 
     def _connecting(self, *, of_sentinel: bool = False) -> dict[str, Any]:
-        """Return the parameters of connections, their class among them."""
+        """Return the parameters of connections, including their class."""
         kwargs = dict(self.kwargs)
         encrypted = kwargs.pop("ssl", False)
         if encrypted and self._tls:
@@ -232,10 +232,10 @@ class Address:
         return ConnectionPool(**kwargs)
 
     def load(self) -> None:
-        """Import what the first connection needs, read the certificates, and make a client that is not connected."""
+        """Import what the first connection needs, read the certificates, and make a client without connecting it."""
         redis_credentials.load(self.credentials)
         if self._tls:
-            with contextlib.suppress(OSError, ValueError):  # the first connection says it
+            with contextlib.suppress(OSError, ValueError):  # the first connection reports it
                 self._tls.load()
         self._spare = self._spare or self._made()
 
@@ -244,7 +244,7 @@ _addresses: dict[str, Address] = {}
 
 
 def address_of(url: str, credentials: Mapping[str, str] | None) -> Address:
-    """Return the process's one :class:`Address`, which a forked child inherits, without a socket or a token."""
+    """Return the process's only :class:`Address`, which a forked child inherits, without a socket or a token."""
     key = json.dumps([url, credentials], sort_keys=True)
     address = _addresses.get(key)
     if address is None:
@@ -253,7 +253,7 @@ def address_of(url: str, credentials: Mapping[str, str] | None) -> Address:
 
 
 def _after_in_child() -> None:
-    """Forget the parent's tokens: a child may have other credentials in its environment by the time that it logs in."""
+    """Forget the parent's tokens: a child may have other credentials in its environment by the time it logs in."""
     for address in _addresses.values():
         if isinstance(address.credentials, redis_credentials.Token):
             address.credentials.forget()
@@ -267,7 +267,7 @@ def _url(host: str, port: int) -> str:
 
 
 def pools(client: Client) -> list[Any]:
-    """Return the pools of the connections that *client* has by now."""
+    """Return the connection pools that *client* has so far."""
     if isinstance(client, Cluster):
         return client.pools()
     sentinel = getattr(client.connection_pool, "sentinel_manager", None)
@@ -281,7 +281,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _anonymous() -> dict[str, Any]:
-    """Return what keeps a client from introducing itself, which costs two commands for each connection."""
+    """Return the parameters that keep a client from introducing itself, which costs two commands per connection."""
     try:
         import redis.driver_info  # noqa: F401
     except ImportError:

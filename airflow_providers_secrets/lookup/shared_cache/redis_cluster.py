@@ -1,4 +1,4 @@
-"""A client of a cluster for processes that live for seconds: they read a few keys, and most end without writing."""
+"""A cluster client for processes that live for seconds: they read a few keys, and most end without writing."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from redis.exceptions import (
 )
 
 REDIRECTIONS: Final = 16
-"""How many times a client is sent elsewhere before it asks for the map: this many cost about as much as the map."""
+"""How many redirections a client follows before it asks for the slot map: so many cost about as much as the map."""
 
 HOPS: Final = 2
-"""How many nodes one reading asks at most before that."""
+"""How many nodes one read asks at most before that."""
 
 _MOVED = re.compile(r"(?:MOVED )?\d+ (\S*):(\d+)")
-"""Where a slot is. Older releases of redis-py have no class for it, and leave the word in the text."""
+"""Says where a slot is. Older releases of redis-py have no class for it, and leave the word in the text."""
 
 REFUSALS: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
 class Cluster:
-    """Reads from the node that it is sent to, and has redis-py do everything else.
+    """Follows redirections for reads, and leaves everything else to redis-py.
 
-    redis-py's client has a cluster describe its 16,384 slots first, which costs more CPU than all else in a child
-    that needs one answer. A node that is asked for another one's key says who has it (Redis cluster specification,
-    "MOVED Redirection"), so reading starts with any node. Writing, a slot that is just moving, a node that does not
-    answer and one redirection too many make redis-py's own client, which stays. Any number of threads may use it.
+    redis-py's client asks a cluster to describe its 16,384 slots first, which costs more CPU than all else in a child
+    that needs one answer. A node that is asked for another node's key says which node has it (Redis cluster
+    specification, "MOVED Redirection"), so reading starts with any node. A write, a slot that is just moving, a node
+    that does not answer or one redirection too many creates redis-py's own client, which is then used for good. Any
+    number of threads may use it.
 
     :param entrances: clients of the nodes that the user named; none is connected yet.
-    :param client_of: makes one of another node.
-    :param complete: makes redis-py's own client of the whole cluster, and lists the nodes that are asked for its map
-        in what it is given: until it is made, their connections are in no other place.
+    :param client_of: makes a client of another node.
+    :param complete: makes redis-py's own client of the whole cluster, and adds the nodes that are asked for its map to
+        the list that it gets: until the client is made, nothing else refers to their connections.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class Cluster:
         self._completing = threading.Lock()
 
     def getrange(self, key: str, start: int, end: int) -> Any:
-        """Return a part of the value of *key*; whatever a server that makes no sense may send."""
+        """Return a part of the value of *key*, or whatever else a nonsensical server sends."""
         if self._complete is None and len(self._owners) < REDIRECTIONS:
             try:
                 return self._read(key, start, end)
             except REFUSALS:
                 raise
             except RedisError:
-                pass  # the complete client finds out what it is
+                pass  # the complete client finds out what is wrong
         return self._whole().getrange(key, start, end)
 
     def _read(self, key: str, start: int, end: int) -> Any:
@@ -85,7 +86,8 @@ class Cluster:
         raise RedisError
 
     def _owner(self, sender: Any, host: str, port: int) -> Any:
-        # A node that knows no address of another's says that it is its own ("cluster-preferred-endpoint-type").
+        # A node that knows no address of another one leaves it out, which means its own
+        # ("cluster-preferred-endpoint-type").
         host = host or sender.connection_pool.connection_kwargs["host"]
         node = self._nodes.get((host, port))
         return node or self._nodes.setdefault((host, port), self._client_of(host, port))
@@ -102,7 +104,7 @@ class Cluster:
         return getattr(self._whole(), command)
 
     def pools(self) -> list[Any]:
-        """Return the connections' pools, of what is connected by now."""
+        """Return the connection pools of all nodes known so far."""
         nodes = [*self._entrances, *self._nodes.values()]
         known = [*self._asked, *(self._complete.get_nodes() if self._complete is not None else ())]
         nodes += [node.redis_connection for node in known if node.redis_connection]

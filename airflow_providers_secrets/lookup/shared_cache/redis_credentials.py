@@ -1,4 +1,4 @@
-"""Who a cache in Redis is logged in as: given once, or read again for each connection."""
+"""The login for a cache in Redis: given once, or read again for each connection."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from airflow_providers_secrets.errors import ConfigurationError, quoted
 Login = tuple[str] | tuple[str, str]
 
 TOKEN_KINDS: Final = ("aws-iam", "entra-id")
-"""What ``credentials`` may say: the clouds' own short-lived tokens instead of a password."""
+"""The values of ``credentials``: the clouds' own short-lived tokens instead of a password."""
 
 PARAMETERS: Final = frozenset({
     "credentials", "username", "password", "password_file", "password_env", "cluster_name", "user", "region", "service",
     "serverless", "client_id",
 })  # fmt: skip
-"""The names by which ``shared_cache_credentials`` and a URL's query say it."""
+"""The names of credential parameters in ``shared_cache_credentials`` and in a URL's query."""
 
 AWS_TOKEN_SECONDS: Final = 900
-"""How long AWS accepts a token after it was signed (ElastiCache user guide, "Authenticating with IAM")."""
+"""Seconds for which AWS accepts a token after it was signed (ElastiCache user guide, "Authenticating with IAM")."""
 
 ENTRA_SCOPE: Final = "https://redis.azure.com/.default"
-"""What a token for Azure Managed Redis and Azure Cache for Redis is asked for."""
+"""The scope of a token for Azure Managed Redis and Azure Cache for Redis."""
 
 RENEWED_BEFORE: Final = 60.0
-"""Seconds before a token's end from which on a new one is asked for."""
+"""Seconds before a token expires from which a new one is requested."""
 
 
 class Unreadable(AuthenticationError):
-    """There are no credentials to log in with. The text is ours, and holds none."""
+    """There are no credentials to log in with. The text is this package's own, and holds no credentials."""
 
 
 class FileOrVariable(CredentialProvider):
-    """A password that is read again for each connection: a refused one is read again at once, and once."""
+    """A password that is read again for each connection; a refused one is read again at once, but only once."""
 
     def __init__(self, username: str | None, path: str | None, variable: str | None) -> None:
         self._username = username
@@ -49,7 +49,7 @@ class FileOrVariable(CredentialProvider):
         self._variable = variable
 
     def get_credentials(self) -> Login:
-        """Return what the file or variable holds now, without the line end.
+        """Return what the file or variable holds now, without the line ending.
 
         :raises Unreadable: naming the file or variable.
         """
@@ -70,16 +70,16 @@ class FileOrVariable(CredentialProvider):
 
 
 class Token(CredentialProvider):
-    """A token of a cloud, kept until shortly before its end, or until the server refuses it."""
+    """A cloud's token, kept until shortly before it expires, or until the server refuses it."""
 
     def __init__(self) -> None:
         self._held: tuple[Login, float] | None = None
-        """One attribute: any number of threads read it while another one forgets it."""
+        """A single attribute: any number of threads may read it while another one clears it."""
 
     def get_credentials(self) -> Login:
-        """Return the user and a token that still counts.
+        """Return the user and a token that is still valid.
 
-        :raises Unreadable: where the cloud's SDK has no credentials, or is not installed.
+        :raises Unreadable: if the cloud's SDK has no credentials, or is not installed.
         """
         held = self._held
         if held is None or time.time() >= held[1] - RENEWED_BEFORE:
@@ -99,21 +99,21 @@ class Token(CredentialProvider):
         return held[0]
 
     source: str
-    """Who makes it, in words."""
+    """What makes the token, in words."""
     needs: tuple[str, str]
-    """The distribution that makes it, and this package's extra that brings that."""
+    """The distribution that makes the token, and this package's extra that installs that."""
 
     def made(self) -> tuple[Login, float]:
-        """Return a new token with its user, and when it ends (Unix time)."""
+        """Return a new token with its user, and when it expires (Unix time)."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Have the next connection ask for a new token."""
+        """Make the next connection ask for a new token."""
         self._held = None
 
 
 class AwsToken(Token):
-    """A request that the AWS SDK signed, as ElastiCache and MemoryDB take it for a password."""
+    """A request signed by the AWS SDK, which ElastiCache and MemoryDB accept as a password."""
 
     source = "the AWS SDK"
     needs = ("boto3", "aws")
@@ -127,7 +127,7 @@ class AwsToken(Token):
         self._serverless = serverless
 
     def made(self) -> tuple[Login, float]:
-        """Sign a request; asks the instance for credentials where the environment has none."""
+        """Sign a request; this asks the instance for credentials if the environment has none."""
         import botocore.session
         from botocore.model import ServiceId
         from botocore.signers import RequestSigner
@@ -153,7 +153,7 @@ class AwsToken(Token):
 
 
 class EntraToken(Token):
-    """A token of Entra ID by ``DefaultAzureCredential``, for the principal's object id unless another user is named."""
+    """An Entra ID token from ``DefaultAzureCredential``, for the principal's object id unless another user is named."""
 
     source = "azure-identity"
     needs = ("azure-identity", "azure")
@@ -180,10 +180,10 @@ def _object_id(token: str) -> str:
 
 
 def provider(given: Mapping[str, str]) -> CredentialProvider | None:
-    """Return who makes the credentials that *given* describes; ``None`` for a password that is simply given.
+    """Return the provider of the credentials that *given* describes; ``None`` for a password that is simply given.
 
     :param given: parameters among :data:`PARAMETERS`.
-    :raises ConfigurationError: where they contradict each other or say too little.
+    :raises ConfigurationError: if they contradict each other or are incomplete.
     """
     kind = given.get("credentials")
     user = given.get("user") or given.get("username")
@@ -207,7 +207,7 @@ def provider(given: Mapping[str, str]) -> CredentialProvider | None:
 
 
 def load(of: CredentialProvider | None) -> None:
-    """Import what *of* needs; what is not installed is told by the first connection."""
+    """Import what *of* needs; the first connection reports what is not installed."""
     with contextlib.suppress(ImportError):
         if isinstance(of, AwsToken):
             import botocore.credentials
@@ -218,5 +218,5 @@ def load(of: CredentialProvider | None) -> None:
 
 
 def is_slow(of: Any) -> bool:
-    """Tell whether *of* may ask another service first."""
+    """Return whether *of* may ask another service first."""
     return isinstance(of, Token)

@@ -1,4 +1,4 @@
-"""The shared cache of a fleet: one key of Redis for each entry."""
+"""The shared cache of a fleet: one Redis key for each entry."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ REDIS_PAUSE: Final = 15.0
 """Seconds for which Redis is left alone after it failed."""
 
 MAX_HANGING: Final = 8
-"""How many exchanges may hang beyond their time: while so many do, Redis is asked nothing."""
+"""How many exchanges may hang beyond their time: while so many do, Redis is not asked at all."""
 
 BATCH: Final = 500
-"""How many keys are asked about in one exchange, where an operator asks for all."""
+"""How many keys one exchange covers when an operator asks for all."""
 
 LINKS: Final = 10
-"""How many errors that led to each other are looked at."""
+"""How many errors of a chain are examined."""
 
 FLIGHT: Final = ":flight"
-"""How the keys end by which processes keep each other from asking the store."""
+"""The suffix of the keys by which processes keep each other from asking the store."""
 
 SET: Final = "set"
 DEL: Final = "del"
-"""What may be refused by itself: a full server takes no SET, and takes DEL."""
+"""Commands that may be refused separately: a full server refuses SET, but accepts DEL."""
 
 RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
-"""Ends a flight of ours, and no other's (Redis documentation, "Distributed Locks with Redis")."""
+"""Ends a flight of ours, and nobody else's (Redis documentation, "Distributed Locks with Redis")."""
 
 
 class RedisCache(SharedCache):
-    """One key for each entry, which Redis drops by itself when it is of no use any more.
+    """One key for each entry, which Redis removes by itself once it has expired.
 
-    Every failure costs one exchange of bounded time; after it the server is left alone for :data:`REDIS_PAUSE`, and
-    then spoken to by a new client, which finds out anew where the primaries are and what the password is. Where only
-    writing is refused, reading goes on.
+    Every failure costs one exchange of bounded time. After it, the server is left alone for :data:`REDIS_PAUSE`; then a
+    new client is used, which finds out again where the primaries are and what the password is. If only writing is
+    refused, reading continues.
 
-    :param address: where.
+    :param address: where the server is, and how to log in.
     :param prefix: what all keys start with.
-    :param longest: the most seconds that an exchange may take of a lookup.
+    :param longest: the most seconds of a lookup that an exchange may take.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917
@@ -105,7 +105,7 @@ class RedisCache(SharedCache):
         locked = False
         for number, pause in enumerate(pauses(seconds)):
             answer = self._in_time(lambda client: [client.set(key, mine, nx=True, px=ends_after)], writes=SET)
-            if answer != [None]:  # it is ours, or the server makes no sense
+            if answer != [None]:  # it is ours, or the server's answer makes no sense
                 locked = answer == [True]
                 break
             if number == 0 and self._is_ours(key, mine):
@@ -119,28 +119,28 @@ class RedisCache(SharedCache):
                 self._in_time(lambda client: client.eval(RELEASE, 1, key, mine), writes=DEL)
 
     def _is_ours(self, key: str, mine: str) -> bool:
-        """Tell whether a lock is held by us: the answer may have been lost, and the client have asked a second time."""
+        """Return whether we hold a lock: the answer may have been lost, and the client may have asked a second time."""
         return bool(self._in_time(lambda client: client.getrange(key, 0, len(mine))) == mine.encode())
 
     def _in_time(self, exchange: Callable[[Client], Any], *, writes: str = "") -> Any:
-        """Return the result of *exchange*, or ``None`` where Redis fails or takes too long.
+        """Return the result of *exchange*, or ``None`` if Redis fails or takes too long.
 
-        :param writes: :data:`SET` or :data:`DEL`, which Redis may refuse although it can be read.
+        :param writes: :data:`SET` or :data:`DEL`, which Redis may refuse although it allows reading.
         """
         if clock() < max(self._left_alone_until, self._refused_until.get(writes, 0.0)):
             return None
         left = seconds_for_exchange()
         if left <= 0 or len(self._hanging) >= MAX_HANGING:
             return None
-        # A server that sends a byte now and then holds the client's thread as long as it likes.
+        # A server that sends a byte now and then can hold the client's thread as long as it likes.
         call = DeadlineCall(
             lambda _: self._exchanged(exchange), min(self._longest, left), self._hanging.add, self._hanging.discard
         )
         if call.finished() and call.error is None:
             return call.result
         if call.error is None and left < self._longest:
-            return None  # the lookup's time is over, which says nothing of Redis
-        # Whatever came of it, a server's nonsense included: a cache that cannot be used fails no lookup.
+            return None  # the lookup's time is over, which says nothing about Redis
+        # Whatever the error, even a nonsensical answer: a cache that cannot be used fails no lookup.
         self._leave_alone(call.error, writes=writes)
         return None
 
@@ -148,7 +148,7 @@ class RedisCache(SharedCache):
         try:
             return exchange(self._connected())
         except exceptions.AuthenticationError:
-            # A password was read again by the client's second attempt; a token is asked for anew here.
+            # The client's second attempt has read a password again; a new token is requested here.
             if not isinstance(self._address.credentials, redis_credentials.Token):
                 raise
             self._address.credentials.forget()
@@ -178,16 +178,16 @@ class RedisCache(SharedCache):
             message = "The shared cache in Redis is left out for %g s: %s"
         client, self._client = self._client, None
         if client is not None:
-            # What still waits for this server, for ever perhaps, ends with its connection. Nobody waits for that.
+            # Whatever still waits for this server, perhaps for ever, ends with its connection. Nobody waits for that.
             DeadlineCall(lambda _: _disconnected(client), 0.0).finished()
         warn(("shared cache", "redis"), message, REDIS_PAUSE, reason)
 
     # What operators do.
 
     def probe(self) -> None:
-        """Read and write one key, which ends by itself.
+        """Read and write one key, which expires by itself.
 
-        :raises SecretsError: where Redis gives no answer, or takes no writes.
+        :raises SecretsError: if Redis gives no answer, or refuses writes.
         """
         client = self._operators()
         key = f"{self._prefix}probe"
@@ -196,7 +196,7 @@ class RedisCache(SharedCache):
     def entries(self) -> Iterator[StoredEntry]:
         """Yield the age and size of every key, by ``SCAN``. The age is that of an entry with this cache's lifetime.
 
-        :raises SecretsError: where Redis gives no answer.
+        :raises SecretsError: if Redis gives no answer.
         """
         client = self._operators()
         keys = self._keys(client)
@@ -209,7 +209,7 @@ class RedisCache(SharedCache):
     def clear(self) -> int:
         """Remove every key of ours.
 
-        :raises SecretsError: where Redis gives no answer.
+        :raises SecretsError: if Redis gives no answer.
         """
         client = self._operators()
         keys = self._told(lambda: list(self._keys(client)))
@@ -228,11 +228,11 @@ class RedisCache(SharedCache):
         return (key for key in client.scan_iter(match=pattern, count=BATCH) if ours.fullmatch(key))
 
     def _told(self, exchange: Callable[[], Any]) -> Any:
-        """Let an operator know what a lookup would go on without."""
+        """Return the result of *exchange*, or report to the operator a failure that a lookup would ignore."""
         failure: str | None = None
         try:
             return exchange()
-        except Exception as error:  # noqa: BLE001  # a server's nonsense may be anything
+        except Exception as error:  # noqa: BLE001  # a nonsensical answer may raise anything
             failure = described(error)
         return self._fail(failure)
 
@@ -251,7 +251,7 @@ def _disconnected(client: Client) -> None:
 
 
 def described(error: Exception | None) -> str:
-    """Say what went wrong and what to do about it, in words of ours: a server's may hold anything."""
+    """Describe what went wrong and what to do about it, in our own words: a server's may hold anything."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and len(chain) < LINKS and link not in chain:
@@ -321,7 +321,7 @@ _REASONS: Final = (
     ),
     (
         (exceptions.ConnectionError,),
-        r"connecting to (unix socket: )?/.*No such file",  # a file for TLS is missed when connecting to a host
+        r"connecting to (unix socket: )?/.*No such file",  # a TLS file is reported while connecting to a host
         "its socket is not there. Check its path, and that Redis runs.",
     ),
     (_ANY, r"(?i)No such file|Invalid SSL Certificate", "a file that the URL names for TLS cannot be read."),
@@ -329,4 +329,4 @@ _REASONS: Final = (
     (_ANY, "(?i)refused", "it refuses the connection. Check host and port, and that it runs."),
     ((exceptions.TimeoutError,), None, "no answer in time"),
 )
-"""Classes of errors, what their texts hold, and what to say."""
+"""Classes of errors, the pattern that their texts match, and what to say."""

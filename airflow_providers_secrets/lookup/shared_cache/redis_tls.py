@@ -1,6 +1,6 @@
-"""TLS with a cache in Redis: the certificates are read once, and forked children inherit them.
+"""TLS for a cache in Redis: the certificates are read once, and forked children inherit them.
 
-redis-py reads the system's CA certificates for each connection, which costs a child about 25 ms of CPU for each.
+redis-py reads the system's CA certificates for each connection, which costs a child about 25 ms of CPU each time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FLAGS: Final = ("ssl_include_verify_flags", "ssl_exclude_verify_flags")
 
 
 class Tls:
-    """The context of all connections to one cache. Holds no socket; any thread, and a forked child, may use it.
+    """The TLS context of all connections to one cache. Holds no socket; any thread, and a forked child, may use it.
 
-    It means what it means to redis-py: the CA that is named is trusted beside the system's. Files that were replaced
-    are read again with the next connection, so that certificates may be renewed.
+    Parameters mean what they mean to redis-py: a named CA is trusted in addition to the system's. Replaced files are
+    read again for the next connection, so that certificates may be renewed.
 
-    :param settings: a connection of redis-py's that was never opened: it has checked the parameters.
+    :param settings: a redis-py connection that was never opened: it has checked the parameters.
     """
 
     def __init__(self, settings: Any) -> None:
@@ -41,17 +41,17 @@ class Tls:
         return read[1]
 
     def load(self) -> None:
-        """Read the files, and have OpenSSL set up what a handshake needs. No socket is opened."""
+        """Read the files, and make OpenSSL set up what a handshake needs. No socket is opened."""
         greeting = self.context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="h")
-        with contextlib.suppress(ssl.SSLWantReadError):  # it has greeted nobody, and waits for the answer
+        with contextlib.suppress(ssl.SSLWantReadError):  # its ClientHello went nowhere, and it waits for the answer
             greeting.do_handshake()
 
     def connection_class(self, *, of_sentinel: bool = False) -> type[SSLConnection]:
-        """Return a class of redis-py's connections that uses this context."""
+        """Return a redis-py connection class that uses this context."""
         tls = self
 
         class TlsConnection(SentinelManagedSSLConnection if of_sentinel else SSLConnection):  # type: ignore[misc]
-            """A connection whose certificates were read before."""
+            """A connection whose certificates have been read already."""
 
             def _connect(self) -> Any:
                 plain = super(SSLConnection, self)._connect()  # type: ignore[misc]
@@ -80,7 +80,7 @@ class Tls:
         for flag in excluded:
             context.verify_flags &= ~flag
         if settings.certfile or settings.keyfile:
-            # Without any password, OpenSSL would ask for that of an encrypted key at the terminal, and wait.
+            # Without a password, OpenSSL would ask for that of an encrypted key at the terminal, and wait.
             password = settings.certificate_password or (lambda: "")
             context.load_cert_chain(settings.certfile, settings.keyfile, password)
         if settings.ca_certs or settings.ca_path or settings.ca_data:
