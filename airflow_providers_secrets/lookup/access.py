@@ -1,4 +1,4 @@
-"""The one way to a store: one client, one login, bounded time, one retry layer."""
+"""The only path to a store: one client, one login, bounded time, one retry layer."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MAX_VALUE_LENGTH: Final = 1024 * 1024
-"""The longest text taken from a store, in characters; every store's own limit is far below."""
+"""The longest text accepted from a store, in characters; every store's own limit is far lower."""
 
 MAX_LISTING_LENGTH: Final = 8 * 1024 * 1024
-"""The most that one listing holds, names and texts, in characters."""
+"""The maximum size of one listing, names and texts together, in characters."""
 
 MAX_OVERDUE: Final = 8
 """How many calls may hang beyond their deadline before further ones are refused at once."""
 
 OVERDUE_PROBE: Final = 60.0
-"""Seconds after the last call that hung until further ones are made, to find out whether the store still hangs."""
+"""Seconds after the last call that hung before further ones are made, to find out whether the store still hangs."""
 
 ABOUT_NOW: Final = 0.01
-"""Seconds before the deadline in which a failure to answer counts as the deadline's."""
+"""Seconds before the deadline in which a failure to answer is reported as a missed deadline."""
 
 clock = time.monotonic
 
@@ -55,21 +55,21 @@ BACKOFF: Final[Mapping[Outcome, tuple[float, float]]] = {
     Outcome.UNAVAILABLE: (0.1, 2.0),
     Outcome.THROTTLED: (1.0, 5.0),
 }
-"""Bounds in seconds of the first and of the longest pause before another attempt, with full jitter
+"""Upper bounds, in seconds, of the first and of the longest pause before another attempt, with full jitter
 (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
 
 LATE_IMPORTS: Final = ("encodings.idna",)
-"""What the standard library imports by itself for a host's name, whichever SDK asks for it."""
+"""Modules that the standard library imports by itself to resolve a host name, whichever SDK asks."""
 
 _stores: dict[bytes, Store] = {}
 """Every store of this process by fingerprint. A forked child inherits them: they hold neither sockets nor locks."""
 
 _loaded: set[bytes] = set()
-"""The fingerprints of those whose SDKs and data files are loaded."""
+"""The fingerprints of the stores whose SDKs and data files are loaded."""
 
 
 def store_of(config: StoreConfig) -> Store:
-    """Return the process's one store of *config*, without its SDK."""
+    """Return the process's only store for *config*, without loading its SDK."""
     store = _stores.get(config.fingerprint)
     if store is None:
         with no_fork():
@@ -78,11 +78,11 @@ def store_of(config: StoreConfig) -> Store:
 
 
 def loaded_store(config: StoreConfig) -> Store:
-    """Return the process's one store of *config*, whose SDK and data files are loaded.
+    """Return the process's only store for *config*, with its SDK and data files loaded.
 
-    Imports run in the calling thread: in another one they would wait for what the caller is importing itself.
+    Imports run in the calling thread: in another one they would wait for modules that the caller itself is importing.
 
-    :raises MissingDependencyError: naming the extra, where an SDK is not installed.
+    :raises MissingDependencyError: naming the extra, if an SDK is not installed.
     """
     store = store_of(config)
     if config.fingerprint not in _loaded:
@@ -103,11 +103,11 @@ def _load(store: Store) -> None:
 
 
 def prepare_store_for_children(config: StoreConfig) -> None:
-    """Have the store make what each child would make alike before its first call."""
+    """Have the store create what every child would otherwise create before its first call."""
     store = loaded_store(config)
 
     def prepare() -> None:
-        _in_lookup.set(True)  # what the SDK logs of it is as little anybody's as what it logs of a lookup
+        _in_lookup.set(True)  # mutes what the SDK logs here, as in a lookup
         with collector_paused():
             store.prepare_for_children()
 
@@ -115,12 +115,12 @@ def prepare_store_for_children(config: StoreConfig) -> None:
 
 
 def load_modules(extras: Mapping[str, str], distribution: str = Store.distribution) -> None:
-    """Import modules, each with the extra of *distribution* that brings it.
+    """Import modules, each given with the extra of *distribution* that installs it.
 
     :raises MissingDependencyError: naming the extra.
     """
     for module, extra in extras.items():
-        # Also where it is known: another thread may be importing it, and is waited for.
+        # Even if it is in sys.modules: another thread may still be importing it, and this waits for that.
         missing: str | None = None
         try:
             importlib.import_module(module)
@@ -135,31 +135,31 @@ def load_modules(extras: Mapping[str, str], distribution: str = Store.distributi
 class StoreAccess:
     """Calls one store, from any number of threads.
 
-    Nothing is made before the first call. A call runs in another thread, since no SDK's time-outs bound a
-    server that sends a byte now and then: the caller leaves it behind at the deadline. That also keeps an exception
-    that Airflow raises from a signal (``AirflowTaskTimeout``) out of the SDK's locks.
+    Nothing is created before the first call. Each call runs in another thread, which the caller abandons at the
+    deadline: no SDK's time-outs bound a server that sends a byte now and then. That also keeps an exception that
+    Airflow raises from a signal (``AirflowTaskTimeout``) out of the SDK's locks.
 
-    :param config: which store, and how it is reached.
+    :param config: which store, and how to reach it.
     """
 
     def __init__(self, config: StoreConfig) -> None:
         self._config = config
         self._connecting = Turn()
-        self._clients: list[tuple[bytes, Any]] = []  # each with who asked when it was made, as Store.asker tells
+        self._clients: list[tuple[bytes, Any]] = []  # each with what Store.asker() returned before it was made
         self._overdue: set[DeadlineCall[Any]] = set()
         self._last_overdue = 0.0
 
     @property
     def clients(self) -> list[Any]:
-        """The clients made so far and still in use, one at most as a rule."""
+        """The clients in use, usually at most one."""
         return [client for _, client in self._clients]
 
     def ask(self, name: str, within: float) -> str | None:
-        """Return the store's text of *name*, or ``None`` where it proves that there is none.
+        """Return the store's text for *name*, or ``None`` if the store proves that there is none.
 
-        :param within: seconds after which the call is left behind.
+        :param within: seconds after which the call is abandoned.
         :raises LookupFailed: for everything else.
-        :raises MissingDependencyError: where the SDK is not installed.
+        :raises MissingDependencyError: if the SDK is not installed.
         """
         try:
             return self.call(name, within, lambda store, client: self._fetched(store, client, name))
@@ -169,9 +169,9 @@ class StoreAccess:
     def ask_for_all(self, prefix: str, within: float) -> dict[str, str | None]:
         """Return everything whose name starts with *prefix*: the texts, or ``None`` where only the name is known.
 
-        :param within: seconds after which the call is left behind.
-        :raises LookupFailed: where the listing is not to be had, or larger than :data:`MAX_LISTING_LENGTH`.
-        :raises MissingDependencyError: where the SDK is not installed.
+        :param within: seconds after which the call is abandoned.
+        :raises LookupFailed: if the listing cannot be obtained, or is larger than :data:`MAX_LISTING_LENGTH`.
+        :raises MissingDependencyError: if the SDK is not installed.
         """
         try:
             return self.call(prefix, within, lambda store, client: self._listed(store, client, prefix))
@@ -179,13 +179,13 @@ class StoreAccess:
             return {}
 
     def call(self, name: str, within: float, exchange: Callable[[Store, Any], Result], act: str = "give") -> Result:
-        """Return what *exchange* returns of store and client, retried while that may help.
+        """Return the result of *exchange* with store and client, retried while that may help.
 
-        :param name: what to call the subject in an error.
-        :param within: seconds after which the call is left behind.
+        :param name: the name of the subject in an error.
+        :param within: seconds after which the call is abandoned.
         :param act: the verb of an error's message: give, list, write, delete or identify.
-        :raises LookupFailed: where there is no result in time.
-        :raises MissingDependencyError: where the SDK is not installed.
+        :raises LookupFailed: if there is no result in time.
+        :raises MissingDependencyError: if the SDK is not installed.
         """
         store = loaded_store(self._config)
         if self._too_many_hang():
@@ -198,8 +198,8 @@ class StoreAccess:
         )
         if not call.finished():
             raise self.failure(name, Outcome.UNAVAILABLE, late(within), act=act)
-        # The error is raised from here, so that no frame of the SDK hangs on the traceback: their local
-        # variables hold requests and answers.
+        # The error is raised from here, so that the traceback has no frame of the SDK: their local variables hold
+        # requests and answers.
         if call.error is not None:
             raise call.error
         result: Result | None = call.result
@@ -210,7 +210,7 @@ class StoreAccess:
     def _too_many_hang(self) -> bool:
         if len(self._overdue) < MAX_OVERDUE or clock() - self._last_overdue >= OVERDUE_PROBE:
             return False
-        # A signal's handler may have raised where the end of one was to be noted.
+        # A signal handler may have raised just before the end of one was recorded.
         self._overdue.difference_update([call for call in list(self._overdue) if call.has_ended])
         return len(self._overdue) >= MAX_OVERDUE
 
@@ -218,7 +218,7 @@ class StoreAccess:
         self._overdue.add(call)
         self._last_overdue = clock()
 
-    def _exchanged(  # noqa: PLR0913, PLR0917  # of one call
+    def _exchanged(  # noqa: PLR0913, PLR0917  # all of them describe one call
         self,
         store: Store,
         name: str,
@@ -229,7 +229,7 @@ class StoreAccess:
     ) -> Result:
         """Exchange with the store until the answer is final; pauses and attempts end when *given_up* is set.
 
-        :raises SecretsError: any failure, as this package's own error and unchained.
+        :raises SecretsError: for any failure, as this package's own error, unchained.
         """
         _in_lookup.set(True)
         retried = {Outcome.THROTTLED} if act in CHANGES else RETRIED
@@ -256,7 +256,7 @@ class StoreAccess:
         raise failure
 
     def _attempt(self, store: Store, exchange: Callable[[Store, Any], Result]) -> Result:
-        """Make one exchange, and one more on a new client where the login had expired."""
+        """Make one exchange, and one more with a new client if the login had expired."""
         asker, client = self._client(store)
         try:
             with no_fork() if store.forks_wait else contextlib.nullcontext():
@@ -272,11 +272,11 @@ class StoreAccess:
             return exchange(store, client)
 
     def _client(self, store: Store) -> tuple[bytes, Any]:
-        """Return who asks and their client, made by the first thread that needs one.
+        """Return who asks, and the client for them, which the first thread that needs one creates.
 
-        The others wait, each until its own deadline; one that hangs beyond its own is waited for no more.
+        Other threads wait for it, each until its own deadline, and never for a thread that hangs beyond its own.
         """
-        asker = store.asker()  # before a login that may read what is newer: the next call would log in once more
+        asker = store.asker()  # before the login: if that reads something newer, the next call merely logs in again
         if known := self._client_of(asker):
             return known
         with self._connecting.taken():
@@ -301,14 +301,14 @@ class StoreAccess:
         found: dict[str, str | None] = {}
         length = 0
         for listed in cast("Lists", store).listing(client, prefix):
-            if not seconds_left():  # nobody waits any more
+            if not seconds_left():  # nobody is waiting any more
                 raise TimeoutError
             name, text = listed.name, listed.text
             length += len(name) + len(text or "")
             if length > MAX_LISTING_LENGTH:
                 code = f"all of it is longer than {MAX_LISTING_LENGTH} characters"
                 raise self.failure(prefix, Outcome.INVALID, code, TOO_MUCH)
-            # What is too long to be answered is left to a read of its own, which says so.
+            # A value that is too long is left to a single read, which reports that.
             found[name] = text if text is None or len(text) <= MAX_VALUE_LENGTH else None
         return found
 
@@ -317,7 +317,7 @@ class StoreAccess:
         if isinstance(error, SecretsError) or not isinstance(error, Exception):
             return None
         known = (store.outcomes.get(code) or COMMON_OUTCOMES.get(code) for code in store.codes(error))
-        # What no table knows is a failure all the same, and never an absence.
+        # A code that no table knows is still a failure, and never an absence.
         return next((outcome for outcome in known if outcome), Outcome.UNAVAILABLE)
 
     def _pause(self, store: Store, state: RetryCallState) -> float:
@@ -331,9 +331,9 @@ class StoreAccess:
     def failure(
         self, name: str, outcome: Outcome | None, *codes: str, act: str = "give", cure: str | None = None
     ) -> LookupFailed:
-        """Make the error of a call about *name*; the first of *codes* is shown, the first known one has the advice.
+        """Make the error of a call about *name*; it shows the first of *codes*, and the advice for the first known one.
 
-        :param cure: the advice, where another process knows it: what its codes were is not known here.
+        :param cure: the advice, if another process supplied it: its codes are not known here.
         """
         outcome = outcome or Outcome.UNAVAILABLE
         store = store_of(self._config)
@@ -344,7 +344,7 @@ class StoreAccess:
 
 
 def late(within: float) -> str:
-    """Say that the deadline of a call passed, which was given *within* seconds."""
+    """Return the code of a call that had *within* seconds and missed its deadline."""
     return f"no answer within {within:.3g} s"
 
 
@@ -352,20 +352,20 @@ _in_lookup = contextvars.ContextVar("_in_lookup", default=False)
 
 
 def mute(loggers: Iterable[str]) -> None:
-    """Keep SDKs' loggers, and those below them, from giving secret values away, for our calls alone."""
+    """Keep SDKs' loggers, and those below them, from revealing secret values; this affects only our calls."""
     roots = tuple(loggers)
     below = tuple(f"{name}." for name in roots)
-    # A filter holds for its own logger alone. Their modules have made theirs by now, but for those that a store names.
+    # A filter applies to its own logger only. SDK modules have created theirs by now, except those that a store names.
     made = [logger for name, logger in list(logging.Logger.manager.loggerDict.items()) if name.startswith(below)]
     for logger in (*map(logging.getLogger, roots), *made):
-        if isinstance(logger, logging.Logger):  # and no mere place above one
+        if isinstance(logger, logging.Logger):  # not a mere PlaceHolder
             logger.addFilter(_silent_in_lookups)
 
 
 def _silent_in_lookups(_: logging.LogRecord) -> bool:
-    """Drop what an SDK logs in our calls; its calls for anybody else log as ever.
+    """Drop what an SDK logs during our calls; its calls for other code log as usual.
 
-    Warnings too, since some quote the answer: azure-identity does with a token that is cut short. What went wrong is
-    said by the lookup's own error.
+    Warnings are dropped too, since some quote the answer: azure-identity does with a truncated token. The lookup's own
+    error reports what went wrong.
     """
     return not _in_lookup.get()

@@ -1,8 +1,8 @@
-"""What can be answered for a store's names, in this order: memory, the shared cache, a listing, the store.
+"""Where the answers for a store's names come from, in this order: memory, the shared cache, a listing, the store.
 
-Airflow builds a backend many times over in a process and forks freely. So whatever is expensive or holds a
-socket, a thread or a lock is reached from here, from one :class:`Answers` for each :class:`.StoreConfig`, found by its
-fingerprint and made anew in every forked child.
+Airflow builds a backend many times over in a process and forks freely. So whatever is expensive or holds a socket, a
+thread or a lock belongs to the one :class:`Answers` of its :class:`.StoreConfig`, which is found by the fingerprint and
+made anew in every forked child.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.shared_cache import SharedCache
 
 LISTING: Final = "\0listing\0"
-"""Stands before the prefix whose listing an entry holds; no store has such a name."""
+"""Precedes the prefix in the name of an entry that holds a listing; no store has such a name."""
 
 MAX_LISTING_BYTES: Final = cache.MAX_BYTES // 2
-"""The most that a listing takes of a process's cache."""
+"""The most bytes that a listing takes in a process's cache."""
 
 SHORTEST: Final = 0.01
 """The fewest seconds that a call gets when the deadline is near."""
@@ -42,10 +42,10 @@ JUST_NOW: Final = 1.0
 """Seconds for which an answer is too new to be asked for again in the same lookup."""
 
 SHARED: Final = "airflow_providers_secrets.lookup.shared_answers"
-"""Where the class of answers is that are shared."""
+"""The module that has the class of shared answers."""
 
 NOT_CACHED: Final = "not cached"
-"""What :meth:`Answers.cached` says of a name that a cache does not hold."""
+"""What :meth:`Answers.cached` returns for a name that a cache does not hold."""
 
 Ask = Callable[[str, float], str | None]
 
@@ -53,30 +53,29 @@ Ask = Callable[[str, float], str | None]
 class Answers:
     """Answers for one store in one process, which shares none with others. Any number of threads may use it.
 
-    :param config: which store, and how long what it said counts.
+    :param config: which store, and how long its answers are valid.
     """
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
         self.access = StoreAccess(config)
-        """The way to the store itself, past every cache."""
+        """The access to the store itself, past every cache."""
         self.counts = Counts(config.slug)
         """How this process's lookups ended."""
         self._lifetimes: Lifetimes = config.lifetimes
         self._cache = ProcessCache(self._lifetimes, self._broken)
         self.is_inherited = False
-        """Whether a parent made it, and this process has not yet looked whether that still fits."""
+        """Whether a parent process made it, and this process has not yet checked that it still fits."""
 
     def read(self, name: str, prefix: str | None = None, deadline: float | None = None) -> Entry:
-        """Return what the store says of *name*, or said within the time to live.
+        """Return what the store says about *name*, or said within the time to live.
 
-        :param prefix: *name* begins with it, and may be answered from a listing of all names that do.
-        :param deadline: when the lookup ends that this is a part of, by ``time.monotonic``; ``None`` for ``timeout``
-            seconds from now.
-        :raises LookupFailed: where there is neither a text nor a proof that there is none, at the latest at the
-            deadline.
-        :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
-        :raises MissingDependencyError: where an SDK is not installed.
+        :param prefix: a prefix of *name*; a listing of all names with that prefix may answer it.
+        :param deadline: when the lookup as a whole ends, by ``time.monotonic``; ``None`` for ``timeout`` seconds from
+            now.
+        :raises LookupFailed: if there is neither a text nor a proof that there is none, at the latest at the deadline.
+        :raises ConfigurationError: if the shared cache cannot be used and the user must fix it.
+        :raises MissingDependencyError: if an SDK is not installed.
         """
         entry = self._cache.fresh(name)
         if entry is None:
@@ -88,21 +87,21 @@ class Answers:
         return entry
 
     def deadline(self) -> float:
-        """Return when a lookup ends that starts now."""
+        """Return the deadline of a lookup that starts now."""
         return time.monotonic() + self.config.timeout
 
     def was_absent(self, name: str) -> bool:
-        """Tell whether *name* was absent when the store last spoke of it, no longer ago than a value may stand in."""
+        """Return whether *name* was absent in the store's last answer, no longer ago than a stale value may be."""
         return self._cache.was_absent(name)
 
-    def forget(self, name: str, prefix: str | None) -> None:  # noqa: ARG002  # for who has more than this
-        """Let nothing count any more that was said of *name*, which has been written or deleted since."""
+    def forget(self, name: str, prefix: str | None) -> None:  # noqa: ARG002  # a subclass needs it
+        """Invalidate what is cached for *name*, which has been written or deleted since."""
         self._cache.forget(name)
 
     def note_unusable(self, entry: Entry) -> bool:
-        """Have *entry*, whose text cannot be decoded, count no longer than an absence.
+        """Limit the lifetime of *entry*, whose text cannot be decoded, to that of an absence.
 
-        Returns whether its time is over by that: another process left it, and the store may have something better.
+        Returns whether it has thereby expired: then another process left it, and the store may have something better.
         """
         now, ttl = cache.clock(), self._lifetimes.negative_ttl
         counted = now < entry.fresh_until
@@ -112,9 +111,9 @@ class Answers:
         return counted and now - entry.at >= max(ttl, JUST_NOW)
 
     def decoded_in_memory(self, kind: Kind, names: Iterable[str]) -> tuple[str | None] | None:
-        """Return the decoded text of the first of *names* that has one, or that all are absent, from memory alone.
+        """Return, from memory alone, the decoded text of the first of *names* that has one, or that all are absent.
 
-        ``None`` where memory does not tell, or holds a text that was never decoded.
+        ``None`` if memory has no answer, or holds a text that was never decoded.
         """
         absent = 0
         for name in names:
@@ -156,7 +155,7 @@ class Answers:
             self.counts.called(time.monotonic() - started, failure)
 
     def _from_listing(self, name: str, prefix: str, deadline: float) -> Entry | None:
-        """Answer *name* from the listing of *prefix*, or return ``None`` where only a read of its own will."""
+        """Answer *name* from the listing of *prefix*, or return ``None`` if it needs a single read."""
 
         def ask_for_all(_: str, within: float) -> str:
             text = json.dumps(self.access.ask_for_all(prefix, within), ensure_ascii=False)
@@ -165,7 +164,7 @@ class Answers:
                 raise self.access.failure(prefix, Outcome.INVALID, code, TOO_MUCH)
             return text
 
-        halfway = (time.monotonic() + deadline) / 2  # the rest is for the read in its place
+        halfway = (time.monotonic() + deadline) / 2  # the rest is for the single read
         try:
             listing = self._fresh(LISTING + prefix, ask_for_all, halfway)
         except LookupFailed as error:
@@ -173,14 +172,14 @@ class Answers:
             return None
         names = _listed(listing)
         text = names.get(name)
-        # Another process may have listed before this one was told of a change, or of a denial.
+        # Another process may have listed before this one learned of a change or a denial.
         if (text is None and name in names) or self._cache.knows_newer(name, listing.at):
             return None
-        self._cache.stay(LISTING + prefix)  # or the names that it answers would push it out
+        self._cache.stay(LISTING + prefix)  # or the names that it answers would evict it
         return self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
     def _fresh_or_stale(self, name: str, prefix: str | None, deadline: float) -> Entry:
-        """Return the entry of *name*; an expired value where the store gives none."""
+        """Return the entry of *name*, or an expired value if the store gives no answer."""
         failure: LookupFailed
         try:
             return self._fresh(name, self.access.ask, deadline)
@@ -196,7 +195,7 @@ class Answers:
         return stale
 
     def _last_known(self, name: str, prefix: str | None) -> Entry | None:
-        """Return the value that may stand in: what a read of *name* gave or a listing, whichever was last."""
+        """Return the value that may be served stale: from a read of *name* or from a listing, whichever was last."""
         own = self._cache.stale(name)
         listing = None if prefix is None else self._cache.stale(LISTING + prefix)
         if listing is None or (own and own.at >= listing.at) or self._cache.knows_newer(name, listing.at):
@@ -208,9 +207,9 @@ class Answers:
         return own if text is None else self._cache.keep(name, Entry(text, listing.fresh_until, listing.at))
 
     def _fresh(self, name: str, ask: Ask, deadline: float) -> Entry:
-        """Return the entry of *name* from memory, else by one flight.
+        """Return the entry of *name* from memory, otherwise by a single flight.
 
-        :raises LookupFailed: where the store does not give it.
+        :raises LookupFailed: if the store does not give it.
         """
         within = deadline - time.monotonic()
         try:
@@ -222,9 +221,9 @@ class Answers:
         raise failure
 
     def _find(self, name: str, ask: Ask, deadline: float) -> Entry:
-        """Return the entry of *name* from beyond this process, in the one flight for it.
+        """Return the entry of *name* from outside this process, within its single flight.
 
-        :raises LookupFailed: where the store does not give it.
+        :raises LookupFailed: if the store does not give it.
         """
         if refusal := self._cache.refusal(name):
             raise refusal
@@ -241,7 +240,7 @@ class Answers:
         return text
 
     def _kept(self, name: str, text: str | None, asked: float) -> Entry:
-        # A listing's first page is as old as its call, and a denial told since then is newer.
+        # The entry dates from the call: a listing's first page is that old, and a denial since then is newer.
         return self._cache.keep(name, Entry(text, cache.clock() + jittered(self._lifetime(name, text)), asked))
 
     def _lifetime(self, name: str, text: str | None) -> float:
@@ -254,38 +253,38 @@ class Answers:
         return self.access.failure(name.removeprefix(LISTING), Outcome.UNAVAILABLE, code)
 
     def cached(self, name: str) -> tuple[str, str | None]:
-        """Say in words what this process's cache and the shared cache hold of *name*; ``None``: no shared cache.
+        """Describe what this process's cache and the shared cache hold for *name*; ``None``: no shared cache.
 
-        :raises ConfigurationError: where the shared cache cannot be used and lookups fail for it.
+        :raises ConfigurationError: if the shared cache cannot be used and lookups fail because of that.
         """
         return _in_words(self._cache.fresh(name) or self._cache.stale(name)), None
 
     def shared_cache(self) -> SharedCache | None:
-        """Return the shared cache; ``None`` where there is none, or no key for it yet.
+        """Return the shared cache; ``None`` if there is none, or no key for it yet.
 
-        :raises ConfigurationError: where it cannot be used and the user must fix it.
+        :raises ConfigurationError: if it cannot be used and the user must fix it.
         """
         return None
 
     def open_for_children(self) -> None:
-        """Open the shared cache where that needs no key to be fetched.
+        """Open the shared cache if that does not require fetching a key.
 
-        :raises NoSharedKeyError: where there is none.
-        :raises ConfigurationError: where it cannot be used and the user must fix it.
+        :raises NoSharedKeyError: if there is no key.
+        :raises ConfigurationError: if it cannot be used and the user must fix it.
         """
 
     def state(self) -> dict[str, bool | int]:
-        """Say how this process's cache stands: whether the store counts as down, and how many answers are kept."""
+        """Return the state of this process's cache: whether the store counts as down, and how many answers are kept."""
         return {"counts_as_down": self._cache.store_counts_as_down, "cached": self._cache.size}
 
     def forget_values(self) -> list[object]:
-        """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""
+        """Drop every value, and return what to keep alive unused: clients whose destructors would close sockets."""
         self._cache.clear()
         return [*self.access.clients]
 
 
 def _listed(listing: Entry) -> dict[str, str | None]:
-    """Return the names that a listing holds, and the texts of those that it gave."""
+    """Return the names that a listing holds, each with its text if the listing has that."""
     assert listing.text is not None
     names: dict[str, str | None] | None = listing.decoded.get(LISTING)
     if names is None:
@@ -306,7 +305,7 @@ _inherited: list[object] = []
 
 
 def answers_of(config: StoreConfig) -> Answers:
-    """Return the process's one :class:`Answers` for *config*."""
+    """Return the process's only :class:`Answers` for *config*."""
     answers = _answers.get(config.fingerprint)
     if answers is None:
         try:
@@ -314,16 +313,16 @@ def answers_of(config: StoreConfig) -> Answers:
         except ImportError:
             if SHARED not in sys.modules:
                 raise
-            return Answers(config)  # for this lookup alone: a signal's handler makes it, in the thread that loads it
+            return Answers(config)  # for this lookup only: its signal handler interrupted this thread's import
         answers = _answers.setdefault(config.fingerprint, made)
     return answers
 
 
 def new_answers(config: StoreConfig) -> Answers:
-    """Make what answers for *config*, and shares the answers where it says so and they are kept at all."""
+    """Make the answers for *config*: shared ones, if it says so and answers are kept at all."""
     if not (config.shared_cache and config.lifetimes.ttl):
         return Answers(config)
-    with no_fork():  # here, so that who shares nothing does not load it
+    with no_fork():  # here, so that it is not loaded where nothing is shared
         from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
     return SharedAnswers(config)
 
@@ -337,12 +336,12 @@ def counts_of_this_process() -> dict[str, dict[str, int]]:
 
 
 def prepare_for_children(config: StoreConfig) -> None:
-    """Make what every child would make before it asks anyone: answers that nobody has used, their shared cache open.
+    """Make what every child would make before it asks anyone: unused answers, with their shared cache open.
 
-    No socket is opened, and no key is fetched: where Airflow's key is itself kept in a store, children open it. Where
-    there is none, they warn.
+    No socket is opened, and no key is fetched: if Airflow's key is itself kept in a store, children open the shared
+    cache. If there is no key, they warn.
 
-    :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
+    :raises ConfigurationError: if the shared cache cannot be used and the user must fix it.
     """
     answers = new_answers(config)
     try:
@@ -355,13 +354,13 @@ def prepare_for_children(config: StoreConfig) -> None:
 def reset_after_fork() -> None:
     """Forget every client, login, answer, lock and thread of this process; the next lookup starts from nothing.
 
-    Runs by itself in a forked child, which drops its parent's values with that.
+    Runs automatically in a forked child, which thereby drops its parent's values.
     """
     global _answers  # noqa: PLW0603
     _for_children.clear()
     for answers in _answers.values():
-        # What the parent connected is kept alive unused: its destructors could close connections that the parent
-        # still uses, or wait for threads that do not exist here.
+        # The parent's clients are kept alive, unused: their destructors could close connections that the parent still
+        # uses, or wait for threads that do not exist here.
         _inherited.extend(answers.forget_values())
     _answers = {}
 

@@ -1,6 +1,6 @@
-"""A lookup that an event loop awaits: from memory at once, else in a thread, a bounded number at a time.
+"""A lookup that an event loop awaits: from memory at once, otherwise in a thread, a bounded number at a time.
 
-Airflow's triggerer runs all its triggers in one event loop, which nothing here blocks: no import, no store, no lock
+Airflow's triggerer runs all its triggers in one event loop. Nothing here blocks it: no import, no store, no lock
 that is held while a store is asked.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Final
 from airflow_providers_secrets.lookup.forks import no_fork
 
 MAX_AT_A_TIME: Final = 16
-"""How many lookups of one event loop are in threads at most; the others wait for their turn, and look into the cache
-once more when it comes."""
+"""The most lookups of one event loop that run in threads; others wait for their turn, and then check the cache
+again."""
 
 
 Known = tuple["str | None"]
@@ -31,12 +31,12 @@ async def awaited(
     look_up: Callable[[], str | None],
     parse: Callable[[str], Any],
 ) -> Any:
-    """Return what *from_memory* knows, else what *look_up* returns in a thread of its own; parsed, where not empty.
+    """Return what *from_memory* knows, else what *look_up* returns in a thread of its own; parsed, unless empty.
 
-    Where the caller is cancelled, it ends at once; the lookup goes on to its own deadline, and its answer is cached.
+    A cancelled caller returns at once; the lookup continues to its own deadline, and its answer is cached.
 
-    :param from_memory: answers without blocking, or returns ``None`` where memory does not tell.
-    :param look_up: the lookup as a thread makes it; what it raises is raised here.
+    :param from_memory: answers without blocking, or returns ``None`` if memory has no answer.
+    :param look_up: the lookup, which runs in a thread; what it raises is raised here.
     :param parse: makes the object; the first time in a thread, since it may import much. What it raises is raised
         without its frames, which hold the text: error trackers send local variables.
     """
@@ -64,10 +64,10 @@ async def _found(
         await turns.acquire()
         give_back = turns.release
         try:
-            known = from_memory()  # another caller may have brought it meanwhile
+            known = from_memory()  # another caller may have fetched it meanwhile
             if known is None:
                 result = in_a_thread(lambda: _parsed(look_up(), parse), give_back)
-                give_back = _nothing  # the thread does, also where its caller is cancelled and does not wait for it
+                give_back = _nothing  # the thread does, even if its caller is cancelled and does not wait for it
                 return await result
         finally:
             give_back()
@@ -83,9 +83,9 @@ def _parsed(text: str | None, parse: Callable[[str], Any]) -> Any:
 
 
 def in_a_thread(find: Callable[[], Any], ended: Callable[[], None] = _nothing) -> asyncio.Future[Any]:
-    """Return the future of *find* in a daemon thread of its own: a loop that ends waits for no store.
+    """Run *find* in a daemon thread of its own, and return its future: a loop that ends does not wait for a store.
 
-    :param ended: called in the event loop once the thread is through, whoever still waits.
+    :param ended: called in the event loop once the thread has finished, whether or not anyone still waits.
     """
     with no_fork():
         from airflow_providers_secrets.lookup.deadline import DeadlineCall
@@ -104,7 +104,7 @@ def in_a_thread(find: Callable[[], Any], ended: Callable[[], None] = _nothing) -
             loop.call_soon_threadsafe(_settle, result, answer, failure)
             loop.call_soon_threadsafe(ended)
 
-    # Nobody waits in the way of threads, so its own seconds play no part: the lookup keeps its own deadline.
+    # No thread waits for this call, so its seconds do not matter: the lookup keeps its own deadline.
     DeadlineCall(work, threading.TIMEOUT_MAX)
     return result
 

@@ -1,4 +1,4 @@
-"""What a backend tells the lookup: which store, how it is reached, how long answers count."""
+"""What a backend tells the lookup: which store, how to reach it, how long answers are valid."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.stores.base import Store
 
 
-class StoreConfig:  # no NamedTuple: making one takes longer than importing a module
+class StoreConfig:  # not a NamedTuple: creating such a class takes longer than importing a module
     """Everything about a store that the backends of a process share when they agree on it.
 
     :param title: the store in words, for messages.
     :param slug: the backend's module, which names metrics.
     :param store: the store's class, as ``module:Class``.
     :param options: the options that identify the client.
-    :param fingerprint: a digest of class and options: who agrees on it shares client, login and cache.
-    :param identity: a digest of what says which store it is and who asks, for entries that outlive the process;
-        empty where there are none.
+    :param fingerprint: a digest of class and options: backends that agree on it share client, login and cache.
+    :param identity: a digest of what identifies the store and who asks it, for entries that outlive the process;
+        empty if there are none.
     """
 
     __slots__ = ("fingerprint", "identity", "options", "slug", "store", "title")
 
-    def __init__(  # noqa: PLR0913, PLR0917  # one for each thing that there is to say of a store
+    def __init__(  # noqa: PLR0913, PLR0917  # one for each property of a store
         self, title: str, slug: str, store: str, options: Mapping[str, Any], fingerprint: bytes, identity: bytes
     ) -> None:
         self.title = title
@@ -45,12 +45,12 @@ class StoreConfig:  # no NamedTuple: making one takes longer than importing a mo
 
     @property
     def max_attempts(self) -> int:
-        """How often the store is asked at most in one lookup."""
+        """The maximum number of times that one lookup asks the store."""
         return int(self.options["max_attempts"])
 
     @property
     def lifetimes(self) -> Lifetimes:
-        """How long answers count, and how many are kept."""
+        """How long answers are valid, and how many are kept."""
         from airflow_providers_secrets.lookup.cache import Lifetimes
 
         return Lifetimes(
@@ -59,7 +59,7 @@ class StoreConfig:  # no NamedTuple: making one takes longer than importing a mo
 
     @property
     def shared_cache(self) -> tuple[str, ...]:
-        """Where processes share answers, the nearest place first; empty where they do not."""
+        """Where processes share answers, the nearest place first; empty if they do not."""
         where: tuple[str, ...] = self.options["shared_cache"]
         return where
 
@@ -71,7 +71,7 @@ class StoreConfig:  # no NamedTuple: making one takes longer than importing a mo
 
     @property
     def shared_cache_max_bytes(self) -> int:
-        """The most that the shared cache takes of a host."""
+        """The most bytes that the shared cache takes on a host."""
         return int(self.options["shared_cache_max_bytes"])
 
     def make_store(self) -> Store:

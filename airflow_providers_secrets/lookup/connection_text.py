@@ -1,4 +1,4 @@
-"""A connection's fields, and its two texts: the URI and the JSON object. Needs no Airflow.
+"""Convert a connection between its fields and its two texts: the URI and the JSON object. Needs no Airflow.
 
 The rules are those of ``Connection.get_uri`` and ``Connection.from_uri`` (2.11 and 3.x): "Managing Connections" in
 Airflow's documentation.
@@ -17,12 +17,12 @@ from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 
 def fields_of(text: str) -> dict[str, Any]:
-    """Return the fields of a connection that are given, from its URI or JSON; ``extra`` as an object where it is one.
+    """Return the fields that a connection's URI or JSON sets; ``extra`` as an object if it is one.
 
     A value in a URI's query stays text, as tasks read it: Airflow 2 and the Task SDK. Only the server of Airflow 3
-    parses JSON there, which loses what is written (``12e5``).
+    parses JSON there, which loses the spelling (``12e5``).
 
-    :param text: what :func:`~airflow_providers_secrets.lookup.decoding.connection` has let pass or would.
+    :param text: what :func:`~airflow_providers_secrets.lookup.decoding.connection` has accepted or would accept.
     :raises Unusable: naming what is wrong with *text*, without any of it.
     """
     checked = connection(text).strip()  # as Airflow does
@@ -53,15 +53,15 @@ def _object_or_text(extra: Any) -> Any:
 
 
 def json_of(fields: Mapping[str, Any]) -> str:
-    """Return the JSON object of *fields*, in the order of Airflow's own names, without what is not given."""
+    """Return *fields* as a JSON object, in the order of Airflow's own names, without those that are not set."""
     given = {name: fields[name] for name in CONNECTION_FIELDS if fields.get(name) not in (None, "", {})}
     return json.dumps(given, ensure_ascii=False)
 
 
 def uri_of(fields: Mapping[str, Any]) -> str:
-    """Return the URI of *fields*.
+    """Return *fields* as a URI.
 
-    :raises Unusable: where a URI cannot carry them: ``description``, and what Airflow would not read back.
+    :raises Unusable: if a URI cannot carry them: ``description``, and what Airflow would not read back.
     """
     given = {name: value for name, value in fields.items() if value not in (None, "", {})}
     if "description" in given:
@@ -96,7 +96,7 @@ def _comparable(name: str, value: Any) -> Any:
 
 
 def _query(extra: Any) -> str:
-    """Return *extra* as a query; whole, under one key, where some Airflow would not read its values back."""
+    """Return *extra* as a query; as a whole, under one key, if some Airflow would not read its values back."""
     entries = _object_or_text(extra)
     if isinstance(entries, dict) and all(isinstance(v, str) and not _is_json(v) for v in entries.values()):
         return urlencode(entries)
@@ -104,7 +104,7 @@ def _query(extra: Any) -> str:
 
 
 def _is_json(value: str) -> bool:
-    """Tell whether the server of Airflow 3 would make something else of *value* in a query."""
+    """Return whether the server of Airflow 3 would turn *value* into something else in a query."""
     try:
         json.loads(value)
     except ValueError:

@@ -19,18 +19,19 @@ Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LINGER: Final = 0.2
-"""Seconds for which a thread waits for more work. Starting one for each call costs half of a small call's CPU time."""
+"""Seconds for which a thread waits for more work. Starting one per call would cost half of a small call's CPU time."""
 
 
 LONGEST_SLEEP: Final = 0.5
-"""Seconds after which a thread that waits looks for signals. One that came just before it fell asleep, or that the
-system gave to another thread, does not wake it: Ctrl-C or ``AirflowTaskTimeout`` would wait until the deadline."""
+"""Seconds after which a waiting thread wakes up to handle signals. A signal that came just before the thread fell
+asleep, or that the system delivered to another thread, does not wake it: Ctrl-C or ``AirflowTaskTimeout`` would wait
+until the deadline."""
 
 
 def waited(event: threading.Event, until: float) -> bool:
-    """Wait for *event* until the monotonic time *until* at most, and tell whether it is set.
+    """Wait for *event*, at most until the monotonic time *until*, and return whether it is set.
 
-    A signal's handler runs meanwhile, after :data:`LONGEST_SLEEP` seconds at the latest.
+    Signal handlers still run meanwhile, at most :data:`LONGEST_SLEEP` seconds late.
     """
     while not event.wait(max(0.0, min(until - time.monotonic(), LONGEST_SLEEP))):
         if time.monotonic() >= until:
@@ -39,30 +40,31 @@ def waited(event: threading.Event, until: float) -> bool:
 
 
 ROOM: Final = 16 * 1024
-"""Words of Python's own stack that a roomy function claims; at least as many are then free for what it calls."""
+"""Words of Python's own stack that a :func:`roomy` function claims; at least as many are then free for its callees."""
 
 
 def roomy(function: Function) -> Function:
-    """Give what *function* calls room on Python's stack.
+    """Reserve room on Python's stack for what *function* calls.
 
     From 3.11 on, that stack is made of chunks of 16 KiB (``push_chunk`` in CPython's ``pystate.c``). A call that does
-    not fit into one has the next mapped, and unmapped as it returns; so a loop just there pays for that at each call.
-    A function that claims more than a chunk has one of its own. What of it is never touched takes no memory.
+    not fit into the current chunk maps another one, and unmaps it on return; a loop at such a boundary pays for that at
+    each call. A function that claims more than a chunk gets one of its own. The part of it that is never touched takes
+    no memory.
     """
     function.__code__ = function.__code__.replace(co_stacksize=ROOM)
     return function
 
 
 class DeadlineCall(Generic[Result]):
-    """One piece of work in a daemon thread, so that neither its caller nor the interpreter's exit waits.
+    """One piece of work in a daemon thread, so that it can hold up neither its caller nor the interpreter's exit.
 
-    A thread does one piece of work at a time, and waits :data:`LINGER` seconds for another; work that hangs holds its
-    own thread alone. Before a fork, idle threads end.
+    A thread does one piece of work at a time, then waits :data:`LINGER` seconds for another; work that hangs occupies
+    only its own thread. Before a fork, idle threads end.
 
     :param work: called with an event that is set once nobody waits any more.
     :param seconds: how long :meth:`finished` waits.
-    :param left_behind: called with this call when its caller stops waiting.
-    :param ended_late: called with this call when such work ends after all.
+    :param left_behind: called with this call when its caller stops waiting before the work is done.
+    :param ended_late: called with this call when such abandoned work ends after all.
     """
 
     result: Result | None = None
@@ -93,15 +95,18 @@ class DeadlineCall(Generic[Result]):
         return self._finished.is_set()
 
     def finished(self) -> bool:
-        """Wait until the deadline at most; after that, or after any exception here, the work is left behind."""
+        """Wait until the deadline at most, and return whether the work is done.
+
+        After the deadline, or after any exception here, the work is abandoned.
+        """
         try:
             return waited(self._finished, self._until)
         finally:
-            # No lock: a signal's handler may look something up while its thread is just here.
+            # No lock: a signal handler may start a lookup while its thread is here.
             if not self._finished.is_set():
                 self._left_behind(self)
                 self._given_up.set()
-                if self._finished.is_set():  # it ended between the two looks
+                if self._finished.is_set():  # it ended between the two checks
                     self._ended_late(self)
 
     def _hand_over(self) -> None:
@@ -112,11 +117,12 @@ class DeadlineCall(Generic[Result]):
             _Worker(self).start()
         except RuntimeError as error:
             raise_interruption(error)
-            # The interpreter is ending, or the host has no thread left: work here, within the SDK's own time-outs.
+            # The interpreter is shutting down, or the host has no thread left: do the work here, within the SDK's own
+            # time-outs.
             self.run()
 
     def run(self) -> None:
-        """Do the work, unless somebody else has begun it."""
+        """Do the work, unless another thread has begun it."""
         try:
             self._unclaimed.pop()
         except IndexError:
@@ -126,7 +132,7 @@ class DeadlineCall(Generic[Result]):
     def _run(self) -> None:
         try:
             self.result = self._work(self._given_up)
-        except Exception as error:  # noqa: BLE001  # raised again where it is waited for
+        except Exception as error:  # noqa: BLE001  # raised again by the thread that waits for it
             # Without the frames of an SDK, whose local variables hold requests and answers.
             self.error = error.with_traceback(None)
         finally:
@@ -138,7 +144,7 @@ class DeadlineCall(Generic[Result]):
 class _Worker(threading.Thread):
     """Does one piece of work, and then waits for more.
 
-    Who takes it out of :data:`_idle` may hand it the next one. No lock: a signal's handler may look something up, or
+    Whoever takes it out of :data:`_idle` may hand it the next one. No lock: a signal handler may start a lookup, or
     raise, between any two steps here.
     """
 
@@ -149,12 +155,12 @@ class _Worker(threading.Thread):
         self._ended = False
 
     def takes(self, call: DeadlineCall[Any]) -> bool:
-        """Hand over *call*, and tell whether this thread can still see it."""
+        """Hand over *call*, and return whether this thread can still see it."""
         self._inbox.put(call)
         return not self._ended
 
     def end(self) -> None:
-        """Have this thread end now."""
+        """Make this thread end now."""
         self._inbox.put(None)
         if self.native_id is not None:
             forks.thread_ending(self.native_id)
@@ -168,7 +174,7 @@ class _Worker(threading.Thread):
         finally:
             self._ended = True
             forks.thread_ending(threading.get_native_id())
-            with contextlib.suppress(queue.Empty):  # it came just before this thread was seen to have ended
+            with contextlib.suppress(queue.Empty):  # it arrived just before others could see the end
                 if call := self._inbox.get_nowait():
                     call.run()
 
@@ -179,7 +185,7 @@ class _Worker(threading.Thread):
             pass
         try:
             _idle.remove(self)
-        except ValueError:  # somebody took it, and is about to hand something over, or was interrupted
+        except ValueError:  # another thread took it, and is about to hand over a call, or was interrupted
             with contextlib.suppress(queue.Empty):
                 return self._inbox.get(timeout=LINGER)
         return None
@@ -189,7 +195,7 @@ _idle: deque[_Worker] = deque()
 
 
 def end_idle_threads() -> None:
-    """Have every thread end that waits for work: a child of a fork would have none of them."""
+    """Make every idle thread end: a forked child would have none of them."""
     while _idle:
         with contextlib.suppress(IndexError):
             _idle.pop().end()

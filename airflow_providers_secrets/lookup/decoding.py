@@ -1,13 +1,13 @@
-"""From the store's text to the string that Airflow parses.
+"""Turn the store's text into the string that Airflow parses.
 
 Airflow swallows what it cannot parse ("connection not defined") and silently mangles some of what it can. So the text
-of a connection is checked here first, and what is wrong is named, without the value. The rule: a text that one of
-Airflow's parsers reads without loss is handed on unchanged in meaning; one that all of them would misread or refuse is
-:class:`~airflow_providers_secrets.errors.Unusable`.
+of a connection is checked here first, and errors name the problem without the value. The rule: a text that one of
+Airflow's parsers reads without loss is passed on with its meaning unchanged; one that all of them would misread or
+refuse is :class:`~airflow_providers_secrets.errors.Unusable`.
 
 Airflow's own rules: ``Connection.from_json``, ``Connection.from_uri`` and ``Connection(uri=…)`` (2.11, 3.x and the Task
 SDK), described under "Storing connections in environment variables" in Airflow's documentation. Its parsers are not
-called: they log and mask what they read, name it in their errors, and tell nothing of what they mangle.
+called: they log and mask what they read, quote it in their errors, and do not report what they mangle.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from airflow_providers_secrets.options import CONNECTION_FIELDS
 TEXT_FIELDS: Final = tuple(field for field in CONNECTION_FIELDS if field not in ("port", "extra"))
 
 EXTRA_KEY: Final = "__extra__"
-"""The key of a URI's query that stands for the whole ``extra``; Airflow drops any other beside it."""
+"""The query parameter of a URI that holds the whole ``extra``; Airflow drops any other parameter beside it."""
 
 _LAST_PORT: Final = 65535
-_MAX_PORT_LENGTH: Final = 64  # of its text; int() takes time with the square of it
+_MAX_PORT_LENGTH: Final = 64  # of its text; the time that int() takes grows with the square
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986, section 3.1
 _HOST: Final = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^\[\]]*)?")
 _NESTED = re.compile(rf"({_SCHEME.pattern})://(.*)", re.DOTALL)
 
 
 class FieldAliases:
-    """How a store's JSON objects name a connection's fields, and what happens to the fields that are none.
+    """How a store's JSON objects name a connection's fields, and what happens to unknown fields.
 
     :param words: the words for each field. A field without any goes by its own name.
     :param more: further words for each field; ``user`` stands for ``login``.
-    :param dropped: names of what belongs to nothing in a connection, dropped in any case.
+    :param dropped: names of fields that are no part of a connection and are always dropped.
     :param unknown: what happens to other fields: ``drop``, move into ``extra``, or ``refuse``.
     """
 
@@ -63,7 +63,7 @@ def connection(stored: str, aliases: FieldAliases | None = None) -> str:
     """Check the text of a connection, and return the text that Airflow parses.
 
     :param stored: a connection as URI or JSON object.
-    :param aliases: how the fields of a JSON object may be named; ``None`` for Airflow's own names alone.
+    :param aliases: how the fields of a JSON object may be named; ``None`` for Airflow's own names only.
     :raises Unusable: naming what is wrong with it.
     """
     text = stored.strip()
@@ -91,7 +91,7 @@ def _object(text: str) -> dict[str, Any]:
         fields = json.loads(text)
     except ValueError as error:
         at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        # The decoding error carries the whole document, so nothing of it may be chained.
+        # The decoding error holds the whole document, so it must not be chained.
         unusable = Unusable(f"it starts as JSON and is not valid JSON{at}")
     else:
         assert isinstance(fields, dict)  # it starts with a brace
@@ -100,9 +100,9 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _from_fields(fields: Mapping[str, Any], aliases: FieldAliases) -> dict[str, Any] | str:
-    """Return the fields as Airflow's constructor takes them, or the URI that stands in their place."""
+    """Return the fields as Airflow's constructor accepts them, or the URI that replaces them."""
     renamed = _renamed(fields, aliases)
-    # Airflow reads an empty "uri" as none.
+    # Airflow ignores an empty "uri".
     rest = {name: value for name, value in fields.items() if name not in aliases.known and (value or name != "uri")}
     given = next((field for field, value in renamed.items() if value and field != "description"), None)
     uri = rest.pop("uri").strip() if given is None and isinstance(rest.get("uri"), str) else ""
@@ -116,7 +116,7 @@ def _from_fields(fields: Mapping[str, Any], aliases: FieldAliases) -> dict[str, 
         from_uri = fields_of_uri(uri)
         if not moved and not renamed.get("description"):
             return str(uri)
-        # Nothing else is given; a description of 0 is none, as where the URI is handed on alone.
+        # Nothing else is given. A description of 0 counts as none, as it does when the URI is passed on alone.
         renamed = {**{field: value for field, value in renamed.items() if value}, **from_uri}
     if moved:
         renamed["extra"] = _with_rest(renamed.get("extra"), moved)
@@ -124,18 +124,18 @@ def _from_fields(fields: Mapping[str, Any], aliases: FieldAliases) -> dict[str, 
 
 
 def _renamed(fields: Mapping[str, Any], aliases: FieldAliases) -> dict[str, Any]:
-    """Re-key *fields*: for each of a connection's fields, the first of its words in the secret's own order."""
+    """Rename *fields* to the connection's: for each, the first of its words wins, in the secret's own order."""
     renamed: dict[str, Any] = {}
     for field, accepted in aliases.by_field.items():
         for word, value in fields.items():
-            # A real conn_type beats the conn_id that may go for one.
+            # A real conn_type beats the conn_id that may be an alias of it.
             if word in accepted and (field not in renamed or word == field == "conn_type"):
                 renamed[field] = value
     return renamed
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields* as Airflow's constructor takes them, or name what it would fail on."""
+    """Return *fields* as Airflow's constructor accepts them; raise for what it would fail on."""
     checked = dict(fields)
     for name in TEXT_FIELDS:
         value = fields.get(name)
@@ -155,7 +155,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _port(value: Any) -> int:
-    """Read a port as Airflow does, by ``int()``, and refuse what that would cut."""
+    """Parse a port as Airflow does, by ``int()``, and refuse what that would truncate."""
     port = -1
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
@@ -186,7 +186,7 @@ def _with_rest(extra: Any, rest: dict[str, Any]) -> Any:
 
 
 def fields_of_uri(uri: str) -> dict[str, Any]:
-    """Read a URI by its grammar, and check that Airflow reads the same.
+    """Parse a URI by its grammar, and check that Airflow reads the same.
 
     :return: the fields of the connection.
     :raises Unusable: naming what Airflow would refuse, mangle or lose.
@@ -216,7 +216,7 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
         raise Unusable(problem)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     host = unquote(parts.hostname or "")
-    if "/" in host:  # no host but what a hook makes of it: Airflow keeps its capital letters, too
+    if "/" in host:  # not a host, but for the hook to interpret: Airflow keeps its capital letters, too
         host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
     fields = {
         "conn_type": conn_type.lower(),
@@ -231,10 +231,10 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
 
 
 def _loss(uri: str, protocol: str, meant: SplitResult) -> str:
-    """Say what Airflow's reading of *uri* loses of what its grammar says, or return an empty text."""
-    if any(dropped in uri for dropped in "\t\r\n"):  # urllib.parse.urlsplit takes them out without a word
+    """Describe what Airflow loses of *uri*, as its grammar reads it, or return an empty string."""
+    if any(dropped in uri for dropped in "\t\r\n"):  # urllib.parse.urlsplit removes them silently
         return "it has a tab or a line break, which Airflow drops: percent-encode it"
-    if not _HOST.fullmatch(meant.netloc.rpartition("@")[2]):  # Python 3.10 takes brackets anywhere, and loses a host
+    if not _HOST.fullmatch(meant.netloc.rpartition("@")[2]):  # Python 3.10 accepts any brackets, and loses the host
         return "its host has brackets that enclose no address: percent-encode the parts of the URI"
     if protocol and not meant.hostname:
         return "it has a protocol and no host: percent-encode the parts of the URI"
@@ -251,10 +251,10 @@ def _loss(uri: str, protocol: str, meant: SplitResult) -> str:
 
 
 def _as_airflow_splits(uri: str) -> tuple[str, str, str, str] | None:
-    """Return protocol, authority, path and query as all of Airflow's parsers see them, or ``None`` where they raise.
+    """Return protocol, authority, path and query as all of Airflow's parsers see them, or ``None`` if they raise.
 
-    They count every ``://`` of the text, the query's too. With two of them, they take the first for the connection
-    type's and the second for a protocol's, and cut each ``{conn-type}://`` out.
+    They count every ``://`` in the text, including the query. If there are two, they take the first for the connection
+    type's and the second for a protocol's, and remove each ``{conn-type}://``.
     """
     separators = uri.count("://")
     if separators > 2:  # noqa: PLR2004
@@ -268,5 +268,5 @@ def _as_airflow_splits(uri: str) -> tuple[str, str, str, str] | None:
         parts = urlsplit(rest)
     except ValueError:
         return None
-    protocol = parts.scheme if nested and parts.hostname else ""  # without a host it comes to nothing
+    protocol = parts.scheme if nested and parts.hostname else ""  # without a host it has no effect
     return (protocol, parts.netloc, parts.path, parts.query)

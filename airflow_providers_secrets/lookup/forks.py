@@ -1,21 +1,20 @@
 """What happens around a fork: the parent loads what children will need, and no child finds a lock held.
 
-Airflow parses every DAG file and runs every task in a fork of a long-lived process that looks little up itself. So a
+Airflow parses every DAG file and runs every task in a fork of a long-lived process that makes few lookups itself. So a
 process that has built a backend imports, just before its first fork, whatever a lookup needs: each child inherits that,
 instead of importing it again and again.
 
-The child of a fork has the forking thread alone, and every lock as it was. So it would wait for ever
+A forked child has only the forking thread, and every lock in the state that it had. So it would wait for ever
 
-- for a module that another thread was importing, once it imports it too; and
-- in its first TLS context, where a thread that had spoken TLS was just ending: the last thing it does, behind
-  Python's back, is to free what OpenSSL kept for it, behind one of OpenSSL's global locks.
+- for a module that another thread was importing, once the child imports it too; and
+- in its first TLS context, if a thread that had used TLS was just ending: the last thing such a thread does, without
+  Python's knowledge, is to free OpenSSL's data for it, under one of OpenSSL's global locks.
 
-Airflow forks right after lookups, and every lookup has a thread. So a fork waits for both: some
-milliseconds, as a rule.
+Airflow forks right after lookups, and every lookup has a thread. So a fork waits for both, usually some milliseconds.
 
-An exception that is raised in an at-fork hook is printed and lost (``os.register_at_fork``). A signal's handler may
-raise one at any moment, ``AirflowTaskTimeout`` for example; so handlers wait until the fork is over, from the first
-microseconds of the first hook to the last of the last.
+An exception that is raised in an at-fork hook is printed and lost (``os.register_at_fork``). A signal handler may raise
+one at any moment, ``AirflowTaskTimeout`` for example; so handlers are held back until the fork is over, from the first
+microseconds of the first hook to the last ones of the last hook.
 """
 
 from __future__ import annotations
@@ -40,24 +39,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT: Final = 1.0
-"""Seconds that a fork waits at most for what other threads do, and an import at most for a fork."""
+"""The most seconds that a fork waits for what other threads do, and that an import waits for a fork."""
 
 WHOLE_HEAP: Final = 10_000
-"""From how many frozen objects on a process is taken to have frozen its heap. Airflow's has more than 100,000; Python
-3.12 freezes 375 by itself when it starts."""
+"""The number of frozen objects from which a process counts as having frozen its heap. Airflow's has more than 100,000;
+Python 3.12 freezes 375 by itself when it starts."""
 
 ONE_TASK_MODULES: Final = frozenset({"airflow.sdk.execution_time.execute_workload"})
-"""The main modules of processes that run one task in one child, and end: the pods of a KubernetesExecutor. What such a
-process loads, no second child inherits, so a heavy SDK is left to the one that may not even need it."""
+"""The main modules of processes that run one task in one child, and then end: the pods of a KubernetesExecutor. No
+second child inherits what such a process loads, so a heavy SDK is left to the only child, which may not need it."""
 
 ONE_TASK_COMMAND: Final = ["tasks", "run"]
-"""The same, as Airflow 2's command line has it."""
+"""The same for Airflow 2, as it stands on the command line."""
 
 _gate = threading.Condition()
 _busy: dict[int, int] = {}
-"""How often each thread is inside :func:`no_fork`."""
+"""How many times each thread is inside :func:`no_fork`."""
 _forking: set[int] = set()
-"""The threads that fork."""
+"""The threads that are forking."""
 _ending: deque[int] = deque(maxlen=64)
 _collector_pauses = 0
 _unprepared: dict[bytes, StoreConfig] = {}
@@ -65,18 +64,18 @@ _worth_it_for_one: set[bytes] = set()
 _prepared: set[bytes] = set()
 
 before_waiting: list[Callable[[], None]] = []
-"""What makes threads end, called before a fork waits for them."""
+"""Functions that make threads end, called before a fork waits for them."""
 in_child: list[Callable[[], None]] = []
-"""What forgets, in a child, what is its parent's alone. A signal's handler does not run before they are through."""
+"""Functions that drop, in a child, what belongs to its parent alone. No signal handler runs before they are done."""
 
 
 @contextlib.contextmanager
 def no_fork() -> Iterator[None]:
-    """Let no fork of another thread happen meanwhile, unless this takes longer than :data:`LONGEST_WAIT`.
+    """Keep other threads from forking meanwhile, unless this takes longer than :data:`LONGEST_WAIT`.
 
-    For imports and data files, and for what a library does that a fork must not fall into (:attr:`Store.forks_wait`);
-    never around another lock. Threads do not wait for each other here, so that two that import each other's modules
-    cannot wait for ever.
+    For imports and data files, and for library calls that no fork may interrupt (:attr:`Store.forks_wait`); never
+    around another lock. Threads do not wait for each other here, so that two that import each other's modules cannot
+    deadlock.
     """
     me = threading.get_ident()
     with _gate:
@@ -94,13 +93,13 @@ def no_fork() -> Iterator[None]:
 
 
 def holds_forks() -> bool:
-    """Tell whether the calling thread is inside :func:`no_fork`."""
+    """Return whether the calling thread is inside :func:`no_fork`."""
     return threading.get_ident() in _busy
 
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Allocate what stays, without collections of Airflow's whole heap, which would cost more than the work itself."""
+    """Allocate long-lived objects without collections of Airflow's whole heap: they would cost more than the work."""
     global _collector_pauses  # noqa: PLW0603
     if not gc.isenabled():
         yield
@@ -116,13 +115,13 @@ def collector_paused() -> Iterator[None]:
 
 
 def _let_grow_old() -> None:
-    """Have what is here now, a moment old or not, walked by collections of everything alone.
+    """Move all present objects, however young, to where only full collections walk them.
 
-    Modules and data files stay as long as the process. To find that out, a collection of what is young would walk them
-    in the parent, and another one in each child, which copies each page of memory that it walks.
+    Modules and data files live as long as the process. To find that out, a young collection would walk them in the
+    parent, and another one in each child, which copies each page of memory that it walks.
     """
-    # Airflow's DAG processor freezes its heap for its children, and what came since is to be as far out of the way.
-    frozen = gc.get_freeze_count() >= WHOLE_HEAP  # some milliseconds where it is
+    # Airflow's DAG processor freezes its heap for its children, and what came since must be as far out of the way.
+    frozen = gc.get_freeze_count() >= WHOLE_HEAP  # takes some milliseconds if it is
     try:
         gc.freeze()
     finally:
@@ -131,26 +130,26 @@ def _let_grow_old() -> None:
 
 
 def thread_ending(native_id: int) -> None:
-    """Note that a thread is about to end."""
+    """Record that a thread is about to end."""
     _ending.append(native_id)
 
 
 def let_threads_end() -> None:
-    """Wait until the threads that were about to end have ended; where the system does not tell, not at all."""
+    """Wait until the threads that were about to end have ended; return at once if the system does not tell."""
     latest = time.monotonic() + LONGEST_WAIT
     while True:
         try:
             thread = f"/proc/self/task/{_ending.popleft()}"
-        except IndexError:  # the last one; or another thread that forks took it
+        except IndexError:  # that was the last one, or another forking thread took it
             return
         while os.path.exists(thread) and time.monotonic() < latest:  # noqa: PTH110  # pathlib would be imported for it
             time.sleep(0.0002)
 
 
 def prepare_before_fork(config: StoreConfig, *, also_for_one: bool) -> None:
-    """Have what lookups of *config* need loaded just before this process's next fork; until then it is noted only.
+    """Load what lookups of *config* need just before this process's next fork; until then, only record it.
 
-    :param also_for_one: also where that fork is for one task alone, which may look nothing up.
+    :param also_for_one: also if that fork is for one task alone, which may look nothing up.
     """
     if config.fingerprint not in _prepared:
         _unprepared[config.fingerprint] = config
@@ -172,7 +171,7 @@ def _prepare() -> None:
             _prepared.add(fingerprint)
             try:
                 prepare(config, for_many=for_many)
-            except Exception as error:  # noqa: BLE001  # the lookup that needs it will say it better
+            except Exception as error:  # noqa: BLE001  # the lookup that needs it will report it better
                 log.debug("%s: not loaded before a fork (%s).", config.title, type(error).__name__)
     if not gc.isenabled():  # children may turn theirs on
         _let_grow_old()
@@ -188,7 +187,7 @@ def _forks_for_many() -> bool:
 
 def _before() -> None:
     me = threading.get_ident()
-    runs_handlers = me == threading.main_thread().ident  # no other one does
+    runs_handlers = me == threading.main_thread().ident  # no other thread does
     try:
         if runs_handlers:
             _deferrals.append(_Deferral())
@@ -219,7 +218,7 @@ def _after_in_child() -> None:
     global _gate, _collector_pauses  # noqa: PLW0603
     _gate = threading.Condition()
     _forking.clear()
-    for other in _busy.keys() - {threading.get_ident()}:  # an import that forks goes on here, too
+    for other in _busy.keys() - {threading.get_ident()}:  # an import that forks continues here, too
         del _busy[other]
     _ending.clear()
     for forget in in_child:
@@ -233,32 +232,33 @@ def _after_in_child() -> None:
 
 
 class _Deferral:
-    """Stands in for every handler of a signal during a fork, and notes the signals that come.
+    """Stands in for every signal handler during a fork, and records the signals that arrive.
 
-    Blocking signals would not do: one that another thread takes is handled in the main thread all the same. And the
-    functions of :mod:`signal` make enums of what they return: 50 microseconds more that a signal could fall into.
+    Blocking signals would not suffice: one that another thread receives is handled in the main thread all the same. The
+    functions of :mod:`signal` are not used, since they make enums of what they return: 50 more microseconds in which a
+    signal could arrive.
     """
 
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
         self._came: dict[int, list[int]] = {}
-        """By process: what came to the parent is not the child's."""
+        """By process id: what the parent received is not the child's."""
 
     def __call__(self, number: int, _: object) -> None:
         self._came.setdefault(os.getpid(), []).append(number)
 
     def begin(self) -> None:
-        """Replace the handlers, but for those of asyncio's loops: they do nothing, and their pipes are told."""
+        """Replace the handlers, except those of asyncio's loops, which do nothing: a pipe tells the loops."""
         found = ((number, _signal.getsignal(number)) for number in SIGNALS)
         handlers = {number: handler for number, handler in found if callable(handler) and not _is_of_a_loop(handler)}
-        self._handlers = handlers  # before the last is replaced, another one may raise
+        self._handlers = handlers  # first, since one that is not replaced yet may raise
         for number in handlers:
             _signal.signal(number, self)
 
     def end(self) -> None:
-        """Have the signals that came raised by :data:`_raise_noted`, and put the handlers back."""
+        """Let :data:`_raise_noted` raise the signals that arrived, and restore the handlers."""
         came = self._came.setdefault(os.getpid(), [])
-        interrupt_main: Any = _thread.interrupt_main  # which takes plain numbers, too
+        interrupt_main: Any = _thread.interrupt_main  # which accepts plain numbers, too
         _raise_noted.__setstate__((any, (map(interrupt_main, came),), {}, None))
         self._put_back()
 
@@ -268,7 +268,7 @@ class _Deferral:
                 if _signal.getsignal(number) is self:
                     _signal.signal(number, handler)
         except BaseException:
-            self._put_back()  # one that is back has raised: the others must be back, too
+            self._put_back()  # a restored one has raised: the others must be restored, too
             raise
 
 
@@ -279,15 +279,16 @@ def _is_of_a_loop(handler: Any) -> bool:
 SIGNALS: Final = tuple(_signal.valid_signals())
 
 _deferrals: list[_Deferral] = []
-"""Of the main thread's forks: more than one where an import before a fork forks."""
+"""Those of the main thread's forks: more than one if an import before a fork forks."""
 
 _raise_noted: Any = functools.partial(any, ())
-"""The last hook, no Python code: a handler runs before the next bytecode, which would be inside a hook that is."""
+"""The last hook, not Python code: a handler runs before the next bytecode, which would still be inside a Python
+hook."""
 
 
 @functools.cache
 def _register_last_hook() -> None:
-    """At the first fork, so that it comes after the hooks of all modules that were imported until or for it."""
+    """Register it at the first fork, so that it runs after the hooks of all modules imported before or for that."""
     os.register_at_fork(after_in_parent=_raise_noted, after_in_child=_raise_noted)
 
 

@@ -1,7 +1,7 @@
-"""How a process's lookups ended, counted here and told to Airflow's metrics.
+"""How a process's lookups ended, counted here and reported to Airflow's metrics.
 
-Counting is an addition to an integer: two threads may, rarely, count as one. Telling is done where a call to
-the store or to the shared cache has just taken far longer, never by a hit.
+Counting is an addition to an integer: two threads may, rarely, count as one. Counts are reported after a call to
+the store or to the shared cache, which takes far longer; a hit never reports them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PREFIX: Final = "secrets_backend"
 """The first part of each metric's name; the second is the backend's module, the third what is counted."""
 
 SET_UP_BY: Final = tuple(f"airflow.{part}_shared.observability.metrics.stats" for part in ("", "sdk."))
-"""Where a component of Airflow 3.2 or later keeps its metrics, and where a task does. Before, both are in
-``airflow.stats``, which imports one of these on later ones."""
+"""The modules in which a component and a task of Airflow 3.2 or later keep their metrics. Before 3.2, both use
+``airflow.stats``, which imports one of these on later versions."""
 
 
 class Counts:
-    """How often what happened since the process started, for one store.
+    """What happened since the process started, and how often, for one store.
 
     :param module: the backend's module, which names the metrics.
     """
@@ -37,18 +37,18 @@ class Counts:
         self.shared_hits = 0
         """Answers that another process had left in the shared cache."""
         self.stale = 0
-        """Expired values that stood in while the store gave no answer."""
+        """Expired values that were served while the store gave no answer."""
         self.calls = 0
-        """Calls to the store: reads and listings; attempts and logins are not counted apart."""
+        """Calls to the store: reads and listings; attempts and logins are not counted separately."""
         self.errors: Counter[str] = Counter()
         """Failed calls, and lookups whose answer could not be decoded, by the class of error."""
         self._module = module
         self._told: dict[str, int] = {}
         self._telling = threading.Lock()
-        """Never waited for: a child of a fork, which may find it held, counts anew by itself."""
+        """Never waited for, since a forked child may find it held; the child has counts of its own."""
         self._taken: deque[float] = deque(maxlen=1000)
         self.recent: deque[float] = deque(maxlen=100)
-        """The seconds that the latest calls to the store took."""
+        """The durations of the latest calls to the store, in seconds."""
 
     def so_far(self) -> dict[str, int]:
         """Return every count by the last part of its metric's name."""
@@ -65,12 +65,12 @@ class Counts:
             self.errors[type(error).__name__] += 1
 
     def failed(self, error: Exception) -> None:
-        """Count and tell that a lookup failed although the store had answered."""
+        """Count and report that a lookup failed although the store had answered."""
         self.errors[type(error).__name__] += 1
         self.tell()
 
     def tell(self) -> None:
-        """Tell Airflow's metrics what happened since the last time, unless another thread does just now."""
+        """Report to Airflow's metrics what happened since the last time, unless another thread is doing so."""
         stats = _stats()
         if not stats or not self._telling.acquire(blocking=False):
             return
@@ -79,17 +79,17 @@ class Counts:
             for name, count in self._told.items():
                 if more := count - before.get(name, 0):
                     stats.incr(f"{PREFIX}.{self._module}.{name}", more)
-            with contextlib.suppress(IndexError):  # all are told, perhaps by another thread
+            with contextlib.suppress(IndexError):  # all are reported, perhaps by another thread
                 while True:
                     stats.timing(f"{PREFIX}.{self._module}.call", self._taken.popleft() * 1000)
-        except Exception:  # whatever a metrics library raises, it is no reason to fail a lookup
+        except Exception:  # whatever a metrics library raises must not fail a lookup
             log.debug("Airflow's metrics took no count.", exc_info=True)
         finally:
             self._telling.release()
 
 
 def _stats() -> Any:
-    """Return Airflow's metrics where this process has set them up; nothing is imported for them."""
+    """Return Airflow's metrics if this process has set them up; nothing is imported for them."""
     for name in SET_UP_BY:
         module = sys.modules.get(name)
         if module is not None and getattr(module, "_factory", None) is not None:

@@ -1,4 +1,4 @@
-"""Warnings that say a thing once, however often it happens."""
+"""Warnings that are not repeated within a minute, however often their cause recurs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 WARNING_INTERVAL: Final = 60.0
-"""Seconds in which one class of warning is logged once; further ones go to DEBUG."""
+"""Seconds between two warnings about the same subject; those in between go to DEBUG."""
 
 clock = time.monotonic
 _warned: dict[object, float] = {}
 
 
 def warn(subject: object, message: str, *args: object) -> None:
-    """Log a WARNING, once per *subject* and minute and process."""
-    # No lock, which a fork could leave held: at worst two threads say the same thing once each.
+    """Log a WARNING, at most once a minute per *subject* and process."""
+    # No lock, since a fork could leave it held: at worst, two threads log the same warning once each.
     now = clock()
     due = now - _warned.get(subject, -WARNING_INTERVAL) >= WARNING_INTERVAL
     if due:

@@ -1,6 +1,6 @@
-"""What an operator does with a store: list, read, write, delete, ask who one is, and see how one lookup goes.
+"""What an operator does with a store: list, read, write, delete, find out who is asking, and explain one lookup.
 
-Each returns data and prints nothing. What is returned holds no value of a secret, except where it says so.
+Each function returns data and prints nothing. The data holds no secret value unless the function says so.
 """
 
 from __future__ import annotations
@@ -49,24 +49,23 @@ if TYPE_CHECKING:
 MakePlan = Callable[[Kind, str, "str | None"], LookupPlan]
 
 BATCH_SECONDS: Final = 0.2
-"""Seconds for which one step of a listing gathers names; a page that takes longer ends the step."""
+"""Seconds for which one step of a listing collects names; a page that takes longer ends the step."""
 
 
 class AlreadyExists(LookupFailed, FileExistsError):
-    """A write was to create a name that exists."""
+    """A write that should create a name found that it exists."""
 
 
 @dataclass(frozen=True)
 class ListedId:
     """One id that a store holds under a prefix.
 
-    :param secret_id: the id as lookups ask for it, spelled as the store spells it; a team's own one begins with
-        ``team--``.
+    :param secret_id: the id as lookups ask for it, in the store's spelling; a team's own id begins with ``team--``.
     :param name: the store's name.
-    :param version: the current version in the store's spelling, where the listing says it.
-    :param changed: when that version was written, where the listing says it.
+    :param version: the current version in the store's spelling, if the listing has it.
+    :param changed: when that version was written, if the listing has it.
     :param refused: why no lookup asks for it, or ``None``.
-    :param unusable: why Airflow could not parse it, where the listing has its text; ``None`` also where it has not.
+    :param unusable: why Airflow could not parse it; ``None`` if it could, or if the listing does not have the text.
     """
 
     kind: Kind
@@ -79,7 +78,7 @@ class ListedId:
 
 
 def store_capabilities(backend: SecretLookupMixin) -> dict[str, bool]:
-    """Say which of list, write, delete and identify the backend's store has."""
+    """Return which of list, write, delete and identify the backend's store supports."""
     store = store_of(backend.config)
     protocols = {"list": Lists, "write": Writes, "delete": Deletes, "identify": Identifies}
     return {act: isinstance(store, protocol) for act, protocol in protocols.items()}
@@ -88,12 +87,12 @@ def store_capabilities(backend: SecretLookupMixin) -> dict[str, bool]:
 def listed_ids(backend: SecretLookupMixin, kind: Kind, within: float | None = None) -> Iterator[ListedId]:
     """Yield every id of *kind* that the store holds under the backend's prefixes, as its pages arrive.
 
-    Each step has the backend's ``timeout``; the whole has none. Where a page fails and another attempt may help, the
-    listing starts anew and yields what it has not yielded yet.
+    Each step has the backend's ``timeout``; the listing as a whole has none. If a page fails and another attempt may
+    help, the listing restarts and yields only what it has not yielded yet.
 
-    :param within: seconds for the whole; what is listed by then is yielded.
-    :raises ConfigurationError: where the kind is off or the store cannot list.
-    :raises LookupFailed: where a page is not to be had.
+    :param within: seconds for the whole listing; what is listed by then is yielded.
+    :raises ConfigurationError: if the kind is off or the store cannot list.
+    :raises LookupFailed: if a page cannot be obtained.
     """
     prefixes = backend.rule(kind).prefixes
     if prefixes is None:
@@ -139,7 +138,7 @@ def _refused(backend: SecretLookupMixin, kind: Kind, secret_id: str) -> str | No
 def stream(  # noqa: C901  # one loop, and its step
     answers: Answers, prefix: str, until: float | None = None
 ) -> Iterator[ListedSecret]:
-    """Yield what the store lists under *prefix*, each once, *until* a moment of the monotonic clock at most.
+    """Yield each secret that the store lists under *prefix* once, at most *until* a time of the monotonic clock.
 
     See :func:`listed_ids`.
     """
@@ -161,7 +160,7 @@ def stream(  # noqa: C901  # one loop, and its step
                 if time.monotonic() > ends:
                     return batch, False
         except BaseException:
-            # A generator that has raised is at its end: going on with it would cut the listing short.
+            # A generator that has raised is exhausted: continuing with it would cut the listing short.
             listing = None
             raise
         return batch, True
@@ -186,9 +185,9 @@ def stream(  # noqa: C901  # one loop, and its step
 
 
 def read(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
-    """Return what Airflow would be given. This is a secret value.
+    """Return what Airflow would get. This is a secret value.
 
-    :param backend: or one of another package, whose methods may know no team.
+    :param backend: may also be one of another package, whose methods may not know teams.
     :raises LookupFailed: as the lookup does.
     """
     if kind == "config":
@@ -200,7 +199,7 @@ def read(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | Non
 def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str:
     """Return the one name under which *secret_id* is to be written: the first that a lookup asks for.
 
-    :raises ConfigurationError: where no lookup would ask for it.
+    :raises ConfigurationError: if no lookup would ask for it.
     """
     plan = backend.plan(kind, secret_id, team)
     if not plan.names:
@@ -209,10 +208,10 @@ def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: st
 
 
 def exists(backend: SecretLookupMixin, name: str) -> bool:
-    """Ask the store for exactly *name*, whatever it holds; a lookup would ask for further names, and decode.
+    """Return whether the store has exactly *name*, whatever it holds; a lookup would try other names, and decode.
 
     :param name: as :func:`target_name` returns it.
-    :raises LookupFailed: where the store gives no answer.
+    :raises LookupFailed: if the store gives no answer.
     """
     try:
         _held(backend, name)
@@ -222,13 +221,13 @@ def exists(backend: SecretLookupMixin, name: str) -> bool:
 
 
 def _held(backend: SecretLookupMixin, name: str) -> str:
-    """Return the text that the store has under exactly *name*, empty where it is there and is none."""
+    """Return the text that the store has under exactly *name*; empty if there is something that is not text."""
 
     def exchange(store: Store, client: Any) -> str:
         try:
             return store.fetch(client, name).text
         except StoreError as error:
-            # What is no text is there all the same; an answer that is none proves nothing.
+            # A value that is not text exists all the same; a malformed answer proves nothing.
             invalid = any(store.outcomes.get(code) is Outcome.INVALID for code in error.codes)
             if MALFORMED in error.codes or not invalid:
                 raise
@@ -240,7 +239,7 @@ def _held(backend: SecretLookupMixin, name: str) -> str:
 def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writes:
     """Return the backend's store, which can be written to with *settings*.
 
-    :raises ConfigurationError: where it cannot be written to, or where a setting is unknown.
+    :raises ConfigurationError: if it cannot be written to, or if a setting is unknown.
     """
     store = store_of(backend.config)
     if not isinstance(store, Writes):
@@ -252,10 +251,10 @@ def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writ
 
 
 def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, only_if_absent: bool) -> str:
-    """Return what is to be written under *name*, so that a lookup then reads *text*.
+    """Return what to write under *name* so that a lookup then reads *text*.
 
-    :raises Unusable: where Airflow could not parse *text*, or would read something else beside what the name keeps.
-    :raises LookupFailed: where the store does not say what the name holds.
+    :raises Unusable: if Airflow could not parse *text*, or would read something else together with what the name keeps.
+    :raises LookupFailed: if the store does not say what the name holds.
     """
     stored = backend.encode(kind, text)
     meant = backend.decode(kind, stored)
@@ -285,21 +284,21 @@ def write(  # noqa: PLR0913  # what a write is made of
     only_if_absent: bool = False,
     settings: Mapping[str, str] | None = None,
 ) -> Written:
-    """Write *text*, which Airflow would parse, by the store's own means; what else the name has stays.
+    """Write *text*, which Airflow would parse, by the store's own means; whatever else the name has stays.
 
     :param settings: the store's own settings of a write (:attr:`~.stores.capabilities.Writes.write_settings`).
-    :raises AlreadyExists: where it is *only_if_absent* and the name exists.
-    :raises ConfigurationError: where no lookup would ask for the name, the store cannot be written to, or a setting is
+    :raises AlreadyExists: if *only_if_absent* is set and the name exists.
+    :raises ConfigurationError: if no lookup would ask for the name, the store cannot be written to, or a setting is
         unknown.
-    :raises Unusable: where Airflow could not parse *text*, or not beside what the name keeps.
-    :raises LookupFailed: where the store does not take it.
+    :raises Unusable: if Airflow could not parse *text*, or not together with what the name keeps.
+    :raises LookupFailed: if the store does not accept it.
     """
     failure: Exception
     try:
         return _written(backend, kind, secret_id, text, team, dict(settings or {}), only_if_absent=only_if_absent)
     except (SecretsError, Unusable) as error:
         failure = error.with_traceback(None)
-    del text  # whoever reports the error may send the local variables of its frames
+    del text  # error trackers may send the local variables of the error's frames
     raise failure
 
 
@@ -327,7 +326,7 @@ def _written(  # noqa: PLR0913, PLR0917  # what a write is made of
 
     try:
         written = answers_of(backend.config).access.call(name, backend.config.timeout, exchange, "write")
-    finally:  # also where an answer was lost to a write that was made
+    finally:  # also if the write was made but its answer was lost
         _forget(backend, kind, secret_id, team)
     if isinstance(written, str):
         raise AlreadyExists(backend.store, name, EXISTS, "Allow it to be replaced, or use another id.", "write")
@@ -335,10 +334,10 @@ def _written(  # noqa: PLR0913, PLR0917  # what a write is made of
 
 
 def delete(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str:
-    """Delete an id, recoverably where the store can, and return the name that was deleted.
+    """Delete an id, recoverably if the store can, and return the name that was deleted.
 
-    :raises SecretNotFound: where there is none.
-    :raises LookupFailed: where the store does not delete it.
+    :raises SecretNotFound: if there is none.
+    :raises LookupFailed: if the store does not delete it.
     """
     name = target_name(backend, kind, secret_id, team)
     store = store_of(backend.config)
@@ -357,15 +356,15 @@ def delete(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | N
 
 
 def _forget(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None) -> None:
-    """Have the next lookup ask the store for what has changed there."""
+    """Make the next lookup ask the store for what has changed there."""
     name, prefix = backend.plan(kind, secret_id, team).steps[0]
     answers_of(backend.config).forget(name, prefix)
 
 
 def identify(backend: SecretLookupMixin) -> Identity | None:
-    """Return who the store says is asking; ``None`` where the store cannot say.
+    """Return who is asking, according to the store; ``None`` if the store cannot say.
 
-    :raises LookupFailed: where it gives no answer.
+    :raises LookupFailed: if it gives no answer.
     """
     store = store_of(backend.config)
     if not isinstance(store, Identifies):
@@ -377,15 +376,15 @@ def identify(backend: SecretLookupMixin) -> Identity | None:
 # One lookup, explained.
 
 MISCONFIGURED: Final = Outcome.MISCONFIGURED.value
-"""What the outcome is where the backend's configuration is wrong."""
+"""The outcome if the backend's configuration is wrong."""
 
 
 @dataclass(frozen=True)
 class NameAnswer:
-    """What is known of one candidate name, and what the store says of it.
+    """What is known about one candidate name, and what the store says about it.
 
     :param memory: the state in this process's cache.
-    :param shared: the state in the shared cache; ``None`` where there is none.
+    :param shared: the state in the shared cache; ``None`` if there is no shared cache.
     :param outcome: one of :class:`~airflow_providers_secrets.stores.base.Outcome`'s values, or ``"not asked"``.
     :param code: the store's own code of a failure.
     :param message: the whole message of a failure.
@@ -404,10 +403,10 @@ class NameAnswer:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What another source of Airflow's holds for the same id.
+    """What another of Airflow's sources holds for the same id.
 
-    :param holds: ``None`` where it could not be asked.
-    :param problem: why it could not be, or why Airflow cannot use what it holds.
+    :param holds: ``None`` if it could not be asked.
+    :param problem: why it could not be asked, or why Airflow cannot use what it holds.
     """
 
     source: str
@@ -422,16 +421,16 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The whole way of one lookup.
+    """The whole path of one lookup.
 
     :param reason: why no name is asked for, or ``None``.
-    :param usable: whether Airflow can parse what the store holds; ``None`` where it holds nothing or gave no answer.
+    :param usable: whether Airflow can parse what the store holds; ``None`` if it holds nothing or gave no answer.
     :param unusable: why not.
     :param form: what it parses as: ``"URI"``, ``"JSON"`` or ``"text"``.
     :param fields: the connection's fields that are present, without values.
-    :param winner: the source whose answer Airflow takes; ``None`` where none has one.
-    :param shadowed: the sources that hold the id as well, and are never asked.
-    :param final: whether the failure is one at which Airflow asks no further source (``on_denied`` and the like).
+    :param winner: the source whose answer Airflow takes; ``None`` if none has one.
+    :param shadowed: the sources that also hold the id, but are never asked.
+    :param final: whether the failure stops Airflow from asking further sources (``on_denied`` and the like).
     :param lists: whether the store can list what it holds.
     :param writes: whether it can be written to.
     """
@@ -465,7 +464,7 @@ class Explanation:
 def explain(
     backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None, others: Sequence[Source] = ()
 ) -> Explanation:
-    """Follow one lookup step by step. The store is asked itself, past every cache, as often as the lookup would.
+    """Follow one lookup step by step. It asks the store itself, past every cache, as often as the lookup would.
 
     :param others: the sources that Airflow asks after the backend, in their order.
     """
@@ -539,7 +538,7 @@ def _parsed(backend: SecretLookupMixin, kind: Kind, stored: str) -> tuple[str | 
 
 
 def not_asked(explained: Explanation | ChainExplanation) -> tuple[str, ...]:
-    """Return the sources that could not be asked, and whose answer Airflow would take before the one that is known."""
+    """Return the sources that could not be asked, and whose answer Airflow would prefer to the one that is known."""
     titles = [one.source for one in explained.elsewhere]
     if explained.winner is None:
         before = explained.elsewhere
@@ -558,7 +557,7 @@ def _asked(source: Source, kind: Kind, secret_id: str, team: str | None) -> Else
 
 
 def _stops(backend: SecretLookupMixin, failure: SecretsError | None, unusable: str | None) -> bool:
-    """Tell whether Airflow asks no further source."""
+    """Return whether Airflow asks no further source."""
     if unusable is not None:
         return bool(backend.options["on_invalid"] == "fail")
     option = policy_option(failure) if failure else None
@@ -568,10 +567,10 @@ def _stops(backend: SecretLookupMixin, failure: SecretsError | None, unusable: s
 # What an absent id may have meant.
 
 NEAR: Final = 0.75
-"""How alike two ids are at least, as difflib measures it: 1 is the same, and a swapped pair of ten letters 0.9."""
+"""The minimum similarity of two ids, as difflib measures it: 1 is identical, a swapped pair in ten letters is 0.9."""
 MOST_NEAR: Final = 3
 NEAR_SECONDS: Final = 3.0
-"""Seconds for which a listing is read for them."""
+"""Seconds for which listings are read to find them."""
 
 
 def near_ids(
@@ -579,9 +578,9 @@ def near_ids(
 ) -> tuple[str, ...]:
     """Return up to three ids that are almost *secret_id* and that lookups of *team* find in the stores.
 
-    Empty also where a store may not be listed, or not in the time that is left.
+    A store that may not be listed contributes none; one that takes too long, only what it has listed by then.
 
-    :param asked: the backends whose stores are listed, each with what says by which names it is asked for an id.
+    :param asked: the backends whose stores are listed, each with the function that plans its lookup of an id.
     """
     known: dict[str, str] = {}
     spellings = [secret_id.casefold()]
@@ -603,11 +602,11 @@ def near_ids(
 
 
 def _asked_as(plan: MakePlan, listed: ListedId, team: str | None) -> str | None:
-    """Return the id by which lookups of *team* ask for what is *listed*; ``None`` where they do not."""
+    """Return the id by which lookups of *team* ask for what is *listed*; ``None`` if they do not."""
     secret_id = listed.secret_id
     if team and secret_id.startswith(f"{team}{TEAM_SEP}"):
         secret_id = secret_id.removeprefix(f"{team}{TEAM_SEP}")
-    # What belongs to another team is nobody else's business.
+    # Another team's secret must not be suggested.
     return secret_id if listed.name in plan(listed.kind, secret_id, team).names else None
 
 
@@ -624,13 +623,13 @@ NOT_ASKED: Final = "not asked"
 
 @dataclass(frozen=True)
 class MemberAnswer:
-    """What one member of a chain has to do with an id.
+    """What one member of a chain does in the lookup of an id.
 
     :param role: what it does in the chain: one of the words above.
     :param reason: why it is skipped or not asked.
     :param outcome: as :class:`NameAnswer` has it; ``"not asked"`` also for a member that is skipped.
     :param message: the whole message of a failure.
-    :param way: the way through a member of this package that is asked.
+    :param way: the lookup's path through the member, if it is one of this package and is asked.
     """
 
     position: int
@@ -650,13 +649,13 @@ class MemberAnswer:
 
 @dataclass(frozen=True)
 class ChainExplanation:
-    """The whole way of one lookup through a chain.
+    """The whole path of one lookup through a chain.
 
-    A member behind the answer is asked all the same, to see whether it is shadowed.
+    Members after the one that answers are asked all the same, to see whether they are shadowed.
 
-    :param winner: the member or other source whose answer Airflow takes; ``None`` where none has one.
-    :param shadowed: the members and sources that hold the id as well, and are never asked.
-    :param final: whether the failure is one at which Airflow asks no further source.
+    :param winner: the member or other source whose answer Airflow takes; ``None`` if none has one.
+    :param shadowed: the members and sources that also hold the id, but are never asked.
+    :param final: whether the failure stops Airflow from asking further sources.
     """
 
     kind: Kind
@@ -692,7 +691,7 @@ def explain_chain(
     elsewhere = tuple(_asked(source, kind, secret_id, team) for source in others)
     holding = [answer.title for answer in answers if answer.role in (ANSWERS, SHADOWED)]
     of_env = any(answer.name == "env" and answer.role in (ANSWERS, SHADOWED) for answer in answers)
-    # What the member env holds is not told a second time.
+    # What the member env holds is not reported a second time.
     holding += [one.source for one in elsewhere if one.answers and not (of_env and one.source == "environment")]
     return ChainExplanation(
         kind=kind,
@@ -709,9 +708,9 @@ def explain_chain(
 def _member_answer(
     member: Member, kind: Kind, secret_id: str, team: str | None, decided: MemberAnswer | None
 ) -> tuple[MemberAnswer, bool]:
-    """Return what *member* has to do with an id, and whether its failure is final.
+    """Return what *member* does in the lookup of an id, and whether its failure is final.
 
-    :param decided: the member in front of it that has answered or failed.
+    :param decided: the member before it that has answered or failed.
     """
 
     def made(role: str, outcome: str, **more: Any) -> MemberAnswer:
@@ -758,7 +757,7 @@ def _foreign_answer(member: Member, kind: Kind, secret_id: str, team: str | None
 
 @dataclass(frozen=True)
 class Shadowing:
-    """An id that the store holds, and other sources as well."""
+    """An id that both the store and other sources hold."""
 
     listed: ListedId
     sources: tuple[str, ...]
@@ -769,9 +768,9 @@ def shadowing(
 ) -> Iterator[Shadowing]:
     """Yield those of *listed* that *others* hold as well: their values are never used while the store answers.
 
-    Ids are compared as the store spells them, since several may be one name there; a team's own with that team's own.
+    Ids are compared in the store's spelling, since several may be one name there; a team's own with that team's own.
 
-    :raises SecretsError: where a source cannot be read.
+    :raises SecretsError: if a source cannot be read.
     """
     held = [
         (source, {name for team, secret_id in source.ids(kind) for name in own_names(backend, kind, secret_id, team)})
@@ -792,6 +791,6 @@ def shadowing(
 
 
 def own_names(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None) -> set[str]:
-    """Return the store's names of an id; of a *team*'s id those that are its own, and not everybody's."""
+    """Return the store's names of an id; for a *team*'s id, only those that are the team's own."""
     names = set(backend.plan(kind, secret_id, team).names)
     return names - set(backend.plan(kind, secret_id).names) if team else names

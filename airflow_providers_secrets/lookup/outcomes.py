@@ -1,4 +1,4 @@
-"""Which error and advice stand for each outcome, and which option says what Airflow does about it."""
+"""The error and the advice for each outcome, and the option that decides what Airflow does about it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RETRIED: Final = frozenset({Outcome.UNAVAILABLE, Outcome.THROTTLED})
 """The outcomes that another attempt may change."""
 
 CHANGES: Final = {"write": "written", "delete": "deleted"}
-"""The acts that are not repeated where they may have been done, each with its participle: only throttling refuses one
-for certain. A second attempt would find the name taken or gone, or write a second version."""
+"""The operations that are not repeated if they may have been carried out, each with its participle: only throttling is
+certain to refuse one. A second attempt would find the name taken or gone, or write a second version."""
 
 ERRORS: Final[Mapping[Outcome, type[LookupFailed]]] = {
     Outcome.NOT_FOUND: SecretNotFound,
@@ -36,7 +36,7 @@ ERRORS: Final[Mapping[Outcome, type[LookupFailed]]] = {
 }
 
 TOO_MUCH: Final = "listing too long"
-"""The code of a listing that no cache should hold."""
+"""The code of a listing that is too large for a cache."""
 
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     TOO_MUCH: "Take the kind out of the option preload, or divide what is under its prefix.",
@@ -52,7 +52,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     Outcome.INVALID: "Rewrite the secret in a form that Airflow reads.",
     Outcome.MISCONFIGURED: "Fix the backend's options or the environment's credentials.",
 }
-"""What to do about a code or an outcome, where a store's own advice says nothing nearer."""
+"""What to do about a code or an outcome, unless a store's own advice is more specific."""
 
 POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
     AccessDenied: "on_denied",
@@ -60,28 +60,28 @@ POLICY_OPTION: Final[Mapping[type[SecretsError], str]] = {
     StoreUnavailable: "on_unavailable",
     InvalidSecret: "on_invalid",
     # A store that cannot be asked gives no answer, whoever is to blame: a weaker source must not step in.
-    # StoreMisconfigured is one of these, and so are a missing SDK and what only a first lookup can judge.
+    # This includes StoreMisconfigured, a missing SDK, and what only a first lookup can detect.
     ConfigurationError: "on_unavailable",
 }
-"""Which option says whether an error lets Airflow fall through to its next source."""
+"""Which option decides whether an error lets Airflow fall through to its next source."""
 
 
 def policy_option(failure: SecretsError) -> str | None:
-    """Return the option that says whether *failure* lets Airflow ask its next source; ``None`` where none does."""
+    """Return the option that decides whether *failure* lets Airflow ask its next source; ``None`` if none does."""
     return next((option for error, option in POLICY_OPTION.items() if isinstance(failure, error)), None)
 
 
 GRANTED: Final = ("list", "write", "delete")
-"""What ``airflow-secrets policy --allow`` takes."""
+"""What ``airflow-secrets policy --allow`` accepts."""
 
 NOTHING_TO_DELETE: Final = "There is nothing to delete; airflow-secrets list shows what is there."
 
 
 def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, str], act: str = "give") -> str:
-    """Return the one cure for the first of *codes* that a table knows, else for *outcome*.
+    """Return the one piece of advice for the first of *codes* that a table knows, else for *outcome*.
 
-    :param own: the store's own table, which comes first for each.
-    :param act: the verb of the error. The tables are about reading: what else is denied, is allowed otherwise.
+    :param own: the store's own table, which takes precedence for each.
+    :param act: the verb of the error. The tables are about reading; other operations need other permissions.
     """
     if outcome is Outcome.DENIED and act in GRANTED:
         codes = [code for code in codes if " of " in code]  # AWS's, which name the operation

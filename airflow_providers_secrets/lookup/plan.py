@@ -1,4 +1,4 @@
-"""Which ids may be looked up, and how a team's id is told from everybody's.
+"""Which ids may be looked up, and how a team's id is distinguished from everybody's.
 
 Pure functions: nothing here touches a client, a cache or the network.
 """
@@ -14,7 +14,7 @@ Kind = Literal["connections", "variables", "config"]
 KINDS: Final[tuple[Kind, ...]] = ("connections", "variables", "config")
 
 TEAM_SEP: Final = "--"
-"""Stands between a team's name and the id in a team's name of a secret (Airflow, AIP-67)."""
+"""Separates the team from the id in the name of a team's secret (Airflow, AIP-67)."""
 
 MAX_ID_LENGTH: Final = 512
 
@@ -24,7 +24,7 @@ MAX_CACHED_PLANS: Final = 4096
 
 
 class KindRule:
-    """What of one kind is looked up: under which prefixes (none: the kind is off) and which ids."""
+    """Which ids of one kind are looked up, and under which prefixes (none: the kind is off)."""
 
     __slots__ = ("exclude", "pattern", "prefixes")
 
@@ -40,10 +40,10 @@ class LookupPlan:
     """What a lookup will ask the store.
 
     :param names: the candidate names in the store's spelling, in the order they are tried.
-    :param prefixes: for each name, the prefix whose listing may answer it; ``None`` where it is asked for by itself.
-    :param reason: where there are no names, why.
-    :param refused: the id is not allowed at all, which deserves a warning; otherwise the options simply
-        keep it from this store.
+    :param prefixes: for each name, the prefix whose listing may answer it; ``None`` if it is read by itself.
+    :param reason: if there are no names, why.
+    :param refused: the id is not allowed at all, which deserves a warning; otherwise the options simply keep it from
+        this store.
     """
 
     __slots__ = ("names", "reason", "refused", "steps")
@@ -70,11 +70,11 @@ MISPLACED: Final = (
     "it looks like a connection string, where the id of a secret belongs: store the string under an id, and let the "
     "*_secret option hold that id"
 )
-"""Why an id is refused that is itself what a secret should hold."""
+"""Why an id is refused that is itself the value that a secret should hold."""
 
 
 def id_refusal(secret_id: object) -> str | None:
-    """Say what makes *secret_id* unusable in every store, or ``None``.
+    """Return what makes *secret_id* unusable in every store, or ``None``.
 
     Empty, ``.`` and ``..`` segments would leave the prefix once a client or proxy normalises the path
     (RFC 3986, section 5.2.4), and control characters forge log lines.
@@ -91,10 +91,10 @@ def id_refusal(secret_id: object) -> str | None:
 
 
 def team_refusal(secret_id: str, team_name: str | None) -> str | None:
-    """Say why *secret_id* cannot be told from some team's secret, or ``None``.
+    """Return why *secret_id* cannot be distinguished from some team's secret, or ``None``.
 
-    ``a`` + ``b--c`` and ``a--b`` + ``c`` spell one name, and so do ``a`` + ``-b`` and ``a-`` + ``b``. Once
-    ids neither hold the separator nor start with ``-``, the last separator of a name ends the team.
+    ``a`` + ``b--c`` and ``a--b`` + ``c`` spell the same name, and so do ``a`` + ``-b`` and ``a-`` + ``b``. If ids
+    neither contain the separator nor start with ``-``, the last separator of a name ends the team.
     """
     if TEAM_SEP in secret_id and (team_name or multi_team()):
         return f"it contains {TEAM_SEP!r}, which separates a team from an id in multi-team mode"
@@ -106,19 +106,19 @@ def team_refusal(secret_id: str, team_name: str | None) -> str | None:
 
 
 def team_name_refusal(team_name: str) -> str | None:
-    """Say what makes *team_name* unusable in a name, or ``None``."""
+    """Return what makes *team_name* unusable in a name, or ``None``."""
     if not team_name.replace("-", "").replace("_", "").isalnum() or not team_name.isascii():
         return "the team's name holds more than letters, digits, '-' and '_'"
     return None
 
 
 def team_and_id(listed: str) -> tuple[str | None, str]:
-    """Return the team whose own secret an id in a store's listing is, ``None`` for everybody's, and the id itself."""
+    """Split an id of a store's listing into the team that owns it, ``None`` for everybody's, and the id itself."""
     team, _, secret_id = listed.rpartition(TEAM_SEP)
     return (team, secret_id) if team and multi_team() else (None, listed)
 
 
 def multi_team() -> bool:
-    """Tell whether ``[core] multi_team`` is on (Airflow 3.2+), without importing Airflow's configuration."""
+    """Return whether ``[core] multi_team`` is on (Airflow 3.2+), without importing Airflow's configuration."""
     conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
     return conf is not None and bool(conf.getboolean("core", "multi_team", fallback=False))

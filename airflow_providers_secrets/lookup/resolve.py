@@ -1,4 +1,4 @@
-"""One lookup, top to bottom: id → plan → answers → decode → what Airflow is told."""
+"""One lookup, top to bottom: id → plan → answers → decode → what Airflow gets."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ log = logging.getLogger(__name__)
 def prepare(config: StoreConfig, *, for_many: bool = True) -> None:
     """Load whatever a lookup of *config* will need: modules and data files, no socket, thread, login or network.
 
-    :param for_many: also what costs more than one child would save that looks nothing up.
-    :raises ConfigurationError: where the shared cache cannot be used and the user must fix it.
-    :raises MissingDependencyError: where an SDK is not installed.
+    :param for_many: also load what costs more than it saves a single child, which may look nothing up.
+    :raises ConfigurationError: if the shared cache cannot be used and the user must fix it.
+    :raises MissingDependencyError: if an SDK is not installed.
     """
     if config.shared_cache:
         from airflow_providers_secrets.lookup import shared_cache
 
         shared_cache.load_client(config)
-    # Connections need it, at their first.
+    # The first lookup of a connection needs it.
     from airflow_providers_secrets.lookup import decoding  # noqa: F401
 
     loaded_store(config)
@@ -54,16 +54,16 @@ def prepare(config: StoreConfig, *, for_many: bool = True) -> None:
 
 
 def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
-    """Return the text that Airflow parses, or ``None`` where the store proves that there is none.
+    """Return the text that Airflow parses, or ``None`` if the store proves that there is none.
 
-    :raises LookupFailed: where there is no answer; Airflow then asks its next source.
+    :raises LookupFailed: if there is no answer; Airflow then asks its next source.
     """
     plan: LookupPlan | None = None
     failure: SecretsError
     try:
         try:
             plan = backend.plans[kind, secret_id, team_name]
-        except (KeyError, TypeError):  # not seen yet, or no id at all
+        except (KeyError, TypeError):  # not seen yet, or not even hashable
             plan = _planned(backend, kind, secret_id, team_name)
         return _answered(backend, kind, plan)
     except SecretsError as error:
@@ -71,18 +71,18 @@ def resolve(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: s
     except Exception as error:  # noqa: BLE001  # nothing else may leave: Airflow would ask a weaker source
         raise_interruption(error)
         failure = _unexpected(backend, plan.names[0] if plan and plan.names else secret_id, error)
-    # Of each store: in a chain, one that is down must not hide why another one fails.
+    # For each store: in a chain, one that is down must not hide why another one fails.
     warn((type(failure), kind, backend.config.fingerprint), "%s lookup failed: %s", kind.capitalize(), failure)
-    # From here, without the frames below: whoever reports the error may send their local variables.
+    # Raised from here, without the frames below: error trackers may send their local variables.
     raise _as_policy_says(backend, failure.with_traceback(None)) from None
 
 
 def from_memory(
     backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None
 ) -> tuple[str | None] | None:
-    """Return what :func:`resolve` would return where this process's memory alone tells, else ``None``.
+    """Return what :func:`resolve` would return if this process's memory alone has the answer, else ``None``.
 
-    Asks nothing, imports nothing and waits for nothing. What would raise or warn is left to :func:`resolve`.
+    Asks nothing, imports nothing and waits for nothing. Whatever would raise or warn is left to :func:`resolve`.
     """
     try:
         plan = backend.plans[kind, secret_id, team_name]
@@ -92,12 +92,13 @@ def from_memory(
 
 
 def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str | None:
-    """Return the first candidate's text that the store has, as Airflow parses it.
+    """Return the text of the first candidate that the store has, as Airflow parses it.
 
-    In an outage, a name that was absent before it is passed over, for the sake of the last known value of a later one.
-    What the store itself says of a later one meanwhile is no such value: it is up, and the first may be there by now.
+    During an outage, a name that was absent before it is passed over, so that the last known value of a later one can
+    be served. A new answer of the store for a later one is no such value: the store is up, and the first name may exist
+    by now.
     """
-    # Of one name, the deadline is left to be made where memory does not tell.
+    # For a single name, read() computes the deadline, and only if memory has no answer.
     deadline = answers_of(backend.config).deadline() if len(plan.steps) > 1 else None
     passed_over: LookupFailed | None = None
     since = 0.0
@@ -121,14 +122,14 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
 
 
 def _passed_over(backend: SecretLookupMixin, name: str, failure: LookupFailed) -> LookupFailed:
-    """Return *failure* where it is an outage's, and *name* was absent before it; else raise it."""
+    """Return *failure* if it is an outage's and *name* was absent before it; otherwise raise it."""
     if not failure.store_has_spoken and answers_of(backend.config).was_absent(name):
         return failure.with_traceback(None)
     raise failure
 
 
 def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> LookupPlan:
-    """Plan a lookup and keep the plan; say why nothing is looked up where nothing is."""
+    """Plan a lookup and cache the plan; if nothing is looked up, log why."""
     plan = backend.plan(kind, secret_id, team_name)
     if plan.refused:
         warn(
@@ -148,17 +149,17 @@ def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: 
     return plan
 
 
-def _decoded(  # noqa: PLR0913, PLR0917  # of one step
+def _decoded(  # noqa: PLR0913, PLR0917  # all of them describe one step
     backend: SecretLookupMixin, kind: Kind, name: str, prefix: str | None, deadline: float | None, entry: Entry
 ) -> str | None:
-    """Decode once for each time that an entry was fetched; ``None`` where it has gone from the store since.
+    """Decode an entry once each time it is fetched; return ``None`` if it has disappeared from the store since.
 
     :raises InvalidSecret: naming the reason, not the value.
     """
     answers = answers_of(backend.config)
     reason = _reason_against(backend, kind, entry)
     if reason and answers.note_unusable(entry):
-        # What another process left was found in the first half of the lookup's time.
+        # What another process left was found in the first half of the lookup's time: the second half remains.
         entry = answers.read(name, prefix, deadline or answers.deadline() - backend.config.timeout / 2)
         if entry.text is None:
             return None
@@ -174,7 +175,7 @@ def _decoded(  # noqa: PLR0913, PLR0917  # of one step
 
 
 def _reason_against(backend: SecretLookupMixin, kind: Kind, entry: Entry) -> str | None:
-    """Decode *entry*, or say why that cannot be done."""
+    """Decode *entry*, or return why that is impossible."""
     assert entry.text is not None
     try:
         entry.decoded[kind] = backend.decode(kind, entry.text)
@@ -184,7 +185,7 @@ def _reason_against(backend: SecretLookupMixin, kind: Kind, entry: Entry) -> str
 
 
 def _unexpected(backend: SecretLookupMixin, name: str, error: Exception) -> SecretsError:
-    """Make the error that stands for what no table foresaw. Its own words may hold anything, and are left out."""
+    """Make the error for what no table foresees, without its text, which may hold anything."""
     cure = "Report this with the versions that 'airflow-secrets check' prints."
     return StoreUnavailable(backend.store, name, f"unexpected {type(error).__name__}", cure)
 

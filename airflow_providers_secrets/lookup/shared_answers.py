@@ -1,6 +1,6 @@
-"""What a process answers that shares what it is told: others' answers come before the store, and outages are known.
+"""Answers that processes share: each uses the others' answers before it asks the store, and learns of outages.
 
-Imported only where a shared cache is configured.
+Imported only if a shared cache is configured.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from airflow_providers_secrets.lookup.shared_cache.entries import exchanges_unti
 from airflow_providers_secrets.stores.base import environment
 
 OUTAGE: Final = "\0outage"
-"""The name under which processes tell each other that the store gave no answer; no store has such a name. A digest
-follows of the variables that say by which way it is asked: a worker with a dead proxy knows nothing of the others."""
+"""The name under which processes tell each other that the store gave no answer; no store has such a name. It is
+followed by a digest of the variables that determine the route to the store: a worker with a dead proxy knows nothing of
+other routes."""
 
 ROUTE_VARIABLES: Final = ("_PROXY", "_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""How those variables end."""
+"""How the names of those variables end."""
 
 SECRET_PARTS: Final = ("SECRET_ACCESS_KEY", "SESSION_TOKEN")
-"""How variables end that change with each set of temporary credentials; the id beside them tells who asks."""
+"""How the names of variables end that change with each set of temporary credentials; the id that accompanies them
+identifies who asks."""
 
 OF_AN_INSTANCE: Final = frozenset(
     {
@@ -47,20 +49,21 @@ OF_AN_INSTANCE: Final = frozenset(
         "MSI_SECRET",
     }
 )
-"""Variables that may differ from one task of Amazon ECS or instance of Azure's App Service to the next, though the
-identity is the same. Who names a scope tells identities apart by that, and these do not count."""
+"""Variables that may differ between tasks of Amazon ECS, or between instances of Azure's App Service, although the
+identity is the same. If a scope is configured, it tells identities apart, and these variables are ignored."""
 
 REOPENING_PAUSE: Final = 60.0
-"""Seconds until the shared cache is tried again, where its place could not be used or there was no key."""
+"""Seconds until the shared cache is tried again after its location could not be used or there was no key."""
 
 LEFT_FOR_OTHERS: Final = 0.05
-"""The part of a lookup's time in which it writes to no server: other threads wait for its end until theirs."""
+"""The fraction of a lookup's time, at its end, in which it writes to no server: other threads are waiting for its
+result until their own deadlines."""
 
 CLAIMING: Final = 0.25
-"""The most seconds for which processes wait for each other to say which one asks a store that was down."""
+"""The most seconds for which processes wait for each other to decide which one asks a store that was down."""
 
 CLOCKS_APART: Final = 1.0
-"""Seconds by which two times may differ that are the same: an entry has the host's, and a process goes by its own."""
+"""Seconds by which two readings of one moment may differ: an entry has the host's time, a process goes by its own."""
 
 _FAILURES: Final = {error.__name__: outcome for outcome, error in ERRORS.items()}
 
@@ -83,12 +86,12 @@ class SharedAnswers(Answers):
         try:
             self._opened(until=(time.monotonic() + deadline) / 2)
         except NoSharedKeyError as error:
-            # An Airflow without a Fernet key is one in its first hour: its lookups must not end at a weaker source.
+            # An Airflow without a Fernet key is newly installed: its lookups must not fall through to a weaker source.
             warn(("shared cache", "key"), "Answers are not shared between processes: %s", error)
         return super()._refresh(name, prefix, deadline)
 
     def _find(self, name: str, ask: Ask, deadline: float) -> Entry:
-        """Look where other processes may have left it, and ask the store for what they have not."""
+        """Look for an answer that another process has left, and ask the store if there is none."""
         shared = self._shared
         if shared is None or not self._is_still_of_who_asks(shared):  # another thread may have opened it since
             return super()._find(name, ask, deadline)
@@ -112,20 +115,20 @@ class SharedAnswers(Answers):
             return self._ask_and_share(name, ask, shared, deadline)
 
     def _adopt(self, name: str, said: SharedEntry | None) -> Entry | None:
-        """Adopt what another process wrote, and return it if it still counts and nothing newer is known of *name*.
+        """Adopt what another process wrote, and return it if it is still valid and nothing newer is known of *name*.
 
-        :raises LookupFailed: what the store told the other process.
+        :raises LookupFailed: if that is a failure: what the store told the other process.
         """
         if said is None:
             return None
         at = cache.clock() - said.age
         if self._cache.knows_newer(name, at + CLOCKS_APART):
-            return None  # the shared cache could not be asked or written to since
+            return None  # the shared cache could not be read or written since then
         entry = Entry(said.text, at + jittered(self._lifetime(name, said.text)), at)
         counts = cache.clock() < entry.fresh_until
         self.counts.shared_hits += counts
         if said.failure is None:
-            self._cache.keep(name, entry)  # if only to stand in while the store gives no answer
+            self._cache.keep(name, entry)  # if only for use while the store gives no answer
             return entry if counts else None
         self._cache.forget(name, at)
         if not counts:
@@ -146,7 +149,7 @@ class SharedAnswers(Answers):
             self._end_outage(shared)
         return self._kept(name, text, asked)
 
-    # An outage, as all processes see it: each of a host's short-lived ones would else have to find out by itself.
+    # All processes share what they know of an outage: otherwise each short-lived one would have to find out by itself.
 
     def _tell_failure(self, name: str, error: LookupFailed, shared: SharedCache) -> None:
         if error.store_has_spoken:
@@ -157,26 +160,26 @@ class SharedAnswers(Answers):
             shared.put(self._outage_name, str(failures + 1 if age <= Breaker.WITHIN else 1))
 
     def _refusal(self, name: str, shared: SharedCache) -> LookupFailed | None:
-        """Return the error that stands for asking the store again so soon, or ``None`` where it may be asked."""
+        """Return the error to raise instead of asking the store again so soon, or ``None`` if it may be asked."""
         if known := self._cache.remembered(name):
             return known
         failures, age = self._outage_so_far(shared)
-        if failures < Breaker.FAILURES or age > Breaker.WITHIN:  # so long after the last one, failures are counted anew
+        if failures < Breaker.FAILURES or age > Breaker.WITHIN:  # so long after the last one, counting restarts
             return self._cache.refusal(name)
-        # When one is to find out whether that is over, all of them say; this process's own turn is left for later.
+        # All processes decide together when one of them probes the store; this process's own breaker is not consulted.
         if age >= Breaker.PAUSE:
             with shared.flight(self._outage_name, CLAIMING):
                 failures, age = self._outage_so_far(shared)
                 if failures < Breaker.FAILURES:
                     return None
                 if age >= Breaker.PAUSE:
-                    # Whatever becomes of this call, the other processes wait for its result or as long again.
+                    # This restarts the pause: the other processes wait for the result of this call, or for that pause.
                     shared.put(self._outage_name, str(failures))
                     return None
         return self._broken(name)
 
     def _end_outage(self, shared: SharedCache) -> None:
-        """Note that the store has spoken, whatever it said."""
+        """Record that the store has answered, whatever it said."""
         if self._outage_so_far(shared)[0]:
             shared.put(self._outage_name, "0")
 
@@ -188,26 +191,26 @@ class SharedAnswers(Answers):
     # The shared cache.
 
     def open_for_children(self) -> None:
-        """Open the shared cache where that neither runs a command nor asks a secrets backend; else, children do."""
+        """Open the shared cache if that neither runs a command nor asks a secrets backend; otherwise, children do."""
         if self.config.shared_cache_key or shared_cache.has_airflow_key_at_hand():
             self.shared_cache()
 
     def shared_cache(self) -> SharedCache | None:
-        """Return the shared cache, tried at once; ``None`` where there is no key for it yet."""
+        """Return the shared cache, which is tried at once; ``None`` if there is no key for it yet."""
         return self._opened(at_once=True)
 
     def _opened(self, *, until: float = math.inf, at_once: bool = False) -> SharedCache | None:
-        """Open the shared cache where its key is known.
+        """Open the shared cache if its key is known.
 
-        :param until: the monotonic time until which another thread is waited for that opens it. Airflow's key may come
-            from a command; who waited for that in vain goes on without.
-        :param at_once: do so although it could not be opened a moment ago.
+        :param until: how long to wait for another thread that is opening it, as a monotonic time. Airflow's key may
+            come from a command; a caller that has waited in vain continues without the shared cache.
+        :param at_once: try even if it could not be opened a moment ago.
         """
         asker = store_of(self.config).asker()
         if self._shared and asker != self._asker:
-            self._shared = None  # a file changed hands: what was told before was told to somebody else
+            self._shared = None  # a file changed hands: earlier answers were given to somebody else
         if self.is_inherited:
-            with self._opening:  # another thread must not take it before it is known to fit
+            with self._opening:  # another thread must not use it before this check
                 shared = self._shared
                 if shared and not (shared.is_there() and self._environment == self._relevant_environment()):
                     self._shared = None
@@ -219,13 +222,13 @@ class SharedAnswers(Answers):
         try:
             if self._is_opening:  # Airflow's key is itself kept in a store, and this very lookup is to find it
                 return None
-            # Another thread may have tried meanwhile. A second cache would drop what the first is about to be told.
+            # Another thread may have tried meanwhile. Replacing its cache would lose what is about to be written there.
             if (self._shared and asker == self._asker) or (not at_once and cache.clock() < self._opening_again_at):
                 return self._shared
             self._is_opening = True
             try:
                 self._open(asker)
-            except NoSharedKeyError:  # whoever asks for it may run a command that takes seconds
+            except NoSharedKeyError:  # reading the key may run a command that takes seconds
                 self._opening_again_at = cache.clock() + REOPENING_PAUSE
                 raise
             finally:
@@ -240,14 +243,14 @@ class SharedAnswers(Answers):
         keys = self.config.shared_cache_key or shared_cache.airflow_keys()
         if keys:
             lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
-            lifetime = max(lifetime, Breaker.WITHIN + Breaker.PAUSE)  # an outage's note lives as long, too
+            lifetime = max(lifetime, Breaker.WITHIN + Breaker.PAUSE)  # an outage's entry lives as long, too
             self._asker = asker
             self._shared = shared_cache.opened(self.config, keys, self._identity(), lifetime)
             if self._shared is None:
                 self._opening_again_at = cache.clock() + REOPENING_PAUSE
 
     def _identity(self) -> bytes:
-        """Identify the store and who asks it, so that nobody is answered what another was told."""
+        """Identify the store and who asks it, so that nobody gets an answer that was given to somebody else."""
         self._environment = self._relevant_environment()
         way = environment(lambda name: name.upper().endswith(ROUTE_VARIABLES))
         self._outage_name = OUTAGE + hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
@@ -255,7 +258,7 @@ class SharedAnswers(Answers):
         return hashlib.sha256(self.config.identity + told).digest()
 
     def _relevant_environment(self) -> list[tuple[str, str]]:
-        """Return the variables that tell who asks."""
+        """Return the variables that identify who asks."""
         prefixes = tuple(store_of(self.config).env_prefixes)
         ignored = OF_AN_INSTANCE if self.config.options["shared_cache_scope"] else ()
         return environment(
@@ -266,13 +269,13 @@ class SharedAnswers(Answers):
         )
 
     def _is_still_of_who_asks(self, shared: SharedCache) -> bool:
-        """Tell whether an answer belongs into *shared*: the login may be somebody else's since."""
+        """Return whether an answer belongs in *shared*: the login may have become somebody else's meanwhile."""
         return shared is self._shared and store_of(self.config).asker() == self._asker
 
     def cached(self, name: str) -> tuple[str, str | None]:
-        """Say in words what this process's cache and the shared cache hold of *name*; ``None``: no shared cache.
+        """Describe what this process's cache and the shared cache hold for *name*; ``None``: no shared cache.
 
-        :raises ConfigurationError: where the shared cache cannot be used and lookups fail for it.
+        :raises ConfigurationError: if the shared cache cannot be used and lookups fail because of that.
         """
         own, _ = super().cached(name)
         try:
@@ -285,18 +288,18 @@ class SharedAnswers(Answers):
         return own, _in_words(said, self._lifetime(name, said.text)) if said else NOT_CACHED
 
     def forget(self, name: str, prefix: str | None) -> None:
-        """Let nothing count any more that was said of *name* here or, under this identity, to other processes.
+        """Invalidate what is cached for *name*, here and, under this identity, in the shared cache.
 
-        :param prefix: whose listing may hold *name*, too.
+        :param prefix: the prefix whose listing may hold *name*, too.
         """
         super().forget(name, prefix)
-        with contextlib.suppress(SecretsError):  # lookups say what is wrong with the shared cache
+        with contextlib.suppress(SecretsError):  # lookups report what is wrong with the shared cache
             if shared := self._opened():
                 for outdated in (name,) if prefix is None else (name, LISTING + prefix):
                     shared.drop(outdated)
 
     def forget_values(self) -> list[object]:
-        """Drop every value, and return what must outlive it unused: clients whose destructors would close sockets."""
+        """Drop every value, and return what to keep alive unused: clients whose destructors would close sockets."""
         return [*super().forget_values(), self._shared]
 
 

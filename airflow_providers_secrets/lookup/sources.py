@@ -16,25 +16,25 @@ from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
 from airflow_providers_secrets.lookup.plan import Kind, multi_team
 
 PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": "AIRFLOW_VAR_"}
-"""How the environment variables begin that hold connections and variables."""
+"""Prefixes of the environment variables that hold connections and variables."""
 
 
 OF_TEAM: Final = re.compile(r"_(.+)(?<!_)___(.+)")
-"""How Airflow's environment spells a team in front of an id, in multi-team mode."""
+"""How the names of Airflow's environment variables spell a team in front of an id, in multi-team mode."""
 
 AFTER_TEAM: Final = "___"
-"""What stands there between the two. In multi-team mode Airflow's environment has no id that holds it."""
+"""The separator between the two. In multi-team mode, no id in Airflow's environment contains it."""
 
 
 UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
 NO_OBJECT: Final = "its extra is not a JSON object, which Airflow does not take"
 
 REFUSALS: Final = ("DataError", "IntegrityError")
-"""What SQLAlchemy raises where the database works, and does not take a row."""
+"""What SQLAlchemy raises if the database works but rejects a row."""
 
 
 _CREDENTIAL: Final = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
-"""What the name of a database URL's parameter has in it that may be a credential."""
+"""Found in the name of a database URL's parameter that may be a credential."""
 
 
 class SourceFailed(SecretsError):
@@ -46,40 +46,40 @@ class Source(ABC):
 
     title: ClassVar[str]
     small_letters: ClassVar[bool] = False
-    """Whether it does not tell capitals from small letters, in which its ids and teams are listed."""
+    """Whether it ignores case, and lists its ids and teams in lower case."""
 
     @abstractmethod
     def ids(self, kind: Kind) -> Iterator[tuple[str | None, str]]:
-        """Yield the ids that it holds, each after the team whose own it is; everybody's after ``None``.
+        """Yield the ids that it holds, each preceded by the team that owns it; everybody's by ``None``.
 
-        :raises SourceFailed: where it cannot be read.
+        :raises SourceFailed: if it cannot be read.
         """
 
     @abstractmethod
     def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
         """Return a secret's value as Airflow would parse it, or ``None``.
 
-        :raises Unusable: where it holds one that nobody can use.
-        :raises SourceFailed: where it cannot be read.
+        :raises Unusable: if it holds a value that nobody can use.
+        :raises SourceFailed: if it cannot be read.
         """
 
-    def description(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # the environment's
-        """Return a variable's description, which is no part of its text, or ``None``. A connection's is a field."""
+    def description(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # the environment has none
+        """Return a variable's description, which is not part of its text, or ``None``. A connection's is a field."""
         return None
 
     def identity(self) -> str:
-        """Return what tells it from others of its class, without a credential."""
+        """Return what distinguishes it from others of its class, without a credential."""
         return ""
 
 
 class Environment(Source):
-    """The variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``. Their ids are listed in small letters."""
+    """The variables ``AIRFLOW_CONN_…`` and ``AIRFLOW_VAR_…``. Their ids are listed in lower case."""
 
     title = "environment"
     small_letters = True
 
     def ids(self, kind: Kind) -> Iterator[tuple[str | None, str]]:
-        """Yield the ids that the environment holds; an empty connection is none."""
+        """Yield the ids that the environment holds; an empty connection does not count."""
         if prefix := PREFIXES.get(kind):
             with_teams = multi_team()
             held = [name for name, text in os.environ.items() if text or kind == "variables"]
@@ -90,9 +90,9 @@ class Environment(Source):
                     yield team, secret_id
 
     def text(self, kind: Kind, secret_id: str, team: str | None = None) -> str | None:
-        """Return a variable's text; a team's own one first.
+        """Return an environment variable's text; a team's own takes precedence.
 
-        :raises Unusable: where Airflow cannot make a connection of it, and asks the next source.
+        :raises Unusable: if Airflow cannot make a connection from it, and asks the next source.
         """
         prefix = PREFIXES.get(kind)
         if prefix is None or (AFTER_TEAM in secret_id and multi_team()):
@@ -103,20 +103,20 @@ class Environment(Source):
             return text
         if text:
             _see_that_airflow_takes(secret_id, text)
-        return text or None  # Airflow takes an empty connection for none
+        return text or None  # Airflow treats an empty connection as absent
 
 
 def _see_that_airflow_takes(conn_id: str, text: str) -> None:
-    """See that Airflow makes a connection of *text*, even one that has lost a part of it.
+    """Check that Airflow makes a connection from *text*, even one that has lost a part of it.
 
-    :raises Unusable: saying what is wrong with it.
+    :raises Unusable: if it does not, saying what is wrong with *text*.
     """
     try:
         fields_of(text)
         return
     except Unusable as error:
         unusable = error
-    # Some of what is unusable Airflow takes all the same, and asks no further; only its own parser knows what.
+    # Airflow accepts some unusable texts all the same, and asks no further source; only its own parser knows which.
     with contextlib.suppress(Exception):
         from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
@@ -164,9 +164,9 @@ class Metastore(Source):
             return getattr(row, "description", None) or None
 
     def identity(self) -> str:
-        """Return a digest of where the database is and as whom it is asked; none of its password, which may be renewed.
+        """Return a digest of the database's location and user; it omits the password, which may be rotated.
 
-        :raises SourceFailed: where this host's configuration names none.
+        :raises SourceFailed: if this host's configuration names no database.
         """
         with self._session() as (session, _):
             url = session.get_bind().url
@@ -177,7 +177,7 @@ class Metastore(Source):
     def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> bool:
         """Write one row in a transaction of its own, encrypted by Airflow's key; return whether it is new.
 
-        :raises SourceFailed: where the database refuses, or where the row exists and it is *only_if_absent*.
+        :raises SourceFailed: if the database refuses, or if *only_if_absent* is set and the row exists.
         """
         with self._session() as (session, models):
             model, key = models[kind]
@@ -194,8 +194,8 @@ class Metastore(Source):
                 if password := fields.get("password"):
                     row.set_password(password)
                 else:
-                    # Airflow's set_password leaves the old one there, which would go with the new host.
-                    row._password = None  # noqa: SLF001  # it has no other way
+                    # Airflow's set_password would keep the old password, which would then go with the new host.
+                    row._password = None  # noqa: SLF001  # there is no other way
                     row.is_encrypted = False
                 row.set_extra(extra if extra is None or isinstance(extra, str) else json.dumps(extra))
             else:
@@ -251,7 +251,7 @@ def _text_of_variable(row: Any) -> str:
 def _decrypted(row: Any, name: str) -> Any:
     """Return a field that Airflow encrypts.
 
-    :raises Unusable: where the Fernet key does not fit any more, or Airflow does not hand out what it has decrypted.
+    :raises Unusable: if the Fernet key no longer fits, or if Airflow does not return what it has decrypted.
     """
     value: Any = None
     reason: str | None = None
