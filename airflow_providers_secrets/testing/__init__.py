@@ -1,7 +1,7 @@
-"""The contract that every store of this package is held to, for stores of other packages, too.
+"""The contract that every store of this package must meet, for stores of other packages, too.
 
 Needs pytest (``pip install 'airflow-providers-secrets[testing]'``); nothing that runs in Airflow imports it. A package
-holds its own store to the contract with a rig (:class:`.Rig`), the fixtures of :mod:`.plugin`, and one line::
+tests its own store against the contract with a rig (:class:`.Rig`), the fixtures of :mod:`.plugin`, and one line::
 
     from airflow_providers_secrets.testing.contract import *
 """

@@ -1,4 +1,4 @@
-"""What tests of a lookup share: options, times, and how an answer or a failure is read."""
+"""What tests of lookups share: options, times, and ways to read an answer or a failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOOKUP: Final = {"connections": "get_conn_value", "variables": "get_variable", "
 VALUE: Final = {"connections": "postgres://u:p@h:5432/db", "variables": "as typed", "config": "sqlite://"}
 
 TTL, NEGATIVE_TTL, MAX_STALE = 60.0, 30.0, 900.0
-"""The defaults, by the documentation."""
+"""The defaults, as documented."""
 
 ONE_TRY: Final[dict[str, Any]] = {"max_attempts": 1}
 
@@ -40,7 +40,7 @@ HOSTILE: Final[tuple[Any, ...]] = (
 
 
 class Clock:
-    """A clock that a test turns by hand."""
+    """A clock that a test sets by hand."""
 
     now = 1000.0
 
@@ -49,10 +49,10 @@ class Clock:
 
 
 class Waits:
-    """How long calls to the store are waited for.
+    """How long callers wait for calls to the store.
 
     :ivar granted: the seconds that the lookup granted to each call.
-    :ivar shortened: turns them into those that are waited, so that a hanging call need not be sat out.
+    :ivar shortened: turns them into the seconds that the caller waits, so that no test has to sit out a hanging call.
     :ivar on_wait: called whenever a caller starts to wait.
     """
 
@@ -75,7 +75,7 @@ def stored(rig: Rig, key: str, value: str) -> str:
 
 
 def needs(rig: Rig, method: str) -> None:
-    """Skip a test of what the rig's store cannot do; :mod:`~airflow_providers_secrets.stores.base` has the methods."""
+    """Skip a test if the rig's store lacks *method*; :mod:`~airflow_providers_secrets.stores.base` has the methods."""
     store = access.store_of(rig.backend().config)
     if not hasattr(store, method):
         pytest.skip(f"{type(store).__name__} has no method {method!r}")
@@ -98,6 +98,6 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def credentials(rig: Rig) -> list[str]:
-    """Return the rig's options that must appear nowhere."""
+    """Return the values of the rig's options that must not appear anywhere."""
     words = re.compile("secret|password|token|keyfile")
     return [value for name, value in rig.options().items() if words.search(name) and isinstance(value, str)]

@@ -24,14 +24,14 @@ MARKERS: Final = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the suite's marks, for ``--strict-markers``."""
+    """Declare the suite's markers, for ``--strict-markers``."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
 
 @pytest.fixture(autouse=True)
 def process_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No client, no idle thread and no memory of warnings from another test."""
+    """Drop clients, idle threads and the memory of warnings from other tests."""
     end_idle_threads()
     forks.let_threads_end()
     answers.reset_after_fork()
@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    """The seconds that each call to the store was given, of which a test may cut some short."""
+    """The seconds that each call to the store was given; a test may shorten them."""
     waits = Waits()
 
     class Watched(DeadlineCall[Any]):
@@ -69,7 +69,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds of each pause before another attempt, none of which is sat out."""
+    """The seconds of each pause before another attempt; no test sits them out."""
     made: list[float] = []
     monkeypatch.setattr(access, "sleep_using_event", lambda _: made.append)
     return made

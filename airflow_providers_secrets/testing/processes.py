@@ -1,4 +1,4 @@
-"""Python in a process of its own, since the tests' own has imported everything."""
+"""Run Python in a separate process, since the tests' own process has imported everything."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Block(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Block())
 """
-"""Makes the module *sdk* one that is not installed."""
+"""Makes the module *sdk* appear not installed."""
 
 BLOCKED_AFTER_AIRFLOW: Final = f"""
 import airflow.configuration
@@ -34,7 +34,7 @@ import airflow.configuration
 for name in [name for name in sys.modules if name == {{sdk!r}} or name.startswith({{sdk!r}} + ".")]:
     del sys.modules[name]
 """
-"""The same once Airflow has loaded, which may need the module for itself: what is blocked is unloaded."""
+"""The same after Airflow has loaded, which may need the module itself: the blocked modules are unloaded."""
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -81,8 +81,8 @@ def next_line(process: subprocess.Popen[str], within: float = PATIENCE, end: Cal
     """Return the next line that *process* writes, with the newline.
 
     :param within: seconds after which it is ended instead.
-    :param end: ends it, where killing it would leave others that hold its output.
-    :raises AssertionError: where it ended, or was ended, before it wrote one.
+    :param end: ends it, if killing it would leave other processes that hold its output open.
+    :raises AssertionError: if it ended, or was ended, before it wrote one.
     """
     assert process.stdout is not None
     watchdog = threading.Timer(within, end or process.kill)

@@ -24,12 +24,12 @@ class Request:
 
 @dataclass
 class Reply:
-    """An answer instead of the server's.
+    """An answer sent instead of the server's.
 
-    :param truncate: announce the whole body, send half of it, and end the connection.
+    :param truncate: announce the whole body, send half of it, and close the connection.
     :param drip: seconds between single bytes of the body.
     :param reset: end the connection with a RST before any answer.
-    :param lost: let the server answer first, so that it has done what was asked; with *reset*.
+    :param lost: let the server answer first, so that it has carried out the request; with *reset*.
     :param hang: answer nothing until the proxy is told to go on.
     :param endless: send the body again and again, without saying how long it is.
     """
@@ -49,7 +49,7 @@ Fault = Callable[[Request], "Reply | None"]
 
 
 class Proxy:
-    """Forwards to *upstream* (host, port); with a fault set, answers by itself where that gives a reply."""
+    """Forwards to *upstream* (host, port); with a fault set, sends the fault's reply instead if it returns one."""
 
     def __init__(self, upstream: tuple[str, int] | None = None) -> None:
         self.upstream = upstream
@@ -96,7 +96,7 @@ class _Server(ThreadingHTTPServer):
     proxy: Proxy
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that give up are part of the tests."""
+        """Ignore errors: clients that give up are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -118,11 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
-        if len(body) < length:  # the client was killed while it asked: that is no request
+        if len(body) < length:  # the client was killed while sending: that is not a request
             self.close_connection = True
             return
         request = Request(self.command, self.path, dict(self.headers.items()), body)
-        if self.command != "HEAD":  # no store's own: the command asks so what time it is
+        if self.command != "HEAD":  # not for a store: the command asks for the time with it
             proxy.requests.append(request)
         reply = proxy.reply(request)
         if reply is not None and reply.lost:

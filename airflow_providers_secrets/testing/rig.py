@@ -18,7 +18,7 @@ PAGE = "*"
 """What :attr:`Rig.calls` holds for one page of a listing."""
 
 FROM_THE_STORE = "X-From-The-Store"
-"""The header of an answer of a rig's own store, which no check and no injected fault has given."""
+"""The header of an answer from a rig's own store, not from a check or an injected fault."""
 
 FAULTS = (
     "denied",
@@ -35,19 +35,20 @@ FAULTS = (
 """The faults that every rig injects; see :meth:`Rig.faults`."""
 
 HOSTILE_FAULTS = ("redirect", "undecodable", "endless", "throttled-for-an-hour", "proxy-403")
-"""More of them, as an attacker or a broken proxy would; :attr:`Rig.missing_faults` says which a protocol has not."""
+"""More faults, as an attacker or a broken proxy would cause them; :attr:`Rig.missing_faults` lists those that a
+protocol cannot have."""
 
 
 PATIENT: Final = {"timeout": 60.0, "connect_timeout": 30.0, "read_timeout": 30.0}
-"""Time that a machine at work on something else needs at most; no test waits for it unless something is wrong."""
+"""The most time that a busy machine needs; no test waits for it unless something is wrong."""
 
 
 def http_faults(
     *, denied: Answer, throttled: Answer, server_error: Answer, found: Found, wrong_name: Answer, content_type: str
 ) -> dict[str, Answer]:
-    """Return the fault table of a store that speaks HTTP, made from what its protocol spells its own way.
+    """Return the fault table of a store that speaks HTTP, made from the answers that are specific to its protocol.
 
-    "redirect" and "throttled-for-an-hour" are left to the rig. So is "undecodable" where values are not in the clear.
+    "redirect" and "throttled-for-an-hour" are left to the rig. So is "undecodable" if values are not in plain text.
 
     :param found: answers a read or a page, with ``S3cr3t`` in the value; its keyword arguments are those of
         :class:`.Reply`.
@@ -71,7 +72,7 @@ def http_faults(
 
 
 def _undecodable(reply: Reply) -> Reply:
-    """Return the same answer with a byte in its value that no text in UTF-8 has."""
+    """Return the same answer with a byte in its value that is invalid in UTF-8."""
     return Reply(reply.status, reply.body.replace(b"S3cr3t", b"S3cr3t\xff"), reply.headers)
 
 
@@ -92,40 +93,40 @@ class Rig(ABC):
     class_path: ClassVar[str]
     distribution: ClassVar[str] = "airflow-providers-secrets"
     extra: ClassVar[str]
-    """The extra of the distribution that brings the SDK."""
+    """The extra of the distribution that installs the SDK."""
     sdk: ClassVar[str]
-    """The SDK's top module."""
+    """The SDK's top-level module."""
     prefix_option: ClassVar[str] = "{kind}_prefix"
     missing_faults: ClassVar[frozenset[str]] = frozenset()
-    """What the protocol has not: gRPC knows no redirects."""
+    """Faults that the protocol cannot have: gRPC has no redirects."""
     ambient: ClassVar[tuple[str, ...]]
-    """Variables of the environment that may tell who asks, and that these options do without."""
+    """Environment variables that may identify who asks, and that these options do not need."""
     elsewhere: Proxy
-    """Another host, to which the fault "redirect" sends requests; it answers whatever it is asked."""
+    """Another host, to which the fault "redirect" sends requests; it answers every request."""
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """The options that make a backend speak to this server. A JSON object."""
+        """Return the options that make a backend use this server, as a JSON object."""
 
     def backend(self, **options: Any) -> Any:
-        """A backend that asks the store at each lookup, unless *options* say otherwise."""
+        """Return a backend that asks the store at each lookup, unless *options* say otherwise."""
         return self.caching(**{"cache_ttl": 0, **options})
 
     def caching(self, **options: Any) -> Any:
-        """A backend as a user has it who says nothing of caching."""
+        """Return a backend with the default caching options."""
         return self.backend_class(**{**self.options(), **PATIENT, **options})
 
     @abstractmethod
     def path(self, kind: str, secret_id: str, base: str | None = None, team: str | None = None) -> str:
-        """The store's name of a secret; *base* stands for the default prefix."""
+        """Return the store's name of a secret; *base* replaces the default prefix."""
 
     @abstractmethod
     def put(self, path: str, text: str) -> None:
-        """Write a secret so that *text* is the value of a variable, or the URI or JSON of a connection."""
+        """Write a secret such that *text* is the value of a variable, or the URI or JSON of a connection."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Delete it for good."""
+        """Delete a secret for good."""
 
     @property
     @abstractmethod
@@ -137,31 +138,31 @@ class Rig(ABC):
 
     @abstractmethod
     def faults(self) -> dict[str, Answer]:
-        """What answers in the place of the store, for each of :data:`FAULTS` and :data:`HOSTILE_FAULTS`."""
+        """Return what answers in place of the store, for each of :data:`FAULTS` and :data:`HOSTILE_FAULTS`."""
 
     def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Let every answer, or with *listings* every page of a listing, be one of :meth:`faults` meanwhile."""
+        """Replace every answer (with *listings*: every page of a listing) by one of :meth:`faults` meanwhile."""
         return self.answering(self.faults()[fault], listings=listings)
 
     @property
     @abstractmethod
     def requests(self) -> list[Request]:
-        """Every request so far, logins and what they ask included."""
+        """Every request so far, including logins and the requests that they make."""
 
     def page(self, names: list[str], more: str | None) -> Reply:
-        """A page of a listing that holds *names*, and says by *more* that there is another one.
+        """Return a page of a listing that holds *names*, and says by *more* that there is another one.
 
-        Where a store has folders instead of pages, *more* is another folder. A store that cannot list needs none.
+        If a store has folders instead of pages, *more* is another folder. A store that cannot list needs no page.
         """
         raise NotImplementedError
 
     @abstractmethod
     def answering(self, answer: Answer, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Let every answer, or with *listings* every page of a listing, be *answer* meanwhile; logins go on."""
+        """Replace every answer (with *listings*: every page of a listing) by *answer* meanwhile; logins still work."""
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[list[str]]:
-        """Give a list that holds, after the block, the names asked for in it."""
+        """Yield a list that holds, after the block, the names asked for in it."""
         seen: list[str] = []
         before = len(self.calls)
         yield seen
@@ -169,11 +170,11 @@ class Rig(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
 
 
 @functools.cache
 def running(path: str) -> Any:
-    """The session's one rig of a class, named as ``module:Class``; started when it is first asked for."""
+    """Return the session's only rig of a class, named as ``module:Class``; it starts when it is first asked for."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)()

@@ -1,4 +1,4 @@
-"""Exceptions that come from a signal's handler, as Airflow's time-out of a DAG file does."""
+"""Exceptions that come from a signal handler, as Airflow's time-out of a DAG file does."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Final
 
 
 class TimeIsUp(BaseException):
-    """What no ``except Exception`` catches."""
+    """An exception that no ``except Exception`` catches."""
 
 
 @contextlib.contextmanager
 def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
-    """Provide a function that lets the main thread raise :class:`TimeIsUp` as soon as it waits for another thread.
+    """Provide a function that makes the main thread raise :class:`TimeIsUp` as soon as it waits for another thread.
 
-    The signal is sent by a thread that runs on when the main thread falls asleep: until then that one holds the GIL. A
-    signal that comes between the two wakes nobody, so it is sent again until it has been seen.
+    The signal is sent by a thread that can run only once the main thread releases the GIL to fall asleep. A signal that
+    arrives between the two wakes nobody, so it is sent again until it has been seen.
     """
     is_raised = threading.Event()
 
@@ -61,9 +61,9 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
     try:
         yield arm
     finally:
-        # Whatever ended the block: a sender that went on would raise in the midst of another test, or be waited for
+        # However the block ended: a sender that continued would raise in the middle of another test, or be waited for
         # for ever.
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what is on its way
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # for a signal that is on its way
         setattr(threading.Condition, "wait", wait)  # noqa: B010
         is_over.set()
         asleep.release()
@@ -77,7 +77,7 @@ def raised_in_the_main_thread() -> Iterator[Callable[[], None]]:
 def raised_where_a_wait_has_let_its_lock_go(*, as_a_thread_starts: bool) -> Iterator[None]:
     """Raise :class:`TimeIsUp` once, at the one point of a wait in the main thread where the interpreter hides it.
 
-    :param as_a_thread_starts: in the wait for a new thread, and not in one for another's work.
+    :param as_a_thread_starts: raise in the wait for a new thread to start, not in the wait for another thread's work.
     """
     let_go = getattr(threading.Condition, "_release_save")  # noqa: B009  # private, to the type checker
     is_raised = False
@@ -100,7 +100,7 @@ def raised_where_a_wait_has_let_its_lock_go(*, as_a_thread_starts: bool) -> Iter
 
 
 def _starts_a_thread() -> bool:
-    """Tell whether this thread waits for another one to start, which nothing may interrupt."""
+    """Return whether this thread waits for another one to start, which nothing may interrupt."""
     frame = inspect.currentframe()
     while frame and frame.f_code is not threading.Thread.start.__code__:
         frame = frame.f_back
@@ -114,9 +114,9 @@ _FRAME: Final = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 
 
 def waits_for_another(thread: int | None) -> bool:
-    """Tell whether *thread* waits for another one's work, and not for it to start.
+    """Return whether *thread* waits for another one's work, and not for it to start.
 
-    It must be one of the hundred that were started last: faulthandler tells of no more.
+    It must be one of the hundred threads that were started last: faulthandler reports no more.
     """
     frames = _frames_of(thread)
     if not frames or frames[0][0] != threading.__file__ or frames[0][1] not in _WAIT:
@@ -127,8 +127,8 @@ def waits_for_another(thread: int | None) -> bool:
 def _frames_of(thread: int | None) -> list[tuple[str, str, str]]:
     """Return file, line and function of each of a thread's frames, the most recent first.
 
-    Frame objects of a thread that runs on meanwhile end CPython 3.11 by a segmentation fault; faulthandler looks at all
-    in one step.
+    Reading the frame objects of a running thread makes CPython 3.11 end with a segmentation fault; faulthandler reads
+    all of them in one step.
     """
     if thread is None:
         return []

@@ -20,7 +20,7 @@ class TlsFront:
 
     :param certificate: paths of the certificate and its key.
     :param plain: the servers' ports.
-    :param clients: path of the certificates that clients' own must be issued by; ``""`` asks clients for none.
+    :param clients: path of the CA certificates that clients' own must be issued by; ``""`` asks clients for none.
     :ivar ports: the ports with TLS, in the same order.
     """
 
@@ -34,7 +34,7 @@ class TlsFront:
         )
         owner = os.getpid()
         atexit.register(lambda: self.stop() if os.getpid() == owner else None)
-        # Not above: this file is run by itself, too, where the package need not be found.
+        # Not above: this file is also run on its own, where the package may not be importable.
         from airflow_providers_secrets.testing.processes import next_line
 
         self.ports = [int(port) for port in next_line(self._process).split()]
@@ -54,7 +54,7 @@ async def serve(certificate: str, key: str, clients: str, *plain: str) -> None:
         context.verify_mode = ssl.CERT_REQUIRED
     servers = [await front(context, int(port)) for port in plain]
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
-    # Until the tests' process ends, however it does.
+    # Until the tests' process ends, however that happens.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 

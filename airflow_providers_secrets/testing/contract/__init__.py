@@ -1,4 +1,4 @@
-"""Every test of the contract. They ask for one fixture of the caller's, ``rig``, and for those of the plugin."""
+"""Every test of the contract. They need the plugin's fixtures, and one of the caller's: ``rig``."""
 
 from airflow_providers_secrets.testing.contract.cache import *
 from airflow_providers_secrets.testing.contract.compatibility import *

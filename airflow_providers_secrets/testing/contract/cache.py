@@ -1,4 +1,4 @@
-"""What a process remembers of a store, for every backend, on every server."""
+"""What a process caches of a store, for every backend, on every server."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_teams_never_share_an_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     stored(rig, "owned", "everybody's")
     rig.put(rig.path("variables", "owned", team="red"), "red's")
     backend = rig.caching()
-    fallback = rig.backend().get_variable("owned", team_name="blue")  # a store may have none
+    fallback = rig.backend().get_variable("owned", team_name="blue")  # a store may have no fallback
     assert fallback != "red's"
     for _ in range(2):
         assert backend.get_variable("owned", team_name="red") == "red's"
@@ -208,7 +208,7 @@ def test_an_expired_value_stands_in_while_the_store_gives_no_answer(
 def test_an_expired_value_stands_in_for_an_answer_that_is_not_the_stores_own(
     rig: Rig, clock: Clock, fault: str
 ) -> None:
-    """A proxy's page in the place of an answer takes nothing away, and does not count as an outage of the store."""
+    """A proxy's page in place of an answer invalidates nothing, and does not count as an outage of the store."""
     if fault in rig.missing_faults:
         pytest.skip(f"the protocol has no {fault}")
     stored(rig, "outlived", "x")
@@ -244,7 +244,7 @@ def test_nothing_stands_in_after_a_denial(rig: Rig, clock: Clock) -> None:
 
 
 def test_a_name_that_was_absent_is_passed_over_while_the_store_gives_no_answer(rig: Rig, clock: Clock) -> None:
-    """A team without a secret of its own has everybody's; an outage does not take it away."""
+    """A team without a secret of its own gets everybody's; an outage does not change that."""
     stored(rig, "everybody-s", "x")
     backend = rig.caching(**ONE_TRY)
     assert backend.get_variable("everybody-s", team_name="red") == "x"
@@ -258,7 +258,7 @@ def test_a_name_that_was_absent_is_passed_over_while_the_store_gives_no_answer(r
     own = rig.path("variables", "everybody-s", team="red")
     rig.put(own, "red's")
     clock.now += 10 * TTL
-    # What that is depends on whether the store tells teams apart.
+    # The value depends on whether the store distinguishes teams.
     assert backend.get_variable("everybody-s", team_name="red") == rig.backend().get_variable(
         "everybody-s", team_name="red"
     )
@@ -306,7 +306,7 @@ def test_a_remembered_failure_is_a_new_error_each_time(rig: Rig) -> None:
 
 
 def test_no_answer_is_remembered_ever_longer(rig: Rig, clock: Clock) -> None:
-    """Each try costs a time-out: a process must not pay it at every lookup of an outage."""
+    """Each attempt costs a time-out: a process must not pay it at every lookup during an outage."""
     backend = rig.caching(**ONE_TRY)
     asked = []
     with rig.fault("server-error"):

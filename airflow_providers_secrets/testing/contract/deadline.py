@@ -1,4 +1,4 @@
-"""A lookup ends at its deadline while a client is being made, and holds nothing up meanwhile."""
+"""A lookup ends at its deadline even while a client is being made, and blocks nothing else meanwhile."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ AGES = 60.0
 
 
 class Hang:
-    """Stands where a credential endpoint or process would that never answers: calls that have come, and a way out.
+    """Stands in for a credential endpoint or process that never answers; counts its calls, and can let them end.
 
-    :ivar sat_out: whether a call has hung until it gave up by itself, for which no test is to wait.
+    :ivar sat_out: whether a call has hung until it gave up by itself, which no test should wait for.
     """
 
     def __init__(self) -> None:
@@ -58,11 +58,11 @@ def test_a_login_that_hangs_ends_at_the_deadline(rig: Rig, hang: Hang) -> None:
     for _ in range(3):
         with pytest.raises(StoreUnavailable, match=r"no answer within 0\.(3|2\d+) s"):
             backend.get_variable("x")
-    assert hang.calls == 3  # whoever comes later waits for no one that was given up
+    assert hang.calls == 3  # later callers do not wait for an abandoned one
 
 
 def test_an_error_of_the_sdk_at_the_deadline_is_told_as_late(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever of the two notices it first, an SDK's time-out or the lookup's own."""
+    """The error is the same whichever notices first, an SDK's time-out or the lookup's own."""
 
     def ends_at_the_deadline(*_: object) -> None:
         base.deadline.set(time.monotonic())
@@ -78,7 +78,7 @@ def test_calls_that_hang_in_a_login_are_bounded(rig: Rig, hang: Hang, monkeypatc
     now = 1000.0
     monkeypatch.setattr(access, "clock", lambda: now)
     backend = rig.backend(timeout=0.05)
-    # On a busy machine a call's thread may start after its deadline, and then it begins no login.
+    # On a busy machine, a call's thread may start after its deadline; then it does not begin a login.
     while hang.calls < access.MAX_OVERDUE:
         with pytest.raises(StoreUnavailable, match=r"no answer|still hang"):
             backend.get_variable("x")
@@ -86,7 +86,7 @@ def test_calls_that_hang_in_a_login_are_bounded(rig: Rig, hang: Hang, monkeypatc
         backend.get_variable("x")
     assert hang.calls == access.MAX_OVERDUE
     while hang.calls == access.MAX_OVERDUE:
-        now += access.OVERDUE_PROBE + 1  # one more finds out whether it is so for ever
+        now += access.OVERDUE_PROBE + 1  # one more call finds out whether the store still hangs
         with pytest.raises(StoreUnavailable, match="no answer"):
             backend.get_variable("x")
     with pytest.raises(StoreUnavailable, match="still hang"):
@@ -95,7 +95,7 @@ def test_calls_that_hang_in_a_login_are_bounded(rig: Rig, hang: Hang, monkeypatc
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_login_that_hangs_holds_no_fork_and_no_collector_up(rig: Rig, hang: Hang) -> None:
-    """Only imports hold a fork up, and pause the collector."""
+    """Only imports delay a fork and pause the collector."""
     backend = rig.backend(timeout=60)
     thread = threading.Thread(target=_fails, args=(backend,), daemon=True)
     thread.start()
@@ -125,7 +125,7 @@ def test_a_time_out_from_a_signal_is_raised_though_a_login_hangs(rig: Rig, hang:
     with raised_in_the_main_thread() as raise_it, pytest.raises(TimeIsUp):
         raise_it()
         backend.get_variable("x")
-    # Nor does whoever asks next wait for it, such as a callback of Airflow's for a task that took too long.
+    # Nor does the next caller wait for it, such as Airflow's callback for a task that took too long.
     assert hang.came.wait(AGES)
     hang.came.clear()
     thread = threading.Thread(target=_fails, args=(backend,), daemon=True)

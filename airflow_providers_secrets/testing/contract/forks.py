@@ -31,7 +31,7 @@ def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeyp
     deadline.end_idle_threads()
     forks.let_threads_end()
     assert not [one for one in ours if Path(f"/proc/self/task/{one}").exists()]
-    # A thread that does not end holds a fork up for a moment only.
+    # A thread that does not end delays a fork only for a moment.
     slept: list[float] = []
     monkeypatch.setattr(forks, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
     monkeypatch.setattr(forks, "LONGEST_WAIT", 0.05)
@@ -74,7 +74,7 @@ def test_a_child_imports_and_reads_nothing_of_its_own(rig: Rig, tmp_path: Path) 
 @pytest.mark.each_rig_in_ci
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by Linux alone")
 def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
-    """Importing urllib3 makes a socket to find out whether there is IPv6, and closes it."""
+    """Importing urllib3 does create a socket, to find out whether there is IPv6, and closes it."""
     code = """
     seen = []
     events = ("socket.connect", "socket.getaddrinfo", "_thread.start_new_thread", "subprocess.Popen", "os.posix_spawn")
@@ -114,7 +114,7 @@ def test_a_child_finds_its_shared_cache_open(rig: Rig, tmp_path: Path) -> None:
 
 @pytest.mark.each_rig_in_ci
 def test_a_child_opens_its_shared_cache_itself_where_the_parent_s_does_not_fit(rig: Rig, tmp_path: Path) -> None:
-    """Somebody else asks in the child, or the directory was removed since."""
+    """Somebody else asks in the child, or the directory has been removed since."""
     rig.put(rig.path("variables", "inherited"), "x")
     code = OPENED + textwrap.dedent("""
     def somebody_else():
@@ -157,7 +157,7 @@ def test_what_is_loaded_for_children_is_frozen_where_the_heap_is(rig: Rig) -> No
 @pytest.mark.each_rig_in_ci
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="its collector has two generations, and tells them otherwise")
 def test_no_collection_of_what_is_young_walks_what_is_loaded_for_children(rig: Rig) -> None:
-    """It would do so in each child, and the system would copy each page that it walks."""
+    """Each child would do so, and the system would copy each page that is walked."""
     code = """
     import types
     def loaded(objects):
@@ -183,7 +183,7 @@ def test_a_heap_that_is_not_frozen_stays_so(rig: Rig) -> None:
 
 
 def test_backends_of_one_store_keep_their_own_prefixes(rig: Rig) -> None:
-    """One client and cache; what is looked up where is each backend's own."""
+    """They share one client and cache; each backend looks up under its own prefixes."""
     option = rig.prefix_option.format(kind="variables")
     rig.put(rig.path("variables", "whose", base="one"), "of one")
     rig.put(rig.path("variables", "whose", base="two"), "of two")

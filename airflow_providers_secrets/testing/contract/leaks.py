@@ -1,4 +1,4 @@
-"""No frame that an error carries holds what was stored: error trackers send the local variables of frames."""
+"""No frame of an error's traceback holds what was stored: error trackers send the local variables of frames."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_what_no_table_foresaw_is_on_no_frame(rig: Rig, monkeypatch: pytest.Monk
 
 @pytest.mark.each_rig_in_ci
 def test_the_sdk_logs_nothing_of_a_lookup(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither of the first one nor, by loggers that the SDK has made in it, of the next."""
+    """Neither of the first one nor of the next, which uses loggers that the SDK created in the first."""
     rig.put(rig.path("variables", "canary"), CANARY)
     backend = rig.backend()
     for _ in range(2):
         with caplog.at_level(logging.DEBUG):
             assert backend.get_variable("canary") == CANARY
-    # A rig's server may be in this process, and log as well.
+    # A rig's server may run in this process and log, too.
     logged = [record.name for record in caplog.records if record.threadName == "secrets-lookup"]
     assert [name for name in logged if not name.startswith("airflow_providers_secrets")] == []
 

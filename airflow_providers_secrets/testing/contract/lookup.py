@@ -1,4 +1,4 @@
-"""What holds for every backend, on every server of its store."""
+"""Rules for every backend, on every server of its store."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_team_reads_its_own_secret_first(rig: Rig, kind: str) -> None:
 
 @pytest.mark.usefixtures("multi_team")
 def test_no_two_teams_share_a_name(rig: Rig) -> None:
-    """All short teams and ids over the characters that names are built with."""
+    """It tries short teams and ids made from the characters that names are built with."""
     backend = rig.backend()
     words = ["a", "b", "a-b", "a--b", "a-", "-b", "a_b", "-", "--", "b--c", "c", "a/b", "_"]
     owners: dict[str, set[tuple[str | None, str]]] = {}
@@ -368,7 +368,7 @@ ERROR = {
 
 
 NEVER_ENDING = ("hang", "drip")
-"""Faults that the deadline alone ends: no SDK's own time-outs do in time."""
+"""Faults that only the deadline ends: no SDK's own time-outs do so in time."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -377,7 +377,7 @@ def test_fault_is_a_typed_error_in_time_that_tells_no_value(
 ) -> None:
     backend = rig.backend(**ONE_TRY)
     if fault in NEVER_ENDING:
-        backend.get_variable("found")  # logs in, for which a busy machine may need longer than is waited below
+        backend.get_variable("found")  # logs in, which may take a busy machine longer than the wait below
         waits.shortened = lambda _: 0.2
     with rig.fault(fault), pytest.raises(ERROR[fault]) as raised:
         backend.get_variable("found")
@@ -418,7 +418,7 @@ def test_failure_is_retried_as_often_as_the_option_says(rig: Rig) -> None:
 def test_denial_is_not_retried(rig: Rig) -> None:
     backend = rig.backend()
     with pytest.raises(AccessDenied), rig.fault("denied"):
-        backend.get_variable("found")  # a backend may log in anew once
+        backend.get_variable("found")  # a backend may log in again once
     with rig.fault("denied"), rig.counted() as calls, pytest.raises(AccessDenied):
         backend.get_variable("found")
     assert len(calls) == 1
@@ -430,7 +430,7 @@ def test_retries_end_at_the_deadline(rig: Rig, waits: Waits) -> None:
     others = set(threading.enumerate())
     with rig.fault("server-error"), pytest.raises(StoreUnavailable):
         backend.get_variable("found")
-    # A thousand attempts with their pauses would go on for a quarter of an hour.
+    # A thousand attempts with their pauses would take a quarter of an hour.
     for thread in set(threading.enumerate()) - others:
         if thread.name == "secrets-lookup":
             thread.join(60)
@@ -447,9 +447,9 @@ def test_recovers_after_a_fault(rig: Rig) -> None:
 
 
 def test_calls_that_hang_are_bounded(rig: Rig, waits: Waits) -> None:
-    """Whether the store's client gives up at the deadline by itself, or hangs on and further calls are refused."""
+    """Either the store's client gives up at the deadline by itself, or it hangs on and further calls are refused."""
     backend = rig.backend(**ONE_TRY)
-    backend.get_variable("x")  # a client is there: nobody waits for another one's making of it
+    backend.get_variable("x")  # creates the client, so that no call waits for another one to do so
     waits.shortened = lambda _: 0.2
     others = set(threading.enumerate())
     with rig.fault("hang"), ThreadPoolExecutor(access.MAX_OVERDUE) as pool:
@@ -457,12 +457,12 @@ def test_calls_that_hang_are_bounded(rig: Rig, waits: Waits) -> None:
             hanging = [pool.submit(backend.get_variable, "x") for _ in range(access.MAX_OVERDUE)]
             assert [type(future.exception()) for future in hanging] == [StoreUnavailable] * access.MAX_OVERDUE
         left = {thread for thread in threading.enumerate() if thread.name == "secrets-lookup"} - others
-        # As many as may hang, and those that began together while one fewer did: not four times as many.
+        # The calls that may hang, and those that started together while one fewer did: not four times as many.
         assert len(left) < 2 * access.MAX_OVERDUE
 
 
 def test_exception_from_a_signal_leaves_no_lock_held(rig: Rig, waits: Waits) -> None:
-    """Airflow ends a slow DAG import by a BaseException raised from SIGALRM."""
+    """Airflow ends a slow DAG import by a BaseException raised in a SIGALRM handler."""
     rig.put(rig.path("variables", "found"), "x")
     backend = rig.backend()
     with rig.fault("hang"), raised_in_the_main_thread() as raise_it, pytest.raises(TimeIsUp):
@@ -476,7 +476,7 @@ def test_exception_from_a_signal_leaves_no_lock_held(rig: Rig, waits: Waits) -> 
 def test_exception_from_a_signal_is_told_from_what_the_interpreter_makes_of_it(
     rig: Rig, as_a_thread_starts: bool
 ) -> None:
-    """It fails to release a lock that a wait has let go, and raises that instead."""
+    """It fails to release a lock that a wait has released, and raises that error instead."""
     rig.put(rig.path("variables", "found"), "x")
     backend = rig.backend()
     deadline.end_idle_threads()
@@ -494,7 +494,7 @@ def test_exception_from_a_signal_is_told_from_what_the_interpreter_makes_of_it(
 
 @pytest.fixture
 def connects(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The process id of every making of a client."""
+    """The process ids in which clients were created, one for each."""
     made: list[int] = []
     store_class = type(access.store_of(rig.backend().config))
     connect = store_class.connect
@@ -520,7 +520,7 @@ def test_any_number_of_instances_share_one_client(rig: Rig, connects: list[int])
 def test_whoever_asks_by_now_gets_a_client_of_their_own(
     rig: Rig, connects: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that the login reads changes hands: what its first owner may read is not for the second."""
+    """A file that the login reads changes hands: what its first owner may read must not go to the second."""
     backend = rig.backend()
     store_class = type(access.store_of(backend.config))
     for asker in (b"first", b"first", b"second", b"second", b"first"):
@@ -574,7 +574,7 @@ def test_forked_children_get_their_own_answers(rig: Rig) -> None:
 
 @pytest.mark.each_rig_in_ci
 def test_lookup_works_while_the_interpreter_ends(rig: Rig) -> None:
-    """Where no thread may start any more (Python 3.12.1, at exit), and as well where one may."""
+    """It works where threads can no longer start (Python 3.12.1, at exit), and where they can."""
     rig.put(rig.path("variables", "found"), "x")
     module, _, name = rig.class_path.rpartition(".")
     code = (
@@ -627,8 +627,8 @@ def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
 
 @pytest.mark.each_rig_in_ci
 def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) -> None:
-    """Or the child of a fork in that moment would wait for the module for ever. And in the caller's thread, since
-    another one would wait for whatever package the caller is importing.
+    """Otherwise a child forked at that moment would wait for the module for ever. Imports run in the caller's thread,
+    since another thread would wait for whatever package the caller is importing.
     """
     rig.put(rig.path("variables", "found"), "x")
     module, _, name = rig.class_path.rpartition(".")
@@ -653,9 +653,9 @@ def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) ->
 
 @pytest.mark.measured
 def test_import_costs_little_cpu(rig: Rig) -> None:
-    """5 ms of a machine that looks into a dict in 0.06 µs; while it is slower than that, as much more.
+    """The limit is 5 ms on a machine whose dict lookup takes 0.06 µs, and proportionally more on a slower one.
 
-    It takes 3.8 to 5.0 where a look takes 0.07.
+    An import takes 3.8 to 5.0 ms where a dict lookup takes 0.07 µs.
     """
     module = rig.class_path.rpartition(".")[0]
     code = (

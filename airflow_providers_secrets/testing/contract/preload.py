@@ -17,14 +17,14 @@ BASE = "bulk"
 
 
 def preloading(rig: Rig, base: str = BASE, **options: Any) -> Any:
-    """A backend that reads variables in bulk, under a base of the test's own."""
+    """Return a backend that reads variables in bulk, under the tests' own base."""
     chosen = {rig.prefix_option.format(kind="variables"): base, "preload": ["variables"]}
     return rig.caching(**{**chosen, **options})
 
 
 @pytest.fixture
 def thirty(rig: Rig) -> list[str]:
-    """Thirty variables, which no store gives in one page, and one beside them that is not under the base."""
+    """Thirty variables, more than any store returns in one page, and one more that is not under the base."""
     keys = [f"key-{number}" for number in range(30)]
     for key in keys:
         rig.put(rig.path("variables", key, base=BASE), f"value of {key}")
@@ -40,7 +40,7 @@ def test_present_and_absent_names_are_answered_without_a_call_for_each(rig: Rig,
         assert [backend.get_variable(f"absent-{number}") for number in range(70)] == [None] * 70
     pages = calls.count(PAGE)
     assert pages >= 1
-    # A store that lists names alone is asked once for each that exists.
+    # A store that lists only names is asked once for each that exists.
     singly = [call for call in calls if call != PAGE]
     assert singly in ([], [rig.path("variables", key, base=BASE) for key in thirty])
     with rig.counted() as calls:

@@ -1,4 +1,4 @@
-"""What stands between a lookup and its store is not trusted: redirects, proxies, netrc files, broken listings."""
+"""A lookup does not trust what is between it and its store: redirects, proxies, netrc files, broken listings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_redirect_of_a_listing_to_another_host_is_refused(rig: Rig) -> None:
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's netrc with a login for every host of this machine; what of it would be seen in a header."""
+    """A user's netrc with a login for every host of this machine; returns the part that would show in a header."""
     (tmp_path / ".netrc").write_text(
         "".join(f"machine {host} login netrc-user password netrc-password\n" for host in ("127.0.0.1", "localhost"))
         + "default login netrc-user password netrc-password\n"
@@ -98,10 +98,10 @@ def test_undecodable_bytes_are_never_replaced(rig: Rig) -> None:
 
 
 def test_endless_body_is_read_within_bounds(rig: Rig, waits: Waits) -> None:
-    """Until the deadline, or until it is longer than any answer."""
+    """It is read until the deadline, or until it is longer than any answer."""
     stored(rig, "found", "x")
     backend = rig.backend(**ONE_TRY)
-    backend.get_variable("found")  # what is imported and made once is not counted
+    backend.get_variable("found")  # so that one-time imports and allocations are not counted
     waits.shortened = lambda _: 5.0
     tracemalloc.start()
     try:
@@ -124,7 +124,7 @@ def test_endless_drip_ends_at_the_deadline(rig: Rig, waits: Waits) -> None:
 
 
 def hanging() -> list[threading.Thread]:
-    """The threads of lookups that have not ended a while after."""
+    """Return the threads of lookups that have not ended after a while."""
     threads = [thread for thread in threading.enumerate() if thread.name == "secrets-lookup"]
     for thread in threads:
         thread.join(30)
@@ -180,7 +180,7 @@ def test_repeated_page_token_leaves_no_partial_listing(rig: Rig, listed: list[st
 
 @pytest.mark.parametrize("names", [0, 1], ids=["empty pages", "pages of one"])
 def test_endless_page_tokens_end(rig: Rig, listed: list[str], names: int, waits: Waits, caplog: Any) -> None:
-    """By the deadline at the latest, and without a thread that pages on."""
+    """They end at the deadline at the latest, and no thread keeps paging."""
     waits.shortened = lambda seconds: seconds if len(waits.granted) > 1 else 1.0
     tokens = itertools.count()
     with rig.answering(lambda _: rig.page(listed[:names], f"token-{next(tokens)}"), listings=True):
@@ -190,7 +190,7 @@ def test_endless_page_tokens_end(rig: Rig, listed: list[str], names: int, waits:
 
 
 def test_listing_holds_nothing_outside_its_prefix(rig: Rig, listed: list[str]) -> None:
-    """A store, or who answers in its place, may list what was not asked for."""
+    """A store, or whatever answers in its place, may list names that were not asked for."""
     needs(rig, "listing")
     foreign = rig.path("variables", "one-0", base="other")
     backend = preloading_those(rig)
@@ -235,7 +235,7 @@ def test_throttling_is_asked_again_after_a_longer_pause(rig: Rig, monkeypatch: p
     with rig.fault("throttled"), rig.counted() as calls, pytest.raises(StoreUnavailable):
         backend.get_variable("found")
     assert len(calls) == 3
-    assert len(pauses) == 3  # the last one is not lived through
+    assert len(pauses) == 3  # the last one is not waited for
     assert access.BACKOFF[Outcome.THROTTLED][0] > access.BACKOFF[Outcome.UNAVAILABLE][0]
     assert all(outcome is Outcome.THROTTLED for outcome, _ in pauses)
 
@@ -245,7 +245,7 @@ def test_retry_after_is_honoured_within_the_deadline(rig: Rig, monkeypatch: pyte
     backend = rig.backend(max_attempts=3, timeout=7200.0)
     with rig.fault("throttled-for-an-hour"), rig.counted() as calls, pytest.raises(StoreUnavailable):
         backend.get_variable("found")
-    assert len(calls) == 2  # a third one would come after the deadline
+    assert len(calls) == 2  # a third call would come after the deadline
     assert pauses[0][1] == 3600.0
 
 
@@ -278,7 +278,7 @@ def test_retry_after_beyond_the_deadline_is_not_waited_for(rig: Rig) -> None:
 
 
 def recorded_pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Outcome | None, float]]:
-    """The outcome and the seconds of each pause between attempts; none is lived through."""
+    """Return the outcome and the seconds of each pause between attempts; none is waited for."""
     pauses: list[tuple[Outcome | None, float]] = []
     now = [0.0]
     pause = access.StoreAccess._pause
@@ -296,7 +296,7 @@ def recorded_pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Outcome | Non
 
     monkeypatch.setattr(access.StoreAccess, "_pause", recorded)
     monkeypatch.setattr(access, "sleep_using_event", slept)
-    # tenacity counts by time.monotonic what has passed before an attempt.
+    # tenacity measures by time.monotonic the time that has passed before an attempt.
     monotonic = time.monotonic
     monkeypatch.setattr("tenacity.time.monotonic", lambda: monotonic() + now[0])
     return pauses
@@ -349,13 +349,13 @@ def test_advice_of_each_outcome_is_its_own(rig: Rig) -> None:
     store = store_class(rig)
     of_outcomes = {outcome: advice((), outcome, store.advice) for outcome in ERRORS}
     assert len(set(of_outcomes.values())) == len(of_outcomes)
-    # An advice that is a code's is never that of an outcome that the code does not have.
+    # The advice for a code is never that of an outcome that the code does not have.
     for code, outcome in {**COMMON_OUTCOMES, **store.outcomes}.items():
         cure = advice((code,), outcome, store.advice)
         assert cure not in [text for other, text in of_outcomes.items() if other is not outcome], code
 
 
-# By words that the cure of such a fault must have, and must not.
+# Words of which the advice for such a fault must have one, and words that it must not have.
 FITTING = {
     "denied": ("Allow Give Grant", "Rewrite"),
     "throttled": ("quota", "Rewrite"),
@@ -381,7 +381,7 @@ def test_advice_fits_the_code(rig: Rig, name: str) -> None:
 
 
 def test_advice_of_a_login_is_about_the_login(rig: Rig) -> None:
-    """What no table knows still has the advice of its outcome."""
+    """A code that no table knows still gets the advice of its outcome."""
     assert advice(("never heard of",), Outcome.DENIED, store_class(rig).advice) != ADVICE[Outcome.INVALID]
     assert advice((MALFORMED,), Outcome.INVALID, store_class(rig).advice) != ADVICE[Outcome.INVALID]
 

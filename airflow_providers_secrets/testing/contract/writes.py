@@ -1,4 +1,4 @@
-"""What every store that can be written to holds to."""
+"""Rules for every store that can be written to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_name_that_is_taken_is_no_outage_and_stays_as_it_is(rig: Rig) -> None:
 
 
 def changed(rig: Rig, act: str) -> list[str]:
-    """Change a variable, and return the names of which each attempt was made, until it fails."""
+    """Change a variable until that fails, and return the name for each attempt that was made."""
     needs(rig, act)
     backend = rig.backend(max_attempts=3)
     name, text = rig.path("variables", "changed"), backend.encode("variables", "S3cr3t")
@@ -93,7 +93,7 @@ def test_a_failed_write_carries_no_frame_that_holds_the_text(rig: Rig) -> None:
     ],
 )
 def test_a_connection_that_is_written_is_the_one_that_is_read(rig: Rig, held: str, unknown: str) -> None:
-    """Whatever was there, what stays of it included; or nothing is written."""
+    """This holds whatever was there, even if some of it stays; otherwise nothing is written."""
     needs(rig, "write")
     backend = rig.backend(**PATIENT, unknown_fields=unknown, extra_conn_words={"password": ["passphrase"]})
     path = rig.path("connections", "written-over")
