@@ -144,12 +144,12 @@ def stream(  # noqa: C901  # one loop, and its step
     """
     listing: Iterator[ListedSecret] | None = None
     seen: set[str] = set()
-    restarts = 0
+    starts = 0  # since the last new name
 
     def step(store: Store, client: Any) -> tuple[list[ListedSecret], bool]:
-        nonlocal listing, restarts
+        nonlocal listing, starts
         if listing is None:
-            restarts += 1
+            starts += 1
             assert isinstance(store, Lists)
             listing = store.listing(client, prefix)
         batch: list[ListedSecret] = []
@@ -176,12 +176,13 @@ def stream(  # noqa: C901  # one loop, and its step
             batch, ended = answers.access.call(prefix, within, step, "list")
         except SecretNotFound:
             return
-        if restarts > answers.config.max_attempts:
-            raise answers.access.failure(prefix, None, f"the listing broke off {restarts - 1} times", act="list")
         for secret in batch:
             if secret.name not in seen:
                 seen.add(secret.name)
+                starts = 1
                 yield secret
+        if starts > answers.config.max_attempts and not ended:
+            raise answers.access.failure(prefix, None, f"the listing broke off {starts - 1} times", act="list")
 
 
 def read(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> str | None:

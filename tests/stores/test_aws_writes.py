@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, SecretRevoked, StoreUnavailable
+from airflow_providers_secrets.lookup import operations
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
@@ -414,6 +415,45 @@ def test_a_listing_ends_when_nobody_waits_for_it(aws: AwsRig) -> None:
     finally:
         deadline.reset(token)
     assert next(tokens) <= 1
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a listing ends after one name; attempts follow each other at once."""
+    monkeypatch.setattr(operations, "BATCH_SECONDS", -1.0)
+    monkeypatch.setattr(StoreAccess, "_pause", lambda *_: 0.0)
+
+
+def pages_of(aws: AwsRig, count: int, breaks: dict[int, int]) -> Callable[[Request], Reply]:
+    """Answer with *count* pages of one name each; *breaks* tells how often the page of a number fails."""
+
+    def reply(request: Request) -> Reply:
+        page = int(json.loads(request.body).get("NextToken") or 0)
+        if breaks.get(page, 0) > 0:
+            breaks[page] -= 1
+            return aws_error("InternalServerError", 500)
+        field, prefix = (
+            ("Parameters", "/airflow/variables/") if aws.service == "ssm" else ("SecretValues", "airflow/variables/")
+        )
+        body: dict[str, Any] = {field: [{"Name": f"{prefix}{page}", "Value": "x", "SecretString": "x"}]}
+        more = {"NextToken": str(page + 1)} if page + 1 < count else {}
+        return Reply(200, json.dumps({**body, **more}).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
+    return reply
+
+
+def test_listing_that_breaks_off_again_and_again_but_goes_on_is_whole(aws: AwsRig, one_at_a_time: None) -> None:
+    backend = aws.backend(max_attempts=2)
+    with aws.proxy.fault(pages_of(aws, 6, {2: 1, 3: 1, 4: 1, 5: 1})):
+        found = [listed.secret_id for listed in operations.listed_ids(backend, "variables")]
+    assert found == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_listing_that_always_breaks_off_at_one_page_ends(aws: AwsRig, one_at_a_time: None) -> None:
+    backend = aws.backend(max_attempts=2)
+    with aws.proxy.fault(pages_of(aws, 6, {2: 1000})):
+        with pytest.raises(StoreUnavailable, match="the listing broke off 2 times"):
+            list(operations.listed_ids(backend, "variables"))
 
 
 # Who is asking.
