@@ -48,6 +48,9 @@ MALFORMED: Final = "malformed answer"
 FOREIGN: Final = "not the store's own refusal"
 """The code, besides the HTTP status, of a refusal that lacks what every refusal of the API contains: a proxy's page."""
 
+LOGIN_REFUSED: Final = "login refused"
+"""The code of a login that was refused, and would be again."""
+
 EXISTS: Final = "exists already"
 """The code of a write that should create a name which already exists."""
 
@@ -284,6 +287,68 @@ class _Lock:
             return float("inf")
         until, is_given_up = holder
         return 0.0 if is_given_up() else max(0.0, until - time.monotonic())
+
+
+REFUSAL_MEMO: Final = 30.0
+"""Seconds without a further login after one that was refused, or that did not help."""
+
+clock = time.monotonic
+"""The clock of logins and tokens."""
+
+
+class LoginGuard:
+    """Repeats a login's refusal for :data:`REFUSAL_MEMO` seconds instead of logging in: that could lock the account.
+
+    Its owner lets one thread at a time log in.
+    """
+
+    def __init__(self) -> None:
+        self._codes: tuple[str, ...] = ()
+        self._until = 0.0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a login was refused so short a time ago that none is tried."""
+        return clock() < self._until
+
+    @contextlib.contextmanager
+    def login(self) -> Iterator[None]:
+        """Let the block log in, and remember its refusal.
+
+        :raises StoreError: the latest refusal, without running the block, if that is too recent.
+        """
+        if self.is_closed:
+            raise StoreError(*self._codes)
+        try:
+            yield
+        except StoreError as fault:
+            if LOGIN_REFUSED in fault.codes:
+                self._codes, self._until = fault.codes, clock() + REFUSAL_MEMO
+            raise
+
+
+class PageTokens:
+    """The page tokens of one listing. A token that repeats, or one too many, means that the listing never ends.
+
+    :param most: maximum number of pages.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+
+    def accept(self, token: str) -> str:
+        """Return *token*, the one of the next page.
+
+        :raises StoreError: if the listing does not end.
+        :raises TimeoutError: once the deadline has passed.
+        """
+        if token in self._seen or len(self._seen) + 1 >= self._most:
+            raise StoreError("the listing does not end", MALFORMED)
+        if not seconds_left():
+            raise TimeoutError
+        self._seen.add(token)
+        return token
 
 
 def environment(wanted: Callable[[str], bool]) -> list[tuple[str, str]]:

@@ -389,7 +389,7 @@ def listing(aws: AwsRig) -> list[Any]:
 
 def test_a_page_token_that_repeats_is_an_error(aws: AwsRig) -> None:
     with aws.proxy.fault(page_of(aws, NextToken="S3cr3t")), aws.counted() as calls:
-        with pytest.raises(StoreError, match="repeats a page") as raised:
+        with pytest.raises(StoreError, match="the listing does not end") as raised:
             listing(aws)
     assert len(calls) == 2
     assert "S3cr3t" not in str(raised.value)
@@ -399,7 +399,7 @@ def test_page_tokens_without_end_are_an_error(aws: AwsRig, monkeypatch: pytest.M
     monkeypatch.setattr(aws_store, "MAX_PAGES", 5)
     tokens = iter(range(100))
     with aws.proxy.fault(lambda _: page_of(aws, NextToken=str(next(tokens)))):
-        with pytest.raises(StoreError, match="more than 5 pages"):
+        with pytest.raises(StoreError, match="the listing does not end"):
             listing(aws)
     assert next(tokens) == 5
 

@@ -880,11 +880,9 @@ def test_further_claims_are_asked_for_once(azure: AzureRig) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds that the two clocks are ahead."""
-    from airflow_providers_secrets.stores.azure import credentials
-
     ahead = {"monotonic": 0.0, "wall": 0.0}
     monotonic, wall = time.monotonic, time.time
-    monkeypatch.setattr(credentials, "clock", lambda: monotonic() + ahead["monotonic"])
+    monkeypatch.setattr(base, "clock", lambda: monotonic() + ahead["monotonic"])
     monkeypatch.setattr(time, "time", lambda: wall() + ahead["wall"])
     return ahead
 

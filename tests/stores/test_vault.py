@@ -31,6 +31,7 @@ from airflow_providers_secrets.errors import (
     StoreUnavailable,
 )
 from airflow_providers_secrets.lookup import access, answers, cache, resolve
+from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
 from airflow_providers_secrets.stores.vault import replies
 from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing
@@ -798,7 +799,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     from airflow_providers_secrets.stores.vault import client as vault_client
 
     clock = Clock()
-    monkeypatch.setattr(vault_client, "clock", clock)
+    monkeypatch.setattr(base, "clock", clock)
     monkeypatch.setattr(vault_client, "spread", lambda low, high: (low + high) / 2)
     return clock
 
@@ -924,7 +925,7 @@ def test_renewed_at_two_thirds_of_its_life(vault: VaultRig, clock: Clock, asked:
 def test_renewal_is_spread_by_a_tenth() -> None:
     from airflow_providers_secrets.stores.vault import client as vault_client
 
-    start = vault_client.clock()
+    start = base.clock()
     due = [vault_client._due(900.0) - start for _ in range(500)]
     assert 540 <= min(due) < 560
     assert 640 < max(due) <= 661

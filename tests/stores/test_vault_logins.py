@@ -31,8 +31,7 @@ from airflow_providers_secrets.errors import (
     StoreUnavailable,
 )
 from airflow_providers_secrets.lookup import access, answers
-from airflow_providers_secrets.stores.base import Outcome, StoreError
-from airflow_providers_secrets.stores.vault.replies import REFUSED
+from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
 from tests.rigs.aws import moto
 from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
@@ -380,11 +379,11 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(outcome: Any, code: str, recorder: Proxy, cloud: Proxy, **options: Any) -> None:
     """Check what is made of a *cloud* that gives no credentials: an outage is tried again, a refusal is remembered."""
     backend = asking(url=recorder.url, max_attempts=2, timeout=20, **options)
-    with pytest.raises(StoreMisconfigured if outcome is REFUSED else StoreUnavailable, match=code) as raised:
+    with pytest.raises(StoreMisconfigured if outcome is LOGIN_REFUSED else StoreUnavailable, match=code) as raised:
         backend.get_variable("x")
     assert "S3cr3t" not in str(raised.value)
     asked = len(cloud.requests)
-    if outcome is REFUSED:
+    if outcome is LOGIN_REFUSED:
         for _ in range(3):
             with pytest.raises(StoreMisconfigured, match=code):
                 backend.get_variable("x")
@@ -583,8 +582,8 @@ def sts_error(status: int, code: str) -> Reply:
         (Reply(502, b"<html>S3cr3t"), "AWS login: HTTP 502", Outcome.UNAVAILABLE),
         (sts_error(400, "Throttling"), "AWS login: Throttling", Outcome.THROTTLED),
         (sts_error(400, "IDPCommunicationError"), "AWS login: IDPCommunicationError", Outcome.UNAVAILABLE),
-        (sts_error(403, "AccessDenied"), r"AWS login refused \(AccessDenied\)", REFUSED),
-        (sts_error(403, "InvalidClientTokenId"), r"AWS login refused \(InvalidClientTokenId\)", REFUSED),
+        (sts_error(403, "AccessDenied"), r"AWS login refused \(AccessDenied\)", LOGIN_REFUSED),
+        (sts_error(403, "InvalidClientTokenId"), r"AWS login refused \(InvalidClientTokenId\)", LOGIN_REFUSED),
     ],
     ids=["down", "proxy", "throttled", "passing", "denied", "unknown-key"],
 )
@@ -799,7 +798,7 @@ def test_gcp_that_does_not_sign(
             Outcome.UNAVAILABLE,
         ),
         (Reply(reset=True), "Google login unavailable", Outcome.UNAVAILABLE),
-        (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), r"Google login refused \(HTTP 400\)", REFUSED),
+        (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), r"Google login refused \(HTTP 400\)", LOGIN_REFUSED),
     ],
     ids=["down", "throttled", "reset", "refused"],
 )
@@ -811,7 +810,7 @@ def test_gcp_that_google_gives_no_token(recorder: Proxy, google: Proxy, reply: R
 def test_gcp_that_may_not_sign_is_remembered(recorder: Proxy, google: Proxy) -> None:
     denied = Reply(403, b"S3cr3t")
     with google.fault(lambda request: access_token(request) or denied):
-        told(REFUSED, "signJwt refused with HTTP 403", recorder, google, auth_type="gcp", role_id="airflow")
+        told(LOGIN_REFUSED, "signJwt refused with HTTP 403", recorder, google, auth_type="gcp", role_id="airflow")
 
 
 # azure: https://developer.hashicorp.com/vault/api-docs/auth/azure#login
@@ -868,7 +867,7 @@ def test_azure_token_that_is_cut_short_is_in_no_log(
         (Reply(429, b"S3cr3t"), "Azure login: HTTP 429", Outcome.THROTTLED),
         (Reply(500, b"S3cr3t"), "Azure login: HTTP 500", Outcome.UNAVAILABLE),
         (Reply(reset=True), "Azure login: no answer", Outcome.UNAVAILABLE),
-        (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), "Azure login refused", REFUSED),
+        (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), "Azure login refused", LOGIN_REFUSED),
     ],
     ids=["down", "throttled", "failing", "reset", "refused"],
 )

@@ -13,10 +13,10 @@ from airflow_providers_secrets.stores.base import (
     REDIRECTS,
     Identity,
     Outcome,
+    PageTokens,
     Store,
     StoreError,
     codes_of_page,
-    seconds_left,
     seconds_to_wait,
 )
 
@@ -314,8 +314,8 @@ def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any
     :raises StoreError: for a page without it, a token that was seen before, or more than :data:`MAX_PAGES`.
     :raises TimeoutError: once the deadline has passed.
     """
-    seen: set[str] = set()
-    while len(seen) < MAX_PAGES:
+    tokens = PageTokens(MAX_PAGES)
+    while True:
         page = ask(**arguments)
         if not isinstance(page.get(holds), list):
             raise StoreError("the answer holds no list", MALFORMED)
@@ -323,13 +323,7 @@ def pages(ask: Callable[..., Any], holds: str, **arguments: Any) -> Iterator[Any
         token = page.get("NextToken")
         if not token:
             return
-        if token in seen:
-            raise StoreError("the listing repeats a page", MALFORMED)
-        if not seconds_left():
-            raise TimeoutError
-        seen.add(token)
-        arguments["NextToken"] = token
-    raise StoreError(f"the listing has more than {MAX_PAGES} pages", MALFORMED)
+        arguments["NextToken"] = tokens.accept(token)
 
 
 def tags_of(setting: str) -> list[dict[str, str]]:

@@ -17,16 +17,21 @@ import azure.identity
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import RequestsTransport
 
+from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure.identity import credential_name
-from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, REFUSED, UNREADABLE
+from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, UNREADABLE
 from airflow_providers_secrets.stores.azure.session import make_session
-from airflow_providers_secrets.stores.base import StoreError, Turn, seconds_to_wait
+from airflow_providers_secrets.stores.base import (
+    LOGIN_REFUSED,
+    REFUSAL_MEMO,
+    LoginGuard,
+    StoreError,
+    Turn,
+    seconds_to_wait,
+)
 from airflow_providers_secrets.stores.https import Verify
 
 Options = Mapping[str, Any]
-
-REFUSAL_MEMO: Final = 30.0
-"""Seconds without a further login after a refused login, and after the vault refused a new token."""
 
 RENEWAL_MARGIN: Final = 300.0
 """Seconds before a token's expiry from which azure-identity returns a new one."""
@@ -50,22 +55,20 @@ PUBLIC_AUTHORITIES: Final = frozenset(
 )
 """The authorities that the public cloud's instance discovery knows."""
 
-clock = time.monotonic
-
 
 class _Held:
-    """A token in use: what it is for, and when renewal is due and when it expires, by :data:`clock`."""
+    """A token in use: what it is for, and when renewal is due and when it expires, by :data:`.base.clock`."""
 
     def __init__(self, key: tuple[Any, ...], claims: str | None, info: Any, before: _Held | None) -> None:
-        ahead = clock() - time.time()  # the token's own times are wall-clock times
+        ahead = base.clock() - time.time()  # the token's own times are wall-clock times
         self.key = key
         self.claims = claims
         self.info = info
-        self.since = clock()
+        self.since = base.clock()
         self.expires = info.expires_on + ahead
         self.renewal = min(info.expires_on - RENEWAL_MARGIN, info.refresh_on or float("inf")) + ahead
         if before and before.info.token == info.token:
-            self.renewal = max(self.renewal, clock() + RENEWAL_PAUSE)
+            self.renewal = max(self.renewal, base.clock() + RENEWAL_PAUSE)
 
 
 class Login:
@@ -73,7 +76,7 @@ class Login:
 
     Any number of threads may use one. While one of them logs in, the others wait, each until its own deadline. The
     token's age is measured by the monotonic clock: a jump of the wall clock ends no token. A refused login is not tried
-    again for :data:`REFUSAL_MEMO` seconds.
+    again for a while (:class:`.LoginGuard`).
 
     :param options: the store's options.
     :raises StoreError: naming the option, if the credential cannot be constructed.
@@ -87,8 +90,7 @@ class Login:
         self._credential = _credential(options, self._transport)
         self._turn = Turn()
         self._held: _Held | None = None
-        self._refusal: tuple[str, ...] = ()
-        self._no_login_before = 0.0
+        self._guard = LoginGuard()
         self._first_token_at = 0.0
         self._accepted = False
 
@@ -115,17 +117,17 @@ class Login:
         key = (scopes, asked.get("tenant_id"))
         with self._turn.taken():
             held = self._held if self._held and self._held.key == key else None
-            if held and clock() < held.renewal and not self._lacks(held, claims):
+            if held and base.clock() < held.renewal and not self._lacks(held, claims):
                 return held.info
             try:
                 info = self._logged_in(scopes, asked)
             except StoreError:
-                if claims or held is None or clock() >= held.expires:
+                if claims or held is None or base.clock() >= held.expires:
                     raise
-                held.renewal = clock() + RENEWAL_PAUSE
+                held.renewal = base.clock() + RENEWAL_PAUSE
                 return held.info
             if self._held is None:
-                self._first_token_at = clock()
+                self._first_token_at = base.clock()
             self._held = _Held(key, claims, info, held)
             return info
 
@@ -137,7 +139,7 @@ class Login:
         """Return the error that a 401 from the vault means."""
         if self._held is None:
             return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
-        if self._accepted or clock() >= self._first_token_at + REFUSAL_MEMO:
+        if self._accepted or base.clock() >= self._first_token_at + REFUSAL_MEMO:
             # A new client asks again where to log in, and has none of the old tokens that the credential caches.
             return StoreError(EXPIRED, "HTTP 401")
         return StoreError("HTTP 401 to a new token", "HTTP 401")
@@ -145,21 +147,17 @@ class Login:
     @staticmethod
     def _lacks(held: _Held, claims: str | None) -> bool:
         """Tell whether *claims* need a new token; within :data:`REFUSAL_MEMO` the same claims need no second one."""
-        return claims is not None and (held.claims != claims or clock() >= held.since + REFUSAL_MEMO)
+        return claims is not None and (held.claims != claims or base.clock() >= held.since + REFUSAL_MEMO)
 
     def _logged_in(self, scopes: tuple[str, ...], asked: dict[str, Any]) -> Any:
-        """Return a token from the credential, unless a login was refused within :data:`REFUSAL_MEMO`."""
-        if self._refusal and clock() < self._no_login_before:
-            raise StoreError(*self._refusal)
-        self._refusal = ()
-        self._transport.troubles.clear()
-        try:
-            return self._credential.get_token_info(*scopes, options=asked)
-        except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
-            failure = self._failure(error)
-        if REFUSED in failure.codes:
-            self._refusal, self._no_login_before = failure.codes, clock() + REFUSAL_MEMO
-        raise failure
+        """Return a token from the credential, unless a login was refused a moment ago (:class:`.LoginGuard`)."""
+        with self._guard.login():
+            self._transport.troubles.clear()
+            try:
+                return self._credential.get_token_info(*scopes, options=asked)
+            except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
+                failure = self._failure(error)
+            raise failure
 
     def _failure(self, error: Exception) -> StoreError:
         if self._transport.troubles:
@@ -214,7 +212,7 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
         for trouble, retry_after in self.troubles:
             return StoreError(f"{name} login: {trouble}", trouble, retry_after=retry_after)
         found = re.search(r"\bAADSTS\d+\b", str(error))
-        return StoreError(f"{name} login refused ({found[0] if found else type(error).__name__})", REFUSED)
+        return StoreError(f"{name} login refused ({found[0] if found else type(error).__name__})", LOGIN_REFUSED)
 
 
 def _is_object(body: bytes) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow_providers_secrets.stores.base import (
     EXISTS,
     FOREIGN,
+    LOGIN_REFUSED,
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
@@ -22,11 +23,11 @@ from airflow_providers_secrets.stores.base import (
     Identity,
     ListedSecret,
     Outcome,
+    PageTokens,
     Store,
     StoreError,
     Written,
     codes_of_page,
-    seconds_left,
     seconds_to_wait,
 )
 
@@ -39,7 +40,6 @@ SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105  # a code
 SECRET_DISABLED: Final = "SecretDisabled"  # noqa: S105
 NOT_THE_VAULTS: Final = "HTTP 404, which is not Key Vault's own answer"
 EXPIRED: Final = "token no longer accepted"
-REFUSED: Final = "login refused"
 UNREADABLE: Final = "unusable credential"
 CHALLENGE: Final = "no usable challenge"
 FOREIGN_TOKEN: Final = "the vault asks for a token for another host"  # noqa: S105
@@ -91,7 +91,7 @@ class KeyVault(Store):
         "HTTP 429": Outcome.THROTTLED,
         **dict.fromkeys(
             (
-                REFUSED,
+                LOGIN_REFUSED,
                 UNREADABLE,
                 CHALLENGE,
                 FOREIGN_TOKEN,
@@ -123,7 +123,7 @@ class KeyVault(Store):
         FOREIGN_TOKEN: "Fix the backend's vault_url; where nobody else can answer there, set "
         "verify_challenge_resource to false.",
         CHALLENGE: "Fix the backend's vault_url: no vault answers there.",
-        REFUSED: "Fix the credential that the backend's options name.",
+        LOGIN_REFUSED: "Fix the credential that the backend's options name.",
         UNREADABLE: "Fix that option.",
         GONE: "Install another version of it.",
         "HTTP 401": "Check that the backend's tenant is the vault's own.",
@@ -188,10 +188,8 @@ class KeyVault(Store):
         :raises StoreError: for a malformed page, a link to another host or to a page already read, or too many pages.
         """
         pages, page = client.call(_first_page)
-        links: set[str] = set()
+        links = PageTokens(MAX_PAGES)
         while True:
-            if not seconds_left():  # the deadline has passed, and the caller would not notice after an empty page
-                raise TimeoutError
             for secret in page:
                 name = _name_of(secret)
                 if name.startswith(prefix) and name != prefix:
@@ -200,9 +198,7 @@ class KeyVault(Store):
             if not link:
                 return
             client.check_host(str(link))
-            if link in links or len(links) >= MAX_PAGES:
-                raise StoreError("the listing does not end", MALFORMED)
-            links.add(link)
+            links.accept(str(link))
             page = client.call(lambda _: list(next(pages)))
 
     def write(
@@ -214,10 +210,11 @@ class KeyVault(Store):
         only_if_absent: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> Written:
-        """Write a new version with the content type, tags, dates of use and state of the previous one.
+        """Write a new version with the content type, tags and dates of use of the previous one.
 
-        Needs ``get`` and ``set`` on secrets. Key Vault has no conditional write: with *only_if_absent*, a secret that
-        is created between the two requests is overwritten (by a new version; the other one stays readable).
+        Needs ``get`` and ``set`` on secrets. A disabled secret cannot be read, so it is not written over. Key Vault has
+        no conditional write: with *only_if_absent*, a secret that is created between the two requests is overwritten
+        (by a new version; the other one stays readable).
 
         :raises StoreError: with :data:`EXISTS` if *only_if_absent* is set and the name exists.
         """

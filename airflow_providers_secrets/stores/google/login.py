@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +15,8 @@ from google.auth.credentials import TokenState, with_scopes_if_required
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
-from airflow_providers_secrets.stores.base import Identity, StoreError, Turn
+from airflow_providers_secrets.stores import base
+from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Identity, LoginGuard, StoreError, Turn
 from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
 from airflow_providers_secrets.stores.google.identity import (
     credential_configuration,
@@ -26,7 +26,6 @@ from airflow_providers_secrets.stores.google.identity import (
 )
 from airflow_providers_secrets.stores.google.secret_manager import (
     COMMAND_FAILED,
-    LOGIN_REFUSED,
     LOGIN_UNAVAILABLE,
     NO_CREDENTIALS,
     NO_PROJECT,
@@ -35,13 +34,8 @@ from airflow_providers_secrets.stores.google.secret_manager import (
 
 Options = Mapping[str, Any]
 
-REFUSAL_MEMO: Final = 30.0
-"""Seconds without a further login after a refused one: repeating it does not help, and may lock accounts."""
-
 RENEWAL_PAUSE: Final = 30.0
 """Seconds until the next attempt to renew a token that is still valid, after a failed one."""
-
-clock = time.monotonic
 
 MAX_FILE_LENGTH: Final = 1024 * 1024
 
@@ -82,7 +76,7 @@ class Login:
     """Credentials, and the project that they or the options name.
 
     Safe to share between threads: one of them renews the token, the others wait for it, each until its own deadline.
-    A refused login is not tried again for :data:`REFUSAL_MEMO` seconds.
+    A refused login is not tried again for a while (:class:`.LoginGuard`).
 
     :param options: the connection options.
     :param keys: the key that is parsed already.
@@ -95,8 +89,7 @@ class Login:
         self._options = options
         self._keys = keys
         self._credentials: Any = None
-        self._refusal: tuple[str, ...] = ()
-        self._no_login_before = 0.0
+        self._guard = LoginGuard()
         self._no_renewal_before = 0.0
         project, source = project_without_login(options), "the environment (GOOGLE_CLOUD_PROJECT)"
         if not is_open(options):
@@ -129,7 +122,7 @@ class Login:
             state = self._credentials.token_state
             if state is TokenState.INVALID:
                 self._renew()
-            elif state is TokenState.STALE and clock() >= self._no_renewal_before:
+            elif state is TokenState.STALE and base.clock() >= self._no_renewal_before:
                 self._renew_early()
             # Not before_request(): it would start a thread that asks where the account may be used from
             # (regional access boundary). Google's own first requests go without that, too.
@@ -156,28 +149,24 @@ class Login:
     def _renew_early(self) -> None:
         """Renew a token that is valid for some more minutes; if that fails, keep using it."""
         # Postpone the next renewal first, whatever the result: other requests must not repeat this one.
-        self._no_renewal_before = clock() + RENEWAL_PAUSE
+        self._no_renewal_before = base.clock() + RENEWAL_PAUSE
         with contextlib.suppress(StoreError, TimeoutError):
             self._renew()
             self._no_renewal_before = 0.0
 
     def _renew(self) -> None:
-        if self._refusal and clock() < self._no_login_before:
-            raise StoreError(*self._refusal)
-        self._refusal = ()
         # Its own object: a thread that hung may get its answer while this one logs in.
         asking = Asking(self._http)
-        try:
-            self._credentials.refresh(asking)
-        except TimeoutError:
-            raise
-        except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer, a file or a command through
-            fault = asking.fault(error, by_command=_kind(type(self._credentials).__module__) == "pluggable")
-        else:
-            return
-        if LOGIN_REFUSED in fault.codes:
-            self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
-        raise fault
+        with self._guard.login():
+            try:
+                self._credentials.refresh(asking)
+            except TimeoutError:
+                raise
+            except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer, a file or a command through
+                fault = asking.fault(error, by_command=_kind(type(self._credentials).__module__) == "pluggable")
+            else:
+                return
+            raise fault
 
     def _found(self) -> tuple[Any, str | None]:
         options, asking = self._options, Asking(self._http)

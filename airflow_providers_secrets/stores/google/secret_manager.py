@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from airflow_providers_secrets.stores.base import (
     EXISTS,
+    LOGIN_REFUSED,
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
@@ -16,10 +17,10 @@ from airflow_providers_secrets.stores.base import (
     Identity,
     ListedSecret,
     Outcome,
+    PageTokens,
     Store,
     StoreError,
     Written,
-    seconds_left,
 )
 from airflow_providers_secrets.stores.google import grpc_forks
 
@@ -35,7 +36,6 @@ MAX_PAGES: Final = 10_000
 
 CHECKSUM: Final = "checksum"
 UNREADABLE: Final = "unusable credential"
-LOGIN_REFUSED: Final = "login refused"
 LOGIN_UNAVAILABLE: Final = "login unavailable"
 COMMAND_FAILED: Final = "the credentials' command failed"
 NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
@@ -43,7 +43,6 @@ NO_PROJECT: Final = "no project"
 BUNDLE: Final = "unusable CA bundle"
 UNFIT_SDK: Final = "unfit google-cloud-secret-manager"
 NO_TEXT: Final = "no text"
-ENDLESS: Final = "the listing does not end"
 
 _RESOURCE = re.compile(r"projects/[^/]+/(?:locations/([^/]+)/)?secrets/([^/]+)(?:/versions/([^/]+))?")
 
@@ -247,7 +246,7 @@ class SecretManager(Store):
         # A substring of the name: https://cloud.google.com/secret-manager/docs/filtering
         if prefix[:1].isalnum():
             request["filter"] = f"name:{prefix}"
-        seen: set[str] = set()
+        tokens = PageTokens(MAX_PAGES)
         while True:
             page = next(client.api.call("list_secrets", request).pages)
             for secret in page.secrets:
@@ -257,12 +256,7 @@ class SecretManager(Store):
             token = page.next_page_token
             if not token:
                 return
-            if token in seen or len(seen) >= MAX_PAGES:
-                raise StoreError(ENDLESS, MALFORMED)
-            if not seconds_left():
-                raise TimeoutError
-            seen.add(token)
-            request["page_token"] = token
+            request["page_token"] = tokens.accept(token)
 
     def write(
         self,

@@ -24,10 +24,10 @@ from airflow_providers_secrets.stores.base import (
     Identity,
     ListedSecret,
     Outcome,
+    PageTokens,
     Store,
     StoreError,
     Written,
-    seconds_left,
 )
 from airflow_providers_secrets.stores.kubernetes.identity import asker
 
@@ -250,10 +250,8 @@ def _pages(client: KubernetesClient, selector: str, limit: int) -> Iterator[list
 
     :raises StoreError: for a malformed page, a repeated page token, or too many pages.
     """
-    token, tokens = "", set[str]()
+    token, tokens = "", PageTokens(MAX_PAGES)
     while True:
-        if not seconds_left():  # the deadline has passed, and the caller would not notice after an empty page
-            raise TimeoutError
         query: dict[str, str | int] = {"limit": limit}
         query |= {"labelSelector": selector} if selector else {}
         query |= {"continue": token} if token else {}
@@ -261,9 +259,7 @@ def _pages(client: KubernetesClient, selector: str, limit: int) -> Iterator[list
         yield items
         if not token:
             return
-        if token in tokens or len(tokens) >= MAX_PAGES:
-            raise StoreError("the listing does not end", MALFORMED)
-        tokens.add(token)
+        tokens.accept(token)
 
 
 def _page(answer: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:

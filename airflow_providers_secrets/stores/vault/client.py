@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import hvac
 import requests
 
-from airflow_providers_secrets.stores.base import ABSENT, FOREIGN, MALFORMED, StoreError, Turn
+from airflow_providers_secrets.stores import base
+from airflow_providers_secrets.stores.base import (
+    ABSENT,
+    FOREIGN,
+    LOGIN_REFUSED,
+    MALFORMED,
+    REFUSAL_MEMO,
+    LoginGuard,
+    StoreError,
+    Turn,
+)
 from airflow_providers_secrets.stores.vault import login
 from airflow_providers_secrets.stores.vault.replies import (
     NO_MOUNT,
-    REFUSED,
     Reply,
     asks_in_vain,
     contents,
@@ -25,9 +33,6 @@ from airflow_providers_secrets.stores.vault.wire import make_api, sending
 
 Options = Mapping[str, Any]
 Request = Callable[[hvac.Client], Reply]
-
-REFUSAL_MEMO: Final = 30.0
-"""Seconds without a further login after a refused login, and after a denial that a new login did not change."""
 
 VERSION_MEMO: Final = 300.0
 """Seconds for which the server's answer about the version of a mount's KV engine is used. If another engine is mounted
@@ -41,7 +46,6 @@ RENEWAL_SPREAD: Final = 0.1
 
 NEVER: Final = float("inf")
 
-clock = time.monotonic
 spread = random.uniform
 
 
@@ -50,7 +54,7 @@ class Token:  # not a NamedTuple: defining one takes longer than importing a mod
 
     :param text: the token; empty if an Agent adds it.
     :param life: its lifetime in seconds; 0 is unlimited or unknown.
-    :param expires: when it expires, by :data:`clock`.
+    :param expires: when it expires, by :data:`.base.clock`.
     :param renewal: when to renew it, if that is possible.
     """
 
@@ -89,7 +93,7 @@ class VaultClient:
         self._no_login_before = 0.0
         self._token_is_known = False
         """Whether Vault knew the token of the refusal after which no login is made."""
-        self._refusal: tuple[str, ...] = ()
+        self._guard = LoginGuard()
 
     def ask(self, request: Request) -> Reply:
         """Return the answer to *request*, with a new login if the token had become invalid unnoticed.
@@ -108,16 +112,16 @@ class VaultClient:
             return reply
         reply = self._send(request, newer.text)
         # Whatever else went wrong, the new token was not refused.
-        self._no_login_before = clock() + REFUSAL_MEMO if _refuses(reply) else 0.0
+        self._no_login_before = base.clock() + REFUSAL_MEMO if _refuses(reply) else 0.0
         self._token_is_known = _refuses(reply) and not refuses_token(reply)
         return reply
 
     def version(self, mount: str, ask: Callable[[], str]) -> str:
         """Return the version of the KV engine at *mount*; call *ask* for it if no recent answer is known."""
         version, until = self._versions.get(mount, ("", 0.0))
-        if clock() >= until:
+        if base.clock() >= until:
             version = ask()
-            self._versions[mount] = version, clock() + VERSION_MEMO
+            self._versions[mount] = version, base.clock() + VERSION_MEMO
         return version
 
     def forget_version(self, mount: str) -> None:
@@ -134,9 +138,9 @@ class VaultClient:
         """Return a token that has not expired, logging in or renewing if due."""
         with self._turn.taken():
             token = self._token
-            if token is None or clock() >= token.expires or self._uses_left == 0:
+            if token is None or base.clock() >= token.expires or self._uses_left == 0:
                 token = self._logged_in()
-            elif clock() >= token.renewal:
+            elif base.clock() >= token.renewal:
                 token = self._renewed(token)
             return self._used(token)
 
@@ -149,13 +153,13 @@ class VaultClient:
             token = self._token
             if token is None or token.text == refused.text:
                 has_ended_since = self._token_is_known and not is_known
-                if not self._refusal and clock() < self._no_login_before and not has_ended_since:
+                if not self._guard.is_closed and base.clock() < self._no_login_before and not has_ended_since:
                     return None
                 self._token_is_known = False
                 token = self._logged_in()
                 if token.text != refused.text:
                     # Until the new token has its first answer, refusals in other threads cause no further login.
-                    self._no_login_before = clock() + REFUSAL_MEMO
+                    self._no_login_before = base.clock() + REFUSAL_MEMO
             return self._used(token) if token.text != refused.text else None
 
     def _used(self, token: Token) -> Token:
@@ -164,17 +168,10 @@ class VaultClient:
         return token
 
     def _logged_in(self) -> Token:
-        """Log in, unless a login was refused within :data:`REFUSAL_MEMO`: repeating it may lock accounts."""
-        if self._refusal and clock() < self._no_login_before:
-            raise StoreError(*self._refusal)
-        self._refusal = ()
-        try:
+        """Log in, unless a login was refused a moment ago (:class:`.LoginGuard`)."""
+        with self._guard.login():
             self._token, self._uses_left = self._log_in()
-        except StoreError as fault:
-            if REFUSED in fault.codes:
-                self._refusal, self._no_login_before = fault.codes, clock() + REFUSAL_MEMO
-            raise
-        return self._token
+            return self._token
 
     def _log_in(self) -> tuple[Token, int | None]:
         """Return a new token, and how often it may be used (``None``: any number)."""
@@ -189,7 +186,7 @@ class VaultClient:
             if asks_in_vain(reply):
                 refusal = StoreError(f"{auth_type} login: whom Vault asks did not answer it")
             elif fault.codes[-1] in ("HTTP 400", "HTTP 401", "HTTP 403", NO_MOUNT, ABSENT):
-                refusal = StoreError(f"{auth_type} login refused ({fault.codes[0]})", REFUSED)
+                refusal = StoreError(f"{auth_type} login refused ({fault.codes[0]})", LOGIN_REFUSED)
             elif fault.codes[-1] in (MALFORMED, FOREIGN):
                 # Keep MALFORMED out of the codes: INVALID would blame the secret.
                 refusal = StoreError("malformed answer to the login")
@@ -202,7 +199,7 @@ class VaultClient:
     def _renewed(self, token: Token) -> Token:
         """Renew *token*, or log in if it cannot be renewed; if neither works for now, keep using it."""
         # Postpone the next renewal first, whatever the result: other lookups must not repeat this one.
-        self._token = later = token.to_renew(_due(token.expires - clock()))
+        self._token = later = token.to_renew(_due(token.expires - base.clock()))
         try:
             reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
             renewed, _ = _granted(contents(reply, self.options))
@@ -224,13 +221,13 @@ def _granted(answer: Mapping[str, Any]) -> tuple[Token, int | None]:
     auth = answer.get("auth")
     text = auth.get("client_token") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(text, str) or not text:
-        raise StoreError("the answer to the login holds no token", REFUSED)
+        raise StoreError("the answer to the login holds no token", LOGIN_REFUSED)
     life, uses = _number(auth.get("lease_duration")), int(_number(auth.get("num_uses"))) or None
     if not life:
         return Token(text), uses
     # A token with limited uses is not renewed: renewing would cost one of them.
     renewal = _due(life) if auth.get("renewable") and not uses else NEVER
-    return Token(text, life, clock() + life, renewal), uses
+    return Token(text, life, base.clock() + life, renewal), uses
 
 
 def _refuses(reply: Reply) -> bool:
@@ -243,4 +240,4 @@ def _number(value: Any) -> float:
 
 def _due(life: float) -> float:
     """Return the time at which to renew a token that has *life* seconds to live."""
-    return clock() + life * RENEWAL_DUE * spread(1 - RENEWAL_SPREAD, 1 + RENEWAL_SPREAD)
+    return base.clock() + life * RENEWAL_DUE * spread(1 - RENEWAL_SPREAD, 1 + RENEWAL_SPREAD)

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import hvac
 
-from airflow_providers_secrets.stores.base import Outcome, StoreError
+from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
 from airflow_providers_secrets.stores.https import as_it_is
 from airflow_providers_secrets.stores.vault.login import Login, Options, file_content
-from airflow_providers_secrets.stores.vault.replies import REFUSED, SIGNING_REFUSED, UNREADABLE
+from airflow_providers_secrets.stores.vault.replies import SIGNING_REFUSED, UNREADABLE
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.stores.google.login import Asking
@@ -63,7 +63,7 @@ def _aws_failure(error: Exception) -> StoreError:
     codes = answer_codes(error)
     outcome = next((COMMON_OUTCOMES[code] for code in codes if code in COMMON_OUTCOMES), Outcome.UNAVAILABLE)
     if outcome in (Outcome.DENIED, Outcome.MISCONFIGURED):
-        return StoreError(f"AWS login refused ({codes[0]})", REFUSED)
+        return StoreError(f"AWS login refused ({codes[0]})", LOGIN_REFUSED)
     return StoreError(f"AWS login: {codes[0]}", *(("HTTP 429",) if outcome is Outcome.THROTTLED else ()))
 
 
@@ -192,7 +192,7 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     )
     if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
         # The account needs roles/iam.serviceAccountTokenCreator on itself.
-        raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED, REFUSED)
+        raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED, LOGIN_REFUSED)
     if answer.status_code != HTTPStatus.OK:
         raise StoreError(f"Google's signJwt failed with HTTP {answer.status_code}")
     try:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from airflow_providers_secrets.stores.base import (
     ABSENT,
     FOREIGN,
+    LOGIN_REFUSED,
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
@@ -21,7 +22,6 @@ from airflow_providers_secrets.stores.base import (
 
 Options = Mapping[str, Any]
 
-REFUSED: Final = "login refused"
 UNREADABLE: Final = "unusable credential"
 DELETED: Final = "deleted"
 DESTROYED: Final = "destroyed"
@@ -53,7 +53,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     CONTENDED: Outcome.THROTTLED,  # certainly not written, and worth a retry
     **dict.fromkeys(
         (
-            REFUSED,
+            LOGIN_REFUSED,
             DEAD_TOKEN,
             UNREADABLE,
             NO_MOUNT,
@@ -99,7 +99,7 @@ BEFORE_VAULT: Final = ON_THE_WAY | {
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     DELETED: "Undelete its latest version, or delete its metadata if it is to be absent.",
     DESTROYED: "Write a new version, or delete its metadata if it is to be absent.",
-    REFUSED: "Check the credentials, role and 'auth_mount_point' of the login.",
+    LOGIN_REFUSED: "Check the credentials, role and 'auth_mount_point' of the login.",
     DEAD_TOKEN: "Replace the token: in the option 'token', in what 'token_path' names, or in VAULT_TOKEN.",
     UNREADABLE: "Let the option or variable name a file that Airflow's user can read and that holds the credential.",
     SIGNING_REFUSED: "Grant the Google account roles/iam.serviceAccountTokenCreator on itself.",
