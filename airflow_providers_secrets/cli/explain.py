@@ -100,6 +100,8 @@ def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
         answer["name"] = shown_id(answer["name"])
         if answer["milliseconds"] is not None:
             answer["milliseconds"] = round(answer["milliseconds"], 1)
+        if answer["cached_for"] is not None:
+            answer["cached_for"] = round(answer["cached_for"], 1)
     return record
 
 
@@ -122,7 +124,19 @@ def _asked(
 
 
 def _without_answer(explained: Explanation | ChainExplanation) -> bool:
-    return bool(explained.failed or getattr(explained, "unusable", None))
+    return bool(explained.failed or getattr(explained, "unusable", None) or _cached_for(explained))
+
+
+def _cached_for(explained: Explanation | ChainExplanation) -> float | None:
+    """Return the seconds for which Airflow uses the shared cache's value although the store that answers has failed."""
+    from airflow_providers_secrets.lookup.operations import ANSWERS, ChainExplanation
+
+    way: Explanation | None
+    if isinstance(explained, ChainExplanation):
+        way = next((member.way for member in explained.members if member.role == ANSWERS), None)
+    else:
+        way = explained
+    return way.failed.cached_for if way and way.failed else None
 
 
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
@@ -144,7 +158,9 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
         _show_other(other)
     if explained.winner:
         shadowed = f", which shadows {' and '.join(explained.shadowed)}" if explained.shadowed else ""
-        print(f"Airflow takes it from: {explained.winner}{shadowed}.")
+        seconds = _cached_for(explained)
+        cached = f" (the cached value, for {seconds:.0f} s more at most)" if seconds else ""
+        print(f"Airflow takes it from: {explained.winner}{cached}{shadowed}.")
     elif explained.final:
         print("Airflow has no answer: its lookup ends here, and no further source is asked.")
     elif _without_answer(explained):

@@ -259,6 +259,13 @@ class Answers:
         """
         return _in_words(self._cache.fresh(name) or self._cache.stale(name)), None
 
+    def shared_meanwhile(self, name: str, error: LookupFailed) -> tuple[str, float] | None:  # noqa: ARG002  # a subclass
+        """Return the text that other processes use for *name* although the store gives *error*, and for how long.
+
+        :return: the text, and seconds; ``None`` if they have none.
+        """
+        return None
+
     def shared_cache(self) -> SharedCache | None:
         """Return the shared cache; ``None`` if there is none, or no key for it yet.
 

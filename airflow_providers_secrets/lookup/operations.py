@@ -390,6 +390,8 @@ class NameAnswer:
     :param code: the store's own code of a failure.
     :param message: the whole message of a failure.
     :param connected: whether the time includes loading the SDK, connecting and the login.
+    :param cached_for: seconds for which Airflow still uses the shared cache's value although the store failed; ``None``
+        if it has none.
     """
 
     name: str
@@ -400,6 +402,7 @@ class NameAnswer:
     message: str | None = None
     milliseconds: float | None = None
     connected: bool = False
+    cached_for: float | None = None
 
 
 @dataclass(frozen=True)
@@ -482,20 +485,22 @@ def explain(
             continue
         connected = not answers.access.clients
         started = time.monotonic()
-        code = message = None
+        code = message = cached_for = None
         try:
             text = answers.access.ask(name, backend.config.timeout)
             outcome = "found" if text is not None else "not found"
         except SecretsError as error:
             failure = error
             outcome, code, message = outcome_of(error), getattr(error, "code", None), str(error)
+            cached_for = _cached_for(backend, kind, name, error)
         milliseconds = (time.monotonic() - started) * 1000
-        names.append(NameAnswer(name, memory, shared, outcome, code, message, milliseconds, connected))
+        names.append(NameAnswer(name, memory, shared, outcome, code, message, milliseconds, connected, cached_for))
     form, fields, unusable = _parsed(backend, kind, text) if text is not None else (None, (), None)
     elsewhere = tuple(_asked(source, kind, secret_id, team) for source in others)
-    stops = _stops(backend, failure, unusable)
+    is_cached = any(name.cached_for for name in names)
+    stops = _stops(backend, failure, unusable) and not is_cached
     sources = [
-        (backend.store, text is not None and unusable is None),
+        (backend.store, is_cached or (text is not None and unusable is None)),
         *((one.source, one.answers) for one in elsewhere),
     ]
     holding = [source for source, holds in sources if holds]
@@ -521,6 +526,11 @@ def explain(
         lists=capabilities["list"],
         writes=capabilities["write"],
     )
+
+
+def _cached_for(backend: SecretLookupMixin, kind: Kind, name: str, error: SecretsError) -> float | None:
+    known = answers_of(backend.config).shared_meanwhile(name, error) if isinstance(error, LookupFailed) else None
+    return known[1] if known and _unusable(backend, kind, known[0]) is None else None
 
 
 def outcome_of(error: SecretsError) -> str:
@@ -724,20 +734,23 @@ def _member_answer(
         return made(NOT_ASKED, NOT_ASKED, reason=f"{decided.title} failed"), False
     way: Explanation | None = None
     message: str | None = None
+    is_cached = False
     if member.is_ours:
         way = explain(member.backend, kind, secret_id, team)
         outcome, final = "found" if way.usable else "not found", way.final
         if failed := way.failed:
             outcome, message = failed.outcome, failed.message
+            is_cached = failed.cached_for is not None
         elif way.unusable:
             outcome, message = Outcome.INVALID.value, f"Airflow could not use it: {way.unusable}"
     else:
         outcome, message, final = _foreign_answer(member, kind, secret_id, team)
     if decided is not None:
-        role = SHADOWED if outcome == "found" else NOT_ASKED
+        role = SHADOWED if outcome == "found" or is_cached else NOT_ASKED
         return made(role, outcome, reason=f"{decided.title} answers", message=message, way=way), False
-    if message is None:
-        return made(ANSWERS if outcome == "found" else HAS_NONE, outcome, way=way), False
+    if message is None or is_cached:
+        role = ANSWERS if outcome == "found" or is_cached else HAS_NONE
+        return made(role, outcome, message=message, way=way), False
     role = PASSED_OVER if member.optional and not final else ENDS
     return made(role, outcome, message=message, way=way), final
 

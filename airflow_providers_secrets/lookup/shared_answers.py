@@ -287,6 +287,16 @@ class SharedAnswers(Answers):
         said = shared.get(name)
         return own, _in_words(said, self._lifetime(name, said.text)) if said else NOT_CACHED
 
+    def shared_meanwhile(self, name: str, error: LookupFailed) -> tuple[str, float] | None:
+        """Return the text that other processes use for *name* although the store gives *error*, and for how long."""
+        shared = self._opened()
+        said = shared.get(name) if shared else None
+        if said is None or said.text is None:
+            return None
+        stale = 0.0 if error.store_has_spoken else self._lifetimes.max_stale
+        left = self._lifetime(name, said.text) + stale - said.age
+        return (said.text, left) if left > 0 else None
+
     def forget(self, name: str, prefix: str | None) -> None:
         """Invalidate what is cached for *name*, here and, under this identity, in the shared cache.
 

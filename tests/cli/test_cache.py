@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from airflow_providers_secrets.lookup import answers
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.rigs import Rig
+from tests.support.lookups import failing
 from tests.support.sharing import KEY
 
 
@@ -41,6 +44,44 @@ def test_entries_are_counted_found_and_removed(
     assert command("cache", "clear", "-o", "json", *at).json["removed"] == 1
     assert command("cache", "clear", *at).code == 1
     assert "S3cr3t" not in said.everything
+
+
+@pytest.mark.parametrize(("fault", "longest"), [("server-error", 960), ("denied", 60)])
+def test_explain_says_how_long_airflow_still_has_the_cached_value(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, fault: str, longest: int
+) -> None:
+    ssm.put(path_of(ssm, base, "variables", "cached"), "S3cr3t-value")
+    options = {**prefixes(ssm, base), "shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    ssm.backend_class(**connecting(ssm), **options).get_variable("cached")
+    answers.reset_after_fork()  # as another process, which has nothing in memory
+    kwargs = {**connecting(ssm), **options, "max_attempts": 1}
+    chain = {"backends": [{"backend": "aws_ssm", "kwargs": kwargs}, {"backend": "env"}]}
+    with ssm.fault(fault):
+        said = command("explain", "var", "cached", "--no-metastore", *using(ssm, **options, max_attempts=1))
+        other = command("explain", "var", "other", "--no-metastore", *using(ssm, **options, max_attempts=1))
+        through = command(
+            "explain", "var", "cached", "--no-metastore", "--backend", "chain", "--kwargs", json.dumps(chain)
+        )
+    left = re.search(r"Airflow takes it from: \S.*\(the cached value, for (\d+) s more at most\)\.", said.out)
+    assert left, said.everything
+    assert longest - 30 < int(left[1]) <= longest
+    assert "Airflow takes it from: member 1 (aws_ssm) (the cached value, for" in through.out
+    assert (said.code, other.code, through.code) == (3, 3, 3)
+    assert "Airflow has no answer, and will say" in other.out
+    assert "S3cr3t" not in said.everything
+
+
+def test_explain_counts_on_no_cached_value_that_airflow_cannot_use(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    ssm.put(path_of(ssm, base, "connections", "cached"), "postgres//S3cr3t")
+    options = {**prefixes(ssm, base), "shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+    failing(lambda: ssm.backend_class(**connecting(ssm), **options).get_conn_value("cached"))
+    answers.reset_after_fork()
+    with ssm.fault("server-error"):
+        said = command("explain", "conn", "cached", "--no-metastore", *using(ssm, **options, max_attempts=1))
+    assert "shared cache: present" in said.out
+    assert "Airflow has no answer, and will say" in said.out
 
 
 def test_what_a_listing_holds_of_one_secret_is_found_and_removed(
