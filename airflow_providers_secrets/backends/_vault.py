@@ -133,6 +133,13 @@ def server_url(value: Any) -> str:
     return with_usable_port(str(value)).rstrip("/")
 
 
+def google_key(value: Any) -> dict[str, Any]:
+    """Accept the key of a Google service account."""
+    from airflow_providers_secrets.stores.google.identity import service_account_key  # rarely needed
+
+    return service_account_key(value)
+
+
 def ignored(value: Any) -> Any:  # noqa: ARG001  # whatever it is
     """Accept anything and discard it."""
     return None
@@ -176,7 +183,7 @@ VAULT_OPTIONS: Final = (
     Option("jwt_token", strict_text, doc="jwt: the JWT."),
     Option("jwt_token_path", strict_text, doc="jwt: a file with the JWT, read at each login."),
     Option("gcp_key_path", strict_text, doc="gcp: file of a service account key; else the environment's credentials."),
-    Option("gcp_keyfile_dict", mapping, doc="gcp: the service account key itself."),
+    Option("gcp_keyfile_dict", google_key, doc="gcp: the service account key itself."),
     Option("gcp_scopes", scopes, ("https://www.googleapis.com/auth/cloud-platform",), "gcp: OAuth 2.0 scopes."),
     Option("azure_tenant_id", strict_text, doc="azure: the tenant, needed with 'key_id' and 'secret_id'."),
     Option("azure_resource", strict_text, doc="azure: the resource that the auth method is configured with."),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
@@ -624,14 +626,18 @@ ACCOUNT_KEY = {
 
 
 @pytest.mark.usefixtures("google_auth")
-@pytest.mark.parametrize("given", ["dict", "json", "file"])
+@pytest.mark.parametrize("given", ["dict", "json", "file", "escaped", "escaped file"])
 def test_gcp_by_key(recorder: Proxy, given: str, tmp_path: Path) -> None:
+    # As keys from environment variables often are.
+    escaped = {**ACCOUNT_KEY, "private_key": ACCOUNT_KEY["private_key"].replace("\n", "\\n")}
     file = tmp_path / "key.json"
-    file.write_text(json.dumps(ACCOUNT_KEY))
+    file.write_text(json.dumps(escaped if given == "escaped file" else ACCOUNT_KEY))
     options = {
         "dict": {"gcp_keyfile_dict": ACCOUNT_KEY},
         "json": {"gcp_keyfile_dict": json.dumps(ACCOUNT_KEY), "gcp_scopes": "https://a,https://b"},
         "file": {"gcp_key_path": str(file)},
+        "escaped": {"gcp_keyfile_dict": json.dumps(escaped)},
+        "escaped file": {"gcp_key_path": str(file)},
     }[given]
     path, body = login_of(recorder, auth_type="gcp", role_id="airflow", **options)
     assert path == "/v1/auth/gcp/login"
@@ -644,15 +650,30 @@ def test_gcp_by_key(recorder: Proxy, given: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("google_auth")
+@pytest.mark.parametrize("by", ["gcp_keyfile_dict", "gcp_key_path"])
 @pytest.mark.parametrize(
-    "key",
-    [{"type": "service_account", "private_key": "S3cr3t"}, {**ACCOUNT_KEY, "private_key": "S3cr3t"}],
-    ids=["part", "bad"],
+    ("key", "fault"),
+    [
+        (
+            {"type": "service_account", "private_key": "S3cr3t"},
+            "must be a service account key, and lacks 'client_email'",
+        ),
+        ({**ACCOUNT_KEY, "type": "S3cr3t"}, "must be a service account key, whose 'type'"),
+        ({**ACCOUNT_KEY, "private_key": "S3cr3t"}, "is no service account key"),
+    ],
+    ids=["part", "type", "bad"],
 )
-def test_gcp_by_a_key_that_is_none(recorder: Proxy, key: dict[str, Any]) -> None:
-    with pytest.raises(StoreMisconfigured, match="'gcp_keyfile_dict' is no service account key") as raised:
-        asking(url=recorder.url, auth_type="gcp", role_id="r", gcp_keyfile_dict=key).get_variable("x")
-    assert "S3cr3t" not in str(raised.value)
+def test_gcp_by_a_key_that_is_none(recorder: Proxy, key: dict[str, Any], fault: str, by: str, tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    given = {"gcp_keyfile_dict": key, "gcp_key_path": str(tmp_path / "key.json")}[by]
+    with pytest.raises(ConfigurationError, match=f"'{by}':? (its file )?{fault}") as raised:
+        asking(url=recorder.url, auth_type="gcp", role_id="r", **{by: given}).get_variable("x")
+    assert "S3cr3t" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_gcp_by_part_of_a_key_is_refused_at_construction() -> None:
+    with pytest.raises(ConfigurationError, match="'gcp_keyfile_dict' must be a service account key, and lacks"):
+        VaultBackend(url="https://vault", auth_type="gcp", role_id="r", gcp_keyfile_dict={"type": "service_account"})
 
 
 GOOGLE_JSON = {"Content-Type": "application/json"}

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import hvac
 
 from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
+from airflow_providers_secrets.stores.google.identity import service_account_key
 from airflow_providers_secrets.stores.https import as_it_is
 from airflow_providers_secrets.stores.vault.login import Login, Options, file_content
 from airflow_providers_secrets.stores.vault.replies import SIGNING_REFUSED, UNREADABLE
@@ -161,14 +162,11 @@ def _google_key(options: Options) -> dict[str, Any] | None:
         return dict(options["gcp_keyfile_dict"])
     if not options["gcp_key_path"]:
         return None
-    content = file_content(options, "gcp_key_path")
     try:
-        key = json.loads(content)
-    except (ValueError, RecursionError):
-        key = None
-    if not isinstance(key, dict):
-        raise StoreError("option 'gcp_key_path': its file is not a JSON object", UNREADABLE)
-    return key
+        return service_account_key(file_content(options, "gcp_key_path"))
+    except ValueError as error:
+        fault = str(error)
+    raise StoreError(f"option 'gcp_key_path': its file {fault}", UNREADABLE)
 
 
 def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, asking: Asking) -> str:
