@@ -375,6 +375,25 @@ def test_a_kubeconfig_may_say_that_nobody_logs_in(kubernetes: KubernetesRig, tmp
         assert backend.get_variable("x") == "x"
 
 
+def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path
+) -> None:
+    """The SDK writes them below ``/tmp`` once for a process; a host's clean-up removes them, and a child's end does."""
+    made("written-again", {VARIABLE: "written-again"}, {"value": "x"})
+    configuration = json.loads(kubernetes.kubeconfig.read_text())
+    cluster = configuration["clusters"][0]["cluster"]
+    authority = Path(cluster.pop("certificate-authority")).read_bytes()
+    cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(configuration))
+    backend = KubernetesSecretsBackend(kubeconfig=str(path), cache_ttl=0, timeout=60, max_attempts=1)
+    assert backend.get_variable("written-again") == "x"
+    (client,) = answers_of(backend.config).access.clients
+    Path(client._configuration.ssl_ca_cert).unlink()
+    client._pool.clear()  # as where the server has closed the connection
+    assert backend.get_variable("written-again") == "x"
+
+
 # Ids.
 
 

@@ -7,6 +7,7 @@ The SDK's typed operations are not used. Importing them takes a second of CPU an
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ from airflow_providers_secrets.stores.base import (
     whole_body,
 )
 from airflow_providers_secrets.stores.kubernetes import identity
-from airflow_providers_secrets.stores.kubernetes.secrets import NO_LOGIN, NOT_LOGGED_IN
+from airflow_providers_secrets.stores.kubernetes.secrets import FILES_GONE, NO_LOGIN, NOT_LOGGED_IN
 
 Options = Mapping[str, Any]
 
@@ -82,16 +83,21 @@ class KubernetesClient:
         if not left:
             raise TimeoutError
         connect, read = self._timeouts
-        response: Any = self._pool.request(
-            method,
-            self.server + path,
-            body=None if body is None else json.dumps(body).encode(),
-            headers={**self._headers(), **({"Content-Type": form} if body is not None else {})},
-            timeout=urllib3.Timeout(connect=min(connect, left), read=min(read, left)),
-            retries=False,
-            redirect=False,
-            preload_content=False,
-        )
+        try:
+            response: Any = self._pool.request(
+                method,
+                self.server + path,
+                body=None if body is None else json.dumps(body).encode(),
+                headers={**self._headers(), **({"Content-Type": form} if body is not None else {})},
+                timeout=urllib3.Timeout(connect=min(connect, left), read=min(read, left)),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError):
+            if self._has_its_files():
+                raise
+            raise StoreError(FILES_GONE) from None
         try:
             answer = _parsed(whole_body(response, response.headers.get("Content-Length"), MAX_BODY))
         finally:
@@ -102,6 +108,16 @@ class KubernetesClient:
         if not isinstance(answer, dict):
             raise StoreError("the answer is not JSON", MALFORMED)
         return answer
+
+    def _has_its_files(self) -> bool:
+        """Tell whether the certificates are still there, which each new connection reads.
+
+        What a kubeconfig holds itself the SDK writes below /tmp, where hosts clean up, and removes it again as a
+        process ends: a forked child, too, whose parent goes on. The next client's login writes it anew.
+        """
+        made_of = self._configuration
+        files = (made_of.ssl_ca_cert, made_of.cert_file, made_of.key_file)
+        return all(os.path.exists(file) for file in files if file)  # noqa: PTH110
 
     def _headers(self) -> dict[str, str]:
         logins = self._configuration.auth_settings().values()

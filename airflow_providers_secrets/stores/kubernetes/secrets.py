@@ -39,6 +39,7 @@ DATA_KEY: Final = "value"
 
 NO_LOGIN: Final = "no login"
 NOT_LOGGED_IN: Final = "the kubeconfig's user gave no login"
+FILES_GONE: Final = "the login's certificates are gone"
 NO_KEY: Final = "the Secret lacks the key"
 NO_TEXT: Final = "its value is not text"
 
@@ -119,7 +120,7 @@ class KubernetesSecrets(Store):
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }
     on_the_way = ON_THE_WAY | {NO_LOGIN}
-    expired_login = frozenset({"HTTP 401"})
+    expired_login = frozenset({"HTTP 401", FILES_GONE})
     # The SDK logs the stderr of a kubeconfig's command with the root logger.
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")
     write_settings: ClassVar[Mapping[str, str]] = {}
