@@ -223,6 +223,10 @@ def _yaml_loader() -> Any:
     def pairs(loader: Any, node: Any) -> _Pairs:
         written = [str(name.value) for name, _ in node.value]
         loader.flatten_mapping(node)  # a name that "<<" merges in may legitimately occur again
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode):
+                # An id, as every name in JSON, is the text that stands there: 007 is not 7, nor is "on" True.
+                name.tag = "tag:yaml.org,2002:str"
         return _Pairs(loader.construct_pairs(node, deep=True), written)
 
     Loader.add_constructor("tag:yaml.org,2002:map", pairs)

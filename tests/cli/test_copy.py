@@ -421,6 +421,19 @@ def test_what_yaml_reads_and_json_has_not_is_invalid(command: Command, ssm: Rig,
     assert "put that in quotation marks" in said.everything
 
 
+def test_an_id_in_yaml_is_the_text_that_stands_there(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    path = tmp_path / "secrets.yaml"
+    path.write_text(
+        "connections:\n  7: http://seven\n  on: http://on\nvariables:\n  007: a\n  2024-01-01: b\n  null: c\n"
+    )
+    said = command("copy", "--from", f"file:{path}", *target(ssm, base), "-o", "json")
+    assert said.code == 0, said.everything
+    assert list(states(said)) == ["7", "on", "007", "2024-01-01", "null"]
+    path.write_text("007: a\non: b\n")
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "-o", "json")
+    assert list(states(said)) == ["007", "on"], said.everything
+
+
 def test_a_metastore_is_told_by_its_place_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from sqlalchemy.engine import make_url
 
