@@ -440,8 +440,20 @@ def same(kind: Kind, one: str, other: str) -> bool:
     :raises Unusable: if one of them cannot be read.
     """
     if kind == "connections":
-        return fields_of(one) == fields_of(other)
+        return bool(_told_apart_from_numbers(fields_of(one)) == _told_apart_from_numbers(fields_of(other)))
     return one == other
+
+
+def _told_apart_from_numbers(value: Any) -> Any:
+    """Return *value* with something else for each truth value in it, which to Python equals 1 or 0.
+
+    1 and 1.0 stay equal: Vault makes one of the other.
+    """
+    if isinstance(value, Mapping):
+        return {name: _told_apart_from_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_told_apart_from_numbers(one) for one in value]
+    return (value,) if isinstance(value, bool) else value
 
 
 def reason_of(error: Exception) -> str:

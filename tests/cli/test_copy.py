@@ -202,6 +202,31 @@ def test_what_is_there_already_is_the_same_whatever_could_be_written(
     assert states(said) == {"large": "same"}
 
 
+@pytest.mark.parametrize(("there", "state"), [("1", "different"), ("1.0", "different"), ("true", "same")])
+def test_a_number_in_an_extra_is_not_the_truth(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, there: str, state: str
+) -> None:
+    """Python takes them for equal."""
+    path = tmp_path / "connections.json"
+    path.write_text('{"api": {"conn_type": "http", "extra": {"verify": true, "a": {}}}}')
+    stored = '{"extra": {"a": {}, "verify": ' + there + '}, "conn_type": "http"}'
+    ssm.put(path_of(ssm, base, "connections", "api"), stored)
+    said = command("copy", "--from", f"file:{path}", "--kind", "conn", *target(ssm, base), "-o", "json")
+    assert states(said) == {"api": state}, said.everything
+
+
+def test_a_number_that_a_store_spells_its_own_way_is_the_same(
+    command: Command, vault: VaultRig, base: str, tmp_path: Path
+) -> None:
+    """OpenBao makes 1 of 1.0."""
+    path = tmp_path / "connections.json"
+    path.write_text('{"api": {"conn_type": "http", "extra": {"timeout": 1.0, "all": [true, {"verify": false}]}}}')
+    copy = ["copy", "--from", f"file:{path}", "--kind", "conn", *target(vault, base), "-o", "json", "--apply"]
+    for state in ("created", "same"):
+        said = command(*copy, "--journal", str(tmp_path / "journal"))
+        assert states(said) == {"api": state}, said.everything
+
+
 def test_what_a_write_loses_is_told_before_it(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
     path = tmp_path / "variables.json"
     described = {"value": "S3cr3t-1", "description": "S3cr3t-2"}
