@@ -973,6 +973,22 @@ def test_refused_login_is_not_repeated_for_30_seconds(
     assert "S3cr3t" not in caplog.text
 
 
+def test_certificate_that_was_replaced_is_read_once_the_old_one_is_refused(
+    azure: AzureRig, application: tuple[Path, Path], clock: dict[str, float], tmp_path: Path
+) -> None:
+    import trustme
+
+    replaced, path = azure.authority.issue_cert("application", key_type=trustme.KeyType.RSA), tmp_path / "login.pem"
+    path.write_bytes(replaced.private_key_pem.bytes() + replaced.cert_chain_pems[0].bytes())
+    who = {"authority": azure.entra.url, "tenant_id": TENANT, "client_id": CLIENT}
+    asked = unknown(azure, **who, client_certificate_path=str(path), cache_ttl=0)
+    with pytest.raises(StoreMisconfigured, match="client_certificate login refused"):
+        asked.get_variable("found")
+    path.write_bytes(application[0].read_bytes())
+    clock["monotonic"] += 31
+    assert asked.get_variable("found") == "x"
+
+
 def test_login_that_fails_for_now_is_tried_again(azure: AzureRig) -> None:
     asked = backend(azure, max_attempts=3)
     with azure.entra.fault(Reply(503, b"{}")), pytest.raises(StoreUnavailable, match="client_secret login: HTTP 503"):
