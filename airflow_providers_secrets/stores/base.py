@@ -312,19 +312,22 @@ class LoginGuard:
         return clock() < self._until
 
     @contextlib.contextmanager
-    def login(self) -> Iterator[None]:
+    def login(self) -> Iterator[bool]:
         """Let the block log in, and remember its refusal.
+
+        Yields whether the last login was refused: what it had read from a file may have been replaced since.
 
         :raises StoreError: the latest refusal, without running the block, if that is too recent.
         """
         if self.is_closed:
             raise StoreError(*self._codes)
         try:
-            yield
+            yield bool(self._codes)
         except StoreError as fault:
             if LOGIN_REFUSED in fault.codes:
                 self._codes, self._until = fault.codes, clock() + REFUSAL_MEMO
             raise
+        self._codes = ()
 
 
 class PageTokens:

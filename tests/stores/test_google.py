@@ -701,6 +701,23 @@ def test_refused_login_is_not_repeated_for_30_seconds(
     assert asked.get_variable("found") == "x"
 
 
+@pytest.mark.usefixtures("internet")
+def test_file_of_credentials_that_was_replaced_is_read_once_the_old_ones_are_refused(
+    google: GoogleRestRig, accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(base, "clock", lambda: now[0])
+    path = tmp_path / "credentials.json"
+    path.write_text(json.dumps({**accounts.authorized_user(), "refresh_token": "revoked"}))
+    asked = by_token(google, accounts, gcp_credential_config_file=str(path))
+    with accounts.fault(lambda request: Reply(400) if b"revoked" in request.body else None):
+        with pytest.raises(StoreMisconfigured, match=r"login refused \(HTTP 400\)"):
+            asked.get_variable("found")
+        path.write_text(json.dumps(accounts.authorized_user()))
+        now[0] += 31
+        assert asked.get_variable("found") == "x"
+
+
 def test_login_that_cannot_be_reached_is_tried_again(google: GoogleRestRig, accounts: Accounts) -> None:
     replies = [Reply(reset=True), None]
     with accounts.fault(lambda _: replies.pop(0)):

@@ -87,7 +87,7 @@ class Login:
         # connection_verify=false is about the vault: the authority receives credentials and is always verified.
         verify = options["connection_verify"] if isinstance(options["connection_verify"], str) else True
         self._transport = LoginTransport(options, verify, chain=self.name == "default")
-        self._credential: Any = _credential(options, self._transport)
+        self._credential = _credential(options, self._transport)
         self._turn = Turn()
         self._held: _Held | None = None
         self._guard = LoginGuard()
@@ -151,16 +151,14 @@ class Login:
 
     def _logged_in(self, scopes: tuple[str, ...], asked: dict[str, Any]) -> Any:
         """Return a token from the credential, unless a login was refused a moment ago (:class:`.LoginGuard`)."""
-        with self._guard.login():
-            # A refused one had read its certificate, and the file may hold another one by now.
-            credential = self._credential = self._credential or _credential(self._options, self._transport)
+        with self._guard.login() as was_refused:
+            if was_refused:  # the credential had read its certificate, and the file may hold another one by now
+                self._credential = _credential(self._options, self._transport)
             self._transport.troubles.clear()
             try:
-                return credential.get_token_info(*scopes, options=asked)
+                return self._credential.get_token_info(*scopes, options=asked)
             except Exception as error:  # noqa: BLE001  # azure-identity lets its libraries' errors through
                 failure = self._failure(error)
-            if LOGIN_REFUSED in failure.codes:
-                self._credential = None
             raise failure
 
     def _failure(self, error: Exception) -> StoreError:

@@ -157,7 +157,9 @@ class Login:
     def _renew(self) -> None:
         # Its own object: a thread that hung may get its answer while this one logs in.
         asking = Asking(self._http)
-        with self._guard.login():
+        with self._guard.login() as was_refused:
+            if was_refused:
+                self._credentials, _ = self._found()  # their file may hold others by now
             try:
                 self._credentials.refresh(asking)
             except TimeoutError:
