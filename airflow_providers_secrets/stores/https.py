@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from typing import Any
@@ -44,21 +45,29 @@ def context_for(verify: Verify) -> ssl.SSLContext | None:
     if verify is False:
         return None
     try:
-        return context_of(verify if isinstance(verify, str) else default_certificates()[0])
+        return context_of(path_for(verify))
     except (OSError, ValueError):
         return None
+
+
+def path_for(verify: Verify) -> str:
+    """Return the file or directory of the certificates that requests would verify by."""
+    return verify if isinstance(verify, str) else default_certificates()[0]
 
 
 class ContextAdapter(HTTPAdapter):
     """Verifies servers, and proxies reached over TLS, with one TLS context.
 
-    requests would read the certificates again for each host.
+    requests would read the certificates again for each host. Here they are read again only once their file has changed;
+    open connections stay as they are.
 
     :param context: the context; ``None`` leaves verification to requests.
+    :param path: the file or directory that holds the context's certificates.
     """
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, path: str) -> None:
         self._context = context
+        self._path = path
         super().__init__(pool_maxsize=MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -75,7 +84,10 @@ class ContextAdapter(HTTPAdapter):
         """Return the key of a pool, without the CA bundle: the certificates are in the context."""
         host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
         if self._context:
-            return host, {name: value for name, value in tls.items() if name not in ("ca_certs", "ca_cert_dir")}
+            with contextlib.suppress(OSError, ValueError):  # it is just being replaced
+                self._context = context_of(self._path)
+            own = {name: value for name, value in tls.items() if name not in ("ca_certs", "ca_cert_dir")}
+            return host, {**own, **self._tls()}
         return host, tls
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:

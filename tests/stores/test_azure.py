@@ -479,6 +479,16 @@ def test_certificate_of_the_vault_is_verified(azure: AzureRig) -> None:
         backend(azure, connection_verify=True).get_variable("found")
 
 
+def test_certificates_that_were_replaced_are_read_anew(azure: AzureRig, tmp_path: Path) -> None:
+    path = tmp_path / "authorities.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    asked = backend(azure, connection_verify=str(path), cache_ttl=0, max_attempts=1)
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        asked.get_variable("found")
+    path.write_bytes(azure.bundle.read_bytes())
+    assert asked.get_variable("found") == "x"
+
+
 def test_certificate_of_the_vault_may_be_taken_as_it_is(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the authority is verified all the same: it is given the application's secret."""
     with pytest.warns(Warning, match="Unverified"), pytest.raises(StoreUnavailable, match="client_secret"):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import requests
 
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError, bounded, seconds_left
-from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for
+from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for, path_for
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Maximum length of an answer, in bytes after decompression; Key Vault's own answers are below 1 MiB."""
@@ -28,8 +28,8 @@ def make_session(verify: Verify, *, certificate: bool = False) -> requests.Sessi
     """
     session = requests.Session()
     session.auth = as_it_is
-    session.mount("https://", _Adapter(None if certificate else context_for(verify)))
-    session.mount("http://", _Adapter(None))  # for a machine's identity endpoint
+    session.mount("https://", _Adapter(None if certificate else context_for(verify), path_for(verify)))
+    session.mount("http://", _Adapter(None, ""))  # for a machine's identity endpoint
     return session
 
 

@@ -53,7 +53,7 @@ class BoundedAdapter(ContextAdapter):
 
     def __init__(self, connect_timeout: float, read_timeout: float) -> None:
         self._timeouts = (connect_timeout, read_timeout)
-        super().__init__(trusted_authorities())
+        super().__init__(trusted_authorities(), default_certificates()[0])
 
     def send(  # noqa: PLR0913, PLR0917  # requests' signature
         self,

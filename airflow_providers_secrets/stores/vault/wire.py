@@ -122,9 +122,9 @@ def _adapter(verify: bool | str, *, encrypted: bool) -> HTTPAdapter:  # noqa: FB
     """Return an adapter that shares the CA certificates; requests would read them for each client."""
     if not encrypted:
         return HTTPAdapter(pool_maxsize=MAX_CONNECTIONS)
-    from airflow_providers_secrets.stores.https import ContextAdapter, context_for
+    from airflow_providers_secrets.stores.https import ContextAdapter, context_for, path_for
 
-    return ContextAdapter(context_for(verify))
+    return ContextAdapter(context_for(verify), path_for(verify))
 
 
 _TRUSTED_BY_HVAC: Final = ("VAULT_CACERT", "VAULT_CAPATH")
