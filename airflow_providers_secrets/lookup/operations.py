@@ -22,7 +22,7 @@ from airflow_providers_secrets.errors import (
     Unusable,
     quoted,
 )
-from airflow_providers_secrets.lookup.access import store_of
+from airflow_providers_secrets.lookup.access import MAX_VALUE_LENGTH, store_of
 from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.lookup.outcomes import ERRORS, policy_option
@@ -254,10 +254,13 @@ def store_for_write(backend: SecretLookupMixin, settings: Iterable[str]) -> Writ
 def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, only_if_absent: bool) -> str:
     """Return what to write under *name* so that a lookup then reads *text*.
 
-    :raises Unusable: if Airflow could not parse *text*, or would read something else together with what the name keeps.
+    :raises Unusable: if Airflow could not parse *text*, or would read something else together with what the name keeps;
+        or if it is longer than a lookup accepts.
     :raises LookupFailed: if the store does not say what the name holds.
     """
     stored = backend.encode(kind, text)
+    if len(stored) > MAX_VALUE_LENGTH:  # not every store's own limit is below that
+        raise Unusable(f"it is longer than {MAX_VALUE_LENGTH} characters")
     meant = backend.decode(kind, stored)
     if kind != "connections" or not backend.merges or only_if_absent:
         return stored

@@ -280,6 +280,15 @@ def test_what_is_near_is_compared_as_the_store_spells_it(command: Command, rig: 
         assert "Did you mean 'my-var'?" in said.out, said.everything
 
 
+def test_what_is_longer_than_a_lookup_takes_is_not_written(command: Command, rig: Rig, at: list[str]) -> None:
+    """OpenBao takes it, for one."""
+    assert command("put", "var", "long", "--stdin", *at, stdin="S3cr3t").code == 0
+    for how in ([], ["--dry-run"]):
+        said = command("put", "var", "long", "--stdin", *how, *at, stdin="S3cr3t" * 200_000)
+        assert (said.code, "it is longer than 1048576 characters" in said.err) == (2, True), said.everything[:2000]
+    assert command("get", "var", "long", "--show-value", *at).out == "S3cr3t\n"
+
+
 def test_a_connection_without_a_type_is_not_written(command: Command, rig: Rig, at: list[str]) -> None:
     said = command("put", "conn", "untyped", "--host", "h", *at)
     assert (said.code, said.err) == (2, "airflow-secrets put: --conn-type is needed: postgres, aws, http …\n")
