@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -175,7 +175,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     copying = Copying(origin, target, apply=args.apply, overwrite=args.overwrite, rate=args.rate or target.rate)
     done: dict[str, int] = dict.fromkeys(STATES, 0)
 
-    def items() -> Iterator[dict[str, Any]]:
+    def items() -> Generator[dict[str, Any], None, None]:
         with output.Progress("copying" if args.apply else "comparing", len(found)) as progress:
             interrupts.stops(copying, progress)
             for item in copying.run(found, args.parallel if target.parallel else 1, journal, progress):
@@ -183,11 +183,13 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
                 if not (args.changes and item.state == SAME):
                     yield item.row(args.output)
 
+    rows = items()
     try:
-        output.show_rows(items(), COLUMNS, args.output)
+        output.show_rows(rows, COLUMNS, args.output)
     except KeyboardInterrupt:
         _end_at_once(f"{_so_far(done, len(found), args, journal)} (what was under way was not waited for)")
     finally:
+        rows.close()  # where nobody reads the output any more, the writes under way are waited for, and noted
         if journal:
             journal.close()
     if journal and journal.failure:

@@ -726,6 +726,22 @@ def test_what_an_interrupted_copy_printed_is_whole(ssm: Rig, base: str, tmp_path
     assert errors.count("\n") == 1
 
 
+def test_what_is_written_as_the_output_is_closed_is_in_the_journal(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by ``| head -1``, which ends the copy."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    journal = tmp_path / "journal"
+    process = start(copying(ssm, base, tmp_path, 100, "-o", "plain", "--journal", str(journal)), tmp_path)
+    assert process.stdout
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 141
+    listed = command("list", "conn", "-o", "json", *using(ssm, **prefixes(ssm, base))).json
+    assert 0 < len(listed) < 100
+    assert {json.loads(line)["id"] for line in journal.read_text().splitlines()} == {one["id"] for one in listed}
+
+
 def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_path: Path) -> None:
     kwargs = json.dumps({**connecting(ssm), **prefixes(ssm, base), "aws_secret_access_key": "S3cr3t"})
     arguments = copying(ssm, base, tmp_path, 40, "--rate", "10", "--journal", str(tmp_path / "j"), at=kwargs)
