@@ -78,14 +78,21 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             return _ended(name, str(error) or "interrupted.", INTERRUPTED)
         except BrokenPipeError:
-            # Otherwise Python would write the rest at its exit, and print an error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _drop_output()
             return CLOSED_PIPE
         except Exception as error:
+            try:
+                sys.stdout.flush()
+            except (OSError, ValueError):  # the disk is full
+                _drop_output()
             if verbose:
                 raise
-            # Its message may contain anything.
-            return _ended(name, f"unexpected {type(error).__name__}; add --verbose to see where.", NO_ANSWER)
+            return _ended(name, f"unexpected {_in_words(error)}; add --verbose to see where.", NO_ANSWER)
+
+
+def _drop_output() -> None:
+    """Discard the rest of the output: Python would write it again at its exit, print an error, and exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_streams() -> None:
@@ -93,6 +100,14 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # until the end
+
+
+def _in_words(error: Exception) -> str:
+    """Return the class of *error*, whose message may contain anything, and the system's reason for an ``OSError``."""
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.errno and type(error).__module__ == "builtins":
+        return f"{name} ({os.strerror(error.errno)})"
+    return name
 
 
 def _ended(name: str, text: str, code: int) -> int:

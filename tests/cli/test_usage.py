@@ -84,6 +84,23 @@ def test_a_closed_stream_is_no_fault_of_the_command(closed: str, code: int, told
     assert ended.stderr.count("\n") == bool(told)
 
 
+@pytest.mark.parametrize("line", ["uri --parse", "uri --parse --json"])
+def test_a_full_disk_under_the_output_is_told_in_one_line(line: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "airflow_providers_secrets.cli", *line.split()],
+            input="http://S3cr3t@h",
+            env={**environment, "PYTHONPATH": PACKAGE_ROOT},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    told = "airflow-secrets uri: unexpected OSError (No space left on device); add --verbose to see where.\n"
+    assert (ended.returncode, ended.stderr) == (3, told)
+
+
 AT = ("--backend", "hashicorp_vault", "--kwargs", '{"url": "http://127.0.0.1:9", "token": "x"}')
 PROMPTS = {
     "uri --conn-type http --ask-password": "--password-stdin",
