@@ -16,7 +16,8 @@ EXAMPLE: Final = "airflow-secrets get conn smtp_default --field host"
 
 MASK: Final = "***"
 OPEN: Final = ("conn_type", "host", "port", "schema")
-"""The fields of a connection that are not secret."""
+"""The fields of a connection that are not secret, if it has a type. Without one, the text may not be a connection at all:
+Airflow's own parser turns most of a password into a schema."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +86,8 @@ def _show_connection(args: argparse.Namespace, text: str) -> int:
             return NOT_OK
         print(output.as_it_is(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
         return OK
-    shown = fields if args.show_value else {name: _masked(name, value) for name, value in fields.items()}
+    typed = "conn_type" in fields
+    shown = fields if args.show_value else {name: _masked(name, value, typed) for name, value in fields.items()}
     if args.output in ("json", "yaml"):
         output.show_record({"id": args.id, **shown}, args.output)
         return OK
@@ -116,9 +118,9 @@ def _masked_host(host: str) -> str:
     return f"{scheme}://" * bool(nested) + f"{MASK}@" * bool(login) + shown
 
 
-def _masked(name: str, value: Any) -> Any:
-    if name == "host" and isinstance(value, str):
+def _masked(name: str, value: Any, typed: bool) -> Any:  # noqa: FBT001  # whether it has a connection type
+    if typed and name == "host" and isinstance(value, str):
         return _masked_host(value)
-    if name in OPEN:
+    if typed and name in OPEN:
         return value
     return dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK

@@ -61,6 +61,15 @@ def test_without_teams_an_id_is_matched_as_a_lookup_matches_it(command: Command,
     assert (listed["id"], listed["not_looked_up"]) == ("x--y", None)
 
 
+def test_a_value_that_is_no_connection_is_masked(command: Command, tmp_path: Path) -> None:
+    """Airflow's own reader of files makes a connection of it, whose schema is all of it but the first letter."""
+    path = tmp_path / "connections.json"
+    path.write_text('{"db": "TheS3cr3t"}')
+    said = command("get", "conn", "db", *chain({"backend": "file", "kwargs": {"connections_file_path": str(path)}}))
+    assert said.code == 0, said.everything
+    assert "S3cr3t" not in said.everything
+
+
 def test_a_fault_of_one_member_is_a_fault_of_the_chain(command: Command, rig: Rig, base: str) -> None:
     at = chain({"backend": "env"}, member(rig, base, max_attempts=1))
     with rig.fault("denied"):
