@@ -271,8 +271,9 @@ class FromBackend(Origin):
         try:
             if kind == "connections":
                 return cast("str | None", self._backend.get_conn_value(secret_id))
-            return cast("str | None", self._backend.get_variable(secret_id))
-        except SecretsError:
+            value = self._backend.get_variable(secret_id)
+            return value if value is None or isinstance(value, str) else _json(value)  # of Airflow's reader of files
+        except (SecretsError, Unusable):
             raise
         except Exception as error:  # noqa: BLE001  # another package's class
             failure = type(error).__name__

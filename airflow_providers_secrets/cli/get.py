@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         return USAGE if reason else NOT_OK
     if kind == "connections":
         return _show_connection(args, text)
+    if not isinstance(text, str):  # Airflow's reader of files, and so a chain's member, returns what JSON makes of it
+        text = json.dumps(text, ensure_ascii=False)
     value = text if args.show_value else MASK
     if args.output in ("json", "yaml"):
         output.show_record({"id": args.id, "value": value}, args.output)

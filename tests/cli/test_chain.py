@@ -70,6 +70,29 @@ def test_a_value_that_is_no_connection_is_masked(command: Command, tmp_path: Pat
     assert "S3cr3t" not in said.everything
 
 
+def test_a_variable_that_is_no_text_is_shown_and_copied_as_json(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    """Airflow's own reader of files returns what JSON makes of it."""
+    path, names = tmp_path / "variables.json", tmp_path / "names"
+    path.write_text('{"number": 5, "list": ["S3cr3t"]}')
+    at = chain({"backend": "file", "kwargs": {"variables_file_path": str(path)}})
+    for key, text in {"number": "5", "list": '["S3cr3t"]'}.items():
+        said = command("get", "var", key, "--show-value", *at)
+        assert (said.code, said.out) == (0, f"{text}\n"), said.everything
+        assert command("get", "var", key, "--show-value", *at, "-o", "json").json["value"] == text
+        assert command("get", "var", key, *at).out == "***\n"
+    names.write_text("number\nlist\n")
+    source = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
+    kwargs = json.dumps({"variables_file_path": str(path)})
+    said = command(
+        *("copy", "--from", source, "--from-kwargs", kwargs, "--names", str(names), "--kind", "var", "--apply"),
+        *("--to", ssm.class_path, "--to-kwargs", json.dumps({**connecting(ssm), **prefixes(ssm, base)})),
+        *("--journal", str(tmp_path / "journal"), "-o", "json"),
+    )
+    assert [(one["id"], one["state"]) for one in said.json] == [("number", "created"), ("list", "created")]
+
+
 def test_a_fault_of_one_member_is_a_fault_of_the_chain(command: Command, rig: Rig, base: str) -> None:
     at = chain({"backend": "env"}, member(rig, base, max_attempts=1))
     with rig.fault("denied"):
