@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, Unusable, quoted
-from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
+from airflow_providers_secrets.lookup.connection_text import fields_of, is_text, json_of
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
 
 if TYPE_CHECKING:
@@ -358,6 +358,8 @@ class ToBackend(Target):
             raise Blocked("it is blank, which not every store can hold")
         stored = self.backend.encode(kind, self._form(kind, text))
         self.backend.decode(kind, stored)
+        if not is_text(stored):
+            raise Blocked("it has characters that UTF-8 has not")
         size = len(stored.encode())
         if self._largest and size > self._largest:
             raise Blocked(f"it has {size} bytes; the store holds {self._largest}")

@@ -68,6 +68,8 @@ def uri_of(fields: Mapping[str, Any]) -> str:
         raise Unusable("a URI has no place for the description: use JSON")
     if "conn_type" not in given:
         raise Unusable("a URI needs a connection type")
+    if not is_text(json_of(given)):
+        raise Unusable("a URI cannot carry characters that UTF-8 has not: use JSON")
     protocol, nested, host = str(given.get("host", "")).rpartition("://")
     uri = f"{given['conn_type'].lower().replace('_', '-')}://" + (f"{protocol}://" if nested else "")
     login, password = given.get("login"), given.get("password")
@@ -89,6 +91,15 @@ def uri_of(fields: Mapping[str, Any]) -> str:
     if lost := [name for name in expected if back.get(name) != _comparable(name, expected[name])]:
         raise Unusable(f"a URI cannot carry this {' and '.join(lost)}: use JSON")
     return uri
+
+
+def is_text(text: str) -> bool:
+    """Tell whether UTF-8 can hold *text*: not the half of a pair that JSON can spell, nor an environment's odd byte."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _comparable(name: str, value: Any) -> Any:

@@ -416,6 +416,21 @@ def test_an_id_that_is_no_text_is_noted_and_ends_nothing(
     assert noted == {"odd_one\udcff": "invalid", "odd_other": "created"}
 
 
+@pytest.mark.parametrize("as_uri", [[], ["--as-uri"]])
+def test_what_is_no_text_is_invalid(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_uri: list[str]
+) -> None:
+    """JSON can spell the half of a pair, and an environment can hold any byte."""
+    path = tmp_path / "export.json"
+    connection = {"conn_type": "http", "password": "S3cr3t\ud83d"}
+    path.write_text(json.dumps({"connections": {"half": connection}, "variables": {"half": "S3cr3t\ud83d"}}))
+    monkeypatch.setenv("AIRFLOW_VAR_LATIN", os.fsdecode(b"S3cr3t\xe9"))
+    for source in (f"file:{path}", "env"):
+        said = command("copy", "--from", source, "--match", "half|latin", *as_uri, *target(ssm, base), "-o", "json")
+        assert (said.code, set(states(said).values())) == (1, {"invalid"}), said.everything
+        assert {item["reason"].partition(" characters")[2][:19] for item in said.json} == {" that UTF-8 has not"}
+
+
 def test_null_in_a_file_is_invalid(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
     """``airflow variables import`` would store the text "null", which nobody may have meant."""
     (tmp_path / "v.json").write_text('{"x": null, "y": {"value": null, "description": "d"}, "z": {"S3cr3t": null}}')
