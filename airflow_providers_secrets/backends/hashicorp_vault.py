@@ -19,6 +19,9 @@ from airflow_providers_secrets.options import CONNECTION_FIELDS
 NOT_MOUNTS: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
 """Paths that Vault reserves for itself; no KV engine is mounted there."""
 
+EXACT_DIGITS: Final = 15
+"""The digits of a whole number that a double has all of (IEEE 754), of which Vault makes each number."""
+
 
 class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from a KV secrets engine of HashiCorp Vault or OpenBao.
@@ -151,8 +154,9 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     def encode(self, kind: Kind, text: str) -> str:
         """Return the JSON to merge into a secret's data so that :meth:`decode` returns *text*.
 
-        A connection in JSON is written as its fields, any other as ``conn_uri``. Null removes each field of a
-        connection that is stored and no longer belongs to it; other keys stay.
+        A connection in JSON is written as its fields, any other as ``conn_uri``. ``extra`` is written as text if Vault
+        would change a number in it. Null removes each field of a connection that is stored and no longer belongs to it;
+        other keys stay.
         """
         if kind != "connections":
             return json.dumps({"value": text}, ensure_ascii=False)
@@ -160,6 +164,9 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         if text.lstrip().startswith("{"):
             with contextlib.suppress(ValueError, RecursionError):
                 written = json.loads(text)
+                extra = written.get("extra")
+                if isinstance(extra, dict) and _has_large_number(extra):
+                    written["extra"] = json.dumps(extra, ensure_ascii=False)
         words = (word for accepted in self.field_aliases.by_field.values() for word in accepted)
         gone = dict.fromkeys(name for name in (*CONNECTION_FIELDS, *words, "conn_uri", "uri") if name not in written)
         return json.dumps({**written, **gone}, ensure_ascii=False)
@@ -168,6 +175,13 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """Return *stored*, which the store merges, and the result of merging it into *held*."""
         merged = {**json.loads(held or "{}"), **json.loads(stored)}
         return stored, json.dumps(merged, ensure_ascii=False)
+
+
+def _has_large_number(extra: dict[str, Any]) -> bool:
+    """Tell whether Vault might change a whole number in it: 123456789012345678 comes back as 123456789012345680."""
+    digits: list[str] = []
+    json.loads(json.dumps(extra), parse_int=digits.append)
+    return any(len(number.lstrip("-")) > EXACT_DIGITS for number in digits)
 
 
 def _inside(path: str, other: str) -> bool:

@@ -289,6 +289,15 @@ def test_what_is_longer_than_a_lookup_takes_is_not_written(command: Command, rig
     assert command("get", "var", "long", "--show-value", *at).out == "S3cr3t\n"
 
 
+def test_a_large_number_in_an_extra_stays_as_it_is(command: Command, rig: Rig, at: list[str]) -> None:
+    """OpenBao makes a double of each number."""
+    for extra in ({"channel": 123456789012345678}, {"nested": [{"channel": 2**63}], "small": 7}):
+        connection = {"conn_type": "http", "extra": extra}
+        said = command("put", "conn", "large", "--stdin", *at, stdin=json.dumps(connection))
+        assert said.code == 0, said.everything
+        assert command("get", "conn", "large", "--show-value", "-o", "json", *at).json == {"id": "large", **connection}
+
+
 def test_a_connection_without_a_type_is_not_written(command: Command, rig: Rig, at: list[str]) -> None:
     said = command("put", "conn", "untyped", "--host", "h", *at)
     assert (said.code, said.err) == (2, "airflow-secrets put: --conn-type is needed: postgres, aws, http …\n")
