@@ -74,6 +74,7 @@ CHANGES = {
     "keys": ("os.environ['AWS_ACCESS_KEY_ID'] = 'AKIAOTHER'", ("AKIAOTHER", REGION)),
     "region": ("os.environ['AWS_DEFAULT_REGION'] = 'us-west-2'", (OURS[0], "us-west-2")),
     "proxy": ("os.environ['no_proxy'] = '127.0.0.1'", OURS),
+    "certificates": ("os.environ['REQUESTS_CA_BUNDLE'] = '/of/another/authority.pem'", OURS),
     "file": (
         "del os.environ['AWS_DEFAULT_REGION']; open(os.environ['AWS_CONFIG_FILE'], 'w').write('[default]\\nregion=sa-east-1')",
         (OURS[0], "sa-east-1"),
@@ -97,6 +98,20 @@ def test_where_environment_or_files_have_changed_a_child_makes_its_own(
         "[True, False]" if change == "file" else "[True]",
     ]
     assert signed[0] == expected
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
+def test_a_child_asks_by_the_proxy_of_its_own_environment(
+    aws: AwsRig, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which its parent, and whatever that made, knew nothing of."""
+    for name in ("http_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    code = f"def behind():\n    os.environ[{variable!r}] = {aws.proxy.url!r}\n    work()\nfork(behind)\n"
+    printed, _ = run(aws, code, endpoint_url="http://store.invalid")
+    assert printed == ["x [True, False]"]
+    assert aws.proxy.requests[-1].path == "http://store.invalid/"
 
 
 def test_a_file_that_changes_alone_is_seen(aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

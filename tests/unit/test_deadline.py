@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.lookup import deadline
+from airflow_providers_secrets.lookup import deadline, forks
 from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.stores.base import seconds_left
 from airflow_providers_secrets.testing.processes import run_python
@@ -50,6 +50,18 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_calls_in_turn_share_a_thread() -> None:
     first = waiting_worker()
     assert waiting_worker() is first
+
+
+def test_an_error_of_the_work_carries_none_of_its_frames() -> None:
+    """They hold what was sent and read, for as long as a failure is remembered."""
+
+    def work(_: threading.Event) -> None:
+        raise ValueError
+
+    call = DeadlineCall(work, AGES)
+    assert call.finished()
+    assert isinstance(call.error, ValueError)
+    assert call.error.__traceback__ is None
 
 
 @pytest.mark.usefixtures("patient")
@@ -128,6 +140,23 @@ def test_fork_leaves_no_idle_thread_to_either_side() -> None:
     worker.join(AGES)
     assert not worker.is_alive()
     assert worker not in deadline._idle
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_hands_nothing_to_a_thread_that_became_idle_just_before_its_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the idle ones were told to end: another thread's call was done only then."""
+    monkeypatch.setattr(forks, "let_threads_end", waiting_worker)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if DeadlineCall(lambda _: 7, 5.0).finished() else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_no_thread_to_be_had_means_work_in_the_caller_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -447,6 +447,7 @@ def test_a_child_that_was_forked_by_an_import_ends_the_import() -> None:
 
 def _goes_on() -> None:
     assert gc.isenabled()  # though a thread of the parent was importing
+    assert _imports_at_once()  # though the parent was forking
     threading.Condition.wait = Impatient.wait  # type: ignore[method-assign]
     with forks.no_fork(), forks.collector_paused():
         assert not gc.isenabled()
@@ -455,3 +456,18 @@ def _goes_on() -> None:
     gc.disable()  # by somebody else, which its own children inherit
     forks._after_in_child()
     assert not gc.isenabled()
+
+
+def _imports_at_once() -> bool:
+    """Tell whether another thread of this process is inside :func:`.no_fork` without having waited."""
+    inside = threading.Event()
+
+    def enter() -> None:
+        with forks.no_fork():
+            inside.set()
+
+    forks._gate = Impatient()
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join(60)
+    return inside.is_set()
