@@ -413,6 +413,25 @@ def test_the_hosts_directory_comes_first(ssm: SsmRig) -> None:
         sharing(ssm, ["redis://h", "file"])
 
 
+def test_who_has_waited_for_an_answer_of_the_host_keeps_nobody_of_the_fleet_from_asking(
+    ssm: SsmRig, tmp_path: Path
+) -> None:
+    """The fleet's lock is for whoever goes on to ask the store."""
+    shared = shared_of(emptied(sharing(ssm, both("single", tmp_path))))
+    shared.put("awaited", "x")
+
+    client = redis.Redis.from_url(FORMS["single"]())
+
+    def locks_of_the_fleet() -> int:
+        return len(client.keys("*:flight"))
+
+    with shared.flight("awaited", 30.0, lambda entry: entry.text == "x"):
+        assert locks_of_the_fleet() == 0
+    with shared.flight("awaited", 30.0, lambda entry: entry.text == "y"):
+        assert locks_of_the_fleet() == 1
+    assert locks_of_the_fleet() == 0
+
+
 def test_the_host_goes_on_while_the_fleets_cache_is_away(
     ssm: SsmRig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -553,6 +572,21 @@ def test_an_aws_token_is_a_signed_request_for_the_user(
     assert calls == [path]
     assert warned(caplog) == []
     single().client.execute_command("ACL", "DELUSER", "airflow")
+
+
+@pytest.mark.parametrize(("said", "kind"), [("", None), ("&serverless=true", ["ServerlessCache"])])
+@pytest.mark.parametrize(("named", "service"), [("", "elasticache"), ("&service=memorydb", "memorydb")])
+def test_an_aws_token_is_for_the_service_and_kind_of_cache_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, said: str, kind: Any, named: str, service: str
+) -> None:
+    """ElastiCache user guide, "Authenticating with IAM": a serverless cache takes no other."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTING")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    query = f"credentials=aws-iam&user=airflow&cluster_name=fleet&region=eu-west-1{said}{named}"
+    token = Address(f"redis://h?{query}").credentials.get_credentials()[1]
+    parts = parse_qs(urlsplit(f"//{token}").query)
+    assert parts.get("ResourceType") == kind
+    assert parts["X-Amz-Credential"][0].endswith(f"/eu-west-1/{service}/aws4_request")
 
 
 def test_a_refused_token_is_asked_for_anew(ssm: SsmRig, account: str, monkeypatch: pytest.MonkeyPatch) -> None:

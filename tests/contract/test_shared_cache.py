@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import functools
 import gc
 import json
@@ -42,6 +43,7 @@ from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, 
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
 from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY
 from airflow_providers_secrets.stores.base import Outcome
+from airflow_providers_secrets.testing.processes import in_a_process
 from tests.rigs import PAGE, Rig
 from tests.rigs.aws import CREDENTIALS, SecretsManagerRig, SsmRig
 from tests.rigs.redis import redis_url
@@ -251,6 +253,47 @@ def test_a_file_that_changes_hands_while_others_open_the_cache_answers_no_other(
 
     monkeypatch.setattr(shared_answers.SharedAnswers, "_opened", overtaken)
     assert asked.read(path).text == "two"
+
+
+def test_a_denial_that_another_one_was_given_meanwhile_is_told_to_nobody(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file changed hands while the store was asked: the cache is of whom the file named before."""
+    backend, path = sharing(ssm, place, **ONE_TRY), stored(ssm, "whose-denial", "x")
+    asking = [b"before"]
+    monkeypatch.setattr(type(access.store_of(backend.config)), "asker", lambda _: asking[0])
+    denied = ssm.faults()["denied"]
+
+    def deny(_: Request) -> Any:
+        asking[0] = b"now"
+        return denied
+
+    with ssm.proxy.fault(deny):
+        (error,) = anew(lambda: failing(lambda: backend.get_variable("whose-denial")))
+    assert isinstance(error, AccessDenied)
+    asking[0] = b"before"
+    with ssm.counted() as calls:
+        assert anew(lambda: backend.get_variable("whose-denial")) == "x"
+    assert calls == [path]
+
+
+def test_what_a_parent_opened_is_used_by_whom_it_was_opened_for(ssm: SsmRig, place: str) -> None:
+    """And a child that asks as somebody else by then opens its own."""
+    path = stored(ssm, "opened-before", "x")
+    code = """
+        def work():
+            print(backend.get_variable("opened-before"))
+        def as_another():
+            os.environ["AWS_PROFILE_OF_SOME_KIND"] = "another"
+            work()
+        fork(work)
+        fork(work)
+        fork(as_another)
+    """
+    with ssm.counted() as calls:
+        printed = in_a_process(ssm, code, shared_cache=place, shared_cache_key=KEY)
+    assert printed[-3:] == ["x"] * 3
+    assert calls == [path] * 2
 
 
 def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(
@@ -907,6 +950,21 @@ def test_a_time_out_just_as_an_entry_was_written_is_not_lost(
     assert anew(lambda: backend.get_variable("timed-out")) == "x"
 
 
+def test_an_entry_that_cannot_be_written_leaves_nothing_behind(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full file system, a file for each try would be more of the same."""
+    stored(ssm, "unwritten", "x")
+    backend = sharing(ssm, f"file://{tmp_path}/shared")
+
+    def full(*_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert backend.get_variable("unwritten") == "x"
+    assert [file for file in (tmp_path / "shared" / SUBDIRECTORY).iterdir() if file.name.startswith("new-")] == []
+
+
 # Processes.
 
 
@@ -1082,6 +1140,43 @@ def test_a_named_pipe_in_the_place_of_a_file_keeps_nobody_waiting(ssm: SsmRig, t
     assert backend.get_variable("absent") is None
 
 
+@pytest.mark.parametrize("name", ["pages", "swept", "an entry"])
+def test_a_link_in_the_place_of_a_file_is_not_followed(ssm: SsmRig, tmp_path: Path, name: str) -> None:
+    directory, other = tmp_path / "shared" / SUBDIRECTORY, tmp_path / "other"
+    path = stored(ssm, "linked", "x")
+    backend = sharing(ssm, f"file://{directory.parent}")
+    assert backend.get_variable("linked") == "x"
+    (entry,) = [file for file in directory.iterdir() if len(file.name) == 64]
+    file = entry if name == "an entry" else directory / name
+    file.rename(other)
+    os.utime(other, (1, 1))
+    before = other.read_bytes()
+    file.symlink_to(other)
+    with ssm.counted() as calls:
+        assert anew(lambda: backend.get_variable("linked")) == "x"
+        assert backend.get_variable("absent") is None
+    assert (path in calls) == (name == "an entry")
+    assert (other.read_bytes(), other.stat().st_mtime) == (before, 1)
+
+
+def test_a_directory_that_was_opened_to_others_since_a_parent_looked_is_refused(ssm: SsmRig, tmp_path: Path) -> None:
+    stored(ssm, "opened-before", "x")
+    code = f"""
+        def work():
+            try:
+                print("read", backend.get_variable("opened-before"))
+            except Exception as error:
+                print("read", error)
+        fork(work)
+        os.chmod("{tmp_path}/shared/{SUBDIRECTORY}", 0o777)
+        fork(work)
+    """
+    printed = in_a_process(ssm, code, shared_cache=f"file://{tmp_path}/shared", shared_cache_key=KEY)
+    value, refused = [line for line in printed if line.startswith("read ")]
+    assert value == "read x"
+    assert "is open to other users" in refused
+
+
 def test_what_is_from_the_future_does_not_count_when_the_clock_is_there(
     ssm: SsmRig, tmp_path: Path, both_clocks: Clock
 ) -> None:
@@ -1205,8 +1300,9 @@ def test_a_full_file_system_is_left_alone(
 
 
 def test_a_default_place_that_another_user_made_first_fails_no_lookup(
-    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ssm: SsmRig, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is tried again a minute later."""
     stored(ssm, "kept", "x")
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o777)
@@ -1215,6 +1311,13 @@ def test_a_default_place_that_another_user_made_first_fails_no_lookup(
     backend = sharing(ssm, "file")
     assert [backend.get_variable("kept") for _ in range(2)] == ["x", "x"]
     assert [message for message in warned(caplog) if "not shared" in message]
+    theirs.chmod(0o700)
+    clock.now += shared_answers.REOPENING_PAUSE - 0.1
+    assert backend.get_variable("absent") is None
+    assert not list(theirs.iterdir())
+    clock.now += 0.1
+    assert backend.get_variable("absent-too") is None
+    assert list(theirs.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
