@@ -318,6 +318,22 @@ def test_environment(azure: AzureRig, options: dict[str, str], monkeypatch: pyte
     assert login["client_secret"] == CLIENT_SECRET
 
 
+def test_tenant_of_a_workload_identity_may_be_asked_by_the_chain_s_other_credentials(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the official class."""
+    for name, value in {
+        "CLIENT_ID": CLIENT,
+        "TENANT_ID": IDENTITY,
+        "CLIENT_SECRET": CLIENT_SECRET,
+        "AUTHORITY_HOST": azure.entra.url,
+    }.items():
+        monkeypatch.setenv(f"AZURE_{name}", value)
+    asked = unknown(azure, managed_identity_client_id=CLIENT, workload_identity_tenant_id=TENANT)
+    assert asked.get_variable("found") == "x"
+    assert {urlsplit(request.path).path.split("/")[1] for request in azure.entra.requests} >= {TENANT}
+
+
 def test_cli(azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a command that answers as ``az account get-access-token`` does."""
     given = azure.entra.issued(RESOURCE)
@@ -327,6 +343,23 @@ def test_cli(azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert unknown(azure, credential="cli").get_variable("found") == "x"
+
+
+def test_command_that_gives_the_same_token_again_is_run_twice_a_minute(
+    azure: AzureRig, clock: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``az`` keeps a token for longer than azure-identity takes it for new."""
+    given = azure.entra.issued(RESOURCE)
+    answer = {"accessToken": given["access_token"], "expires_on": int(time.time()) + 240, "tokenType": "Bearer"}
+    command, runs = tmp_path / "az", tmp_path / "runs"
+    command.write_text(f"#!/bin/sh\necho run >> {runs}\necho '{json.dumps(answer)}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    asked = unknown(azure, credential="cli", cache_ttl=0)
+    for passed, times in ((0, 1), (1, 2), (30, 2), (32, 3), (40, 3)):
+        clock["monotonic"] = clock["wall"] = float(passed)
+        assert asked.get_variable("found") == "x"
+        assert runs.read_text().count("run") == times, passed
 
 
 @pytest.mark.parametrize("options", [{"credential": "environment"}, {"credential": "cli"}], ids=repr)
@@ -882,6 +915,20 @@ def test_further_claims_are_asked_for_once(azure: AzureRig) -> None:
     assert json.loads(second["claims"])["access_token"]["nbf"]["value"] == "1600000000"
     assert asked.get_variable("found") == "x"
     assert len(azure.entra.logins) == 2
+
+
+def test_further_claims_that_are_not_to_be_had_for_now_are_an_outage(azure: AzureRig) -> None:
+    """The token in use lacks them, and is sent no more."""
+    asked = backend(azure, max_attempts=1)
+    asked.get_variable("found")
+    sent = len(azure.proxy.requests)
+    azure.proxy.claims = '{"access_token":{"nbf":{"essential":true,"value":"1600000000"}}}'
+    with (
+        azure.entra.fault(Reply(503, b"{}")),
+        pytest.raises(StoreUnavailable, match="client_secret login: HTTP 503"),
+    ):
+        asked.get_variable("found")
+    assert len(azure.proxy.requests) == sent + 1
 
 
 # The life of a token.

@@ -1097,7 +1097,9 @@ def test_what_a_fork_inherits_of_a_key_is_parsed_once_and_holds_no_token(
         assert client.login._credentials.signer is parsed.signer
     assert clients[0].login._credentials is not clients[1].login._credentials
     assert parsed.token is None
-    if named == "gcp_key_path":  # another key in the file
+    if named == "gcp_key_path":  # another key in the file, of the same account or another one
+        file.write_text(json.dumps({**service_account_key(), "private_key_id": "rotated"}))
+        assert store.connect().login._credentials.signer.key_id == "rotated"
         file.write_text(
             json.dumps({**service_account_key(), "client_email": f"other@{PROJECT}.iam.gserviceaccount.com"})
         )

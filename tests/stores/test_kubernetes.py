@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
     InvalidSecret,
+    SecretsError,
     StoreMisconfigured,
     StoreUnavailable,
 )
@@ -201,6 +204,19 @@ def test_who_asks_changes_with_the_kubeconfig(kubernetes: KubernetesRig, tmp_pat
         path.write_text(json.dumps(kubernetes.configuration("https://127.0.0.1:1", token)))
         seen.add(store.asker())
     assert len(seen) == 3
+
+
+def test_a_kubeconfig_that_takes_the_place_of_one_of_equal_size_and_time_is_seen(
+    kubernetes: KubernetesRig, tmp_path: Path
+) -> None:
+    path, other = tmp_path / "kubeconfig", tmp_path / "other"
+    for file, token in ((path, "one"), (other, "two")):
+        file.write_text(json.dumps(kubernetes.configuration("https://127.0.0.1:1", token)))
+        os.utime(file, (1, 1))
+    store = store_of(KubernetesSecretsBackend(kubeconfig=str(path)).config)
+    first = store.asker()
+    other.replace(path)
+    assert store.asker() != first
 
 
 @pytest.mark.parametrize("file", ["ca.crt", "namespace"])
@@ -482,6 +498,12 @@ def test_empty_pages_without_end_are_no_answer(kubernetes: KubernetesRig) -> Non
         kubernetes.backend().get_variable("found")
 
 
+def test_a_namespace_stays_in_its_segment(kubernetes: KubernetesRig) -> None:
+    with contextlib.suppress(SecretsError):
+        kubernetes.backend(namespace="a/../b?c").get_variable("x")
+    assert kubernetes.requests[-1].path.startswith("/api/v1/namespaces/a%2F..%2Fb%3Fc/secrets?")
+
+
 def test_a_denial_names_the_reason(kubernetes: KubernetesRig) -> None:
     with kubernetes.fault("denied"), pytest.raises(AccessDenied, match=r": Forbidden\. Allow it by a Role"):
         kubernetes.backend().get_variable("x")
@@ -503,12 +525,13 @@ def test_a_write_keeps_what_else_the_secret_has(kubernetes: KubernetesRig, made:
 def test_what_is_created_has_the_labels_and_a_name_of_its_own(kubernetes: KubernetesRig) -> None:
     backend = kubernetes.backend()
     names = [f"{VARIABLE}={secret_id}" for secret_id in ("New.One", "new_one")]
-    for name in (*names, f"{names[0]},{TEAM}=red"):
+    all_names = (*names, f"{LABELS['connections']}=new_one", f"{names[0]},{TEAM}=red")
+    for name in all_names:
         written: Written = called(backend, name, lambda store, client, name=name: store.write(client, name, name))
         assert written.created
     assert [backend.get_variable(secret_id) for secret_id in ("New.One", "new_one")] == names
     assert backend.get_variable("New.One", team_name="red") == f"{names[0]},{TEAM}=red"
-    for name in (*names, f"{names[0]},{TEAM}=red"):
+    for name in all_names:
         called(backend, name, lambda store, client, name=name: store.delete(client, name) or True)
     assert backend.get_variable("new_one") is None
 

@@ -185,6 +185,28 @@ def test_user_name_stays_in_its_segment(vault: VaultRig, auth_type: str, user: s
     assert vault.logins[-1] == f"/v1/auth/{auth_type}/login/{sent}"
 
 
+@pytest.mark.parametrize(
+    ("options", "login"),
+    [
+        ({"auth_type": "approle", "role_id": "r"}, "login"),
+        ({"auth_type": "cert"}, "login"),
+        ({"auth_type": "github", "token": "t"}, "login"),
+        ({"auth_type": "jwt", "jwt_role": "r", "jwt_token": "t"}, "login"),
+        ({"auth_type": "ldap", "username": "u", "password": "p"}, "login/u"),
+        ({"auth_type": "radius", "username": "u", "password": "p"}, "login/u"),
+        ({"auth_type": "userpass", "username": "u", "password": "p"}, "login/u"),
+    ],
+    ids=lambda one: one["auth_type"] if isinstance(one, dict) else "",
+)
+def test_mount_stays_in_its_segments(vault: VaultRig, server: OpenBao, options: dict[str, Any], login: str) -> None:
+    """hvac does not quote those of cert and userpass."""
+    if options["auth_type"] == "cert":
+        options = {**options, "cert": list(server.authority.issue("airflow-client"))}
+    with vault.proxy.fault(vault_error(400)), pytest.raises(StoreMisconfigured):
+        asking(url=vault.proxy.url, auth_mount_point="of airflow/a?#b", **options).get_variable("x")
+    assert vault.logins[-1] == f"/v1/auth/of%20airflow/a%3F%23b/{login}"
+
+
 def test_digits_as_a_password(vault: VaultRig, server: OpenBao) -> None:
     server.enable("userpass")
     server.api("POST", "auth/userpass/users/digits", {**POLICIES, "password": "123456"})
@@ -826,6 +848,22 @@ def test_gcp_that_does_not_sign(
 def test_gcp_that_google_gives_no_token(recorder: Proxy, google: Proxy, reply: Reply, code: str, outcome: Any) -> None:
     with google.fault(reply):
         told(outcome, code, recorder, google, auth_type="gcp", role_id="airflow")
+
+
+def test_gcp_whose_signing_is_redirected_asks_nobody_else(recorder: Proxy, google: Proxy) -> None:
+    """A JWT of another host would be sent to Vault, and what it is to say to that host."""
+    elsewhere = Proxy()
+    moved = Reply(307, headers={"Location": f"{elsewhere.url}/v1"})
+    backend = asking(url=recorder.url, auth_type="gcp", role_id="airflow", max_attempts=1)
+    with (
+        elsewhere.fault(SIGNED),
+        google.fault(lambda request: access_token(request) or moved),
+        pytest.raises(StoreUnavailable, match="signJwt failed with HTTP 307"),
+    ):
+        backend.get_variable("x")
+    elsewhere.stop()
+    assert elsewhere.requests == []
+    assert recorder.requests == []
 
 
 def test_gcp_that_may_not_sign_is_remembered(recorder: Proxy, google: Proxy) -> None:
