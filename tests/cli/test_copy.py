@@ -659,10 +659,10 @@ def test_what_the_page_deletes_is_what_the_store_holds_with_the_same_value(tmp_p
 # A process of its own, to be killed.
 
 
-def start(arguments: list[str], tmp_path: Path) -> subprocess.Popen[str]:
+def start(arguments: list[str], tmp_path: Path, *by: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_VAR")}
     return subprocess.Popen(
-        [sys.executable, "-m", "airflow_providers_secrets.cli", *arguments],
+        [*by, sys.executable, "-m", "airflow_providers_secrets.cli", *arguments],
         env={**environment, "PYTHONPATH": PACKAGE_ROOT, "XDG_STATE_HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -757,9 +757,26 @@ def test_what_is_written_as_the_output_is_closed_is_in_the_journal(
     assert {json.loads(line)["id"] for line in journal.read_text().splitlines()} == {one["id"] for one in listed}
 
 
-def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_path: Path) -> None:
+def test_a_copy_under_nohup_outlives_its_terminal(ssm: Rig, base: str, tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    arguments = copying(ssm, base, tmp_path, 20, "--rate", "20", "--journal", str(journal))
+    process = start(arguments, tmp_path, "nohup")
+    while not (journal.exists() and journal.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert journal.read_text().count('"created"') == 20
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_path: Path, *, joined: bool) -> None:
     kwargs = json.dumps({**connecting(ssm), **prefixes(ssm, base), "aws_secret_access_key": "S3cr3t"})
     arguments = copying(ssm, base, tmp_path, 40, "--rate", "10", "--journal", str(tmp_path / "j"), at=kwargs)
+    if joined:
+        at = arguments.index("--to-kwargs")
+        arguments[at : at + 2] = [f"--to-kwargs={kwargs}"]
     process = start(arguments, tmp_path)
     while not ((tmp_path / "j").exists() and (tmp_path / "j").read_text()):
         assert process.poll() is None, process.communicate()
@@ -768,7 +785,7 @@ def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_p
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.count("\n")) == (130, 1), errors
     assert "To go on (with your options for ***): airflow-secrets copy " in errors
-    assert " --to-kwargs '***' " in errors
+    assert (" '--to-kwargs=***' " if joined else " --to-kwargs '***' ") in errors
     assert "S3cr3t" not in errors
 
 

@@ -199,6 +199,11 @@ def test_a_customers_key_is_usable_for_these_secrets_alone(command: Command) -> 
     assert not allowed(document, "kms:Decrypt", f"{key}2", **fitting)
     assert not allowed(document, "kms:Decrypt", key, **{**fitting, "kms_ViaService": "s3.eu-west-1.amazonaws.com"})
     assert not allowed(document, "kms:Decrypt", key, **{**fitting, "kms_EncryptionContext:PARAMETER_ARN": f"{SSM}/x"})
+    # A standard parameter is encrypted by the key itself, an advanced one by a data key of it.
+    to_write = command("policy", "--backend", "aws_ssm", *AWS, "--kms-key", key, "--allow", "write").out
+    for action in ("kms:Encrypt", "kms:GenerateDataKey"):
+        assert allowed(to_write, action, key, **fitting)
+        assert not allowed(document, action, key, **fitting)
 
 
 CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
@@ -293,6 +298,22 @@ def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
     assert 'startsWith("projects/12/secrets/airflow-connections-")' in binding["condition"]["expression"]
     said = command("policy", "--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
     assert "never to a prefix" in said.err
+
+
+# https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/security
+SECRETS_USER, SECRETS_OFFICER = "4633458b-17de-408a-b874-0445c86b69e6", "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
+
+
+@pytest.mark.parametrize(
+    ("acts", "role"),
+    [([], SECRETS_USER), (["list"], SECRETS_USER), (["write"], SECRETS_OFFICER), (["delete"], SECRETS_OFFICER)],
+    ids=["read", "list", "write", "delete"],
+)
+def test_azures_role_holds_what_is_to_be_allowed(command: Command, acts: list[str], role: str) -> None:
+    allow = [word for act in acts for word in ("--allow", act)]
+    said = command("policy", "--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v"}', *allow)
+    assert said.code == 0, said.everything
+    assert json.loads(said.out)["properties"]["roleDefinitionId"].endswith(f"/roleDefinitions/{role}")
 
 
 @pytest.mark.parametrize(
