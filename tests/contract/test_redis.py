@@ -478,6 +478,22 @@ def test_the_documented_rights_suffice(ssm: SsmRig, account: str, caplog: pytest
     assert warned(caplog) == []
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_blanks_are_part_of_a_password_and_the_line_s_end_is_not(
+    ssm: SsmRig, account: str, end: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changed(f" {SECRET}\t")
+    file = tmp_path / "password"
+    file.write_bytes(f" {SECRET}\t{end}".encode())
+    url = f"redis://{account}@127.0.0.1:{single().port}?password_file={file}"
+    path, backend = stored(ssm, "blank", "x"), emptied(sharing(ssm, url))
+    with ssm.counted() as calls:
+        for _ in range(2):
+            assert anew(lambda: backend.get_variable("blank")) == "x"
+    assert calls == [path]
+    assert warned(caplog) == []
+
+
 @pytest.mark.parametrize("by", ["query", "option", "variable"])
 def test_a_password_that_changes_is_read_again(
     ssm: SsmRig,
@@ -639,31 +655,41 @@ class _Identity(BaseHTTPRequestHandler):
 
         payload = base64.urlsafe_b64encode(json.dumps({"oid": "object-id"}).encode()).decode().rstrip("=")
         body = json.dumps({"access_token": f"h.{payload}.s", "expires_on": "4102444800", "token_type": "Bearer"})
-        type(self).resources.append(parse_qs(urlsplit(self.path).query)["resource"][0])
+        type(self).asked.append(parse_qs(urlsplit(self.path).query))
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(body.encode())
 
-    resources: list[str] = []
+    asked: list[dict[str, list[str]]] = []
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
 
-def test_an_entra_token_is_the_principals(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("more", "named", "client_id"),
+    [("", "object-id", None), ("&user=another", "another", None), ("&client_id=of-two", "object-id", ["of-two"])],
+    ids=["the only one", "user", "client_id"],
+)
+def test_an_entra_token_is_the_principals(
+    monkeypatch: pytest.MonkeyPatch, more: str, named: str, client_id: list[str] | None
+) -> None:
     pytest.importorskip("azure.identity")
+    monkeypatch.setattr(_Identity, "asked", [])
     with HTTPServer(("127.0.0.1", 0), _Identity) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("IDENTITY_HEADER", "h")
-        address = Address("redis://h?credentials=entra-id")
+        address = Address(f"redis://h?credentials=entra-id{more}")
         assert isinstance(address.credentials, EntraToken)
         user, token = address.credentials.get_credentials()
         server.shutdown()
-    assert user == "object-id"
+    assert user == named
     assert token.startswith("h.")
-    assert _Identity.resources == ["https://redis.azure.com"]
+    (asked,) = _Identity.asked
+    assert asked["resource"] == ["https://redis.azure.com"]
+    assert asked.get("client_id") == client_id
 
 
 # Failover.
