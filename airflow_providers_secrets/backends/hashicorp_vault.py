@@ -20,7 +20,7 @@ NOT_MOUNTS: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
 """Paths that Vault reserves for itself; no KV engine is mounted there."""
 
 EXACT_DIGITS: Final = 15
-"""The digits of a whole number that a double has all of (IEEE 754), of which Vault makes each number."""
+"""Whole numbers of up to so many digits survive in Vault, which turns each number into a double (IEEE 754)."""
 
 
 class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
@@ -178,7 +178,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
 
 def _has_large_number(extra: dict[str, Any]) -> bool:
-    """Tell whether Vault might change a whole number in it: 123456789012345678 comes back as 123456789012345680."""
+    """Return whether Vault might change a whole number in it: 123456789012345678 comes back as 123456789012345680."""
     digits: list[str] = []
     json.loads(json.dumps(extra), parse_int=digits.append)
     return any(len(number.lstrip("-")) > EXACT_DIGITS for number in digits)

@@ -16,7 +16,7 @@ EXAMPLE: Final = "airflow-secrets get conn smtp_default --field host"
 
 MASK: Final = "***"
 OPEN: Final = ("conn_type", "host", "port", "schema")
-"""The fields of a connection that are not secret, if it has a type. Without one, the text may not be a connection at all:
+"""The fields of a connection that are not secret, if it has a type. A text without one may not be a connection at all:
 Airflow's own parser turns most of a password into a schema."""
 
 

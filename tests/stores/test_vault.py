@@ -1174,6 +1174,9 @@ def test_connection_is_kept(vault: VaultRig, asked: Callable[[], list[str]]) -> 
 APPROLE = {"auth_type": "approle", "role_id": "r"}
 
 
+GOOGLE_KEY = {"type": "service_account", "client_email": "a@b", "private_key": "S3cr3t", "token_uri": "https://c"}
+
+
 @pytest.mark.filterwarnings("ignore:.*global_secrets_path:DeprecationWarning")
 @pytest.mark.parametrize(
     ("options", "named"),
@@ -1204,7 +1207,7 @@ APPROLE = {"auth_type": "approle", "role_id": "r"}
         ({"auth_type": "ldap", "username": "../../../sys/health?#", "password": "S3cr3t"}, "username"),
         ({"auth_type": "radius", "username": "a//b", "password": "S3cr3t"}, "username"),
         ({"auth_type": "gcp"}, "role_id"),
-        ({"auth_type": "gcp", "role_id": "r", "gcp_key_path": "p", "gcp_keyfile_dict": {"a": "S3cr3t"}}, "contradict"),
+        ({"auth_type": "gcp", "role_id": "r", "gcp_key_path": "p", "gcp_keyfile_dict": GOOGLE_KEY}, "contradict"),
         ({"auth_type": "gcp", "role_id": "r", "gcp_keyfile_dict": "{S3cr3t"}, "gcp_keyfile_dict"),
         ({"auth_type": "azure", "role_id": "r"}, "azure_resource"),
         ({"auth_type": "azure", "azure_resource": "x"}, "role_id"),
