@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.cli.arguments import add_backend, add_output
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--terraform", action="store_true", help="print Terraform")
     parser.add_argument("--commands", action="store_true", help="print the shell commands that put it in force")
-    parser.add_argument("--account", metavar="ID", help="AWS: the account (*)")
+    parser.add_argument("--account", metavar="ID", type=_account, help="AWS: the account; all of them unless given")
     parser.add_argument("--region", metavar="NAME", help="AWS: the region, where the options do not say it")
     parser.add_argument("--partition", metavar="NAME", help="AWS: aws, aws-cn, aws-us-gov")
     parser.add_argument("--kms-key", metavar="ARN", help="AWS: the customer's key that encrypts the secrets")
@@ -46,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vault-id", metavar="ID", help="Azure: the vault's resource id")
     add_backend(parser)
     add_output(parser)
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch("[0-9]{12}", text):
+        raise argparse.ArgumentTypeError("takes the 12 digits of an account")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
