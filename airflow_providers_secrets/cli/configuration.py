@@ -229,7 +229,7 @@ def read_file(path: str) -> str:
     """
     reason: str | None
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # Windows editors begin it with a byte order mark
     except OSError as error:
         reason = error.strerror
     except ValueError:

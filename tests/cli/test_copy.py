@@ -304,7 +304,7 @@ def test_names_are_all_that_is_copied_of_any_source(
         monkeypatch.setenv(f"AIRFLOW_VAR_{name.upper()}", value)
     (tmp_path / "export.json").write_text(json.dumps(secrets))
     names = tmp_path / "names"
-    names.write_text("var:named\nconn:other\nvar:mistyped\n")
+    names.write_text("var:named\nconn:other\nvar:mistyped\n", encoding="utf-8-sig")  # as Windows editors write it
     of = "env" if source == "env" else f"file:{tmp_path}/export.json"
     copy = ["copy", "--from", of, "--kind", "var", *target(ssm, base), "-o", "json", "--names"]
     said = command(*copy, str(names))
