@@ -32,7 +32,7 @@ def fields_of(text: str) -> dict[str, Any]:
         given["port"] = int(given["port"])
     if "conn_type" in given:
         given["conn_type"] = normal_type(given["conn_type"])
-    if "extra" in given and not (given := {**given, "extra": _object_or_text(given["extra"])})["extra"]:
+    if "extra" in given and not (given := {**given, "extra": object_or_text(given["extra"])})["extra"]:
         del given["extra"]
     return given
 
@@ -42,7 +42,8 @@ def normal_type(conn_type: str) -> str:
     return "postgres" if conn_type == "postgresql" else conn_type.replace("-", "_")
 
 
-def _object_or_text(extra: Any) -> Any:
+def object_or_text(extra: Any) -> Any:
+    """Return *extra* as an object if it is the JSON text of one, else as it is."""
     if isinstance(extra, str):
         try:
             parsed = json.loads(extra)
@@ -103,12 +104,12 @@ def is_text(text: str) -> bool:
 
 
 def _comparable(name: str, value: Any) -> Any:
-    return _object_or_text(value) if name == "extra" else value
+    return object_or_text(value) if name == "extra" else value
 
 
 def _query(extra: Any) -> str:
     """Return *extra* as a query; as a whole, under one key, if some Airflow would not read its values back."""
-    entries = _object_or_text(extra)
+    entries = object_or_text(extra)
     if isinstance(entries, dict) and all(isinstance(v, str) and not _is_json(v) for v in entries.values()):
         return urlencode(entries)
     return urlencode({EXTRA_KEY: extra if isinstance(extra, str) else json.dumps(extra)})

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from airflow_providers_secrets.errors import SecretsError, Unusable, quoted
-from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
+from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, object_or_text
 from airflow_providers_secrets.lookup.plan import Kind, multi_team
 
 PREFIXES: Final[dict[str, str]] = {"connections": "AIRFLOW_CONN_", "variables": "AIRFLOW_VAR_"}
@@ -240,7 +240,9 @@ class Metastore(Source):
 
 def _text_of_connection(row: Any) -> str:
     fields = {name: getattr(row, name) for name in ("conn_type", "description", "host", "login", "schema", "port")}
-    return json_of({**fields, "password": _decrypted(row, "password"), "extra": _extra(_decrypted(row, "extra"))})
+    return json_of(
+        {**fields, "password": _decrypted(row, "password"), "extra": object_or_text(_decrypted(row, "extra"))}
+    )
 
 
 def _text_of_variable(row: Any) -> str:
@@ -266,11 +268,3 @@ def _decrypted(row: Any, name: str) -> Any:
     if reason:
         raise Unusable(reason)
     return value
-
-
-def _extra(extra: Any) -> Any:
-    if isinstance(extra, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            parsed = json.loads(extra)
-            return parsed if isinstance(parsed, dict) else extra
-    return extra

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from typing import Any
+from typing import Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -17,6 +17,9 @@ from airflow_providers_secrets.stores.base import MAX_CONNECTIONS
 
 Verify = bool | str
 """As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
+
+GRACE: Final = 0.5
+"""Seconds that a wait may last beyond the lookup's deadline, so that the deadline is what ends and is reported."""
 
 
 def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

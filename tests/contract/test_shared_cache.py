@@ -346,6 +346,17 @@ def test_what_is_written_or_deleted_is_seen_at_once(ssm: SsmRig, place: str, pre
     assert anew(lambda: backend.get_variable("changed")) is None
 
 
+def test_what_is_written_is_seen_at_once_through_every_layer(ssm: SsmRig, tmp_path: Path) -> None:
+    near, far = f"file://{tmp_path}/near", f"file://{tmp_path}/far"
+    stored(ssm, "layers", "old")
+    backend = sharing(ssm, f"{near},{far}")
+    assert anew(lambda: backend.get_variable("layers")) == "old"
+    operations.write(backend, "variables", "layers", "new")
+    for place in (near, far, f"{near},{far}"):
+        other = sharing(ssm, place)
+        assert anew(lambda other=other: other.get_variable("layers")) == "new", place
+
+
 def test_a_directory_that_cannot_be_used_any_more_fails_no_write(
     ssm: SsmRig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

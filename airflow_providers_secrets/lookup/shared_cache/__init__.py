@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["DirectoryCache", "SharedCache", "SharedEntry", "airflow_keys", "default_directory", "load_client", "opened"]
 
 
-LONGEST_PART: Final = 4
+PARTS: Final = 4
 """The number of parts of a lookup's time, of which one exchange with Redis may take one."""
 
 
@@ -129,7 +129,7 @@ def _opened_at(
             ) from None
         address = address_of(where, config.options["shared_cache_credentials"])
         prefix = config.options["shared_cache_prefix"]
-        return RedisCache(address, keys, identity, lifetime, prefix, config.timeout / LONGEST_PART)
+        return RedisCache(address, keys, identity, lifetime, prefix, config.timeout / PARTS)
     if where != "file":
         return DirectoryCache(where.removeprefix("file://"), keys, identity, lifetime, max_bytes)
     directory = default_directory()

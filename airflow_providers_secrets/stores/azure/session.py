@@ -11,13 +11,10 @@ from typing import Any, Final
 import requests
 
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError, bounded, seconds_left
-from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for, path_for
+from airflow_providers_secrets.stores.https import GRACE, ContextAdapter, Verify, as_it_is, context_for, path_for
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Maximum length of an answer, in bytes after decompression; Key Vault's own answers are below 1 MiB."""
-
-GRACE: Final = 0.25
-"""Seconds that a wait may last beyond the deadline, so that the lookup reports the deadline first."""
 
 
 def make_session(verify: Verify, *, certificate: bool = False) -> requests.Session:

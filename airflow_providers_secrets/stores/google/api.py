@@ -24,8 +24,9 @@ from google.protobuf.json_format import ParseError
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left, seconds_to_wait, too_long
 from airflow_providers_secrets.stores.google import grpc_forks
-from airflow_providers_secrets.stores.google.http import GRACE, MAX_ANSWER, BoundedAdapter, secured
+from airflow_providers_secrets.stores.google.http import MAX_ANSWER, BoundedAdapter, secured
 from airflow_providers_secrets.stores.google.secret_manager import UNFIT_SDK
+from airflow_providers_secrets.stores.https import GRACE
 
 Options = Mapping[str, Any]
 Metadata = Sequence[tuple[str, str]]

@@ -15,13 +15,10 @@ from requests.adapters import HTTPAdapter
 
 from airflow_providers_secrets.stores.base import CHUNK, StoreError, bounded, seconds_left
 from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
-from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
+from airflow_providers_secrets.stores.https import GRACE, ContextAdapter, as_it_is, context_of, default_certificates
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Maximum length of an answer, in bytes. A value has up to 64 KiB, a page of 1,000 names with annotations 16 MiB."""
-
-GRACE: Final = 0.5
-"""Seconds that a wait may last beyond the lookup's deadline, so that the deadline is what ends and is reported."""
 
 
 def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
