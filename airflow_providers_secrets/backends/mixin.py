@@ -131,7 +131,7 @@ COMMON_OPTIONS: Final = (
     Option("timeout", options.positive_seconds, 10.0, "Seconds for a whole lookup, attempts and pauses included."),
     Option("connect_timeout", options.positive_seconds, 2.0, "Seconds to open a connection to the store."),
     Option("read_timeout", options.positive_seconds, 5.0, "Seconds to wait for the next part of an answer."),
-    Option("max_attempts", options.count, 3, "How often the store is asked at most in one lookup."),
+    Option("max_attempts", options.count, 3, "Maximum number of attempts for each name that a lookup asks for."),
     Option("on_denied", _on_failure, "next", "When the store refuses access.", identifies_client=False),
     Option(
         "on_revoked", _on_failure, "next", "When the value was deleted, disabled or destroyed.", identifies_client=False

@@ -45,7 +45,7 @@ class StoreConfig:  # not a NamedTuple: creating such a class takes longer than 
 
     @property
     def max_attempts(self) -> int:
-        """The maximum number of times that one lookup asks the store."""
+        """The maximum number of attempts for each name that a lookup asks for."""
         return int(self.options["max_attempts"])
 
     @property
