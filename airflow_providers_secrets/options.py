@@ -371,7 +371,7 @@ def fernet_keys(value: Any) -> tuple[str, ...]:
         isinstance(key, str) and re.fullmatch("[A-Za-z0-9_-]{43}=", key) for key in given
     )
     if not usable or not given:
-        raise ValueError("must be a Fernet key (32 bytes in URL-safe base64), or several with commas between")
+        raise ValueError("must be a Fernet key (32 bytes in URL-safe base64), or several, separated by commas")
     return tuple(given)
 
 

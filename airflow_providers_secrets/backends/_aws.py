@@ -118,7 +118,7 @@ class AwsLookupMixin(SecretLookupMixin):
         method = given["assume_role_method"]
         if method == "assume_role_with_saml":
             return (
-                "option 'assume_role_method' is 'assume_role_with_saml', which no maintained library carries. Let a "
+                "option 'assume_role_method' is 'assume_role_with_saml', which no maintained library supports. Let a "
                 "profile's credential_process fetch the credentials, and name the profile in 'profile_name'"
             )
         federation = given["assume_role_with_web_identity_federation"]

@@ -94,7 +94,7 @@ def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
         lines = [getattr(fault, "line_no", None) for fault in getattr(error, "parse_errors", ())]
         at = f" in line {lines[0]}" if lines else ""
         failure = InvalidSecret(
-            store, secret_id, f"{type(error).__name__}{at}", "Fix the file, all of which is unread."
+            store, secret_id, f"{type(error).__name__}{at}", "Fix the file; until then, none of it is used."
         )
     else:
         _loaded[kind, path] = (stamp, entries)

@@ -117,7 +117,7 @@ class Member:
         raised = error.kind if isinstance(error, ForeignError) else type(error)
         store, code = f"Chain {self.title}", raised.__name__
         if denial := _airflows_denial(raised):
-            cure = "That backend forbids Airflow to ask any other source."
+            cure = "That backend keeps Airflow from asking any other source."
             return denial(str(AccessDenied(store, secret_id, code, cure)))
         cure = f"Fix what that backend reports, or set 'optional' of member {self.position} to true to pass it over."
         if issubclass(raised, NotImplementedError):

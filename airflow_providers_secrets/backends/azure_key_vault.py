@@ -53,7 +53,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     def _prefixes(self, option: str) -> tuple[str, ...] | None:
         if not re.fullmatch(r"[0-9A-Za-z-]*", self.sep):
-            raise ConfigurationError(f"{type(self).__name__}: option 'sep' may hold letters, digits and '-' alone.")
+            raise ConfigurationError(f"{type(self).__name__}: option 'sep' may hold only letters, digits and '-'.")
         return super()._prefixes(option)
 
     def normalised(self, secret_id: str) -> str:
@@ -92,7 +92,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
         if reason:
             warn(
                 ("team", team_name, reason),
-                "%s: %s is looked up for team %s as everybody's alone: %s.",
+                "%s: %s is looked up for team %s only under everybody's name: %s.",
                 self.store,
                 quoted(secret_id),
                 quoted(team_name),

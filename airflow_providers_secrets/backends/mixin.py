@@ -84,7 +84,7 @@ COMMON_OPTIONS: Final = (
     Option(
         "shared_cache_key",
         options.fernet_keys,
-        doc="The shared cache's Fernet key, or several with commas between; Airflow's own where null.",
+        doc="The shared cache's Fernet key, or several, separated by commas; Airflow's own where null.",
     ),
     Option(
         SCOPE_OPTION,

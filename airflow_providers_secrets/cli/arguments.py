@@ -79,7 +79,7 @@ def whole_number(first: int, last: int) -> Callable[[str], int]:
     def accepted(text: str) -> int:
         number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
         if not first <= number <= last:
-            raise argparse.ArgumentTypeError(f"takes a whole number from {first} to {last}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {first} to {last}")
         return number
 
     return accepted

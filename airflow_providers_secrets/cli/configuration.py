@@ -313,7 +313,7 @@ def _ignored_of_workers() -> str | None:
     single = version >= SINGLE_SINCE and any(variable.startswith(WORKERS.single_prefix) for variable in os.environ)
     if not single and (text or "").strip() in ("", "{}"):
         return None
-    return f"[{section}] {kwargs_key} is ignored where [{section}] {key} is not set: tasks have what [secrets] says."
+    return f"[{section}] {kwargs_key} is ignored unless [{section}] {key} is set: tasks use [secrets]."
 
 
 def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> Configured:
@@ -386,7 +386,7 @@ def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str
         raise
     except Exception as error:  # noqa: BLE001  # another package's class
         failure = error
-    raise ConfigurationError(f"{path} does not take these options: {type(failure).__name__}.")
+    raise ConfigurationError(f"{path} does not accept these options: {type(failure).__name__}.")
 
 
 def _not_loaded(path: str, error: Exception | None = None) -> str:

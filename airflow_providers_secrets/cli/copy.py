@@ -605,7 +605,9 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             held = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
             if held.strip() and not held.lstrip().startswith(JOURNAL_START):
-                raise ConfigurationError(f"{path} is no journal, and stays as it is; name another file by --journal.")
+                raise ConfigurationError(
+                    f"{path} is not a journal and was left unchanged; name another file with --journal."
+                )
             if resume:
                 self._read(held)
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)

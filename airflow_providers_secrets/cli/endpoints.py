@@ -359,7 +359,7 @@ class ToBackend(Target):
         stored = self.backend.encode(kind, self._form(kind, text))
         self.backend.decode(kind, stored)
         if not is_text(stored):
-            raise Blocked("it has characters that UTF-8 has not")
+            raise Blocked("it has characters that UTF-8 cannot encode")
         size = len(stored.encode())
         if self._largest and size > self._largest:
             raise Blocked(f"it has {size} bytes; the store holds {self._largest}")

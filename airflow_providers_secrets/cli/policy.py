@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _account(text: str) -> str:
     if not re.fullmatch("[0-9]{12}", text):
-        raise argparse.ArgumentTypeError("takes the 12 digits of an account")
+        raise argparse.ArgumentTypeError("must be the 12 digits of an account")
     return text
 
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"# {member.title}")
             _show(found[member.title], args)
         else:
-            output.say(f"# {member.title}: no policy; it is none of this package's stores")
+            output.say(f"# {member.title}: no policy; it is not one of this package's stores")
     return OK
 
 

@@ -107,7 +107,7 @@ def refuse_two_readers(args: argparse.Namespace) -> None:
     first, second, *_ = [*(argument for argument, it_does in reads.items() if it_does), "", ""]
     if second:
         cure = "--kwargs takes a file, too: @FILE" if first == "--kwargs -" else "use --ask-password"
-        raise ConfigurationError(f"{first} and {second} both want standard input; {cure}.")
+        raise ConfigurationError(f"{first} and {second} both read standard input; {cure}.")
 
 
 def fields_from(args: argparse.Namespace) -> dict[str, Any]:

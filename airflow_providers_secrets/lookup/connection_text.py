@@ -70,7 +70,7 @@ def uri_of(fields: Mapping[str, Any]) -> str:
     if "conn_type" not in given:
         raise Unusable("a URI needs a connection type")
     if not is_text(json_of(given)):
-        raise Unusable("a URI cannot carry characters that UTF-8 has not: use JSON")
+        raise Unusable("a URI cannot carry characters that UTF-8 cannot encode: use JSON")
     protocol, nested, host = str(given.get("host", "")).rpartition("://")
     uri = f"{given['conn_type'].lower().replace('_', '-')}://" + (f"{protocol}://" if nested else "")
     login, password = given.get("login"), given.get("password")

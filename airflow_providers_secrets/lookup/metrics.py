@@ -83,7 +83,7 @@ class Counts:
                 while True:
                     stats.timing(f"{PREFIX}.{self._module}.call", self._taken.popleft() * 1000)
         except Exception:  # whatever a metrics library raises must not fail a lookup
-            log.debug("Airflow's metrics took no count.", exc_info=True)
+            log.debug("Airflow's metrics could not be updated.", exc_info=True)
         finally:
             self._telling.release()
 

@@ -274,7 +274,9 @@ def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, onl
     except Unusable as error:
         spoilt = str(error)
     if spoilt:
-        raise Unusable(f"the secret's other fields stay, and spoil it ({spoilt}): remove them first, or write a URI")
+        raise Unusable(
+            f"the secret's other fields are kept, and make it unusable ({spoilt}): remove them first, or write a URI"
+        )
     return stored
 
 
@@ -766,7 +768,7 @@ def _foreign_answer(member: Member, kind: Kind, secret_id: str, team: str | None
         failure = member.failure(kind, secret_id, error)
     if isinstance(failure, SecretsError):
         return outcome_of(failure), str(failure), False
-    return Outcome.DENIED.value, "It denies the lookup for good, as Airflow's own sources may.", True
+    return Outcome.DENIED.value, "It denies the lookup, and Airflow asks no other source.", True
 
 
 # What is shadowed.

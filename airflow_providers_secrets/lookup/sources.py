@@ -27,7 +27,7 @@ AFTER_TEAM: Final = "___"
 
 
 UNDECRYPTED: Final = "Airflow's [core] fernet_key cannot decrypt it"
-NO_OBJECT: Final = "its extra is not a JSON object, which Airflow does not take"
+NO_OBJECT: Final = "its extra is not a JSON object, which Airflow does not accept"
 
 REFUSALS: Final = ("DataError", "IntegrityError")
 """What SQLAlchemy raises if the database works but rejects a row."""
@@ -230,7 +230,7 @@ class Metastore(Source):
             # Airflow decrypts a password as it loads the row.
             raise Unusable(UNDECRYPTED)
         if failure in REFUSALS:
-            raise SourceFailed(f"The metastore does not take it: {failure}.")
+            raise SourceFailed(f"The metastore refuses it: {failure}.")
         if failure is not None:
             raise SourceFailed(
                 f"The metastore cannot be used: {failure}. Check [database] sql_alchemy_conn, and that this host may "

@@ -122,7 +122,9 @@ def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, b
 
 def test_an_option_that_only_the_sdk_can_judge_is_one_fault(command: Command, ssm: Rig, base: str) -> None:
     at = arguments(ssm, **prefixes(ssm, base), config_kwargs={"retrys": 3})
-    told = "option 'config_kwargs' holds 'retrys', which botocore.config.Config does not take; did you mean 'retries'?"
+    told = (
+        "option 'config_kwargs' holds 'retrys', which botocore.config.Config does not accept; did you mean 'retries'?"
+    )
     for line in (["get", "var", "x"], ["list", "var"]):
         said = command(*line, *at)
         assert (said.code, said.err) == (2, f"airflow-secrets {line[0]}: {told}\n"), said.everything

@@ -76,7 +76,7 @@ def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
 @pytest.mark.skipif(VERSION < (3, 0), reason="[workers] secrets_backend came with Airflow 3")
 def test_options_of_workers_that_airflow_ignores_are_told(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm, {"variables_prefix": "/of-secrets"})
-    told = "! [workers] secrets_backend_kwargs is ignored where [workers] secrets_backend is not set: "
+    told = "! [workers] secrets_backend_kwargs is ignored unless [workers] secrets_backend is set: "
     given = {"AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": '{"variables_prefix": "/of-workers"}'}
     run = ran(airflow, "check", "--worker", **given)
     assert (run.code, told in run.output, "/of-workers" in run.output) == (0, True, False), run.everything

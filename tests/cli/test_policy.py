@@ -58,7 +58,9 @@ SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:"
 @pytest.mark.parametrize("account", ["12345678901", "12x", "123456789012; true", "", "*"])
 def test_an_account_that_is_none_is_refused(command: Command, account: str) -> None:
     said = command("policy", "--backend", "aws_ssm", "--account", account)
-    assert (said.code, "--account: takes the 12 digits of an account" in said.err, said.out) == (2, True, ""), said.err
+    assert (said.code, "--account: must be the 12 digits of an account" in said.err, said.out) == (2, True, ""), (
+        said.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_two_readers_of_standard_input_are_refused(command: Command, other: list
     said = command("put", "conn", "x", "--backend", "aws_ssm", "--kwargs", "-", *other, stdin="{}")
     assert (said.code, said.out) == (2, ""), said.everything
     assert "--kwargs - and --" in said.err
-    assert "both want standard input; --kwargs takes a file, too: @FILE." in said.err
+    assert "both read standard input; --kwargs takes a file, too: @FILE." in said.err
 
 
 NESTED = "[" * 100_000 + "]" * 100_000

@@ -1077,14 +1077,14 @@ def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:
 @pytest.mark.parametrize(
     ("url", "cure"),
     [
-        ("redis://:S3cr3t@h?no_such=S3cr3t", "does not take parameter 'no_such'"),
+        ("redis://:S3cr3t@h?no_such=S3cr3t", "does not accept parameter 'no_such'"),
         ("redis://:S3cr3t@h?socket_timeout=S3cr3t", "cannot take the value of socket_timeout"),
         ("redis://:S3cr3t@h?socket_timeout=0", "socket_timeout must be a number of seconds above zero"),
         ("redis://:S3cr3t@h?socket_timeout=-1", "socket_timeout must be a number"),
         ("redis://:S3cr3t@h?socket_timeout=nan", "socket_timeout must be a number"),
         ("unix:///redis.sock?socket_timeout=inf", "socket_timeout must be a number"),
         ("redis+cluster://:S3cr3t@h?socket_connect_timeout=0", "socket_connect_timeout must be a number"),
-        ("redis+cluster://:S3cr3t@h/5", "a cluster has database 0 alone"),
+        ("redis+cluster://:S3cr3t@h/5", "a cluster has only database 0"),
         ("redis://:S3cr3t@h?password_file=/x", "password and password_file are given; keep one"),
         ("redis://:h?credentials=S3cr3t", None),
         ("redis://h?credentials=kerberos", "must be one of aws-iam, entra-id"),

@@ -102,7 +102,7 @@ def test_listed_teams_without_names_of_their_own(rig: AzureRig, team: str, caplo
     own = f"airflow-variables-{team.replace('_', '-').lower()}--everybodys"
     assert observed(rig, ours, *how, team_name=team) == ("everybody's", ["airflow-variables-everybodys"])
     assert observed(rig, theirs, *how, team_name=team) == ("everybody's", [own, "airflow-variables-everybodys"])
-    assert "as everybody's alone" in caplog.text
+    assert "only under everybody's name" in caplog.text
 
 
 def test_a_team_whose_name_is_too_long(rig: AzureRig) -> None:

@@ -166,7 +166,9 @@ def test_team_without_a_name_of_its_own_is_answered_with_everybodys_secret(
         assert [asked.get_variable(one, team_name=team) for one in ("found", "absent", "found")] == ["x", None, "x"]
     assert calls == ["airflow-variables-found", "airflow-variables-absent", "airflow-variables-found"]
     warnings = messages(caplog)
-    assert warnings[0].startswith(f"Azure Key Vault: 'found' is looked up for team '{team}' as everybody's alone: ")
+    assert warnings[0].startswith(
+        f"Azure Key Vault: 'found' is looked up for team '{team}' only under everybody's name: "
+    )
     assert len(warnings) == 1
 
 

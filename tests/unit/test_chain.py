@@ -510,7 +510,8 @@ def test_a_file_that_airflow_cannot_read_stops_the_chain_without_its_text(
     with pytest.raises(InvalidSecret) as raised:
         chain(file_member(connections_file_path=path), member(WithTeams, "http://decoy")).get_conn_value("x")
     assert (
-        str(raised.value) == f"File {str(path)!r} could not give 'x': {reason}. Fix the file, all of which is unread."
+        str(raised.value)
+        == f"File {str(path)!r} could not give 'x': {reason}. Fix the file; until then, none of it is used."
     )
     assert "S3cr3t" not in locals_on(raised.tb)
 

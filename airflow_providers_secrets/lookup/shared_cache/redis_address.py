@@ -154,7 +154,7 @@ class Address:
             unchecked = str(kwargs.get("ssl_cert_reqs", "required")).lower() in ("none", "0", "cert_none")
             kwargs = {"ssl_check_hostname": not unchecked, **kwargs, "ssl": True}
         if self.mode == "cluster" and kwargs.pop("db", 0):
-            raise ConfigurationError("Option 'shared_cache': a cluster has database 0 alone; leave it out.")
+            raise ConfigurationError("Option 'shared_cache': a cluster has only database 0; leave it out.")
         return kwargs
 
     def _try_out(self) -> None:
@@ -166,7 +166,7 @@ class Address:
             named = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             unknown = f"parameter {quoted(named[1])}" if named else f"a parameter ({type(error).__name__})"
         if unknown:
-            raise ConfigurationError(f"Option 'shared_cache': redis-py does not take {unknown}. Leave it out.")
+            raise ConfigurationError(f"Option 'shared_cache': redis-py does not accept {unknown}. Leave it out.")
         if self.kwargs.get("ssl") and not (connection.ssl_validate_ocsp or connection.ssl_validate_ocsp_stapled):
             self._tls = Tls(connection)
 

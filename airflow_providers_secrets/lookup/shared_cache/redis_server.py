@@ -298,15 +298,15 @@ _REASONS: Final = (
     (
         (exceptions.ReadOnlyError,),
         None,
-        "it is a replica, which takes no writes. Name the primary, or use redis+sentinel:// or redis+cluster://.",
+        "it is a replica, which refuses writes. Name the primary, or use redis+sentinel:// or redis+cluster://.",
     ),
     ((exceptions.BusyLoadingError,), None, "it is still loading its data."),
     (
         (exceptions.ConnectionError,),
         r"(?i)closed by server|reset by peer|broken pipe|eof occurred|error 104|error 32",
-        "it closes the connection. If it speaks TLS alone, write rediss:// for redis://.",
+        "it closes the connection. If it requires TLS, write rediss:// for redis://.",
     ),
-    (_ANY, "(?i)NOREPLICAS|MISCONF", "it takes no writes for now: see its own log."),
+    (_ANY, "(?i)NOREPLICAS|MISCONF", "it refuses writes for now: see its own log."),
     ((MasterNotFoundError,), None, "no Sentinel knows a primary of this name, or none answers."),
     (_ANY, "CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted. Name the CA's file: ssl_ca_certs=/ca.pem."),
     (

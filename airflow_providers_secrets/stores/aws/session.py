@@ -262,7 +262,7 @@ def _config(options: Options) -> Config:
         likely = difflib.get_close_matches(name, Config.OPTION_DEFAULTS, n=1)
         cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(Config.OPTION_DEFAULTS))}."
         raise ConfigurationError(
-            f"option 'config_kwargs' holds {quoted(name)}, which botocore.config.Config does not take; {cure}"
+            f"option 'config_kwargs' holds {quoted(name)}, which botocore.config.Config does not accept; {cure}"
         )
     try:
         return ours.merge(Config(**given))

@@ -116,7 +116,7 @@ class KeyVault(Store):
         "ForbiddenByConnection": "Reach the vault by its private endpoint, or allow public access.",
         "ForbiddenByPolicy": "Give the backend's identity 'get' on secrets in the vault's access policies.",
         "VaultNotFound": "Fix the backend's vault_url: there is no vault of that name.",
-        "BadParameter": "Fix the backend's api_version or vault_url: the vault does not take the request.",
+        "BadParameter": "Fix the backend's api_version or vault_url: the vault does not accept the request.",
         BAD_WRITE: "Write at most 25 KB, and a content type of at most 255 characters.",
         NO_VAULT: "Set it to https://NAME.vault.azure.net.",
         **dict.fromkeys((MALFORMED, FOREIGN, NOT_THE_VAULTS), "Fix the backend's vault_url, or the proxy in between."),

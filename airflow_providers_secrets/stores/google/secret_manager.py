@@ -160,7 +160,7 @@ class SecretManager(Store):
     env_prefixes = ("GOOGLE_", "GCE_", "CLOUDSDK_", "GCLOUD_")
     muted_loggers = ("google", "grpc", "urllib3")
     write_settings: ClassVar[Mapping[str, str]] = {
-        "locations": "regions, with commas between, that a new global secret is replicated to; else Google chooses",
+        "locations": "regions, separated by commas, that a new global secret is replicated to; else Google chooses",
     }
 
     def __init__(self, options: Mapping[str, Any]) -> None:
