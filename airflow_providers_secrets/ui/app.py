@@ -15,6 +15,7 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, VariableDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_variable
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -213,6 +214,8 @@ def make_app() -> FastAPI:
         }
         return rendered("refused.html", error.status_code, here="", text=refusals.get(error.status_code, "It failed."))
 
+    app.add_exception_handler(RequestValidationError, _unreadable)
+
     @app.get("/")
     async def start() -> RedirectResponse:
         return RedirectResponse("connections", headers=HEADERS)
@@ -246,6 +249,10 @@ def make_app() -> FastAPI:
         return await _health(page)
 
     return app
+
+
+async def _unreadable(_: Request, __: Exception) -> HTMLResponse:
+    return rendered("refused.html", 400, here="", text="A value in this page's address cannot be read.")
 
 
 async def _list(page: Page, kind: Kind, user: Any, wanted: Wanted) -> HTMLResponse:

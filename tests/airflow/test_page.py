@@ -108,6 +108,15 @@ def test_the_page_of_one_store(home: Airflow, ssm: SsmRig, subtests: pytest.Subt
                 assert "<script>alert" not in answer.text
                 assert "&lt;script&gt;" in answer.text
             assert "longer than 512 characters" in page("connection", id=HOSTILE * 10).text
+        with subtests.test("an address that cannot be read is refused by the page itself"):
+            answer = server.get("connections", user="op", page=HOSTILE)
+            assert (answer.status_code, "A value in this page&#39;s address cannot be read." in answer.text) == (
+                400,
+                True,
+            )
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert "script&gt;" not in answer.text
+            assert "<script>alert" not in answer.text
         with subtests.test("nothing of others runs in it"):
             policy = page("connections").headers["Content-Security-Policy"]
             assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self';")
