@@ -197,7 +197,7 @@ def connection_text(connection: Any) -> str | None:
 def checked_connection(store: str, conn_id: str, text: str | None) -> str | None:
     """Return the text of a connection once it is known that Airflow can read it; empty means absent, as in Airflow.
 
-    :raises InvalidSecret: if Airflow would misread it or silently drop part of it.
+    :raises InvalidSecret: if Airflow would misread it, lose a part of it, or swallow the error of parsing it.
     """
     if not text:
         return None

@@ -36,7 +36,7 @@ Request = Callable[[hvac.Client], Reply]
 
 VERSION_MEMO: Final = 300.0
 """Seconds for which the server's answer about the version of a mount's KV engine is used. If another engine is mounted
-in its place meanwhile, reading version 2 as version 1 finds nothing at any path."""
+in its place meanwhile, version 1 read as version 2 finds nothing at any path."""
 
 RENEWAL_DUE: Final = 2 / 3
 """The fraction of a token's lifetime after which it is renewed …"""
