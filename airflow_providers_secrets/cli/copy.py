@@ -189,7 +189,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     except KeyboardInterrupt:
         _end_at_once(f"{_so_far(done, len(found), args, journal)} (what was under way was not waited for)")
     finally:
-        rows.close()  # where nobody reads the output any more, the writes under way are waited for, and noted
+        rows.close()  # if nobody reads the output any more, wait for the writes under way, and record them
         if journal:
             journal.close()
     if journal and journal.failure:

@@ -225,7 +225,7 @@ def _yaml_loader() -> Any:
         loader.flatten_mapping(node)  # a name that "<<" merges in may legitimately occur again
         for name, _ in node.value:
             if isinstance(name, yaml.ScalarNode):
-                # An id, as every name in JSON, is the text that stands there: 007 is not 7, nor is "on" True.
+                # An id is the text as it is written, as in JSON: 007 is not 7, and "on" is not True.
                 name.tag = "tag:yaml.org,2002:str"
         return _Pairs(loader.construct_pairs(node, deep=True), written)
 
@@ -448,9 +448,9 @@ def same(kind: Kind, one: str, other: str) -> bool:
 
 
 def _told_apart_from_numbers(value: Any) -> Any:
-    """Return *value* with something else for each truth value in it, which to Python equals 1 or 0.
+    """Return *value* with each boolean replaced, since Python compares ``True`` and 1 as equal.
 
-    1 and 1.0 stay equal: Vault makes one of the other.
+    1 and 1.0 stay equal: Vault may return one for the other.
     """
     if isinstance(value, Mapping):
         return {name: _told_apart_from_numbers(one) for name, one in value.items()}

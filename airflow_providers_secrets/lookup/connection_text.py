@@ -95,7 +95,7 @@ def uri_of(fields: Mapping[str, Any]) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Tell whether UTF-8 can hold *text*: not the half of a pair that JSON can spell, nor an environment's odd byte."""
+    """Return whether UTF-8 can encode *text*: no lone surrogate of JSON, no undecodable byte of the environment."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -110,10 +110,10 @@ class KubernetesClient:
         return answer
 
     def _has_its_files(self) -> bool:
-        """Tell whether the certificates are still there, which each new connection reads.
+        """Return whether the certificate files, which each new connection reads, are still there.
 
-        What a kubeconfig holds itself the SDK writes below /tmp, where hosts clean up, and removes it again as a
-        process ends: a forked child, too, whose parent goes on. The next client's login writes it anew.
+        The SDK writes certificates embedded in a kubeconfig to files below /tmp. Hosts clean up there, and the SDK
+        removes the files when a process ends, even if it is a forked child. The next client's login writes them again.
         """
         made_of = self._configuration
         files = (made_of.ssl_ca_cert, made_of.cert_file, made_of.key_file)

@@ -119,7 +119,7 @@ class KubernetesSecrets(Store):
         Outcome.DENIED: "Allow it by a Role in the namespace: airflow-secrets policy prints one.",
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }
-    on_the_way = ON_THE_WAY | {NO_LOGIN}
+    on_the_way = ON_THE_WAY | {NO_LOGIN, FILES_GONE}
     expired_login = frozenset({"HTTP 401", FILES_GONE})
     # The SDK logs the stderr of a kubeconfig's command with the root logger.
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")
