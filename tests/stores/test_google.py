@@ -718,6 +718,25 @@ def test_file_of_credentials_that_was_replaced_is_read_once_the_old_ones_are_ref
         assert asked.get_variable("found") == "x"
 
 
+@pytest.mark.usefixtures("internet")
+def test_token_that_is_still_valid_is_used_to_its_end_although_each_login_is_refused(
+    google: GoogleRestRig, accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal, the credentials of the file are found anew, and those have no token yet."""
+    now = [1000.0]
+    monkeypatch.setattr(base, "clock", lambda: now[0])
+    path = tmp_path / "credentials.json"
+    path.write_text(json.dumps(accounts.authorized_user()))
+    accounts.life = 200  # google-auth renews in the last 225 seconds
+    asked = by_token(google, accounts, gcp_credential_config_file=str(path))
+    assert asked.get_variable("found") == "x"
+    with accounts.fault(lambda request: Reply(400) if accounts.REFRESH_TOKEN.encode() in request.body else None):
+        for _ in range(3):
+            assert asked.get_variable("found") == "x"
+            now[0] += 31
+    assert asked.get_variable("found") == "x"
+
+
 def test_login_that_cannot_be_reached_is_tried_again(google: GoogleRestRig, accounts: Accounts) -> None:
     replies = [Reply(reset=True), None]
     with accounts.fault(lambda _: replies.pop(0)):

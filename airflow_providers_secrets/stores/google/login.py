@@ -158,15 +158,17 @@ class Login:
         # Its own object: a thread that hung may get its answer while this one logs in.
         asking = Asking(self._http)
         with self._guard.login() as was_refused:
+            credentials = self._credentials
             if was_refused:
-                self._credentials, _ = self._found()  # their file may hold others by now
+                credentials, _ = self._found()  # their file may hold others by now
             try:
-                self._credentials.refresh(asking)
+                credentials.refresh(asking)
             except TimeoutError:
                 raise
             except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer, a file or a command through
-                fault = asking.fault(error, by_command=_kind(type(self._credentials).__module__) == "pluggable")
+                fault = asking.fault(error, by_command=_kind(type(credentials).__module__) == "pluggable")
             else:
+                self._credentials = credentials  # not before: the former ones may have a token that is still valid
                 return
             raise fault
 
