@@ -303,13 +303,13 @@ class LoginGuard:
     """
 
     def __init__(self) -> None:
-        self._codes: tuple[str, ...] = ()
-        self._until = 0.0
+        self._refusal: tuple[tuple[str, ...], float] = (), 0.0
+        """Its codes, and until when it is repeated. In one, since a login that was left behind may end at any time."""
 
     @property
     def is_closed(self) -> bool:
         """Whether a login was refused so short a time ago that none is tried."""
-        return clock() < self._until
+        return clock() < self._refusal[1]
 
     @contextlib.contextmanager
     def login(self) -> Iterator[bool]:
@@ -319,15 +319,16 @@ class LoginGuard:
 
         :raises StoreError: the latest refusal, without running the block, if that is too recent.
         """
-        if self.is_closed:
-            raise StoreError(*self._codes)
+        codes, until = self._refusal
+        if clock() < until:
+            raise StoreError(*codes)
         try:
-            yield bool(self._codes)
+            yield bool(codes)
         except StoreError as fault:
             if LOGIN_REFUSED in fault.codes:
-                self._codes, self._until = fault.codes, clock() + REFUSAL_MEMO
+                self._refusal = fault.codes, clock() + REFUSAL_MEMO
             raise
-        self._codes = ()
+        self._refusal = (), 0.0
 
 
 class PageTokens:

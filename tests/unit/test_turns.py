@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from airflow_providers_secrets.stores import base
-from airflow_providers_secrets.stores.base import Turn
+from airflow_providers_secrets.stores.base import LOGIN_REFUSED, LoginGuard, StoreError, Turn
 
 AGES = 60.0
 """Seconds that no test waits for unless something is wrong."""
@@ -110,3 +110,17 @@ def test_those_who_stop_waiting_together_go_on_to_one(turn: Turn, monkeypatch: p
         pass
     others[0].close()
     first.close()
+
+
+def test_a_login_that_was_left_behind_and_succeeds_ends_a_refusal() -> None:
+    """It began before the refused one, which did not wait for it."""
+    guard = LoginGuard()
+    with guard.login():
+        with pytest.raises(StoreError), guard.login():
+            raise StoreError("login refused (HTTP 400)", LOGIN_REFUSED)
+        assert guard.is_closed
+        with pytest.raises(StoreError, match="HTTP 400"), guard.login():
+            pass
+    assert not guard.is_closed
+    with guard.login() as was_refused:
+        assert not was_refused
