@@ -391,10 +391,16 @@ def test_a_kubeconfig_may_say_that_nobody_logs_in(kubernetes: KubernetesRig, tmp
         assert backend.get_variable("x") == "x"
 
 
+@pytest.mark.parametrize("rewrites", [True, False], ids=["", "older SDK"])
 def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
-    kubernetes: KubernetesRig, made: Any, tmp_path: Path
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewrites: bool
 ) -> None:
     """The SDK writes them below ``/tmp`` once for a process; a host's clean-up removes them, and a child's end does."""
+    from kubernetes.config import kube_config
+
+    if not rewrites:
+        once = kube_config._create_temp_file_with_content
+        monkeypatch.setattr(kube_config, "_create_temp_file_with_content", lambda *args, **_: once(*args[:2]))
     made("written-again", {VARIABLE: "written-again"}, {"value": "x"})
     configuration = json.loads(kubernetes.kubeconfig.read_text())
     cluster = configuration["clusters"][0]["cluster"]

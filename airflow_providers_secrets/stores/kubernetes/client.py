@@ -17,7 +17,7 @@ import urllib3
 import yaml
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.rest import RESTClientObject
-from kubernetes.config import ConfigException, load_incluster_config
+from kubernetes.config import ConfigException, kube_config, load_incluster_config
 from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
 from airflow_providers_secrets import __version__
@@ -135,6 +135,7 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
         load_incluster_config(client_configuration=configuration)
         return named or Path(identity.SERVICE_ACCOUNT, "namespace").read_text(encoding="utf-8").strip()
     kubeconfig = KubeConfigMerger(identity.kubeconfig(options)).config
+    _forget_gone_files()
     loader = KubeConfigLoader(kubeconfig, options["context"], config_base_path=None)
     loader.load_and_set(configuration)
     context = loader.current_context["context"]
@@ -142,6 +143,14 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
     if not (configuration.api_key or configuration.cert_file or _is_anonymous(kubeconfig, context)):
         raise StoreError(NOT_LOGGED_IN)
     return named or str(context.get("namespace") or "default")
+
+
+def _forget_gone_files() -> None:
+    """Let older SDKs (33, for one) write a kubeconfig's certificates again; they would refuse the login."""
+    written: dict[str, str] = getattr(kube_config, "_temp_files", {})
+    for content, path in list(written.items()):
+        if not os.path.exists(path):  # noqa: PTH110
+            written.pop(content, None)
 
 
 def _is_anonymous(kubeconfig: Any, context: Mapping[str, Any]) -> bool:
