@@ -391,6 +391,17 @@ def test_a_kubeconfig_may_say_that_nobody_logs_in(kubernetes: KubernetesRig, tmp
         assert backend.get_variable("x") == "x"
 
 
+def holding_its_authority(rig: KubernetesRig, directory: Path) -> Path:
+    """A kubeconfig that holds the authority's certificate itself."""
+    configuration = json.loads(rig.kubeconfig.read_text())
+    cluster = configuration["clusters"][0]["cluster"]
+    authority = Path(cluster.pop("certificate-authority")).read_bytes()
+    cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+    path = directory / "kubeconfig"
+    path.write_text(json.dumps(configuration))
+    return path
+
+
 @pytest.mark.parametrize("rewrites", [True, False], ids=["", "older SDK"])
 def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
     kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewrites: bool
@@ -402,18 +413,34 @@ def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
         once = kube_config._create_temp_file_with_content
         monkeypatch.setattr(kube_config, "_create_temp_file_with_content", lambda *args, **_: once(*args[:2]))
     made("written-again", {VARIABLE: "written-again"}, {"value": "x"})
-    configuration = json.loads(kubernetes.kubeconfig.read_text())
-    cluster = configuration["clusters"][0]["cluster"]
-    authority = Path(cluster.pop("certificate-authority")).read_bytes()
-    cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(configuration))
+    path = holding_its_authority(kubernetes, tmp_path)
     backend = KubernetesSecretsBackend(kubeconfig=str(path), cache_ttl=0, timeout=60, max_attempts=1)
     assert backend.get_variable("written-again") == "x"
     (client,) = answers_of(backend.config).access.clients
     Path(client._configuration.ssl_ca_cert).unlink()
     client._pool.clear()  # as where the server has closed the connection
     assert backend.get_variable("written-again") == "x"
+
+
+def test_a_write_whose_answer_is_lost_is_not_repeated_although_certificates_are_gone(
+    kubernetes: KubernetesRig, tmp_path: Path
+) -> None:
+    path = holding_its_authority(kubernetes, tmp_path)
+    backend = KubernetesSecretsBackend(kubeconfig=str(path), cache_ttl=0, timeout=60, max_attempts=1)
+    assert backend.get_variable("absent") is None
+    (client,) = answers_of(backend.config).access.clients
+    Path(client._configuration.ssl_ca_cert).unlink()
+    posted: list[Request] = []
+
+    def lost(request: Request) -> Reply | None:
+        if request.method != "POST":
+            return None
+        posted.append(request)
+        return Reply(reset=True)
+
+    with kubernetes.proxy.fault(lost), pytest.raises(StoreUnavailable, match="ProtocolError"):
+        operations.write(backend, "variables", "lost", "x")
+    assert len(posted) == 1
 
 
 # Ids.

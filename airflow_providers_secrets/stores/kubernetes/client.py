@@ -94,8 +94,9 @@ class KubernetesClient:
                 redirect=False,
                 preload_content=False,
             )
-        except (urllib3.exceptions.HTTPError, OSError):
-            if self._has_its_files():
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            # A write whose answer was lost fails otherwise, and must not be repeated.
+            if not _lacks_a_file(error) or self._has_its_files():
                 raise
             raise StoreError(FILES_GONE) from None
         try:
@@ -143,6 +144,13 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
     if not (configuration.api_key or configuration.cert_file or _is_anonymous(kubeconfig, context)):
         raise StoreError(NOT_LOGGED_IN)
     return named or str(context.get("namespace") or "default")
+
+
+def _lacks_a_file(error: BaseException | None) -> bool:
+    """Tell whether a connection failed since there is no file of that name; urllib3 wraps that more than once."""
+    while error is not None and not isinstance(error, FileNotFoundError):
+        error = error.__context__
+    return error is not None
 
 
 def _forget_gone_files() -> None:
