@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+import threading
 from typing import Any, Final
 
 import requests
@@ -71,6 +72,7 @@ class ContextAdapter(HTTPAdapter):
     def __init__(self, context: ssl.SSLContext | None, path: str) -> None:
         self._context = context
         self._path = path
+        self._proxying = threading.Lock()
         super().__init__(pool_maxsize=MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -78,10 +80,15 @@ class ContextAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **{**kwargs, **self._tls()})
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Return the manager of the connection pools of a proxy."""
-        if self._context and proxy.lower().startswith("https://"):
-            kwargs["proxy_ssl_context"] = self._context
-        return super().proxy_manager_for(proxy, **kwargs, **self._tls())
+        """Return the manager of the connection pools of a proxy, a new one if the context has changed since."""
+        tls = self._tls()
+        if tls and proxy.lower().startswith("https://"):
+            kwargs["proxy_ssl_context"] = tls["ssl_context"]
+        with self._proxying:  # requests looks for the former one twice
+            former = self.proxy_manager.get(proxy)
+            if former and former.connection_pool_kw.get("ssl_context") is not tls.get("ssl_context"):
+                del self.proxy_manager[proxy]
+            return super().proxy_manager_for(proxy, **kwargs, **tls)
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         """Return the key of a pool, without the CA bundle: the certificates are in the context."""

@@ -574,6 +574,28 @@ def test_proxy_that_is_asked_over_tls(azure: AzureRig, tmp_path: Path) -> None:
         front.stop()
 
 
+def test_replaced_certificates_count_for_a_proxy_that_is_asked_over_tls(azure: AzureRig, tmp_path: Path) -> None:
+    plain = urlsplit(azure.cloud.environment["HTTPS_PROXY"]).port
+    assert plain
+    front = TlsFront(azure.issue("localhost"), plain)
+    path = tmp_path / "authorities.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    asked = backend(
+        azure,
+        vault_url=azure.cloud.VAULT_URL,
+        proxies={"https": f"https://localhost:{front.ports[0]}"},
+        authority="login.microsoftonline.com",
+        verify_challenge_resource=True,
+        connection_verify=str(path),
+        max_attempts=1,
+    )
+    with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        asked.get_variable("found")
+    path.write_bytes(azure.bundle.read_bytes())
+    assert asked.get_variable("found") == "x"
+    front.stop()
+
+
 def test_api_version(azure: AzureRig) -> None:
     assert backend(azure, api_version="7.6").get_variable("found") == "x"
     assert "api-version=7.6" in azure.proxy.requests[-1].path
