@@ -289,8 +289,9 @@ class SharedAnswers(Answers):
 
     def shared_meanwhile(self, name: str, error: LookupFailed) -> tuple[str, float] | None:
         """Return the text that other processes use for *name* although the store gives *error*, and for how long."""
-        shared = self._opened()
-        said = shared.get(name) if shared else None
+        said: SharedEntry | None = None
+        with contextlib.suppress(NoSharedKeyError):  # lookups do without, too
+            said = shared.get(name) if (shared := self._opened()) else None
         if said is None or said.text is None:
             return None
         stale = 0.0 if error.store_has_spoken else self._lifetimes.max_stale

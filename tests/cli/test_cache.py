@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.errors import NoSharedKeyError
+from airflow_providers_secrets.lookup import answers, shared_answers, shared_cache
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.rigs import Rig
 from tests.support.lookups import failing
@@ -82,6 +83,24 @@ def test_explain_counts_on_no_cached_value_that_airflow_cannot_use(
         said = command("explain", "conn", "cached", "--no-metastore", *using(ssm, **options, max_attempts=1))
     assert "shared cache: present" in said.out
     assert "Airflow has no answer, and will say" in said.out
+
+
+def test_explain_of_an_outage_that_outlasts_the_wait_for_a_key_ends_with_an_explanation(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is tried again after a minute, which a call of the store may take, too."""
+
+    def airflow_keys() -> tuple[str, ...]:
+        raise NoSharedKeyError("none yet")
+
+    monkeypatch.setattr(shared_cache, "airflow_keys", airflow_keys)
+    monkeypatch.setattr(shared_answers, "REOPENING_PAUSE", 0.0)
+    options = {**prefixes(ssm, base), "shared_cache": f"file://{tmp_path}/shared"}
+    with ssm.fault("server-error"):
+        said = command("explain", "var", "x", "--no-metastore", *using(ssm, **options, max_attempts=1))
+    assert "not usable: none yet" in said.out, said.everything
+    assert "Airflow has no answer, and will say" in said.out
+    assert said.code == 3
 
 
 def test_what_a_listing_holds_of_one_secret_is_found_and_removed(
