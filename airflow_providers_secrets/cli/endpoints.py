@@ -220,13 +220,19 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):
         pass
 
+    of_ids: list[Any] = []  # the objects whose names are ids: the whole file and its parts
+
     def pairs(loader: Any, node: Any) -> _Pairs:
         written = [str(name.value) for name, _ in node.value]
         loader.flatten_mapping(node)  # a name that "<<" merges in may legitimately occur again
-        for name, _ in node.value:
-            if isinstance(name, yaml.ScalarNode):
-                # An id is the text as it is written, as in JSON: 007 is not 7, and "on" is not True.
-                name.tag = "tag:yaml.org,2002:str"
+        if not of_ids:
+            of_ids[:] = node, *(part for name, part in node.value if name.value in ("connections", "variables"))
+        if any(node is one for one in of_ids):
+            for name, _ in node.value:
+                if isinstance(name, yaml.ScalarNode):
+                    # An id is the text as it is written: 007 is not 7, and "on" is not True. Inside a value, a name is
+                    # what Airflow reads it as.
+                    name.tag = "tag:yaml.org,2002:str"
         return _Pairs(loader.construct_pairs(node, deep=True), written)
 
     Loader.add_constructor("tag:yaml.org,2002:map", pairs)

@@ -474,6 +474,24 @@ def test_an_id_in_yaml_is_the_text_that_stands_there(command: Command, ssm: Rig,
     assert list(states(said)) == ["007", "on"], said.everything
 
 
+def test_names_inside_a_value_in_yaml_are_those_that_airflow_reads(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    from airflow.secrets.local_filesystem import load_connections_dict, load_variables
+
+    path = tmp_path / "secrets.yaml"
+    path.write_text("nested: {on: 1, 007: a, null: b, deep: [{off: c}]}\n")
+    command("copy", "--from", f"file:{path}", "--kind", "var", "--apply", *target(ssm, base))
+    (read,) = load_variables(str(path)).values()
+    stored = ssm.backend_class(**connecting(ssm), **prefixes(ssm, base)).get_variable("nested")
+    assert stored == json.dumps(read)
+    path.write_text("nested:\n  conn_type: http\n  extra: {on: 1, 007: a}\n")
+    command("copy", "--from", f"file:{path}", "--kind", "conn", "--apply", *target(ssm, base))
+    (connection,) = load_connections_dict(str(path)).values()
+    stored = ssm.backend_class(**connecting(ssm), **prefixes(ssm, base)).get_conn_value("nested")
+    assert json.loads(stored)["extra"] == connection.extra_dejson
+
+
 def test_a_metastore_is_told_by_its_place_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from sqlalchemy.engine import make_url
 
