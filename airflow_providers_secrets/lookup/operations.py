@@ -259,8 +259,9 @@ def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, onl
     :raises LookupFailed: if the store does not say what the name holds.
     """
     stored = backend.encode(kind, text)
-    if len(stored) > MAX_VALUE_LENGTH:  # not every store's own limit is below that
-        raise Unusable(f"it is longer than {MAX_VALUE_LENGTH} characters")
+    too_long = f"it is longer than {MAX_VALUE_LENGTH} characters"  # not every store's own limit is below that
+    if len(stored) > MAX_VALUE_LENGTH:
+        raise Unusable(too_long)
     meant = backend.decode(kind, stored)
     if kind != "connections" or not backend.merges or only_if_absent:
         return stored
@@ -273,6 +274,8 @@ def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, onl
         spoilt = None if fields_of(backend.decode(kind, then)) == fields_of(meant) else "a lookup would read them, too"
     except Unusable as error:
         spoilt = str(error)
+    if len(then) > MAX_VALUE_LENGTH:
+        spoilt = too_long
     if spoilt:
         raise Unusable(
             f"the secret's other fields are kept, and make it unusable ({spoilt}): remove them first, or write a URI"

@@ -724,6 +724,16 @@ def test_what_stays_beside_a_connection_never_spoils_it(
     assert command("get", "conn", "db", "--field", "host", *at).out == f"{kept}.example.com\n"
 
 
+def test_what_is_too_long_together_with_what_stays_is_not_written(command: Command, vault: VaultRig, base: str) -> None:
+    at = using(vault, **prefixes(vault, base), unknown_fields="drop")
+    name = path_of(vault, base, "connections", "long")
+    vault.write(name, {"conn_type": "http", "note": "x" * 700_000})
+    text = json.dumps({"conn_type": "http", "password": "S3cr3t" * 70_000})
+    said = command("put", "conn", "long", "--stdin", *at, stdin=text)
+    assert (said.code, "longer than 1048576 characters" in said.err) == (2, True), said.everything[:2000]
+    assert command("get", "conn", "long", "--field", "conn_type", *at).out == "http\n"
+
+
 @pytest.mark.parametrize("held", [{"host": "h", "passphrase": "S3cr3t-old"}, {"uri": "http://u:S3cr3t-old@h"}], ids=str)
 def test_a_connection_replaces_what_goes_by_other_words(
     command: Command, vault: VaultRig, base: str, held: dict[str, Any]
