@@ -449,20 +449,27 @@ def same(kind: Kind, one: str, other: str) -> bool:
     :raises Unusable: if one of them cannot be read.
     """
     if kind == "connections":
-        return bool(_told_apart_from_numbers(fields_of(one)) == _told_apart_from_numbers(fields_of(other)))
+        return _equal(fields_of(one), fields_of(other))
     return one == other
 
 
-def _told_apart_from_numbers(value: Any) -> Any:
-    """Return *value* with each boolean replaced, since Python compares ``True`` and 1 as equal.
+def _equal(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are equal. Python alone would compare ``True`` and 1 as equal.
 
-    1 and 1.0 stay equal: Vault may return one for the other.
+    1 and 1.0 are equal: Vault may return one for the other.
     """
-    if isinstance(value, Mapping):
-        return {name: _told_apart_from_numbers(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_told_apart_from_numbers(one) for one in value]
-    return (value,) if isinstance(value, bool) else value
+    if one != other:
+        return False
+    pairs = [(one, other)]  # no recursion: an extra may be nested as deep as it can be parsed
+    while pairs:
+        one, other = pairs.pop()
+        if isinstance(one, bool) != isinstance(other, bool):
+            return False
+        if isinstance(one, Mapping):
+            pairs += ((value, other[name]) for name, value in one.items())
+        elif isinstance(one, list):
+            pairs += zip(one, other, strict=True)
+    return True
 
 
 def reason_of(error: Exception) -> str:

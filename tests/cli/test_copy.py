@@ -215,6 +215,18 @@ def test_a_number_in_an_extra_is_not_the_truth(
     assert states(said) == {"api": state}, said.everything
 
 
+def test_an_extra_may_be_nested_as_deep_as_it_can_be_parsed(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    depth = 1000 if sys.version_info >= (3, 12) else 700
+    deep = '{"conn_type": "http", "extra": {"a": ' + "[" * depth + "]" * depth + "}}"
+    path = tmp_path / "connections.json"
+    path.write_text(f'{{"api": {json.dumps(deep)}}}')
+    ssm.put(path_of(ssm, base, "connections", "api"), deep.replace(" ", ""))
+    said = command("copy", "--from", f"file:{path}", "--kind", "conn", *target(ssm, base), "-o", "json")
+    assert states(said) == {"api": "same"}, said.everything
+
+
 def test_a_number_that_a_store_spells_its_own_way_is_the_same(
     command: Command, vault: VaultRig, base: str, tmp_path: Path
 ) -> None:
