@@ -585,7 +585,7 @@ def test_config_kwargs_cannot_multiply_attempts_and_waits(aws: AwsRig, caplog: p
 
 def test_unusable_config_kwargs_are_told(aws: AwsRig) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"'config_kwargs' holds 'no_such_thing', .* not take; known: .*, s3, "
+        ConfigurationError, match=r"'config_kwargs' holds 'no_such_thing', .* not accept; known: .*, s3, "
     ):
         aws.backend(config_kwargs={"no_such_thing": 1}).get_variable("x")
     with pytest.raises(ConfigurationError, match=r"'config_kwargs' holds 'retrys', .*; did you mean 'retries'\?"):
