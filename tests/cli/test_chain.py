@@ -73,16 +73,16 @@ def test_a_value_that_is_no_connection_is_masked(command: Command, tmp_path: Pat
 def test_a_variable_that_is_no_text_is_shown_and_copied_as_json(
     command: Command, ssm: Rig, base: str, tmp_path: Path
 ) -> None:
-    """Airflow's own reader of files returns what JSON makes of it."""
+    """Airflow's own reader of files returns what JSON makes of it (of a list of one, Airflow 2 returns the one)."""
     path, names = tmp_path / "variables.json", tmp_path / "names"
-    path.write_text('{"number": 5, "list": ["S3cr3t"]}')
+    path.write_text('{"number": 5, "object": {"a": "S3cr3t"}}')
     at = chain({"backend": "file", "kwargs": {"variables_file_path": str(path)}})
-    for key, text in {"number": "5", "list": '["S3cr3t"]'}.items():
+    for key, text in {"number": "5", "object": '{"a": "S3cr3t"}'}.items():
         said = command("get", "var", key, "--show-value", *at)
         assert (said.code, said.out) == (0, f"{text}\n"), said.everything
         assert command("get", "var", key, "--show-value", *at, "-o", "json").json["value"] == text
         assert command("get", "var", key, *at).out == "***\n"
-    names.write_text("number\nlist\n")
+    names.write_text("number\nobject\n")
     source = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
     kwargs = json.dumps({"variables_file_path": str(path)})
     said = command(
@@ -90,7 +90,7 @@ def test_a_variable_that_is_no_text_is_shown_and_copied_as_json(
         *("--to", ssm.class_path, "--to-kwargs", json.dumps({**connecting(ssm), **prefixes(ssm, base)})),
         *("--journal", str(tmp_path / "journal"), "-o", "json"),
     )
-    assert [(one["id"], one["state"]) for one in said.json] == [("number", "created"), ("list", "created")]
+    assert [(one["id"], one["state"]) for one in said.json] == [("number", "created"), ("object", "created")]
 
 
 def test_a_fault_of_one_member_is_a_fault_of_the_chain(command: Command, rig: Rig, base: str) -> None:
