@@ -171,12 +171,12 @@ def _foreign(member: Member) -> Iterator[Finding]:
 
 def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Finding:
     from airflow_providers_secrets.errors import quoted
-    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup import explanation
 
     subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
-    explained = operations.explain_chain(members, kind, secret_id)
+    explained = explanation.explain_chain(members, kind, secret_id)
     if failed := explained.failed:
-        code = USAGE if failed.outcome == operations.MISCONFIGURED else NO_ANSWER
+        code = USAGE if failed.outcome == explanation.MISCONFIGURED else NO_ANSWER
         return Finding(FAULT, f"{subject}: {failed.title}: {failed.message}", code=code)
     if explained.winner:
         return Finding(FINE, f"{subject}: {explained.winner} answers")
@@ -371,7 +371,7 @@ def _prefixes(backend: SecretLookupMixin, failures: _Failures) -> Iterator[Findi
 def _listing(backend: SecretLookupMixin, failures: _Failures, kinds: Iterable[Kind]) -> Iterator[Finding]:
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import SecretsError
-    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup import inventory
 
     for kind in kinds:
         if backend.rule(kind).prefixes is None:
@@ -383,7 +383,7 @@ def _listing(backend: SecretLookupMixin, failures: _Failures, kinds: Iterable[Ki
         started = time.monotonic()
         try:
             with Progress(subject):
-                first = next(operations.listed_ids(backend, kind), None)
+                first = next(inventory.listed_ids(backend, kind), None)
         except SecretsError as error:
             yield failures.finding(subject, error)
         else:

@@ -259,13 +259,13 @@ class FromBackend(Origin):
         """Return the ids to request: for a member of a chain, those that the chain asks it for."""
         if self._names is not None:
             return list(self._names.get(kind, ()))
-        from airflow_providers_secrets.lookup import operations
+        from airflow_providers_secrets.lookup import inventory
 
         if self._backend.rule(kind).prefixes is None:
             return ()
         return (
             one.secret_id
-            for one in operations.listed_ids(self._backend, kind)
+            for one in inventory.listed_ids(self._backend, kind)
             if one.refused is None and self._configured.passed_over_for(kind, one.secret_id) is None
         )
 

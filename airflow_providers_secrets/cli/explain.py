@@ -24,13 +24,8 @@ from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK, USAGE
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.cli.configuration import Configured
-    from airflow_providers_secrets.lookup.operations import (
-        ChainExplanation,
-        Elsewhere,
-        Explanation,
-        MakePlan,
-        MemberAnswer,
-    )
+    from airflow_providers_secrets.lookup.explanation import ChainExplanation, Elsewhere, Explanation, MemberAnswer
+    from airflow_providers_secrets.lookup.inventory import MakePlan
 
 NAME: Final = "explain"
 HELP: Final = "explain one lookup: names, answers, who wins, who is shadowed"
@@ -53,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         wrong; ``NO_ANSWER`` if the store gave no answer, or if a source that may have the id could not be asked.
     """
     from airflow_providers_secrets.cli import configuration, output
-    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup import explanation, inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
 
     configured = configuration.configured(args)
@@ -65,24 +60,24 @@ def run(args: argparse.Namespace) -> int:
     with output.Progress(f"looking {output.shown(args.id)} up"):
         explained: Explanation | ChainExplanation
         if members:
-            explained = operations.explain_chain(members, kind, args.id, args.team, others)
+            explained = explanation.explain_chain(members, kind, args.id, args.team, others)
         else:
-            explained = operations.explain(configuration.ours(configured), kind, args.id, args.team, others)
+            explained = explanation.explain(configuration.ours(configured), kind, args.id, args.team, others)
     if args.worker and args.kind != "config" and configuration.has_workers_backend():
         why = "It asks the backend of [secrets] once more. Explain that one, too: leave --worker out."
-        server = operations.Elsewhere("API server", None, why)
+        server = explanation.Elsewhere("API server", None, why)
         explained = dataclasses.replace(explained, elsewhere=(*explained.elsewhere, server))
     near: tuple[str, ...] = ()
     if not explained.winner and not explained.final and not _without_answer(explained):
         with output.Progress("looking for similar ids"):
-            near = operations.near_ids(_asked(configured, explained), kind, args.id, args.team)
+            near = inventory.near_ids(_asked(configured, explained), kind, args.id, args.team)
     if args.output in ("json", "yaml"):
         output.show_record({**_record(explained), "near": near}, args.output)
     else:
         _show(explained, near)
-    if explained.failed and explained.failed.outcome == operations.MISCONFIGURED:
+    if explained.failed and explained.failed.outcome == explanation.MISCONFIGURED:
         return USAGE
-    if _without_answer(explained) or (not explained.winner and operations.not_asked(explained)):
+    if _without_answer(explained) or (not explained.winner and explanation.not_asked(explained)):
         return NO_ANSWER
     return OK if explained.winner else NOT_OK
 
@@ -115,7 +110,7 @@ def _asked(
 ) -> list[tuple[SecretLookupMixin, MakePlan]]:
     """Return the backends of this package that were asked for the id, each with the function that makes its plan."""
     from airflow_providers_secrets.cli import configuration
-    from airflow_providers_secrets.lookup.operations import ChainExplanation
+    from airflow_providers_secrets.lookup.explanation import ChainExplanation
 
     if isinstance(explained, ChainExplanation):
         members = zip(configuration.members_of(configured), explained.members, strict=True)
@@ -129,7 +124,7 @@ def _without_answer(explained: Explanation | ChainExplanation) -> bool:
 
 def _cached_for(explained: Explanation | ChainExplanation) -> float | None:
     """Return the seconds for which Airflow uses the shared cache's value although the store that answers has failed."""
-    from airflow_providers_secrets.lookup.operations import ANSWERS, ChainExplanation
+    from airflow_providers_secrets.lookup.explanation import ANSWERS, ChainExplanation
 
     way: Explanation | None
     if isinstance(explained, ChainExplanation):
@@ -142,7 +137,7 @@ def _cached_for(explained: Explanation | ChainExplanation) -> float | None:
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
     from airflow_providers_secrets.cli.output import shown
     from airflow_providers_secrets.errors import quoted
-    from airflow_providers_secrets.lookup.operations import ChainExplanation, not_asked
+    from airflow_providers_secrets.lookup.explanation import ChainExplanation, not_asked
 
     kind = SINGULAR[explained.kind]
     team = f" for the team {shown(explained.team)}" if explained.team else ""
@@ -195,7 +190,7 @@ def _show_other(other: Elsewhere) -> None:
 
 def _listing(explained: Explanation | ChainExplanation) -> str | None:
     """Return the command that lists what is there; ``None`` if no store that can list is asked for this kind."""
-    from airflow_providers_secrets.lookup.operations import ChainExplanation
+    from airflow_providers_secrets.lookup.explanation import ChainExplanation
 
     word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
     if not isinstance(explained, ChainExplanation):
@@ -210,7 +205,7 @@ def _listing(explained: Explanation | ChainExplanation) -> str | None:
 def _show_member(member: MemberAnswer) -> None:
     from airflow_providers_secrets.cli.check import ADVICE, FAULT, FINE
     from airflow_providers_secrets.cli.output import show_finding as show
-    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup import explanation
 
     reason = f": {member.reason}" if member.reason else ""
     print(f"{member.title}: {member.role}{reason}")
@@ -218,7 +213,7 @@ def _show_member(member: MemberAnswer) -> None:
         _show_way(member.way)
     elif member.message:
         show(FAULT, f"{member.outcome}: {member.message}")
-    elif member.outcome != operations.NOT_ASKED:
+    elif member.outcome != explanation.NOT_ASKED:
         show(FINE if member.outcome == "found" else ADVICE, member.outcome)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.cli.configuration import Configured
     from airflow_providers_secrets.cli.output import Progress
-    from airflow_providers_secrets.lookup.operations import ListedId
+    from airflow_providers_secrets.lookup.inventory import ListedId
     from airflow_providers_secrets.lookup.plan import Kind
 
 NAME: Final = "list"
@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ids(configured: Configured, kind: Kind, match: re.Pattern[str] | None, progress: Progress) -> Iterator[ListedId]:
-    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup import inventory
 
-    for one in operations.listed_ids(configured.backend, kind):
+    for one in inventory.listed_ids(configured.backend, kind):
         progress.step()
         if match is None or match.match(one.secret_id):
             reason = one.refused or configured.passed_over_for(kind, one.secret_id)
@@ -97,9 +97,9 @@ def _of_team(listed: str) -> str | None:
 def _shadowed(
     backend: SecretLookupMixin, kind: Kind, ids: Iterator[ListedId], *, metastore: bool
 ) -> Iterator[dict[str, Any]]:
-    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup import inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
 
     others: list[Source] = [Environment(), *((Metastore(),) if metastore else ())]
-    for found in operations.shadowing(backend, kind, ids, others):
+    for found in inventory.shadowing(backend, kind, ids, others):
         yield {"id": found.listed.secret_id, "name": found.listed.name, "shadows": list(found.sources)}

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.backends._members import AIRFLOWS_DENIAL
 from airflow_providers_secrets.errors import SecretsError
-from airflow_providers_secrets.lookup import operations
+from airflow_providers_secrets.lookup import explanation, operations
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.awaiting import in_a_thread
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, TEAM_SEP, Kind, multi_team
@@ -332,7 +332,7 @@ async def _explain(page: Page, kind: Kind, user: Any, secret_id: str, team: str)
         values["explained"] = explained
         values["members"] = getattr(explained, "members", None)
         values["elsewhere"] = explained.elsewhere
-        values["not_asked"] = operations.not_asked(explained)
+        values["not_asked"] = explanation.not_asked(explained)
     except Exception as error:  # noqa: BLE001  # the page reports any error
         values["problem"] = in_words(error)
     return rendered("explain.html", **values)
@@ -352,13 +352,13 @@ def _teams_of(secret_id: str, team: str) -> set[str | None]:
 def _explained(backends: Backends, kind: Kind, secret_id: str, team: str | None) -> Any:
     others = (Environment(), Metastore())
     if backends.is_chain:
-        return operations.explain_chain(backends.configured.members, kind, secret_id, team, others)
+        return explanation.explain_chain(backends.configured.members, kind, secret_id, team, others)
     if backends.ours:
-        return operations.explain(backends.ours[0][1], kind, secret_id, team, others)
-    explained = operations.explain_chain((), kind, secret_id, team, others)
+        return explanation.explain(backends.ours[0][1], kind, secret_id, team, others)
+    explained = explanation.explain_chain((), kind, secret_id, team, others)
     if backends.configured is None:
         return explained
-    foreign = operations.Elsewhere(type(backends.configured).__qualname__, None, "it is of another package")
+    foreign = explanation.Elsewhere(type(backends.configured).__qualname__, None, "it is of another package")
     return dataclasses.replace(explained, elsewhere=(foreign, *explained.elsewhere))
 
 

@@ -169,7 +169,7 @@ class Listing:
                 if title not in row.sources:
                     row.sources.append(title)
             return
-        from airflow_providers_secrets.lookup.operations import listed_ids, own_names
+        from airflow_providers_secrets.lookup.inventory import listed_ids, own_names
 
         if source.rule(self.kind).prefixes is None:
             self.problems.append(f"{title} is not asked for {self.kind}: its prefix is null.")
@@ -205,7 +205,7 @@ class Listing:
 
     def _row_of(self, position: int, team: str | None, secret_id: str) -> Row | None:
         """Return the row of the same secret, perhaps in another spelling, from a source before *position*."""
-        from airflow_providers_secrets.lookup.operations import own_names
+        from airflow_providers_secrets.lookup.inventory import own_names
 
         if row := self._by_id.get((team, secret_id)):
             return row

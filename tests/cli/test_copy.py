@@ -405,6 +405,12 @@ def test_a_journal_that_cannot_be_written_to_any_more_ends_the_copy(
     assert (said.code, set(states(said).values())) == (0, {"same", "created"}), said.everything
 
 
+def test_a_journal_without_a_name_is_refused(command: Command, ssm: Rig, base: str, export: str) -> None:
+    said = command("copy", "--from", export, *target(ssm, base), "--apply", "--journal", "")
+    assert (said.code, said.out) == (2, ""), said.everything
+    assert "--journal" in said.err
+
+
 def test_a_journal_that_takes_no_line_is_found_before_a_copy_goes_on(
     command: Command, ssm: Rig, base: str, export: str
 ) -> None:

@@ -17,7 +17,7 @@ import yaml
 
 from airflow_providers_secrets.cli import check, output
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE
-from airflow_providers_secrets.lookup import answers, operations
+from airflow_providers_secrets.lookup import answers, inventory
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
@@ -315,7 +315,7 @@ def test_explain_of_an_absent_id_never_fails_for_what_is_near(command: Command, 
 def test_what_is_near_is_waited_for_as_long_as_is_said(
     command: Command, rig: Rig, at: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations, "NEAR_SECONDS", 0.2)
+    monkeypatch.setattr(inventory, "NEAR_SECONDS", 0.2)
     with rig.fault("hang", listings=True):  # until the fault ends
         assert command("explain", "conn", "nowhere", "--no-metastore", *at).code == 1
 

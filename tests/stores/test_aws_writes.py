@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, SecretRevoked, StoreUnavailable
-from airflow_providers_secrets.lookup import operations
+from airflow_providers_secrets.lookup import inventory
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
@@ -420,7 +420,7 @@ def test_a_listing_ends_when_nobody_waits_for_it(aws: AwsRig) -> None:
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of a listing ends after one name; attempts follow each other at once."""
-    monkeypatch.setattr(operations, "BATCH_SECONDS", -1.0)
+    monkeypatch.setattr(inventory, "BATCH_SECONDS", -1.0)
     monkeypatch.setattr(StoreAccess, "_pause", lambda *_: 0.0)
 
 
@@ -445,7 +445,7 @@ def pages_of(aws: AwsRig, count: int, breaks: dict[int, int]) -> Callable[[Reque
 def test_listing_that_breaks_off_again_and_again_but_goes_on_is_whole(aws: AwsRig, one_at_a_time: None) -> None:
     backend = aws.backend(max_attempts=2)
     with aws.proxy.fault(pages_of(aws, 6, {2: 1, 3: 1, 4: 1, 5: 1})):
-        found = [listed.secret_id for listed in operations.listed_ids(backend, "variables")]
+        found = [listed.secret_id for listed in inventory.listed_ids(backend, "variables")]
     assert found == ["0", "1", "2", "3", "4", "5"]
 
 
@@ -453,7 +453,7 @@ def test_listing_that_always_breaks_off_at_one_page_ends(aws: AwsRig, one_at_a_t
     backend = aws.backend(max_attempts=2)
     with aws.proxy.fault(pages_of(aws, 6, {2: 1000})):
         with pytest.raises(StoreUnavailable, match="the listing broke off 2 times"):
-            list(operations.listed_ids(backend, "variables"))
+            list(inventory.listed_ids(backend, "variables"))
 
 
 # Who is asking.

@@ -23,7 +23,7 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import operations
+from airflow_providers_secrets.lookup import inventory, operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
@@ -483,7 +483,7 @@ def test_a_team_s_secret_is_listed_as_what_its_team_alone_reads(
     monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", str(multi_team))
     made("of-red", {VARIABLE: "listed", TEAM: "red"}, {"value": "x"})
     made("of-all", {VARIABLE: "everybody-s"}, {"value": "x"})
-    listed = {one.secret_id: one.refused for one in operations.listed_ids(kubernetes.backend(), "variables")}
+    listed = {one.secret_id: one.refused for one in inventory.listed_ids(kubernetes.backend(), "variables")}
     assert listed["everybody-s"] is None
     if multi_team:
         assert listed["red--listed"] is None

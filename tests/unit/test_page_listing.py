@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_providers_secrets.lookup import operations
+from airflow_providers_secrets.lookup import inventory
 from airflow_providers_secrets.lookup.sources import Environment
 from airflow_providers_secrets.ui import listing
 
@@ -43,14 +43,14 @@ def test_a_listing_has_its_time_from_its_turn_on_and_no_longer(monkeypatch: pyte
         def rule(self, _: str) -> SimpleNamespace:
             return SimpleNamespace(prefixes=("p",))
 
-    def pages(_: object, kind: str, within: float) -> Iterator[operations.ListedId]:
+    def pages(_: object, kind: str, within: float) -> Iterator[inventory.ListedId]:
         """One page with an id, and then pages without any."""
         nonlocal now
-        yield operations.ListedId(kind, "a", "p/a")  # type: ignore[arg-type]
+        yield inventory.ListedId(kind, "a", "p/a")  # type: ignore[arg-type]
         now += within
 
     monkeypatch.setattr(listing, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(operations, "listed_ids", pages)
+    monkeypatch.setattr(inventory, "listed_ids", pages)
     made = listing.Listing(SimpleNamespace(members=[("store", Paging(), None)]), "variables")  # type: ignore[arg-type]
     began = now = now + 2 * listing.LONGEST  # it waited for others that were made before
     made.make()

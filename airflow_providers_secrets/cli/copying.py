@@ -1,0 +1,222 @@
+"""Compares and copies ids from a source to a target, in a limited number of threads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from airflow_providers_secrets.cli.arguments import KIND_WORDS
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.cli.endpoints import Origin, Target
+    from airflow_providers_secrets.cli.journal import Journal
+    from airflow_providers_secrets.cli.output import Progress
+    from airflow_providers_secrets.lookup.plan import Kind
+
+CREATE, SAME, DIFFERENT, INVALID, FAILED = "create", "same", "different", "invalid", "failed"
+CREATED, OVERWRITTEN = "created", "overwritten"
+STATES: Final = (CREATE, CREATED, SAME, DIFFERENT, OVERWRITTEN, INVALID, FAILED)
+
+PAUSES: Final = (0.0, 0.3, 1.0, 3.0)
+"""Seconds before each attempt to read back: some stores show a write only a moment later."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """The planned or completed action for one id.
+
+    :param state: one of :data:`STATES`.
+    :param reason: why it is invalid or failed; or what a write loses.
+    """
+
+    kind: Kind
+    secret_id: str
+    state: str
+    reason: str | None = None
+
+    def row(self, form: str) -> dict[str, str | None]:
+        """Return the item for the output: JSON and YAML name the kind in full, other forms by its short word."""
+        word = next(word for word, kind in KIND_WORDS.items() if kind == self.kind)
+        kind = self.kind if form in ("json", "yaml") else word
+        return {"kind": kind, "id": self.secret_id, "state": self.state, "reason": self.reason}
+
+
+class Copying:
+    """Compares and writes, id by id, in a limited number of threads.
+
+    :param rate: maximum number of writes per second, or ``None``: a store that throttles sets the pace itself.
+    """
+
+    def __init__(self, origin: Origin, target: Target, *, apply: bool, overwrite: bool, rate: float | None) -> None:
+        self._origin = origin
+        self._target = target
+        self._apply = apply
+        self._overwrite = overwrite
+        self._pause = 1 / rate if rate else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def run(
+        self, found: list[tuple[Kind, str]], parallel: int, journal: Journal | None, progress: Progress
+    ) -> Iterator[Item]:
+        """Yield the planned or completed action for each id, in the order given.
+
+        After :meth:`stop`, or once the journal cannot be written, no further write begins, those in progress end, and
+        the remaining ids are not yielded.
+        """
+        collisions = self._collisions(found)
+        waits = True
+        pool = concurrent.futures.ThreadPoolExecutor(parallel, thread_name_prefix="copy")
+        try:
+            futures: list[concurrent.futures.Future[Item | None]] = []
+            for kind, secret_id in found:
+                if journal and (kind, secret_id) in journal.verified:
+                    futures.append(_done(Item(kind, secret_id, SAME, "according to the journal")))
+                elif reason := collisions.get((kind, secret_id)):
+                    futures.append(_done(Item(kind, secret_id, INVALID, reason)))
+                else:
+                    futures.append(pool.submit(self._one, kind, secret_id, journal))
+            for future in futures:
+                item = future.result()
+                if item is not None:
+                    progress.step(item.state)
+                    yield item
+        except KeyboardInterrupt:
+            waits = False
+            raise
+        finally:
+            self.stop()
+            pool.shutdown(wait=waits, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Let no further write begin."""
+        self._stopped.set()
+
+    def _collisions(self, found: list[tuple[Kind, str]]) -> dict[tuple[Kind, str], str]:
+        """Return ids that would be one secret in the target, with the reason: none may silently replace another."""
+        from airflow_providers_secrets.cli.endpoints import Blocked
+
+        by_name: dict[str, list[tuple[Kind, str]]] = {}
+        for kind, secret_id in found:
+            try:
+                by_name.setdefault(f"{self._scope(kind)}{self._target.name(kind, secret_id)}", []).append(
+                    (kind, secret_id)
+                )
+            except Blocked:
+                continue
+        return {
+            one: f"the target cannot tell it from {', '.join(repr(other[1]) for other in ones if other != one)}"
+            for ones in by_name.values()
+            if len(ones) > 1
+            for one in ones
+        }
+
+    def _scope(self, kind: Kind) -> str:
+        return f"{kind}:" if self._target.title == "metastore" else ""
+
+    def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
+        """Compare or copy one id; ``None`` if the copy was stopped before it."""
+        from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
+        from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError, Unusable
+
+        if self._stopped.is_set():
+            return None
+        try:
+            item = self._copied(kind, secret_id)
+        except _Stopped:
+            return None
+        except (Blocked, Unusable, InvalidSecret, SecretRevoked) as error:
+            item = Item(kind, secret_id, INVALID, reason_of(error))
+        except SecretsError as error:
+            item = Item(kind, secret_id, FAILED, reason_of(error))
+        except Exception as error:  # noqa: BLE001  # one id must not end the others
+            item = Item(kind, secret_id, FAILED, f"unexpected {type(error).__name__}")
+        if journal and not journal.note(item):
+            self.stop()
+        return item
+
+    def _copied(self, kind: Kind, secret_id: str) -> Item:
+        from airflow_providers_secrets.cli.endpoints import Blocked, same
+        from airflow_providers_secrets.errors import InvalidSecret, Unusable, quoted
+        from airflow_providers_secrets.lookup.connection_text import fields_of
+        from airflow_providers_secrets.lookup.plan import TEAM_SEP, multi_team
+
+        self._target.name(kind, secret_id)
+        text = self._origin.text(kind, secret_id)
+        if text is None:
+            if self._origin.guesses and self._target.text(kind, secret_id) is None:
+                return Item(kind, secret_id, SAME, "neither of the two holds it")
+            team, found, _ = secret_id.rpartition(TEAM_SEP)
+            if found and multi_team():
+                raise Blocked(f"it belongs to the team {quoted(team)}, and copy is for what belongs to none")
+            raise Blocked("the source does not hold it")
+        if kind == "connections":
+            fields_of(text)
+        there: str | None = None
+        unusable = False
+        try:
+            there = self._target.text(kind, secret_id)
+        except (InvalidSecret, Unusable) as error:
+            # The target holds it, but nobody can use it.
+            if not self._overwrite:
+                return Item(kind, secret_id, DIFFERENT, f"the target's cannot be used: {getattr(error, 'code', error)}")
+            unusable = True
+        if there is not None and same(kind, text, there):
+            return Item(kind, secret_id, SAME)
+        self._target.check(kind, text)  # only what would be written: an equal value was already accepted there
+        absent = there is None and not unusable
+        lost = self._origin.loses(kind, secret_id)
+        if not self._apply:
+            return Item(kind, secret_id, CREATE if absent else DIFFERENT, lost)
+        if not absent and not self._overwrite:
+            return Item(kind, secret_id, DIFFERENT)
+        written = self._written(kind, secret_id, text, created=absent)
+        return written if written.reason else dataclasses.replace(written, reason=lost)
+
+    def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
+        from airflow_providers_secrets.cli.endpoints import reason_of, same
+        from airflow_providers_secrets.errors import InvalidSecret, Unusable
+        from airflow_providers_secrets.lookup.operations import AlreadyExists
+
+        self._wait_for_turn()
+        # If it exists, somebody else wrote it, or we did and the answer was lost: reading back tells.
+        with contextlib.suppress(AlreadyExists):
+            self._target.write(kind, secret_id, text, only_if_absent=created)
+        there: str | None = None
+        for pause in PAUSES:
+            time.sleep(pause)
+            try:
+                there = self._target.text(kind, secret_id)
+                if there is not None and same(kind, text, there):
+                    return Item(kind, secret_id, CREATED if created else OVERWRITTEN)
+            except (InvalidSecret, Unusable) as error:
+                return Item(kind, secret_id, FAILED, f"written, but what is read back is unusable: {reason_of(error)}")
+        what = "nothing" if there is None else "something else"
+        return Item(kind, secret_id, FAILED, f"reading back gave {what}")
+
+    def _wait_for_turn(self) -> None:
+        if not self._pause:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._pause
+        if self._stopped.wait(turn - now):
+            raise _Stopped
+
+
+class _Stopped(Exception):  # not an error
+    """The copy was stopped while a write waited for its turn."""
+
+
+def _done(item: Item) -> concurrent.futures.Future[Item | None]:
+    future: concurrent.futures.Future[Item | None] = concurrent.futures.Future()
+    future.set_result(item)
+    return future
