@@ -9,6 +9,7 @@ from typing import Any, Final
 from airflow_providers_secrets import options
 from airflow_providers_secrets.backends._members import LookUp, connection_text
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, StoreUnavailable, quoted
+from airflow_providers_secrets.files import read_once
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.options import Option
@@ -21,11 +22,6 @@ FILE_OPTIONS: Final[Mapping[Kind, Option]] = {
 """The options of the member ``file``, named as Airflow's own."""
 
 SUFFIXES: Final = (".env", ".json", ".yaml", ".yml")
-
-Stamp = tuple[int, int, int]
-
-_loaded: dict[tuple[Kind, str], tuple[Stamp, dict[str, Any]]] = {}
-"""The entries of each file and the stamp it had when they were read. Per process: Airflow constructs a chain often."""
 
 
 class LocalFiles:
@@ -80,12 +76,7 @@ def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
     """
     store = f"File {quoted(path)}"
     try:
-        stat = os.stat(path)  # noqa: PTH116  # pathlib costs more than the call
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        known = _loaded.get((kind, path))
-        if known is not None and known[0] == stamp:
-            return known[1]
-        entries = _load(kind)(path)
+        return _READERS[kind](path)
     except OSError as error:
         failure: Exception = StoreUnavailable(
             store, secret_id, _reason(error), "Let this process read the file, or name another one."
@@ -96,24 +87,31 @@ def _entries(kind: Kind, path: str, secret_id: str) -> dict[str, Any]:
         failure = InvalidSecret(
             store, secret_id, f"{type(error).__name__}{at}", "Fix the file; until then, none of it is used."
         )
-    else:
-        _loaded[kind, path] = (stamp, entries)
-        return entries
     raise failure.with_traceback(None) from None
 
 
-def _load(kind: Kind) -> Callable[[str], dict[str, Any]]:
-    """Return Airflow's reader for one kind. Its modules are imported here, while no fork can happen."""
+def _variables(path: str) -> dict[str, Any]:
     with no_fork():
         from airflow.secrets import local_filesystem
+    return local_filesystem.load_variables(path)
 
-        if kind != "connections":
-            return local_filesystem.load_variables
+
+def _connections(path: str) -> dict[str, Any]:
+    with no_fork():
         import airflow.models.connection  # noqa: F401  # the reader would import it by itself
-    return lambda path: {
+        from airflow.secrets import local_filesystem
+    return {
         conn_id: connection_text(connection)
         for conn_id, connection in local_filesystem.load_connections_dict(path).items()
     }
+
+
+_READERS: Final[Mapping[Kind, Callable[[str], dict[str, Any]]]] = {
+    "connections": read_once(_connections),
+    "variables": read_once(_variables),
+    "config": read_once(_variables),
+}
+"""Airflow's reader for each kind. They keep what they read per process: Airflow constructs a chain often."""
 
 
 def _reason(error: OSError) -> str:

@@ -7,6 +7,8 @@ import os
 import ssl
 from collections.abc import Callable
 
+from airflow_providers_secrets.files import Version, version
+
 
 def context_of(path: str, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """Return the context that trusts the certificates in the file or directory *path*.
@@ -18,12 +20,11 @@ def context_of(path: str, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     :raises OSError: if they cannot be read, or are not certificates.
     :raises ValueError: if *path* is not a valid path.
     """
-    about = os.stat(path)  # noqa: PTH116  # pathlib would be imported for it
-    return _context(path, make, about.st_mtime_ns, about.st_size)
+    return _context(path, make, version(path))
 
 
 @functools.lru_cache(maxsize=8)
-def _context(path: str, make: Callable[[], ssl.SSLContext], _: int, __: int) -> ssl.SSLContext:
+def _context(path: str, make: Callable[[], ssl.SSLContext], _: Version) -> ssl.SSLContext:
     context = make()
     if os.path.isdir(path):  # noqa: PTH112
         context.load_verify_locations(capath=path)

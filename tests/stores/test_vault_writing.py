@@ -16,7 +16,7 @@ from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import StoreUnavailable
 from airflow_providers_secrets.lookup import access, answers, operations
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
-from airflow_providers_secrets.stores import base
+from airflow_providers_secrets.stores import base, credential_files
 from airflow_providers_secrets.stores.vault import identity
 from airflow_providers_secrets.stores.vault import store as vault_store
 from airflow_providers_secrets.stores.vault.store import BY_OPTIONS_ALONE, MAX_DEPTH, Vault
@@ -481,5 +481,5 @@ def test_file_is_read_again_only_when_it_has_changed(tmp_path: Path, monkeypatch
     file = tmp_path / "token"
     file.write_text("one")
     asker(token_path=str(file))
-    monkeypatch.setattr(identity, "_digest", None)
+    monkeypatch.setattr(credential_files, "open", None, raising=False)
     assert asker(token_path=str(file))

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airflow_providers_secrets.backends import _local_files
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
 from airflow_providers_secrets.backends.chain import SHORT_NAMES, ChainBackend
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, StoreUnavailable
@@ -549,8 +548,3 @@ def test_construction_imports_no_more_than_the_members_own_classes() -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
     )
     assert run.stdout.splitlines()[-1:] == ["[]"], run.stdout + run.stderr
-
-
-@pytest.fixture(autouse=True)
-def no_file_is_known() -> None:
-    _local_files._loaded.clear()

@@ -6,12 +6,13 @@ redis-py reads the system's CA certificates for each connection, which costs a c
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 from typing import Any, Final
 
 from redis.connection import SSLConnection
 from redis.sentinel import SentinelManagedSSLConnection
+
+from airflow_providers_secrets.files import Version, version
 
 FLAGS: Final = ("ssl_include_verify_flags", "ssl_exclude_verify_flags")
 
@@ -63,7 +64,7 @@ class Tls:
 
         return TlsConnection
 
-    def _state_of_files(self) -> list[tuple[int, int, int] | None]:
+    def _state_of_files(self) -> list[Version | None]:
         settings = self._settings
         system = ssl.get_default_verify_paths()
         paths = (settings.certfile, settings.keyfile, settings.ca_certs, settings.ca_path, system.cafile, system.capath)
@@ -92,8 +93,7 @@ class Tls:
         return context
 
 
-def _state(path: str) -> tuple[int, int, int] | None:
+def _state(path: str) -> Version | None:
     with contextlib.suppress(OSError):
-        found = os.stat(path)  # noqa: PTH116  # pathlib is not loaded otherwise
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return version(path)
     return None

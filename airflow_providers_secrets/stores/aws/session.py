@@ -30,6 +30,7 @@ from botocore.utils import FileWebIdentityTokenLoader
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.files import version
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
 from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, bounds, no_prompt
@@ -196,17 +197,15 @@ def _answer_nothing(request: Any, **_: Any) -> AWSResponse:
 
 
 def _what_clients_read() -> list[object]:
-    """Return what a client is made from besides options: environment variables, and the stat of each AWS file."""
+    """Return what a client is made from besides options: environment variables, and the version of each AWS file."""
     found: list[object] = list(
         environment(lambda name: name == "HOME" or name.startswith("AWS_") or name.upper().endswith(_READ_BY_CLIENTS))
     )
     for variable, default in _FILES.items():
         try:
-            file = os.stat(os.path.expanduser(os.environ.get(variable) or default))  # noqa: PTH111, PTH116  # as botocore
+            found.append(version(os.path.expanduser(os.environ.get(variable) or default)))  # noqa: PTH111  # as botocore
         except OSError:
             found.append(None)
-        else:
-            found.append((file.st_ino, file.st_size, file.st_mtime_ns))
     return found
 
 
