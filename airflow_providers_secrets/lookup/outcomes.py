@@ -81,12 +81,11 @@ def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, s
     """Return the one piece of advice for the first of *codes* that a table knows, else for *outcome*.
 
     :param own: the store's own table, which takes precedence for each.
-    :param act: the verb of the error. The tables are about reading; other operations need other permissions.
+    :param act: the verb of the error. What the tables say of an outcome is about reading.
     """
-    if outcome is Outcome.DENIED and act in GRANTED:
-        codes = [code for code in codes if " of " in code]  # AWS's, which name the operation
-        if not any(code in own for code in codes):
-            return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
+    codes = tuple(codes)
+    if outcome is Outcome.DENIED and act in GRANTED and not any(code in own for code in codes):
+        return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
     if outcome is Outcome.NOT_FOUND and act == "delete":
         return NOTHING_TO_DELETE
     known_by: list[str | Outcome] = [*codes, outcome]

@@ -416,7 +416,8 @@ class Store(ABC):
     outcomes: ClassVar[Mapping[str, Outcome]]
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}
-    """The one thing to do about a code or an outcome, if store-specific advice helps more than the general one."""
+    """The one thing to do about a code or an outcome, if store-specific advice helps more than the general one. That of
+    a code has to fit reading, listing, writing and deleting; that of :attr:`Outcome.DENIED` is for reading alone."""
     on_the_way: frozenset[str] = ON_THE_WAY
     """The codes of failures before the store: those of the process or host, or of whatever answers in its place."""
     expired_login: frozenset[str] = frozenset()

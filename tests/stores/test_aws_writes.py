@@ -348,7 +348,10 @@ def test_secrets_manager_secret_of_another_service_is_not_called_deleted(
             return Reply(200, body, {"Content-Type": "application/x-amz-json-1.1"})
         return aws_error("InvalidRequestException")
 
-    with secrets_manager.proxy.fault(reply), pytest.raises(AccessDenied, match="managed by another service"):
+    with (
+        secrets_manager.proxy.fault(reply),
+        pytest.raises(AccessDenied, match=r"managed by another service\. Change it"),
+    ):
         write(secrets_manager, name, "x")
 
 

@@ -44,7 +44,10 @@ class ParameterStore(AwsStore):
     advice: ClassVar = {
         **COMMON_ADVICE,
         Outcome.DENIED: "Allow the backend's identity ssm:GetParameter on it, and kms:Decrypt on a SecureString's key.",
-        "InvalidKeyId": "Allow the backend's identity kms:Decrypt on its key, which must exist and be enabled.",
+        **dict.fromkeys(
+            ("InvalidKeyId of GetParameter", "InvalidKeyId of GetParametersByPath"),
+            "Allow the backend's identity kms:Decrypt on its key, which must exist and be enabled.",
+        ),
         "AccessDeniedException of GetParametersByPath": "Allow the identity ssm:GetParametersByPath on the path.",
         "AccessDeniedException of PutParameter": "Allow the identity ssm:PutParameter on it, kms:Encrypt on its key.",
         "AccessDeniedException of DescribeParameters": "Allow the identity ssm:DescribeParameters on *.",

@@ -114,7 +114,7 @@ class KeyVault(Store):
         "ObjectIsDeletedButRecoverable": "Recover it (az keyvault secret recover) or purge it, then write again.",
         "ForbiddenByFirewall": "Let this host's address through the vault's firewall.",
         "ForbiddenByConnection": "Reach the vault by its private endpoint, or allow public access.",
-        "ForbiddenByPolicy": "Give the backend's identity 'get' on secrets in the vault's access policies.",
+        "ForbiddenByPolicy": "Allow the identity in the vault's access policies: 'get', 'list', 'set', 'delete'.",
         "VaultNotFound": "Fix the backend's vault_url: there is no vault of that name.",
         "BadParameter": "Fix the backend's api_version or vault_url: the vault does not accept the request.",
         BAD_WRITE: "Write at most 25 KB, and a content type of at most 255 characters.",
