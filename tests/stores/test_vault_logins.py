@@ -815,10 +815,11 @@ def test_gcp_by_a_machines_account(recorder: Proxy, tmp_path: Path) -> None:
     ("reply", "error", "code"),
     [
         (Reply(403, b"S3cr3t"), StoreMisconfigured, "signJwt refused with HTTP 403"),
-        (Reply(503, b"S3cr3t"), StoreUnavailable, "signJwt failed with HTTP 503"),
+        (Reply(503, b"S3cr3t"), StoreUnavailable, r"signJwt failed \(HTTP 503\)"),
         (Reply(200, b"S3cr3t"), StoreUnavailable, "signJwt gave no JWT"),
+        (Reply(200, b"S3cr3t" * 9999, endless=True), StoreUnavailable, r"signJwt failed \(the answer is longer than"),
     ],
-    ids=["denied", "down", "malformed"],
+    ids=["denied", "down", "malformed", "endless"],
 )
 def test_gcp_that_does_not_sign(
     recorder: Proxy, google: Proxy, reply: Reply, error: type[Exception], code: str
@@ -858,7 +859,7 @@ def test_gcp_whose_signing_is_redirected_asks_nobody_else(recorder: Proxy, googl
     with (
         elsewhere.fault(SIGNED),
         google.fault(lambda request: access_token(request) or moved),
-        pytest.raises(StoreUnavailable, match="signJwt failed with HTTP 307"),
+        pytest.raises(StoreUnavailable, match=r"signJwt failed \(HTTP 307\)"),
     ):
         backend.get_variable("x")
     elsewhere.stop()

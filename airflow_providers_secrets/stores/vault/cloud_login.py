@@ -16,11 +16,12 @@ import hvac
 
 from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
 from airflow_providers_secrets.stores.google.identity import service_account_key
-from airflow_providers_secrets.stores.https import as_it_is
 from airflow_providers_secrets.stores.vault.login import Login, Options, file_content
 from airflow_providers_secrets.stores.vault.replies import SIGNING_REFUSED, UNREADABLE
 
 if TYPE_CHECKING:
+    import requests
+
     from airflow_providers_secrets.stores.google.login import Asking
 
 IAM_CREDENTIALS_URL: Final = "https://iamcredentials.googleapis.com/v1"
@@ -177,22 +178,31 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     """
     from google.auth.transport.requests import AuthorizedSession
 
+    from airflow_providers_secrets.stores.google.http import BoundedAdapter, secured
+
     email = getattr(credentials, "service_account_email", None)
     if not email or email == "default":
         raise StoreError("the environment's Google credentials are no service account's", UNREADABLE)
     authorized = AuthorizedSession(credentials, auth_request=asking)
-    authorized.auth = as_it_is
-    answer = authorized.post(
-        f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
-        json={"payload": json.dumps({**claims, "sub": email})},
-        timeout=(options["connect_timeout"], options["read_timeout"]),
-        allow_redirects=False,
-    )
+    secured(authorized, BoundedAdapter(options["connect_timeout"], options["read_timeout"]))
+    try:
+        answer = authorized.post(
+            f"{IAM_CREDENTIALS_URL}/projects/-/serviceAccounts/{quote(email)}:signJwt",
+            json={"payload": json.dumps({**claims, "sub": email})},
+        )
+    except StoreError as error:  # a redirect, or an answer that is too long
+        failed = str(error)
+    else:
+        return _signed(answer)
+    raise StoreError(f"Google's signJwt failed ({failed})")
+
+
+def _signed(answer: requests.Response) -> str:
     if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
         # The account needs roles/iam.serviceAccountTokenCreator on itself.
         raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED, LOGIN_REFUSED)
     if answer.status_code != HTTPStatus.OK:
-        raise StoreError(f"Google's signJwt failed with HTTP {answer.status_code}")
+        raise StoreError(f"Google's signJwt failed (HTTP {answer.status_code})")
     try:
         return str(answer.json()["signedJwt"])
     except (ValueError, KeyError, TypeError):
