@@ -303,15 +303,7 @@ def cache_location(value: Any) -> str:
     where = value.strip() if isinstance(value, str) else ""
     if where.lower() == "file":
         return "file"
-    try:
-        # urlsplit would skip non-printable characters; the code that uses the URL would not.
-        parts = urlsplit(where if where.isprintable() else "")
-    except ValueError:
-        raise ValueError(CACHE_LOCATION) from None
-    if parts.scheme.startswith("redis") and _holds_part_of_login(parts):
-        raise ValueError(
-            "has an '@' behind the host: percent-encode user and password ('/' as %2F, '?' as %3F, '#' as %23)"
-        )
+    parts = _parts_of(where)
     try:
         hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
         usable = all(host.hostname and host.port != 0 for host in hosts)
@@ -323,7 +315,7 @@ def cache_location(value: Any) -> str:
         usable = usable and bool(parts.path.removeprefix("/").partition("/")[0])
     elif parts.scheme == "file":
         usable = parts.path.startswith("/") and directory != "/" and directory.isprintable()
-        usable = usable and not (parts.netloc or parts.query or parts.fragment)
+        usable = usable and not (parts.netloc or parts.query)
     elif parts.scheme == "unix":
         usable = not parts.netloc.rpartition("@")[2] and bool(parts.path.strip("/"))
     elif form == parts.scheme or (form != "+cluster" and (form or len(hosts) > 1)):
@@ -332,6 +324,21 @@ def cache_location(value: Any) -> str:
         raise ValueError(CACHE_LOCATION)
     _refuse_other_database(parts)
     return f"file://{directory}" if parts.scheme == "file" else parts.scheme + where[len(parts.scheme) :]
+
+
+def _parts_of(where: str) -> SplitResult:
+    try:
+        # urlsplit would skip non-printable characters; the code that uses the URL would not.
+        parts = urlsplit(where if where.isprintable() else "")
+    except ValueError:
+        raise ValueError(CACHE_LOCATION) from None
+    if parts.scheme.startswith("redis") and _holds_part_of_login(parts):
+        raise ValueError(
+            "has an '@' behind the host: percent-encode user and password ('/' as %2F, '?' as %3F, '#' as %23)"
+        )
+    if "#" in where:
+        raise ValueError("has a '#', which begins no part of a location: write it as %23")
+    return parts
 
 
 def _refuse_other_database(parts: SplitResult) -> None:

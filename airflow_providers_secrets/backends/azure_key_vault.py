@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._azure import AZURE_OPTIONS, option_conflict
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.errors import quoted
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan, team_refusal
 
@@ -51,10 +51,13 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """Return a message about an incomplete credential or options that contradict each other, or ``None``."""
         return option_conflict(self.options)
 
-    def _prefixes(self, option: str) -> tuple[str, ...] | None:
-        if not re.fullmatch(r"[0-9A-Za-z-]*", self.sep):
-            raise ConfigurationError(f"{type(self).__name__}: option 'sep' may hold only letters, digits and '-'.")
-        return super()._prefixes(option)
+    @staticmethod
+    def coerce_sep(value: Any) -> str:
+        """Accept a separator that a secret's name can hold."""
+        sep = SecretLookupMixin.coerce_sep(value)
+        if not re.fullmatch(r"[0-9A-Za-z-]*", sep):
+            raise ValueError("may hold only letters, digits and '-'")
+        return sep
 
     def normalised(self, secret_id: str) -> str:
         """Return *secret_id* as the vault's names spell it."""

@@ -53,6 +53,7 @@ ENTRY_OPTIONS: Final = (
             ALL_IDS,
             f"Ask it only for {kind} whose id matches from its start, ignoring case; null: for none.",
             nullable=True,
+            empty_is_unset=False,
         )
         for kind in KINDS
     ),

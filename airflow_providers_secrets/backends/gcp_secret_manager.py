@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._gcp import GOOGLE_OPTIONS, option_conflict
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+from airflow_providers_secrets.lookup.plan import Kind
 
 
 class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
@@ -39,9 +39,10 @@ class CloudSecretManagerBackend(SecretLookupMixin, BaseSecretsBackend):
     own_options = GOOGLE_OPTIONS
     name_pattern = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
-    def prefixes_of(self, given: Any) -> Iterable[str]:
-        """Yield the prefix as it is: for this store, no separator is stripped from it."""
-        yield given
+    def prefixes_of(self, kind: Kind) -> tuple[str, ...] | None:
+        """Return the prefix as it is: for this store, no separator is stripped from it."""
+        given: str | None = self.options[f"{kind}_prefix"]
+        return None if given is None else (given,)
 
     def option_conflict(self) -> str | None:
         """Return a message about the first options that contradict each other, or ``None``."""

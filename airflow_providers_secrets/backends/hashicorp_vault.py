@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
@@ -50,14 +50,14 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
 
     # Names.
 
-    def _prefixes(self, option: str) -> tuple[str, ...] | None:
-        prefixes = super()._prefixes(option)
+    def prefixes_of(self, kind: Kind) -> tuple[str, ...] | None:
+        """Return the paths of the kind's option, then the one that all kinds share."""
+        given: tuple[str, ...] | str | None = self.options[f"{kind}_path"]
         everywhere: str | None = self.options["global_secrets_path"]
-        return prefixes if everywhere is None else (*(prefixes or ()), everywhere)
-
-    def prefixes_of(self, given: Any) -> Iterable[str]:
-        """Yield the prefixes that an option's value stands for."""
-        return given if isinstance(given, tuple) else (given,)
+        if given is None and everywhere is None:
+            return None
+        own = (given,) if isinstance(given, str) else given or ()
+        return own if everywhere is None else (*own, everywhere)
 
     def option_conflict(self) -> str | None:
         """Return a message about an incomplete login or options that contradict each other, or ``None``."""

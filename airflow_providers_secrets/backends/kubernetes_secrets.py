@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
@@ -18,7 +18,8 @@ DATA_KEY: Final = "value"
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _WORD: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-_LABEL: Final = rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_WORD}={_WORD}"
+_LABEL_NAME: Final = rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_WORD}"
+_LABEL: Final = rf"{_LABEL_NAME}={_WORD}"
 _DNS_NAME: Final = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 _KEY: Final = r"[A-Za-z0-9_.-]{1,253}"
 
@@ -73,13 +74,19 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
     )
     name_pattern = re.compile(rf"(?:{_KEY}:)?(?:{_LABEL}(?:,{_LABEL})?|{_DNS_NAME})")
 
-    def _prefixes(self, option: str) -> tuple[str, ...] | None:
-        self._data_key = self.options[option.replace("_label", "_data_key")]
-        return super()._prefixes(option)
+    @staticmethod
+    def coerce_prefix(value: Any) -> Any:
+        """Accept the name of one label, or nothing. A selector would find Secrets whose labels name no id."""
+        label = SecretLookupMixin.coerce_prefix(value)
+        if label and not re.fullmatch(_LABEL_NAME, label):
+            raise ValueError("must be the name of one label, without a value")
+        return label
 
-    def prefixes_of(self, given: Any) -> Iterable[str]:
-        """Yield the label, preceded by the key of the Secret's data if that is not the default."""
-        yield given if self._data_key == DATA_KEY else f"{self._data_key}:{given}"
+    def prefixes_of(self, kind: Kind) -> tuple[str, ...] | None:
+        """Return the label, preceded by the key of the Secret's data if that is not the default."""
+        label: str | None = self.options[f"{kind}_label"]
+        key = self.options[f"{kind}_data_key"]
+        return None if label is None else (label if key == DATA_KEY else f"{key}:{label}",)
 
     def name(self, prefix: str, secret_id: str) -> str:
         """Return ``label=id``; without a label, the id alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets import options
@@ -203,7 +203,7 @@ class SecretLookupMixin:
             (
                 Option(
                     "sep",
-                    options.strict_text,
+                    cls.coerce_sep,
                     cls.default_sep,
                     "Between prefix and id.",
                     identifies_client=False,
@@ -221,6 +221,11 @@ class SecretLookupMixin:
         """Accept the value of a prefix option."""
         return options.strict_text(value)
 
+    @staticmethod
+    def coerce_sep(value: Any) -> str:
+        """Accept the value of the option ``sep``."""
+        return options.strict_text(value)
+
     def __init__(self, **backend_kwargs: Any) -> None:
         """Check and keep the options.
 
@@ -236,7 +241,7 @@ class SecretLookupMixin:
             self.sep = self.options["sep"]
         self._rules: dict[Kind, KindRule] = {
             kind: KindRule(
-                self._prefixes(self.prefix_option.format(kind=kind)),
+                self._checked_prefixes(kind),
                 self.options[f"{kind}_lookup_pattern"],
                 self.options[f"{kind}_exclude_pattern"],
             )
@@ -400,13 +405,11 @@ class SecretLookupMixin:
         """Return a message about the store's first own option that is missing or contradicts another, or ``None``."""
         return None
 
-    def _prefixes(self, option: str) -> tuple[str, ...] | None:
-        given = self.options[option]
-        if given is None:
-            return None
-        prefixes = tuple(self.prefixes_of(given))
-        for one in prefixes:
+    def _checked_prefixes(self, kind: Kind) -> tuple[str, ...] | None:
+        prefixes = self.prefixes_of(kind)
+        for one in prefixes or ():
             if not self.name_pattern.fullmatch(self.name(one, "x")):
+                option = self.prefix_option.format(kind=kind)
                 raise ConfigurationError(
                     f"{type(self).__name__}: option {option!r} holds {quoted(one)}, with which {self.store} does not "
                     f"allow any name ({self.name_pattern.pattern})."
@@ -423,9 +426,10 @@ class SecretLookupMixin:
             self.field_words, self.options["extra_conn_words"], self.dropped_fields, self.options["unknown_fields"]
         )
 
-    def prefixes_of(self, given: Any) -> Iterable[str]:
-        """Yield the prefixes that an option's value stands for."""
-        yield given.rstrip(self.sep)
+    def prefixes_of(self, kind: Kind) -> tuple[str, ...] | None:
+        """Return the prefixes that lookups of *kind* go through in order; ``None`` if the options turn them off."""
+        given: str | None = self.options[self.prefix_option.format(kind=kind)]
+        return None if given is None else (given.rstrip(self.sep),)
 
     def normalised(self, secret_id: str) -> str:
         """Return *secret_id* as it is spelled in the store's names."""

@@ -446,6 +446,12 @@ def test_a_write_whose_answer_is_lost_is_not_repeated_although_certificates_are_
 # Ids.
 
 
+@pytest.mark.parametrize("label", [f"env=prod,{VARIABLE}", f"!{TEAM}", f"{VARIABLE}=x", "UPPER.example/x", "a/b/c"])
+def test_a_label_that_would_be_a_selector_is_refused(label: str) -> None:
+    with pytest.raises(ConfigurationError, match="'variables_label' must be the name of one label, without a value"):
+        KubernetesSecretsBackend(variables_label=label)
+
+
 @pytest.mark.parametrize("options", [{}, {"variables_label": ""}, {"variables_label": "", "variables_data_key": "k"}])
 @pytest.mark.parametrize("team", [None, "red", "blue"])
 @pytest.mark.parametrize(

@@ -154,6 +154,12 @@ def test_members_keep_order_name_and_position() -> None:
     assert "eu-west-1" not in repr(backend)
 
 
+def test_an_empty_pattern_is_not_given_and_null_turns_a_kind_off() -> None:
+    one, other = chain({"backend": "env", "variables": ""}, {"backend": "env", "variables": None}).members
+    assert one.plan("variables", "x").reason is None
+    assert other.plan("variables", "x").reason == "its 'variables' is null, so it is never asked for variables"
+
+
 def test_json_text_throughout_means_what_json_means() -> None:
     entries = [{"backend": "aws_ssm", "kwargs": json.dumps({"timeout": "3"}), "optional": "true", "config": "null"}]
     (one,) = ChainBackend(backends=json.dumps(entries)).members

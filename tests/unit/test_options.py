@@ -281,10 +281,16 @@ def test_a_place_is_read_as_it_is_checked(written: Any, read: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize(
-    "where", ["file:///d?x=1", "file:///d#x", "file:///d%00", "file:///.", "file:///%2F", "file:d", "redis://h/\n0"]
+    "where", ["file:///d?x=1", "file:///d%00", "file:///.", "file:///%2F", "file:d", "redis://h/\n0"]
 )
 def test_a_place_that_would_be_another_one_is_refused(where: str) -> None:
     with pytest.raises(ValueError, match="must be 'file'"):
+        options.cache_locations(where)
+
+
+@pytest.mark.parametrize("where", ["file:///d#x", "redis://h/0#", "redis://h/0?socket_timeout=1#x", "unix:///d/s#0"])
+def test_a_place_with_a_fragment_is_refused(where: str) -> None:
+    with pytest.raises(ValueError, match="write it as %23"):
         options.cache_locations(where)
 
 
