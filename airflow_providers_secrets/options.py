@@ -58,7 +58,8 @@ class Option:  # not a NamedTuple: creating such a class takes longer than impor
     """One option of a backend.
 
     :param name: its name in ``backend_kwargs``.
-    :param coerce: turns what was passed into the value used; raises ``ValueError("must be …")``.
+    :param coerce: turns what was passed, JSON or text, into the value used. It raises ``ValueError("must be …")`` with
+        a text that must not hold the value; that of any other exception is not shown.
     :param default: used when the option is absent or null.
     :param doc: its meaning in one line, with its unit.
     :param identifies_client: whether the client or its answers depend on it. Backends of one class that agree on all
@@ -236,6 +237,28 @@ def mapping(value: Any) -> dict[str, Any]:
     return parsed
 
 
+def listed(value: Any, separator: str | None = None) -> list[str]:
+    """Accept a list of strings, also as JSON text; other text is a list of one.
+
+    :param separator: what separates several in text; then they are also stripped, and empty ones dropped.
+    """
+    if isinstance(value, str):
+        value = _parsed(value) if value.lstrip().startswith("[") else value.split(separator) if separator else [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise ValueError("must be a string, a list of strings, or null")
+    return [stripped for one in value if (stripped := one.strip())] if separator else list(value)
+
+
+def certificate(value: Any) -> tuple[str, ...]:
+    """Accept the path of one file that holds certificate and key, or a list of two paths, also as JSON text."""
+    files: list[str] = []
+    with contextlib.suppress(ValueError):
+        files = listed(value)
+    if len(files) not in (1, 2) or not all(files):
+        raise ValueError("must be a path, or a list of two: certificate and key")
+    return tuple(files)
+
+
 def field_words(value: Any) -> dict[str, list[str]]:
     """Accept an object that maps fields of a connection to lists of words, also as JSON text."""
     words = mapping(value)
@@ -259,15 +282,15 @@ def one_of(*choices: str) -> Coerce:
 
 
 def some_of(*choices: str) -> Coerce:
-    """Accept a list of *choices*, also as JSON text."""
+    """Accept a list of *choices*, also as JSON or comma-separated text."""
 
     def coerce(value: Any) -> tuple[str, ...]:
-        parsed = None
+        given: list[str] | None = None
         with contextlib.suppress(ValueError):
-            parsed = _parsed(value)
-        if not isinstance(parsed, list | tuple) or not set(map(str, parsed)) <= set(choices):
+            given = listed(value, ",")
+        if given is None or not set(given) <= set(choices):
             raise ValueError(f"must be a list of any of {', '.join(map(repr, choices))}")
-        return tuple(map(str, parsed))
+        return tuple(given)
 
     return coerce
 
@@ -371,13 +394,10 @@ def key_prefix(value: Any) -> str:
 
 def fernet_keys(value: Any) -> tuple[str, ...]:
     """Accept one Fernet key (32 bytes in URL-safe base64), or several, comma-separated."""
-    given = value
-    if isinstance(value, str):
-        given = [key.strip(' "') for key in value.strip().removeprefix("[").removesuffix("]").split(",")]
-    usable = isinstance(given, list | tuple) and all(
-        isinstance(key, str) and re.fullmatch("[A-Za-z0-9_-]{43}=", key) for key in given
-    )
-    if not usable or not given:
+    given: list[str] = []
+    with contextlib.suppress(ValueError):
+        given = listed(value, ",")
+    if not given or not all(re.fullmatch("[A-Za-z0-9_-]{43}=", key) for key in given):
         raise ValueError("must be a Fernet key (32 bytes in URL-safe base64), or several, separated by commas")
     return tuple(given)
 
@@ -421,10 +441,15 @@ def parse(backend: str, declared: Iterable[Option], passed: Mapping[str, Any], f
         if option.is_unset(value):
             values[name] = None if option.nullable else option.default
             continue
+        fault: str | None = None
         try:
             values[name] = option.coerce(value)
         except ValueError as error:
-            raise ConfigurationError(f"{backend}: option {name!r} {error}.") from None
+            fault = str(error)
+        except Exception:  # noqa: BLE001  # another package's option; the error may hold the value
+            fault = "cannot be read"
+        if fault is not None:
+            raise ConfigurationError(f"{backend}: option {name!r} {fault}.")
     return values
 
 

@@ -7,15 +7,10 @@ from typing import Any, ClassVar, Final
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 from airflow_providers_secrets.errors import quoted
 from airflow_providers_secrets.lookup.notices import warn
-from airflow_providers_secrets.options import Coerce, Option, flag, flag_or_path, mapping, one_of, strict_text, text
+from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
 
 OURS: Final = {"retries": "max_attempts", "connect_timeout": "connect_timeout", "read_timeout": "read_timeout"}
 """Arguments of botocore's Config that are not passed on, each with the option that replaces it. All others are."""
-
-
-def _option(name: str, coerce: Coerce, default: Any = None, doc: str = "", *, deprecated: str | None = None) -> Option:
-    """Declare an option for which an empty string means "not given", as in the official provider."""
-    return Option(name, lambda value: default if value == "" else coerce(value), default, doc, deprecated=deprecated)
 
 
 def _config_kwargs(value: Any) -> dict[str, Any]:
@@ -51,44 +46,44 @@ def _session_kwargs(value: Any) -> dict[str, str]:
 
 
 AWS_OPTIONS: Final = (
-    _option("region_name", strict_text, doc="AWS region; else the environment's or profile's."),
-    _option("profile_name", strict_text, doc="Profile of the shared AWS configuration files."),
-    _option("aws_access_key_id", strict_text, doc="Access key; else botocore's own chain of credentials."),
-    _option("aws_secret_access_key", strict_text, doc="Secret key to the access key."),
-    _option("aws_session_token", strict_text, doc="Session token of temporary credentials."),
-    _option(
+    Option("region_name", strict_text, doc="AWS region; else the environment's or profile's."),
+    Option("profile_name", strict_text, doc="Profile of the shared AWS configuration files."),
+    Option("aws_access_key_id", strict_text, doc="Access key; else botocore's own chain of credentials."),
+    Option("aws_secret_access_key", strict_text, doc="Secret key to the access key."),
+    Option("aws_session_token", strict_text, doc="Session token of temporary credentials."),
+    Option(
         "session_kwargs",
         _session_kwargs,
         {},
         "Keys, session token, profile and region in an object.",
         deprecated="the options inside it",
     ),
-    _option("role_arn", strict_text, doc="Role to assume; its credentials are refreshed in time."),
-    _option(
+    Option("role_arn", strict_text, doc="Role to assume; its credentials are refreshed in time."),
+    Option(
         "assume_role_method",
         one_of("assume_role", "assume_role_with_web_identity", "assume_role_with_saml"),
         "assume_role",
         "How the role is assumed.",
     ),
-    _option("assume_role_kwargs", mapping, {}, "Further arguments of the STS call (ExternalId, DurationSeconds …)."),
-    _option("assume_role_with_saml", mapping, doc="Not supported; see the documentation for the way around."),
-    _option("assume_role_with_web_identity_federation", one_of("file", "google"), doc="Where the token comes from."),
-    _option("assume_role_with_web_identity_token_file", strict_text, doc="Else AWS_WEB_IDENTITY_TOKEN_FILE."),
-    _option("assume_role_with_web_identity_federation_audience", strict_text, doc="Audience of Google's token."),
-    _option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
-    _option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
-    _option("verify", flag_or_path, doc="false, or the CA bundle of the store; STS's is AWS_CA_BUNDLE."),
-    _option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
-    _option("api_version", text, doc="The service's API version; else the latest."),
-    _option(
+    Option("assume_role_kwargs", mapping, {}, "Further arguments of the STS call (ExternalId, DurationSeconds …)."),
+    Option("assume_role_with_saml", mapping, doc="Not supported; see the documentation for the way around."),
+    Option("assume_role_with_web_identity_federation", one_of("file", "google"), doc="Where the token comes from."),
+    Option("assume_role_with_web_identity_token_file", strict_text, doc="Else AWS_WEB_IDENTITY_TOKEN_FILE."),
+    Option("assume_role_with_web_identity_federation_audience", strict_text, doc="Audience of Google's token."),
+    Option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
+    Option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
+    Option("verify", flag_or_path, doc="false, or the CA bundle of the store; STS's is AWS_CA_BUNDLE."),
+    Option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
+    Option("api_version", text, doc="The service's API version; else the latest."),
+    Option(
         "config_kwargs",
         _config_kwargs,
         {},
         "Arguments of botocore.config.Config for every client; its retries and time-outs are ignored.",
     ),
-    _option("external_id", text, doc="ExternalId of the role's STS call.", deprecated="'assume_role_kwargs'"),
-    _option("aws_account_id", text, doc="Account of the role in 'aws_iam_role'.", deprecated="'role_arn'"),
-    _option("aws_iam_role", strict_text, doc="Name of the role to assume.", deprecated="'role_arn'"),
+    Option("external_id", text, doc="ExternalId of the role's STS call.", deprecated="'assume_role_kwargs'"),
+    Option("aws_account_id", text, doc="Account of the role in 'aws_iam_role'.", deprecated="'role_arn'"),
+    Option("aws_iam_role", strict_text, doc="Name of the role to assume.", deprecated="'role_arn'"),
 )
 
 

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 from airflow_providers_secrets.options import (
     Option,
+    certificate,
     flag,
     flag_or_path,
     lacking,
+    listed,
     mapping,
     one_of,
     strict_text,
@@ -89,21 +91,13 @@ def api_version(value: Any) -> str:
 
 def texts(value: Any) -> tuple[str, ...]:
     """Accept a list of strings, also as JSON or separated by commas."""
-    given = value
-    if isinstance(value, str):
-        given = [one.strip(' "') for one in value.strip().removeprefix("[").removesuffix("]").split(",")]
-    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
-        raise ValueError("must be a list of strings")
-    return tuple(one for one in given if one)
+    return tuple(listed(value, ","))
 
 
-def certificate(value: Any) -> str | tuple[str, ...]:
-    """Accept the path of one file that holds certificate and key, or a list of two paths."""
-    if isinstance(value, list | tuple) and len(value) == len(("certificate", "key")):
-        return tuple(map(strict_text, value))
-    if not isinstance(value, str):
-        raise ValueError("must be a file, or a list of two: certificate and key")
-    return value
+def connection_cert(value: Any) -> str | tuple[str, ...]:
+    """Accept the path of one file that holds certificate and key, or a list of two paths, also as JSON text."""
+    files = certificate(value)
+    return files if len(files) > 1 else files[0]
 
 
 def no_logging(value: Any) -> bool:
@@ -122,7 +116,7 @@ PASSED_ON: Final = (
         doc="Give a token only to the host that it is for; false for a vault behind a name of its own.",
     ),
     Option("connection_verify", flag_or_path, True, "A CA bundle for vault and login; false: trust any vault."),  # noqa: FBT003
-    Option("connection_cert", certificate, doc="Certificate and key that a gateway of the vault asks for."),
+    Option("connection_cert", connection_cert, doc="Certificate and key that a gateway of the vault asks for."),
     Option("proxies", mapping, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
     Option("user_agent", text, doc="Stands before this package's own in the header User-Agent."),
     Option(

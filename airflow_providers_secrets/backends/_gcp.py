@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from airflow_providers_secrets.options import Option, one_of, strict_text, text, with_usable_port
+from airflow_providers_secrets.options import Option, listed, one_of, strict_text, text, with_usable_port
 from airflow_providers_secrets.stores.google.identity import (
     CREDENTIAL_OPTIONS,
     credential_configuration,
@@ -20,27 +19,14 @@ CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 """The scope that Secret Manager needs."""
 
 
-def _listed(value: Any) -> list[str]:
-    """Return the strings of a list, of a JSON list in text, or of a comma-separated text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError("is not valid JSON") from None
-    values = value.split(",") if isinstance(value, str) else value
-    if not (isinstance(values, (list, tuple)) and all(isinstance(one, str) for one in values)):
-        raise ValueError("must be a string, a list of strings, or null")
-    return [stripped for one in values if (stripped := one.strip())]
-
-
 def scopes(value: Any) -> tuple[str, ...]:
     """Accept OAuth 2.0 scopes, as a list or separated by commas. An empty list means the default."""
-    return tuple(scope for given in _listed(value) for scope in re.split(r"[,\s]+", given)) or (CLOUD_PLATFORM,)
+    return tuple(scope for given in listed(value, ",") for scope in re.split(r"[,\s]+", given)) or (CLOUD_PLATFORM,)
 
 
 def accounts(value: Any) -> tuple[str, ...]:
     """Accept the e-mail address of a service account, or a chain of them."""
-    chain = tuple(_listed(value))
+    chain = tuple(listed(value, ","))
     if not all(re.fullmatch(r"[^@\s/]+@[^@\s/]+\.[^@\s/]+", account) for account in chain):
         raise ValueError("must be a service account's e-mail address, or a list of them")
     return chain

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets.options import (
     Option,
+    certificate,
     flag,
     flag_or_path,
     lacking,
+    listed,
     mapping,
     one_of,
     strict_text,
@@ -83,37 +84,12 @@ def mount_path(value: Any) -> str:
 
 def paths(value: Any) -> tuple[str, ...]:
     """Accept one path, or a list of paths, also as JSON text."""
-    values = _listed(value)
-    if not (isinstance(values, list) and all(isinstance(path, str) for path in values)):
-        raise ValueError("must be a string, a list of strings, or null")
-    return tuple(map(vault_path, values))
-
-
-def certificate(value: Any) -> tuple[str, ...]:
-    """Accept the path of one file that holds certificate and key, or a list of two paths, also as JSON text."""
-    values = list(value) if isinstance(value, tuple) else _listed(value)
-    if not (isinstance(values, list) and len(values) in (1, 2) and all(v and isinstance(v, str) for v in values)):
-        raise ValueError("must be a path, or a list of two: certificate and key")
-    return tuple(values)
+    return tuple(map(vault_path, listed(value)))
 
 
 def scopes(value: Any) -> tuple[str, ...]:
     """Accept OAuth 2.0 scopes, as a list or separated by commas."""
-    values = _listed(value)
-    if not (isinstance(values, list) and all(isinstance(scope, str) for scope in values)):
-        raise ValueError("must be scopes separated by commas, or a list of them")
-    return tuple(scope.strip() for given in values for scope in given.split(",") if scope.strip())
-
-
-def _listed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not value.lstrip().startswith("["):
-        return [value]
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("is not valid JSON") from None
+    return tuple(scope.strip() for given in listed(value, ",") for scope in given.split(",") if scope.strip())
 
 
 BY_USER_NAME: Final = frozenset(("ldap", "radius", "userpass"))

@@ -226,11 +226,58 @@ def test_no_lifetime_is_longer_than_a_clock_can_tell(value: Any) -> None:
     assert options.seconds(options.LONGEST_LIFETIME) == options.LONGEST_LIFETIME
 
 
-@pytest.mark.parametrize("value", ["connections", '["connections"', '{"connections": 1}', ["secrets"], "[" * 100_000])
+@pytest.mark.parametrize("value", ["connections,x", '["connections"', '{"connections": 1}', ["secrets"], "[" * 100_000])
 def test_what_may_be_in_a_list_of_kinds_is_told(value: Any) -> None:
     told = r"option 'preload' must be a list of any of 'connections', 'variables', 'config'\.$"
     with pytest.raises(ConfigurationError, match=told):
         given("aws_ssm:SystemsManagerParameterStoreBackend", preload=value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["connections", "config"], ("connections", "config"), '["connections", "config"]', "connections, config"],
+    ids=["list", "tuple", "json", "commas"],
+)
+def test_a_list_may_be_written_in_any_of_these_forms(value: Any) -> None:
+    assert given("aws_ssm:SystemsManagerParameterStoreBackend", preload=value)["preload"] == (
+        "connections",
+        "config",
+    )
+
+
+@pytest.mark.parametrize(
+    ("backend", "option"),
+    [
+        ("azure_key_vault:AzureKeyVaultBackend", "connection_cert"),
+        ("hashicorp_vault:VaultBackend", "cert"),
+    ],
+)
+def test_a_certificate_and_its_key_may_be_json_text(backend: str, option: str) -> None:
+    """As ``AIRFLOW__SECRETS__BACKEND_KWARG__…`` passes them."""
+    assert given(backend, **{option: '["/c.pem", "/k.pem"]'})[option] == ("/c.pem", "/k.pem")
+    with pytest.raises(ConfigurationError, match="must be a path, or a list of two: certificate and key"):
+        given(backend, **{option: '["/c.pem", "/k.pem", "/x.pem"]'})
+
+
+@pytest.mark.parametrize(
+    ("backend", "option"),
+    [
+        ("gcp_secret_manager:CloudSecretManagerBackend", "gcp_scopes"),
+        ("gcp_secret_manager:CloudSecretManagerBackend", "impersonation_chain"),
+        ("hashicorp_vault:VaultBackend", "connections_path"),
+    ],
+)
+def test_a_list_that_is_nested_too_deeply_is_told(backend: str, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"option '{option}' is not valid JSON"):
+        given(backend, **{option: "[" * 100_000})
+
+
+def test_an_option_of_another_package_never_shows_its_value() -> None:
+    """Whatever its coercion raises, and also in what an error tracker sends."""
+    declared = [options.Option("token", lambda value: {"a": 1}[value])]
+    with pytest.raises(ConfigurationError, match=r"Ours: option 'token' cannot be read\.$") as raised:
+        options.parse("Ours", declared, {"token": "S3cr3t"})
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize("value", [1e12, 10**400, options.LONGEST_TIMEOUT + 1, 0, "nan"])
