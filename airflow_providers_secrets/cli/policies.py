@@ -169,7 +169,7 @@ def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) 
     arn = f"arn:{wanted.partition}:secretsmanager:{region}:{wanted.account}:secret:"
     # Secrets Manager appends a hyphen and six characters to every name in its ARN, but not to an absent name. With a
     # pattern that ends in them, every absent name would be denied.
-    under = [f"{arn}{start}*" for start in scope.starts]
+    under = [f"{'' if start.startswith('arn:') else arn}{start}*" for start in scope.starts]
     complete = [f"{one}-??????" for one in under]
     statements = [_statement("ReadSecrets", ["secretsmanager:GetSecretValue"], under)]
     notes = []

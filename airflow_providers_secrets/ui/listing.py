@@ -57,6 +57,11 @@ class Row:
         """The other sources that hold it, which are not asked."""
         return self.sources[1:]
 
+    def add_source(self, title: str) -> None:
+        """Add a source, once: several prefixes of one store may hold the id."""
+        if title not in self.sources:
+            self.sources.append(title)
+
 
 class Backends:
     """The sources of the API server's search path that this package can list.
@@ -166,8 +171,7 @@ class Listing:
                 if self._is_full(title):
                     return
                 row = self._row_of(position, team, secret_id) or self._new_row(team, secret_id)
-                if title not in row.sources:
-                    row.sources.append(title)
+                row.add_source(title)
             return
         from airflow_providers_secrets.lookup.inventory import listed_ids, own_names
 
@@ -186,7 +190,7 @@ class Listing:
             if row.name is None:
                 row.name, row.version, row.changed, row.unusable = one.name, one.version, one.changed, one.unusable
             if reason is None:
-                row.sources.append(title)
+                row.add_source(title)
             else:
                 row.refused = row.refused or reason
         self._took_too_long(title)  # the time may have run out in pages without ids

@@ -86,11 +86,12 @@ def test_other_keys_of_a_secret_stay(backend: VaultBackend) -> None:
     store, client = opened(backend)
     name = name_of(backend, "variables")
     first = store.write(client, name, '{"value": "1", "owner": "team", "gone": "x"}')
+    store._put(client, name, {**stored(store, client, name), "none": None}, int(first.version or 0))
     second = store.write(client, name, '{"value": "2", "gone": null}')
-    assert stored(store, client, name) == {"value": "2", "owner": "team"}
+    assert stored(store, client, name) == {"value": "2", "owner": "team", "none": None}
     assert (first.created, second.created) == (True, False)
     if backend.options["kv_engine_version"] != "1":
-        assert int(second.version or 0) == int(first.version or 0) + 1
+        assert int(second.version or 0) == int(first.version or 0) + 2
 
 
 def test_only_if_absent(backend: VaultBackend) -> None:

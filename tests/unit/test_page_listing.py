@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.lookup import inventory
 from airflow_providers_secrets.lookup.sources import Environment
 from airflow_providers_secrets.ui import listing
@@ -57,6 +58,19 @@ def test_a_listing_has_its_time_from_its_turn_on_and_no_longer(monkeypatch: pyte
     assert [row.secret_id for row in made.so_far()[0]] == ["a"]
     assert now == began + listing.LONGEST
     assert made.problems == ["store took too long: the list ends after 60 s."]
+
+
+def test_a_store_whose_prefixes_both_hold_an_id_does_not_shadow_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = VaultBackend(token="t", variables_path=["team", "common"])
+
+    def pages(_: object, kind: str, within: float) -> Iterator[inventory.ListedId]:
+        for name in ("secret/team/x", "secret/common/x"):
+            yield inventory.ListedId(kind, "x", name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inventory, "listed_ids", pages)
+    made = listing.Listing(SimpleNamespace(members=[("Vault", backend, None)]), "variables")  # type: ignore[arg-type]
+    made.make()
+    assert [(row.sources, row.shadowed) for row in made.so_far()[0]] == [(["Vault"], [])]
 
 
 def test_a_listing_ends_after_so_many_ids(monkeypatch: pytest.MonkeyPatch) -> None:

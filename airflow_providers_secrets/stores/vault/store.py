@@ -201,7 +201,7 @@ class Vault(Store):
             data, version = ({}, 0) if blindly else self._current(client, name)
             if only_if_absent and version:
                 raise StoreError(EXISTS)
-            merged = {key: value for key, value in {**data, **patch}.items() if value is not None}
+            merged = {key: value for key, value in {**data, **patch}.items() if value is not None or key not in patch}
             reply = self._put(client, name, merged, version)
             if not _overtaken(reply):
                 answer = contents(reply, self.options).get("data")
