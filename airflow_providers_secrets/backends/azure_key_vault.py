@@ -81,18 +81,21 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
         own = None if team_name and self._team_left_out(prefixes, secret_id, team_name) else team_name
         return super().names(prefixes, secret_id, own)
 
-    def _team_left_out(self, prefixes: tuple[str, ...], secret_id: str, team_name: str) -> bool:
-        """Tell whether the team's own secret is left out, and warn once if so."""
-        reason = ""
+    def _team_left_out(self, prefixes: tuple[str, ...], secret_id: str, team_name: str) -> str | None:
+        """Return why the team's own secret is left out, or ``None``."""
         if not re.fullmatch("[0-9a-z-]+", team_name):
-            reason = "another team could share its name, which has more than small letters, digits and '-'"
-        elif any(
+            return "another team could share its name, which has more than small letters, digits and '-'"
+        if any(
             self.name_pattern.fullmatch(self.name(prefix, secret_id))
             and not self.name_pattern.fullmatch(self.name(prefix, f"{team_name}{TEAM_SEP}{secret_id}"))
             for prefix in prefixes
         ):
-            reason = "with the team's name it is longer than a name may be"
-        if reason:
+            return "with the team's name it is longer than a name may be"
+        return None
+
+    def warn_about(self, plan: LookupPlan, kind: Kind, secret_id: str, team_name: str | None) -> None:
+        """Warn if the team's own secret is left out, or if another id has the same name."""
+        if team_name and (reason := self._team_left_out(self.rule(kind).prefixes or (), secret_id, team_name)):
             warn(
                 ("team", team_name, reason),
                 "%s: %s is looked up for team %s only under everybody's name: %s.",
@@ -101,23 +104,16 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
                 quoted(team_name),
                 reason,
             )
-        return bool(reason)
-
-    def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Return the names that a lookup requests, or why there are none; warn if another id has the same name."""
-        plan = super().plan(kind, secret_id, team_name)
-        for name in plan.names[-1:]:
-            key = (self.options["vault_url"], name)
-            first = _spellings.get(key, secret_id)
-            if first != secret_id:
-                warn(
-                    ("collapsed", name),
-                    "%s: the ids %s and %s are one secret, %s: it knows neither '_' nor capital letters.",
-                    self.store,
-                    quoted(first),
-                    quoted(secret_id),
-                    quoted(name),
-                )
-            elif len(_spellings) < MAX_SPELLINGS:
-                _spellings[key] = secret_id
-        return plan
+        key = (self.options["vault_url"], plan.names[-1])
+        first = _spellings.get(key, secret_id)
+        if first != secret_id:
+            warn(
+                ("collapsed", plan.names[-1]),
+                "%s: the ids %s and %s are one secret, %s: it knows neither '_' nor capital letters.",
+                self.store,
+                quoted(first),
+                quoted(secret_id),
+                quoted(plan.names[-1]),
+            )
+        elif len(_spellings) < MAX_SPELLINGS:
+            _spellings[key] = secret_id

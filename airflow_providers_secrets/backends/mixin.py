@@ -350,7 +350,7 @@ class SecretLookupMixin:
         return self._rules[kind]
 
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
-        """Return the names that a lookup requests, or why there are none. Sends no request itself."""
+        """Return the names that a lookup requests, or why there are none. Sends no request and logs nothing."""
         rule = self._rules[kind]
         if rule.prefixes is None:
             return LookupPlan(reason=f"lookups of {kind} are off: {self.prefix_option.format(kind=kind)} is null")
@@ -430,6 +430,9 @@ class SecretLookupMixin:
         """Return the prefixes that lookups of *kind* go through in order; ``None`` if the options turn them off."""
         given: str | None = self.options[self.prefix_option.format(kind=kind)]
         return None if given is None else (given.rstrip(self.sep),)
+
+    def warn_about(self, plan: LookupPlan, kind: Kind, secret_id: str, team_name: str | None) -> None:
+        """Log what the caller should know of a lookup whose *plan* is new and has names. Nothing, by default."""
 
     def normalised(self, secret_id: str) -> str:
         """Return *secret_id* as it is spelled in the store's names."""

@@ -129,7 +129,7 @@ def _passed_over(backend: SecretLookupMixin, name: str, failure: LookupFailed) -
 
 
 def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> LookupPlan:
-    """Plan a lookup and cache the plan; if nothing is looked up, log why."""
+    """Plan a lookup and cache the plan; log what the caller should know of it."""
     plan = backend.plan(kind, secret_id, team_name)
     if plan.refused:
         warn(
@@ -143,6 +143,8 @@ def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: 
         return plan
     if plan.reason:
         log.debug("%s: %s (%s) is not looked up: %s.", backend.store, quoted(secret_id), kind, plan.reason)
+    if plan.names:
+        backend.warn_about(plan, kind, secret_id, team_name)
     if len(backend.plans) >= MAX_CACHED_PLANS:
         backend.plans.clear()
     backend.plans[kind, secret_id, team_name] = plan

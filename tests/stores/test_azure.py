@@ -141,11 +141,22 @@ def test_ids_that_are_one_secret_are_warned_about_once(
     assert f"the ids 'my_db' and {other!r} are one secret, 'airflow-variables-my-db'" in warning
 
 
+def test_plans_alone_warn_of_nothing(azure: AzureRig, caplog: pytest.LogCaptureFixture) -> None:
+    """A listing plans each id that it shows."""
+    asked = backend(azure)
+    for secret_id in ("my_db", "my-db", "My_DB"):
+        asked.plan("variables", secret_id, "Team_1")
+    assert messages(caplog) == []
+    asked.get_variable("my-db")
+    assert messages(caplog) == []
+
+
 def test_other_kinds_and_vaults_are_no_collapse(azure: AzureRig, caplog: pytest.LogCaptureFixture) -> None:
     asked = backend(azure)
     asked.get_variable("my_db")
     asked.get_conn_value("my-db")
-    backend(azure, vault_url=azure.cloud.VAULT_URL).plan("variables", "my-db")
+    elsewhere = backend(azure, vault_url=azure.cloud.VAULT_URL)
+    elsewhere.warn_about(elsewhere.plan("variables", "my-db"), "variables", "my-db", None)
     assert messages(caplog) == []
 
 
