@@ -47,8 +47,6 @@ LONGEST_PATTERN: Final = 3.0
 MAX_SKEW: Final = 60.0
 """Seconds by which this host's clock may differ from the store's; from some minutes on, signatures are refused."""
 
-GOOGLE: Final = "https://secretmanager.googleapis.com"
-
 
 FINE: Final = True
 FAULT: Final = False
@@ -407,16 +405,12 @@ def _clock(backend: SecretLookupMixin) -> Iterator[Finding]:
 
 
 def address_of(backend: SecretLookupMixin) -> str | None:
-    """Return the store's address, from its client or the options; ``None`` if neither has it."""
+    """Return the address of the server that the backend's client asks; ``None`` without a client."""
+    from airflow_providers_secrets.lookup.access import store_of
     from airflow_providers_secrets.lookup.answers import answers_of
 
-    clients = answers_of(backend.config).access.clients
-    endpoint: str | None = next(
-        (client.service.meta.endpoint_url for client in clients if hasattr(client, "service")), None
-    )
-    options = backend.options
-    url = endpoint or options.get("url") or options.get("vault_url") or options.get("endpoint")
-    return GOOGLE if url is None and backend.config.slug == "gcp_secret_manager" else url
+    store = store_of(backend.config)
+    return next(map(store.address, answers_of(backend.config).access.clients), None)
 
 
 def clock_skew(backend: SecretLookupMixin) -> float | None:

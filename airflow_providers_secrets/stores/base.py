@@ -466,6 +466,10 @@ class Store(ABC):
     def connect(self) -> Any:
         """Return a new client. It may log in here or at its first call."""
 
+    def address(self, client: Any) -> str | None:  # noqa: ARG002
+        """Return the URL of the server that *client* asks, for messages; ``None`` if it is not known."""
+        return None
+
     @abstractmethod
     def fetch(self, client: Any, name: str) -> Answer:
         """Read one name, by one request once logged in."""

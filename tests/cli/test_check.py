@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def test_a_store_that_is_away_is_asked_once(command: Command, rig: Rig, base: st
     assert (said.code, said.out.count("✗")) == (3, 1), said.everything
     assert len([name for name in asked if name != PAGE]) <= 1
     assert "· variables: no answer for the same reason\n" in said.out
+    assert re.search(r"^! .* is asked at https?://\S+$", said.out, re.MULTILINE), said.out
 
 
 def test_denials_are_told_apart(command: Command, rig: Rig, base: str) -> None:

@@ -271,6 +271,11 @@ class AwsStore(Store):
             return client
         raise StoreError(BAD_URL)
 
+    def address(self, client: AwsClient) -> str | None:
+        """Return the endpoint that botocore has chosen."""
+        url: str | None = client.service.meta.endpoint_url
+        return url
+
     def codes(self, error: Exception) -> Iterator[str]:
         """Yield AWS's code in an answer, then its HTTP status; or the class names of botocore's own errors."""
         yield from answer_codes(error) or super().codes(error)

@@ -51,14 +51,14 @@ class VaultClient:
             readable("connection_verify", verify)
         for path in (certificate,) if isinstance(certificate, str) else certificate or ():
             readable("connection_cert", path)
-        self._url: str = options["vault_url"]
+        self.address: str = options["vault_url"]
         self._login = Login(options)
         self._first = Turn()
         self._answered = False
         agent = f"airflow-providers-secrets/{__version__}"
         told = {name: options[name] for name in ("proxies",) if options[name]}
         self._sdk = SecretClient(
-            self._url,
+            self.address,
             self._login,  # type: ignore[arg-type]  # azure-core prefers get_token_info and needs no other
             api_version=options["api_version"],
             verify_challenge_resource=options["verify_challenge_resource"],
@@ -76,7 +76,7 @@ class VaultClient:
         )
         # The challenge that an older client of this process received may be the reason why a new one is made.
         with contextlib.suppress(KeyError):  # raised by older SDKs if there is none
-            _challenges.remove_challenge_for_url(self._url)
+            _challenges.remove_challenge_for_url(self.address)
 
     @property
     def credential_name(self) -> str:
@@ -125,7 +125,7 @@ class VaultClient:
 
         :raises StoreError: if the link leads to another host.
         """
-        if _origin(url) != _origin(self._url):
+        if _origin(url) != _origin(self.address):
             raise StoreError("the listing goes on at another host", MALFORMED)
 
 

@@ -173,6 +173,10 @@ class KeyVault(Store):
 
         client.load_certificates(self.options)
 
+    def address(self, client: VaultClient) -> str:
+        """Return the vault's address."""
+        return client.address
+
     def fetch(self, client: VaultClient, name: str) -> Answer:
         """Read the current version of one secret."""
         secret = client.call(lambda sdk: sdk.get_secret(name))

@@ -52,6 +52,7 @@ class Api:
     """
 
     def __init__(self, spoken: str, url: str, metadata: Callable[[], Metadata], options: Options) -> None:
+        self.address = url
         self._metadata = metadata
         self._timeout: float = options["read_timeout"]
         self._client = SecretManagerServiceClient(transport=_TRANSPORTS[spoken](url, options))

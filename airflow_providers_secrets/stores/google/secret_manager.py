@@ -218,6 +218,10 @@ class SecretManager(Store):
         url = self.options["endpoint"] or f"https://{host}"
         return Client(Api(self.transport, url, login.metadata, self.options), login, parent)
 
+    def address(self, client: Client) -> str:
+        """Return the API's address, which depends on the credentials and the region."""
+        return client.api.address
+
     def fetch(self, client: Client, name: str) -> Answer:
         """Read the version of a secret that the option ``version`` names (AccessSecretVersion).
 

@@ -138,6 +138,10 @@ class KubernetesSecrets(Store):
 
         return KubernetesClient(self.options)
 
+    def address(self, client: KubernetesClient) -> str:
+        """Return the API server's address."""
+        return client.server
+
     def fetch(self, client: KubernetesClient, name: str) -> Answer:
         """Read the Secret with these labels or this name. Needs ``list`` on Secrets; ``get`` for a name.
 

@@ -95,6 +95,11 @@ class VaultClient:
         """Whether Vault knew the token of the refusal after which no login is made."""
         self._guard = LoginGuard()
 
+    @property
+    def address(self) -> str:
+        """Vault's address, without a path."""
+        return str(self._api.url)
+
     def ask(self, request: Request) -> Reply:
         """Return the answer to *request*, with a new login if the token had become invalid unnoticed.
 

@@ -144,6 +144,10 @@ class Vault(Store):
 
         return VaultClient(self.options)
 
+    def address(self, client: VaultClient) -> str:
+        """Return Vault's address."""
+        return client.address
+
     def fetch(self, client: VaultClient, name: str) -> Answer:
         """Read the latest version of one secret, as the JSON text of its data."""
         data, _ = self._secret(client, name)
