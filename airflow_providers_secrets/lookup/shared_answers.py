@@ -96,19 +96,19 @@ class SharedAnswers(Answers):
         if shared is None or not self._is_still_of_who_asks(shared):  # another thread may have opened it since
             return super()._find(name, ask, deadline)
 
-        def counts(said: SharedEntry) -> bool:
+        def young_enough(said: SharedEntry) -> bool:
             return said.age < self._lifetime(name, said.text) * cache.JITTER[0]
 
         # Half of the time is for the cache and another process's call, the other half for a call of our own.
         halfway = (time.monotonic() + deadline) / 2
         with exchanges_until(halfway):
-            if entry := self._adopt(name, shared.get(name, counts)):
+            if entry := self._adopt(name, shared.get(name, young_enough)):
                 return entry
         latest = deadline - self.config.timeout * LEFT_FOR_OTHERS
         with exchanges_until(latest), contextlib.ExitStack() as flight:
             with exchanges_until(halfway):
-                flight.enter_context(shared.flight(name, max(0.0, halfway - time.monotonic()), counts))
-                if entry := self._adopt(name, shared.get(name, counts)):
+                flight.enter_context(shared.flight(name, max(0.0, halfway - time.monotonic()), young_enough))
+                if entry := self._adopt(name, shared.get(name, young_enough)):
                     return entry
                 if refusal := self._refusal(name, shared):
                     raise refusal
@@ -125,13 +125,13 @@ class SharedAnswers(Answers):
         if self._cache.knows_newer(name, at + CLOCKS_APART):
             return None  # the shared cache could not be read or written since then
         entry = Entry(said.text, at + jittered(self._lifetime(name, said.text)), at)
-        counts = cache.clock() < entry.fresh_until
-        self.counts.shared_hits += counts
+        is_fresh = cache.clock() < entry.fresh_until
+        self.counts.shared_hits += is_fresh
         if said.failure is None:
             self._cache.keep(name, entry)  # if only for use while the store gives no answer
-            return entry if counts else None
+            return entry if is_fresh else None
         self._cache.forget(name, at)
-        if not counts:
+        if not is_fresh:
             return None
         error, code, cure = said.failure
         raise self.access.failure(name.removeprefix(LISTING), _FAILURES.get(error), code, cure=cure)

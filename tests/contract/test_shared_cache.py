@@ -618,7 +618,7 @@ def test_of_processes_that_would_find_out_at_once_one_does(
 ) -> None:
     """Another one comes between this one's look at the outage and its claim to be the one that asks."""
     calls: list[str] = []
-    flight = SharedCache.flight
+    flight = entries.CachePlace.flight
 
     def ask(access: StoreAccess, name: str, _: float) -> str:
         calls.append(name)
@@ -626,12 +626,12 @@ def test_of_processes_that_would_find_out_at_once_one_does(
 
     def claimed_late(shared: SharedCache, name: str, *args: Any) -> Any:
         if name.startswith(shared_answers.OUTAGE):
-            monkeypatch.setattr(SharedCache, "flight", flight)
+            monkeypatch.setattr(entries.CachePlace, "flight", flight)
             assert asked_in_another_process(store_that_is_down, "first") == "still down"
         return flight(shared, name, *args)
 
     monkeypatch.setattr(StoreAccess, "ask", ask)
-    monkeypatch.setattr(SharedCache, "flight", claimed_late)
+    monkeypatch.setattr(entries.CachePlace, "flight", claimed_late)
     assert asked_in_another_process(store_that_is_down, "second").startswith("5 lookups in a row")
     assert calls == ["first"]
 

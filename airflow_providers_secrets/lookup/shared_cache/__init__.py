@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, NoSharedKeyError
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache, is_ours_alone
-from airflow_providers_secrets.lookup.shared_cache.entries import Seal, SharedCache, SharedEntry
+from airflow_providers_secrets.lookup.shared_cache.entries import CachePlace, Seal, SharedCache, SharedEntry
 from airflow_providers_secrets.options import fernet_keys
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def opened(config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: 
     :raises ConfigurationError: for a directory that cannot be used, or a URL that redis-py does not accept.
     :raises MissingDependencyError: if Redis's client is not installed.
     """
-    by_place: dict[object, SharedCache] = {}
+    by_place: dict[object, CachePlace] = {}
     for where in config.shared_cache:
         if layer := _opened_at(where, config, keys, identity, lifetime):
             by_place.setdefault(layer.place, layer)
@@ -117,7 +117,7 @@ def opened(config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: 
 
 def _opened_at(
     where: str, config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: float
-) -> SharedCache | None:
+) -> CachePlace | None:
     max_bytes = config.shared_cache_max_bytes
     if is_redis(where):
         try:

@@ -21,11 +21,11 @@ from airflow_providers_secrets.lookup.shared_cache import entries
 from airflow_providers_secrets.lookup.shared_cache.entries import (
     MAX_ENTRY_BYTES,
     SKEW,
-    SharedCache,
+    CachePlace,
     StoredEntry,
     pauses,
 )
-from airflow_providers_secrets.options import PAGE
+from airflow_providers_secrets.options import BLOCK
 
 SUBDIRECTORY: Final = "entries-1"
 """The subdirectory of the configured directory that holds everything: nothing beside it is ever touched."""
@@ -52,7 +52,7 @@ _lock_files: set[ref[FileIO]] = set()
 """This process's locks. Not a weak set: it runs Python code when a lock goes, and would lose a signal's exception."""
 
 
-class DirectoryCache(SharedCache):
+class DirectoryCache(CachePlace):
     """One file for each entry.
 
     Its modification time is the moment when it becomes useless: stores with other lifetimes sweep here too, and cannot
@@ -131,7 +131,7 @@ class DirectoryCache(SharedCache):
 
     def _write(self, token: str, raw: bytes) -> bool:
         try:
-            taken = -(-len(raw) // PAGE) * PAGE
+            taken = -(-len(raw) // BLOCK) * BLOCK
             if taken > self._max_bytes or not self._has_room(taken):
                 return False
             # A reader sees the old entry or the new one, never a part: rename(2) replaces in one step.
@@ -207,12 +207,12 @@ class DirectoryCache(SharedCache):
         """
         written = os.open(f"{self._directory}/pages", os.O_WRONLY | os.O_APPEND | os.O_CREAT | OPENED, 0o600)
         try:
-            os.write(written, b"." * (size // PAGE))
+            os.write(written, b"." * (size // BLOCK))
             pages = os.fstat(written).st_size
         finally:
             os.close(written)
         since = entries.wall_clock() - self._swept_at()
-        if pages * PAGE > self._max_bytes or not 0 <= since < SWEEP_INTERVAL:
+        if pages * BLOCK > self._max_bytes or not 0 <= since < SWEEP_INTERVAL:
             self._sweep(clock_was_set_back=since < -SKEW)
 
     def _swept_at(self) -> float:
@@ -240,10 +240,10 @@ class DirectoryCache(SharedCache):
                         # A file that is still being written has no expiry of its own yet.
                         is_entry = _ENTRY.fullmatch(file.name)
                         end = about.st_mtime if is_entry else about.st_ctime + SWEEP_INTERVAL
-                        found.append((about.st_ctime, end, -(-about.st_size // PAGE), file.path))
+                        found.append((about.st_ctime, end, -(-about.st_size // BLOCK), file.path))
         found.sort(reverse=True)
         total = sum(pages for _, _, pages, _ in found)
-        most = self._max_bytes // PAGE if total * PAGE <= self._max_bytes else self._max_bytes // PAGE * 3 // 4
+        most = self._max_bytes // BLOCK if total * BLOCK <= self._max_bytes else self._max_bytes // BLOCK * 3 // 4
         kept = 0
         for number, (_, end, pages, path) in enumerate(found):
             if clock_was_set_back or now > end or number >= MAX_FILES or kept + pages > most:

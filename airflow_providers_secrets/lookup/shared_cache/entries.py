@@ -173,41 +173,26 @@ class SharedCache(ABC):
     """The directory or server, without any credential."""
 
     @property
-    def place(self) -> object:
-        """What identifies the place: two layers at one place would wait for each other's flights."""
-        return self.where
-
-    @property
     def lifetime(self) -> float:
         """Seconds after which an entry is of no use to anyone."""
         return self._lifetime
 
+    @abstractmethod
     def is_there(self) -> bool:
         """Return, without a connection, whether what a parent opened can still be used."""
-        return True
 
-    def get(self, name: str, counts: YoungEnough = never) -> SharedEntry | None:
+    def get(self, name: str, young_enough: YoungEnough = never) -> SharedEntry | None:
         """Return what was last written about *name*, however old; ``None`` if there is nothing usable.
 
-        :param counts: if there are several caches or keys, the farther and older ones are not tried once this accepts
-            an entry.
+        :param young_enough: if there are several caches or keys, the farther and older ones are not tried once this
+            accepts an entry.
         """
-        found = self.find(name, counts)
+        found = self.find(name, young_enough)
         return found.entry if found else None
 
-    def find(self, name: str, counts: YoungEnough = never) -> Found | None:
+    @abstractmethod
+    def find(self, name: str, young_enough: YoungEnough = never) -> Found | None:
         """Return what :meth:`get` does, together with its token and its encrypted form."""
-        newest: Found | None = None
-        for seal in self._seals:
-            token = seal.token(name)
-            raw = self._read(token)
-            entry = None if raw is None else seal.open(token, raw)
-            # A process that has only an older key may have learned of a change since.
-            if raw and entry and (newest is None or entry.at > newest.entry.at):
-                newest = Found(token, raw, entry)
-            if newest and counts(newest.entry):
-                break
-        return newest
 
     def put(
         self, name: str, text: str | None, failure: tuple[str, str, str] | None = None, *, age: float = 0.0
@@ -218,9 +203,73 @@ class SharedCache(ABC):
         """
         seal = self._seals[0]
         token = seal.token(name)
-        self._replace(name, token, seal.close(token, SharedEntry(text, wall_clock() - age, failure)))
+        self.replace(name, token, seal.close(token, SharedEntry(text, wall_clock() - age, failure)))
 
-    def _replace(self, name: str, token: str, raw: bytes) -> None:
+    @abstractmethod
+    def replace(self, name: str, token: str, raw: bytes) -> None:
+        """Write the newest entry of *name*, in its encrypted form; :meth:`put` does for what the store has said."""
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Remove what is cached of *name*, under every key. A failure is warned about and fails nothing."""
+
+    @abstractmethod
+    def flight(self, name: str, seconds: float, young_enough: YoungEnough = never) -> AbstractContextManager[None]:
+        """Keep other processes from asking for *name* meanwhile; continue after *seconds* in any case.
+
+        :param young_enough: if there are several caches, the farther ones' processes are not kept from asking if this
+            accepts the entry that a nearer one holds by now.
+        """
+
+    # For operators.
+
+    @abstractmethod
+    def probe(self) -> None:
+        """Read and write once, and report failures, which lookups hide.
+
+        :raises SecretsError: if the cache cannot be read or written.
+        """
+
+    @abstractmethod
+    def entries(self) -> Iterator[StoredEntry]:
+        """Yield the age and size of every entry, whatever its store and key."""
+
+    @abstractmethod
+    def clear(self) -> int:
+        """Remove every entry, whatever its store and key, and return their number."""
+
+    @abstractmethod
+    def remove(self, name: str) -> bool:
+        """Remove what is cached of *name*, and return whether anything was."""
+
+
+class CachePlace(SharedCache):
+    """A cache in one place: a subclass reads, writes and locks one entry there by its token."""
+
+    @property
+    def place(self) -> object:
+        """What identifies the place: two layers at one place would wait for each other's flights."""
+        return self.where
+
+    def is_there(self) -> bool:
+        """Return, without a connection, whether what a parent opened can still be used."""
+        return True
+
+    def find(self, name: str, young_enough: YoungEnough = never) -> Found | None:
+        """Return the newest entry under any key."""
+        newest: Found | None = None
+        for seal in self._seals:
+            token = seal.token(name)
+            raw = self._read(token)
+            entry = None if raw is None else seal.open(token, raw)
+            # A process that has only an older key may have learned of a change since.
+            if raw and entry and (newest is None or entry.at > newest.entry.at):
+                newest = Found(token, raw, entry)
+            if newest and young_enough(newest.entry):
+                break
+        return newest
+
+    def replace(self, name: str, token: str, raw: bytes) -> None:
         """Write the newest entry of *name*. If that fails, remove the older ones, which must not be served for it."""
         if len(raw) > MAX_ENTRY_BYTES or not self._write(token, raw):
             self.drop(name)
@@ -234,30 +283,13 @@ class SharedCache(ABC):
         self,
         name: str,
         seconds: float,
-        counts: YoungEnough = never,  # noqa: ARG002  # for several layers
+        young_enough: YoungEnough = never,  # noqa: ARG002  # for several places
     ) -> AbstractContextManager[None]:
-        """Keep other processes from asking for *name* meanwhile; continue after *seconds* in any case.
-
-        :param counts: if there are several caches, the farther ones' processes are not kept from asking if this accepts
-            the entry that a nearer one holds by now.
-        """
+        """Keep other processes from asking for *name* meanwhile; continue after *seconds* in any case."""
         return self._locked(self._seals[0].token(name), seconds)
 
-    # For operators.
-
-    def probe(self) -> None:  # noqa: B027  # a directory was tried when it was opened
-        """Read and write once, and report failures, which lookups hide.
-
-        :raises SecretsError: if the cache cannot be read or written.
-        """
-
-    @abstractmethod
-    def entries(self) -> Iterator[StoredEntry]:
-        """Yield the age and size of every entry, whatever its store and key."""
-
-    @abstractmethod
-    def clear(self) -> int:
-        """Remove every entry, whatever its store and key, and return their number."""
+    def probe(self) -> None:
+        """Read and write once. A directory was tried when it was opened."""
 
     def remove(self, name: str) -> bool:
         """Remove what is cached of *name*, and return whether anything was."""

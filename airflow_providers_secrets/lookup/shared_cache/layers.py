@@ -1,12 +1,10 @@
 """Several shared caches, the nearest first: the host's directory before the fleet's Redis."""
-# ruff: noqa: SLF001  # the layers are of this class's own kind
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 
 from airflow_providers_secrets.lookup.shared_cache.entries import Found, SharedCache, StoredEntry, YoungEnough, never
 
@@ -26,27 +24,27 @@ class LayeredCache(SharedCache):
         """Return whether every layer can still be used."""
         return all(layer.is_there() for layer in self._layers)
 
-    def find(self, name: str, counts: YoungEnough = never) -> Found | None:
+    def find(self, name: str, young_enough: YoungEnough = never) -> Found | None:
         """Return the newest entry; ask no layer behind the first one whose entry is still valid."""
         newest: Found | None = None
         for depth, layer in enumerate(self._layers):
-            found = layer.find(name, counts)
+            found = layer.find(name, young_enough)
             if found and (newest is None or found.entry.at > newest.entry.at):
                 newest = found
                 for nearer in self._layers[:depth]:
-                    nearer._replace(name, found.token, found.raw)
-            if newest and counts(newest.entry):
+                    nearer.replace(name, found.token, found.raw)
+            if newest and young_enough(newest.entry):
                 break
         return newest
 
     @contextlib.contextmanager
-    def flight(self, name: str, seconds: float, counts: YoungEnough = never) -> Iterator[None]:
+    def flight(self, name: str, seconds: float, young_enough: YoungEnough = never) -> Iterator[None]:
         """Keep the host's processes from asking; then the fleet's, unless a nearer layer has the answer by now."""
         until = time.monotonic() + seconds
         with contextlib.ExitStack() as locks:
             for depth, layer in enumerate(self._layers):
                 locks.enter_context(layer.flight(name, max(0.0, until - time.monotonic())))
-                if depth + 1 < len(self._layers) and (found := layer.find(name)) and counts(found.entry):
+                if depth + 1 < len(self._layers) and (found := layer.find(name)) and young_enough(found.entry):
                     break
             yield
 
@@ -64,23 +62,17 @@ class LayeredCache(SharedCache):
         """Remove the entries of every layer."""
         return sum(layer.clear() for layer in self._layers)
 
-    def _remove(self, token: str) -> bool:
-        return sum(layer._remove(token) for layer in self._layers) > 0
+    def remove(self, name: str) -> bool:
+        """Remove what any layer has cached of *name*."""
+        removed = [layer.remove(name) for layer in self._layers]
+        return any(removed)
 
-    def _read(self, token: str) -> bytes | None:
-        return next((raw for layer in self._layers if (raw := layer._read(token)) is not None), None)
-
-    def _replace(self, name: str, token: str, raw: bytes) -> None:
+    def replace(self, name: str, token: str, raw: bytes) -> None:
+        """Write the newest entry of *name* to every layer."""
         for layer in self._layers:
-            layer._replace(name, token, raw)
+            layer.replace(name, token, raw)
 
-    def _write(self, token: str, raw: bytes) -> bool:
-        written = [layer._write(token, raw) for layer in self._layers]
-        return all(written)
-
-    def _drop(self, token: str) -> None:
+    def drop(self, name: str) -> None:
+        """Remove what any layer has cached of *name*."""
         for layer in self._layers:
-            layer._drop(token)
-
-    def _locked(self, token: str, seconds: float) -> AbstractContextManager[None]:
-        return self._layers[-1]._locked(token, seconds)
+            layer.drop(name)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.jwt import claims_of
 
 Login = tuple[str] | tuple[str, str]
 
@@ -170,13 +169,8 @@ class EntraToken(Token):
         named = {"managed_identity_client_id": self._client_id} if self._client_id else {}
         with contextlib.closing(DefaultAzureCredential(**named)) as credential:
             token = credential.get_token(ENTRA_SCOPE)
-        user = self._user or _object_id(token.token)
+        user = self._user or str(claims_of(token.token)["oid"])
         return (user, token.token), float(token.expires_on)
-
-
-def _object_id(token: str) -> str:
-    payload = token.split(".")[1]
-    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["oid"])
 
 
 def provider(given: Mapping[str, str]) -> CredentialProvider | None:

@@ -21,7 +21,7 @@ from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import redis_credentials
 from airflow_providers_secrets.lookup.shared_cache.entries import (
     MAX_ENTRY_BYTES,
-    SharedCache,
+    CachePlace,
     StoredEntry,
     pauses,
     seconds_for_exchange,
@@ -53,7 +53,7 @@ RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.cal
 """Ends a flight of ours, and nobody else's (Redis documentation, "Distributed Locks with Redis")."""
 
 
-class RedisCache(SharedCache):
+class RedisCache(CachePlace):
     """One key for each entry, which Redis removes by itself once it has expired.
 
     Every failure costs one exchange of bounded time. After it, the server is left alone for :data:`REDIS_PAUSE`; then a
@@ -191,7 +191,7 @@ class RedisCache(SharedCache):
         """
         client = self._operators()
         key = f"{self._prefix}probe"
-        self._told(lambda: (client.getrange(key, 0, 0), client.set(key, b"", px=1)))
+        self._or_reported(lambda: (client.getrange(key, 0, 0), client.set(key, b"", px=1)))
 
     def entries(self) -> Iterator[StoredEntry]:
         """Yield the age and size of every key, by ``SCAN``. The age is that of an entry with this cache's lifetime.
@@ -200,9 +200,9 @@ class RedisCache(SharedCache):
         """
         client = self._operators()
         keys = self._keys(client)
-        while batch := self._told(lambda: list(islice(keys, BATCH))):
+        while batch := self._or_reported(lambda: list(islice(keys, BATCH))):
             for key in batch:
-                left, size = self._told(partial(_measured, client, key))
+                left, size = self._or_reported(partial(_measured, client, key))
                 if size and left > 0:
                     yield StoredEntry(max(0.0, self._lifetime - left / 1000), size)
 
@@ -212,22 +212,22 @@ class RedisCache(SharedCache):
         :raises SecretsError: if Redis gives no answer.
         """
         client = self._operators()
-        keys = self._told(lambda: list(self._keys(client)))
-        return sum(int(self._told(partial(client.delete, key))) for key in keys)
+        keys = self._or_reported(lambda: list(self._keys(client)))
+        return sum(int(self._or_reported(partial(client.delete, key))) for key in keys)
 
     def _remove(self, token: str) -> bool:
         client = self._operators()
-        return bool(self._told(lambda: client.delete(self._prefix + token)))
+        return bool(self._or_reported(lambda: client.delete(self._prefix + token)))
 
     def _operators(self) -> Client:
-        return self._told(self._connected)
+        return self._or_reported(self._connected)
 
     def _keys(self, client: Client) -> Iterator[bytes]:
         ours = re.compile(re.escape(self._prefix.encode()) + rb"[0-9a-f]{64}")
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self._prefix) + "*"
         return (key for key in client.scan_iter(match=pattern, count=BATCH) if ours.fullmatch(key))
 
-    def _told(self, exchange: Callable[[], Any]) -> Any:
+    def _or_reported(self, exchange: Callable[[], Any]) -> Any:
         """Return the result of *exchange*, or report to the operator a failure that a lookup would ignore."""
         failure: str | None = None
         try:
