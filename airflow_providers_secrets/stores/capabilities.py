@@ -19,7 +19,9 @@ class Lists(Protocol):
     def listing(self, client: Any, prefix: str) -> Iterator[ListedSecret]:
         """Yield everything whose name starts with *prefix*, page by page. A listing that ends is complete.
 
-        A repeated or endless page token is a :class:`.base.StoreError`, never a short listing.
+        A repeated or endless page token is a :class:`.base.StoreError`, never a short listing. Its steps may run in
+        different threads, each with a deadline of its own: no context variable and no thread-local value may be kept
+        across a ``yield``.
         """
 
 
@@ -37,7 +39,7 @@ class Writes(Protocol):
 
         Whatever the name had besides its value (description, tags, key, type, other fields) stays as it was.
 
-        :raises StoreError: with :data:`.base.EXISTS` if *only_if_absent* is set and the name exists.
+        :raises StoreError: with :data:`.EXISTS` if *only_if_absent* is set and the name exists.
         """
 
 

@@ -49,7 +49,14 @@ Fault = Callable[[Request], "Reply | None"]
 
 
 class Proxy:
-    """Forwards to *upstream* (host, port); with a fault set, sends the fault's reply instead if it returns one."""
+    """Forwards to *upstream* (host, port); with a fault set, sends the fault's reply instead if it returns one.
+
+    Runs in a daemon thread, on a free port of 127.0.0.1.
+
+    :ivar requests: every request so far.
+    :ivar connections: how many connections were opened.
+    :ivar go_on: set while no fault is; what a fault's reply waits for before it continues.
+    """
 
     def __init__(self, upstream: tuple[str, int] | None = None) -> None:
         self.upstream = upstream
@@ -64,14 +71,17 @@ class Proxy:
 
     @property
     def port(self) -> int:
+        """The port that it listens on."""
         return self._server.server_address[1]
 
     @property
     def url(self) -> str:
+        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     @contextlib.contextmanager
     def fault(self, fault: Fault | Reply) -> Iterator[None]:
+        """Answer by *fault* meanwhile: a reply, or a function that returns one, or ``None`` to forward the request."""
         before = self._fault
         self._fault = (lambda _: fault) if isinstance(fault, Reply) else fault
         self.go_on.clear()
@@ -82,9 +92,11 @@ class Proxy:
             self.go_on.set()
 
     def reply(self, request: Request) -> Reply | None:
+        """Return the fault's reply to *request*; ``None`` to forward it."""
         return self._fault(request)
 
     def stop(self) -> None:
+        """Stop listening."""
         self.go_on.set()
         self._server.shutdown()
         self._server.server_close()

@@ -15,7 +15,7 @@ Found: TypeAlias = Callable[..., Reply]
 Answer: TypeAlias = Reply | Callable[[Request], "Reply | None"]
 
 PAGE = "*"
-"""What :attr:`Rig.calls` holds for one page of a listing."""
+"""What ``Rig.calls`` holds for one page of a listing."""
 
 FROM_THE_STORE = "X-From-The-Store"
 """The header of an answer from a rig's own store, not from a check or an injected fault."""
@@ -32,10 +32,10 @@ FAULTS = (
     "drip",
     "wrong-name",
 )
-"""The faults that every rig injects; see :meth:`Rig.faults`."""
+"""The faults that every rig injects; see ``Rig.faults``."""
 
 HOSTILE_FAULTS = ("redirect", "undecodable", "endless", "throttled-for-an-hour", "proxy-403")
-"""More faults, as an attacker or a broken proxy would cause them; :attr:`Rig.missing_faults` lists those that a
+"""More faults, as an attacker or a broken proxy would cause them; ``Rig.missing_faults`` lists those that a
 protocol cannot have."""
 
 
@@ -89,14 +89,18 @@ class Rig(ABC):
     """
 
     name: ClassVar[str]
+    """The rig's name in the ids of tests."""
     backend_class: ClassVar[type]
     class_path: ClassVar[str]
+    """The path of that class, as Airflow's configuration has it."""
     distribution: ClassVar[str] = "airflow-providers-secrets"
+    """The package for pip that the backend is in."""
     extra: ClassVar[str]
     """The extra of the distribution that installs the SDK."""
     sdk: ClassVar[str]
     """The SDK's top-level module."""
     prefix_option: ClassVar[str] = "{kind}_prefix"
+    """The name of the option that holds the prefix of a kind."""
     missing_faults: ClassVar[frozenset[str]] = frozenset()
     """Faults that the protocol cannot have: gRPC has no redirects."""
     ambient: ClassVar[tuple[str, ...]]
@@ -133,12 +137,12 @@ class Rig(ABC):
     def calls(self) -> list[str]:
         """The names asked for so far, one for each request that reached the store's own port, logins left out.
 
-        A page of a listing counts as :data:`PAGE`.
+        A page of a listing counts as :data:`.PAGE`.
         """
 
     @abstractmethod
     def faults(self) -> dict[str, Answer]:
-        """Return what answers in place of the store, for each of :data:`FAULTS` and :data:`HOSTILE_FAULTS`."""
+        """Return what answers in place of the store, for each of :data:`.FAULTS` and :data:`.HOSTILE_FAULTS`."""
 
     def fault(self, fault: str, *, listings: bool = False) -> contextlib.AbstractContextManager[None]:
         """Replace every answer (with *listings*: every page of a listing) by one of :meth:`faults` meanwhile."""

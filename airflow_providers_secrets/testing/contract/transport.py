@@ -194,7 +194,7 @@ def test_listing_holds_nothing_outside_its_prefix(rig: Rig, listed: list[str]) -
     needs(rig, "listing")
     foreign = rig.path("variables", "one-0", base="other")
     backend = preloading_those(rig)
-    prefix = backend.prefix(next(iter(backend.rule("variables").prefixes or ())))
+    prefix = backend.name_start(next(iter(backend.rule("variables").prefixes or ())))
     asked = access.StoreAccess(backend.config)
     with rig.answering(lambda _: rig.page([*listed, foreign], None), listings=True):
         assert set(asked.ask_for_all(prefix, 10)) == set(listed)
