@@ -1,3 +1,3 @@
-"""Secrets backends for Apache Airflow: five stores, one set of rules."""
+"""Secrets backends for Apache Airflow, with one set of rules for every store."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Every error this package raises, in one tree.
+"""The errors of options and lookups, in one tree.
 
 The errors inherit from :class:`SecretsError` and from the matching built-in exception, so that a caller can catch
 either. None of their messages, attributes or chained exceptions ever holds a secret value.
@@ -6,6 +6,7 @@ either. None of their messages, attributes or chained exceptions ever holds a se
 
 from __future__ import annotations
 
+from json import JSONDecodeError
 from typing import Final
 
 
@@ -63,7 +64,8 @@ class LookupFailed(SecretsError):
     def __init__(self, store: str, name: str, code: str, advice: str, act: str = "give") -> None:
         code = printable(code, MAX_CODE_LENGTH)
         name = shown_id(name)
-        super().__init__(f"{store} could not {act} {quoted(name)}: {code}. {advice}")
+        what = "say who is asking" if act == "identify" else f"{act} {quoted(name)}"
+        super().__init__(f"{store} could not {what}: {code}. {advice}")
         self.store = store
         self.name = name
         self.code = code
@@ -100,6 +102,14 @@ class SecretRevoked(LookupFailed):
 
 class StoreMisconfigured(LookupFailed, ConfigurationError):
     """The store or SDK reports that the options are wrong: no credentials, no region, a bad signature."""
+
+
+def json_place(error: Exception) -> str:
+    """Return where a text stops being JSON, as `` (line 1, column 2)``; empty for another error.
+
+    The error itself holds the whole text, and must not be chained.
+    """
+    return f" (line {error.lineno}, column {error.colno})" if isinstance(error, JSONDecodeError) else ""
 
 
 def raise_interruption(error: Exception) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.errors import ConfigurationError, json_place, quoted
 
 Coerce = Callable[[Any], Any]
 
@@ -204,7 +204,7 @@ def count(value: Any) -> int:
     raise ValueError("must be a whole number, one or more")
 
 
-PAGE: Final = 4096
+BLOCK: Final = 4096
 """The fewest bytes that a file takes, and the step by which it grows, in memory as on most disks."""
 
 
@@ -212,9 +212,9 @@ def room(value: Any) -> int:
     """Accept a whole number of bytes that has room for at least one file."""
     with contextlib.suppress(ValueError):
         number = count(value)
-        if number >= PAGE:
+        if number >= BLOCK:
             return number
-    raise ValueError(f"must be a whole number of bytes, at least {PAGE}")
+    raise ValueError(f"must be a whole number of bytes, at least {BLOCK}")
 
 
 def pattern(value: Any) -> re.Pattern[str] | None:
@@ -492,9 +492,8 @@ def _refuse_lost_kwargs(passed: Mapping[str, Any]) -> None:
         try:
             parsed = json.loads(raw)
         except ValueError as error:
-            at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             raise ConfigurationError(
-                f"[{section}] {key} is not valid JSON{at}, so Airflow passed none of it to the backend. "
+                f"[{section}] {key} is not valid JSON{json_place(error)}, so Airflow passed none of it to the backend. "
                 f"Write one JSON object, with double quotes, in airflow.cfg or in AIRFLOW__{section.upper()}__"
                 f"{key.upper()}."
             ) from None

@@ -86,7 +86,7 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
                 return f"option 'preload' needs a '{kind}_prefix' that is no ARN: the store lists by name"
         return super().option_conflict()
 
-    def over(self, stored: str, held: str) -> tuple[str, str]:
+    def merged(self, stored: str, held: str) -> tuple[str, str]:
         """Return the connection with the other fields of *held*, each field under the name that *held* uses for it.
 
         AWS's rotation functions read the same secret: by AWS's field names, and with fields that no connection has.

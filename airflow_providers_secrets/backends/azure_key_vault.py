@@ -67,7 +67,7 @@ class AzureKeyVaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """Return the secret's name; without a prefix, the id alone."""
         return self.normalised(super().name(prefix, secret_id) if prefix else secret_id)
 
-    def prefix(self, prefix: str) -> str:
+    def name_start(self, prefix: str) -> str:
         """Return what the names of all ids under one prefix start with."""
         return self.name(prefix, "") if prefix else ""
 

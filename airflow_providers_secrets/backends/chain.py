@@ -19,7 +19,7 @@ from airflow_providers_secrets.backends._members import (
     own_lookups,
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import ConfigurationError, SecretsError, quoted
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError, json_place, quoted
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
@@ -69,8 +69,7 @@ def _entries(value: Any) -> list[dict[str, Any]]:
         try:
             entries = json.loads(value)
         except (ValueError, RecursionError) as error:
-            at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            fault = f"is not valid JSON{at}"
+            fault = f"is not valid JSON{json_place(error)}"
             entries = None
     if not isinstance(entries, list | tuple) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(fault)

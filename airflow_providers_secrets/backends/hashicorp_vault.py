@@ -46,7 +46,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
     own_options = VAULT_OPTIONS
     name_pattern = PATH
     merges = True
-    loads_quickly = True  # importing hvac takes 45 ms of CPU, and more in a forked child
+    loads_before_every_fork = True  # importing hvac takes 45 ms of CPU, and more in a forked child
 
     # Names.
 
@@ -109,7 +109,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         for prefix in dict.fromkeys(prefixes):
             yield "/".join(part for part in (mount, prefix, *team, within) if part)
 
-    def prefix(self, prefix: str) -> str:
+    def name_start(self, prefix: str) -> str:
         """Return what the names of all ids under one path start with."""
         return "/".join(part for part in (self.options["mount_point"], prefix) if part) + "/"
 
@@ -171,7 +171,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         gone = dict.fromkeys(name for name in (*CONNECTION_FIELDS, *words, "conn_uri", "uri") if name not in written)
         return json.dumps({**written, **gone}, ensure_ascii=False)
 
-    def over(self, stored: str, held: str) -> tuple[str, str]:
+    def merged(self, stored: str, held: str) -> tuple[str, str]:
         """Return *stored*, which the store merges, and the result of merging it into *held*."""
         merged = {**json.loads(held or "{}"), **json.loads(stored)}
         return stored, json.dumps(merged, ensure_ascii=False)

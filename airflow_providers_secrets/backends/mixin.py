@@ -179,8 +179,8 @@ class SecretLookupMixin:
     dropped_fields: ClassVar[Sequence[str]] = ()
     """Fields of such JSON that the store adds for its own use: dropped, whatever the option ``unknown_fields`` says."""
     merges: ClassVar[bool] = False
-    """Whether writing a connection keeps other fields of the stored one, which is read first: see :meth:`over`."""
-    loads_quickly: ClassVar[bool] = False
+    """Whether writing a connection keeps other fields of the stored one, which is read first: see :meth:`merged`."""
+    loads_before_every_fork: ClassVar[bool] = False
     """Whether even a process that forks for one task loads the SDK before the fork: importing it in every child costs
     more than is saved for the few tasks that look nothing up."""
 
@@ -258,7 +258,7 @@ class SecretLookupMixin:
         )
         self.plans: dict[tuple[Kind, str, str | None], LookupPlan] = {}
         """The plans made so far, at most :data:`~airflow_providers_secrets.lookup.plan.MAX_CACHED_PLANS`."""
-        prepare_before_fork(self._config, also_for_one=self.loads_quickly)
+        prepare_before_fork(self._config, also_for_one=self.loads_before_every_fork)
 
     def _identity(self) -> bytes:
         """Return a digest of which store it is and who asks; only a cache that outlives the process needs it."""
@@ -369,7 +369,7 @@ class SecretLookupMixin:
             if not self.name_pattern.fullmatch(name):
                 reason = MISPLACED if "@" in secret_id else f"{self.store} does not allow this name"
                 return LookupPlan(reason=reason, refused=True)
-        preloaded = [self.prefix(prefix) for prefix in rule.prefixes] if kind in self.options["preload"] else []
+        preloaded = [self.name_start(prefix) for prefix in rule.prefixes] if kind in self.options["preload"] else []
         return LookupPlan(names, tuple(next(filter(name.startswith, preloaded), None) for name in names))
 
     def _lookup(self, kind: Kind, secret_id: str, team_name: str | None) -> str | None:
@@ -450,7 +450,7 @@ class SecretLookupMixin:
         for prefix in prefixes:
             yield self.name(prefix, secret_id)
 
-    def prefix(self, prefix: str) -> str:
+    def name_start(self, prefix: str) -> str:
         """Return what the store's names of all ids under one prefix start with, including the separator."""
         return self.name(prefix, "")
 
@@ -460,7 +460,7 @@ class SecretLookupMixin:
 
     def id_of(self, prefix: str, name: str) -> str | None:
         """Return the id that *name* is looked up by under one prefix, or ``None`` if it is not under that prefix."""
-        start = self.prefix(prefix)
+        start = self.name_start(prefix)
         return name[len(start) :] if name.startswith(start) and len(name) > len(start) else None
 
     def decode(self, kind: Kind, stored: str) -> str:
@@ -479,7 +479,7 @@ class SecretLookupMixin:
         """Return the text to store so that :meth:`decode` returns *text*; the inverse of it."""
         return text
 
-    def over(self, stored: str, held: str) -> tuple[str, str]:  # noqa: ARG002  # a store may merge
+    def merged(self, stored: str, held: str) -> tuple[str, str]:  # noqa: ARG002  # a store may merge
         """Return what to write for the connection *stored* over the present *held*, and the resulting content.
 
         :raises Unusable: if other fields of *held* cannot be kept.

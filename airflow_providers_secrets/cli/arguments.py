@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from airflow_providers_secrets.lookup.plan import Kind
 
-KIND_WORDS: Final[dict[str, Kind]] = {"conn": "connections", "var": "variables", "config": "config"}
+KINDS_BY_WORD: Final[dict[str, Kind]] = {"conn": "connections", "var": "variables", "config": "config"}
 """The kinds by their words on the command line."""
 
 SINGULAR: Final[dict[Kind, str]] = {
@@ -54,7 +54,7 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 def add_kind(parser: argparse.ArgumentParser, *words: str) -> None:
     """Declare the kind as the first argument."""
-    parser.add_argument("kind", choices=words or tuple(KIND_WORDS), help="what it is")
+    parser.add_argument("kind", choices=words or tuple(KINDS_BY_WORD), help="what it is")
 
 
 def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:

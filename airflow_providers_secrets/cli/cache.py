@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_output
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 
 NAME: Final = "cache"
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     titles: dict[str, str] = {}
     if args.id:
         word, _, secret_id = args.id.partition(":")
-        if word not in KIND_WORDS or not secret_id:
+        if word not in KINDS_BY_WORD or not secret_id:
             raise ConfigurationError("--id takes conn:ID, var:KEY or config:KEY.")
-        steps = backend.plan(KIND_WORDS[word], secret_id).steps
+        steps = backend.plan(KINDS_BY_WORD[word], secret_id).steps
         titles = {name: name for name, _ in steps}
         # A preloaded kind is answered from one entry, the listing of all names.
         titles |= {f"{LISTING}{prefix}": f"everything under {prefix}" for _, prefix in steps if prefix is not None}

@@ -124,7 +124,7 @@ def _check_store(
     }
     if args.output == "table":
         _show_configuration(report)
-    findings = _told(_findings(configured, backend, args), args.output, of)
+    findings = _shown(_findings(configured, backend, args), args.output, of)
     return {**report, "findings": _records(findings)}, findings
 
 
@@ -136,7 +136,7 @@ def _check_chain(chain: Configured, args: argparse.Namespace) -> tuple[dict[str,
     in_words = args.output == "table"
     if in_words:
         print(f"chain of {len(members)}: {chain.class_path}\nconfigured by {chain.origin}")
-    findings = _told((Finding(ADVICE, text) for text in chain.warnings), args.output)
+    findings = _shown((Finding(ADVICE, text) for text in chain.warnings), args.output)
     reports: list[dict[str, Any]] = []
     of_members = argparse.Namespace(**{**vars(args), "connection": [], "variable": []})
     for member in members:
@@ -146,13 +146,13 @@ def _check_chain(chain: Configured, args: argparse.Namespace) -> tuple[dict[str,
             one = configuration.member_of(chain, member.position)
             report, found = _check_store(one, of_members, f"{member.title}: ")
         else:
-            found = _told(_foreign(member), args.output, f"{member.title}: ")
+            found = _shown(_foreign(member), args.output, f"{member.title}: ")
             report = {"findings": _records(found)}
         reports.append({"position": member.position, "name": member.name, "optional": member.optional, **report})
         findings += found
     if in_words:
         print()
-    found = _told((_looked_up_in(members, kind, secret_id) for kind, secret_id in _asked_for(args)), args.output)
+    found = _shown((_looked_up_in(members, kind, secret_id) for kind, secret_id in _asked_for(args)), args.output)
     report = {"backend": chain.class_path, "configured_by": chain.origin, "members": reports}
     return {**report, "findings": _records(found)}, findings + found
 
@@ -181,7 +181,7 @@ def _looked_up_in(members: Sequence[Member], kind: Kind, secret_id: str) -> Find
     return Finding(FAULT, f"{subject}: no member has it", "See who is asked for it: airflow-secrets explain.")
 
 
-def _told(findings: Iterable[Finding], form: str, of: str = "") -> list[Finding]:
+def _shown(findings: Iterable[Finding], form: str, of: str = "") -> list[Finding]:
     """Print each finding at once if *form* is table or plain, and return all findings."""
     from airflow_providers_secrets.cli.output import show_finding, show_rows
 
@@ -297,13 +297,13 @@ class _Failures:
         if isinstance(error, (ConfigurationError, StoreUnavailable)):
             if self.has_told(error):
                 return self.same(subject)
-            self._told.add(_told_apart(error))
+            self._told.add(_failure_key(error))
             self.is_away |= isinstance(error, StoreUnavailable)
         return _failure(f"{subject}: {error}", error)
 
     def has_told(self, error: SecretsError) -> bool:
         """Tell whether this failure was already reported."""
-        return _told_apart(error) in self._told
+        return _failure_key(error) in self._told
 
     @staticmethod
     def same(subject: str) -> Finding:
@@ -311,7 +311,7 @@ class _Failures:
         return Finding(NEUTRAL, f"{subject}: no answer for the same reason")
 
 
-def _told_apart(error: SecretsError) -> tuple[str, str]:
+def _failure_key(error: SecretsError) -> tuple[str, str]:
     return _reason(error), getattr(error, "advice", "")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_providers_secrets.cli.output import Progress, collected_warnings, quiet_structlog, say, standard_input
-from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.errors import ConfigurationError, json_place, quoted
 from airflow_providers_secrets.lookup.plan import multi_team
 from airflow_providers_secrets.provider_info import get_provider_info
 
@@ -200,7 +200,7 @@ def kwargs_from(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         kwargs = None
         if isinstance(error, json.JSONDecodeError):
-            reason = f"not valid JSON (line {error.lineno}, column {error.colno})"
+            reason = f"not valid JSON{json_place(error)}"
     if not isinstance(kwargs, dict):
         raise ConfigurationError(f'--kwargs is {reason}; write it as {{"option": value, …}}.')
     return kwargs
@@ -419,10 +419,9 @@ def _configured_kwargs(section: Section, *, single: bool) -> tuple[dict[str, Any
         try:
             kwargs = json.loads(text)
         except ValueError as error:
-            at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             raise ConfigurationError(
-                f"[{section.section}] {section.kwargs_key} is not valid JSON{at}, so Airflow passes none of it. "
-                f"Write one JSON object with double quotes in {origin}."
+                f"[{section.section}] {section.kwargs_key} is not valid JSON{json_place(error)}, so Airflow passes "
+                f"none of it. Write one JSON object with double quotes in {origin}."
             ) from None
         if not isinstance(kwargs, dict):
             raise ConfigurationError(

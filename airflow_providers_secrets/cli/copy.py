@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_output, pattern, whole_number
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_output, pattern, whole_number
 from airflow_providers_secrets.cli.copying import (
     CREATE,
     CREATED,
@@ -143,7 +143,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     from airflow_providers_secrets.cli.endpoints import names_from
     from airflow_providers_secrets.errors import SecretsError
 
-    kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KIND_WORDS[args.kind],)
+    kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KINDS_BY_WORD[args.kind],)
     names = None if args.names is None else names_from(args.names, kinds)
     target = _target(args)
     origin = _origin(args, target, kinds, names)
@@ -153,7 +153,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
         for secret_id in dict.fromkeys(_listed(origin, kind) if names is None else names[kind])
         if args.match is None or args.match.match(secret_id)
     ]
-    journal = Journal(_journal_path(args), _told_apart(origin, target), resume=args.resume) if args.apply else None
+    journal = Journal(_journal_path(args), _journal_mark(origin, target), resume=args.resume) if args.apply else None
     copying = Copying(origin, target, apply=args.apply, overwrite=args.overwrite, rate=args.rate or target.rate)
     done: dict[str, int] = dict.fromkeys(STATES, 0)
 
@@ -295,7 +295,7 @@ def _listed(origin: Origin, kind: Kind) -> Iterable[str]:
             yield secret_id
 
 
-def _told_apart(origin: Origin, target: Target) -> str:
+def _journal_mark(origin: Origin, target: Target) -> str:
     """Return a digest that marks a journal's lines as those of this source and target."""
     both = json.dumps([origin.title, origin.identity, target.title, target.identity])
     return hashlib.sha256(both.encode()).hexdigest()[:16]

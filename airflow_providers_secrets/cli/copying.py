@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.cli.endpoints import Origin, Target
@@ -42,7 +42,7 @@ class Item:
 
     def row(self, form: str) -> dict[str, str | None]:
         """Return the item for the output: JSON and YAML name the kind in full, other forms by its short word."""
-        word = next(word for word, kind in KIND_WORDS.items() if kind == self.kind)
+        word = next(word for word, kind in KINDS_BY_WORD.items() if kind == self.kind)
         kind = self.kind if form in ("json", "yaml") else word
         return {"kind": kind, "id": self.secret_id, "state": self.state, "reason": self.reason}
 

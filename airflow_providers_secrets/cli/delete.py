@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 
 NAME: Final = "delete"
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from airflow_providers_secrets.lookup import operations
 
     backend = configuration.ours(configuration.configured(args))
-    kind = KIND_WORDS[args.kind]
+    kind = KINDS_BY_WORD[args.kind]
     name = operations.target_name(backend, kind, args.id, args.team)
     if not args.yes and not output.confirmed(f"Delete {quoted(name)} from {backend.store}?"):
         output.say("Nothing was deleted.")

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
-from airflow_providers_secrets.errors import ConfigurationError, LookupFailed, SecretsError, Unusable, quoted
+from airflow_providers_secrets.errors import (
+    ConfigurationError,
+    LookupFailed,
+    SecretsError,
+    Unusable,
+    json_place,
+    quoted,
+)
 from airflow_providers_secrets.lookup.connection_text import fields_of, is_text, json_of
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
 
@@ -185,7 +192,7 @@ def _parsed_file(path: str) -> dict[str, Any]:
             parsed = json.loads(text, object_pairs_hook=_Pairs)
     except Exception as error:  # noqa: BLE001  # its message quotes the file, which holds secrets
         if isinstance(error, json.JSONDecodeError):
-            fault = f"is not valid JSON (line {error.lineno}, column {error.colno})"
+            fault = f"is not valid JSON{json_place(error)}"
     if not isinstance(parsed, dict):
         raise ConfigurationError(f"{path} {fault if parsed is None else 'holds no object of ids and values'}.")
     for part in (parsed, parsed.get("connections"), parsed.get("variables")):
@@ -486,7 +493,7 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
 
     :raises ConfigurationError: if it cannot be read.
     """
-    from airflow_providers_secrets.cli.arguments import KIND_WORDS
+    from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD
     from airflow_providers_secrets.cli.configuration import read_file
 
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
@@ -495,7 +502,7 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
         if not entry or entry.startswith("#"):
             continue
         word, found, rest = entry.partition(":")
-        kind = KIND_WORDS.get(word) if found else None
+        kind = KINDS_BY_WORD.get(word) if found else None
         if kind == "config":
             raise ConfigurationError(f"{path}, line {number}: configuration values are not copied; leave the line out.")
         for one in names if kind is None else (kind,):

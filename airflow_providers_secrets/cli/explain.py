@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets.cli.arguments import (
-    KIND_WORDS,
+    KINDS_BY_WORD,
     SINGULAR,
     add_backend,
     add_id,
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     configured = configuration.configured(args)
     members = configuration.members_of(configured)
-    kind = KIND_WORDS[args.kind]
+    kind = KINDS_BY_WORD[args.kind]
     others: list[Source] = []
     if args.kind != "config":
         others = [Environment(), *(() if args.no_metastore else (Metastore(),))]
@@ -192,7 +192,7 @@ def _listing(explained: Explanation | ChainExplanation) -> str | None:
     """Return the command that lists what is there; ``None`` if no store that can list is asked for this kind."""
     from airflow_providers_secrets.lookup.explanation import ChainExplanation
 
-    word = next(word for word, one in KIND_WORDS.items() if one == explained.kind)
+    word = next(word for word, one in KINDS_BY_WORD.items() if one == explained.kind)
     if not isinstance(explained, ChainExplanation):
         return f"airflow-secrets list {word}" if explained.enabled and explained.lists else None
     asked = [

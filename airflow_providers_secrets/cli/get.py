@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK, USAGE
 
 NAME: Final = "get"
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     configured = configuration.configured(args)
     backend = configured.fresh()
-    kind = KIND_WORDS[args.kind]
+    kind = KINDS_BY_WORD[args.kind]
     if args.field is not None and kind != "connections":
         raise ConfigurationError("--field is for connections; a variable is shown whole with --show-value.")
     with output.Progress(f"reading {output.shown(args.id)}"):

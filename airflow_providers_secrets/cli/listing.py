@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_kind, add_output, counted, pattern
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_kind, add_output, counted, pattern
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     configured = configuration.configured(args)
     backend = configuration.ours(configured)
-    kind = KIND_WORDS[args.kind]
+    kind = KINDS_BY_WORD[args.kind]
     with output.Progress(f"listing {kind}") as progress:
         ids = _ids(configured, kind, args.match, progress)
         if args.shadowed:

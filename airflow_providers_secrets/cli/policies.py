@@ -95,7 +95,7 @@ def _scope(backend: SecretLookupMixin, wanted: Wanted) -> _Scope:
     kinds: Mapping[Kind, tuple[str, ...]] = {kind: backend.rule(kind).prefixes or () for kind in KINDS}
     for kind, prefixes in kinds.items():
         for prefix in prefixes:
-            start = backend.prefix(prefix)
+            start = backend.name_start(prefix)
             if start not in scope.starts:
                 scope.starts.append(start)
             listed = ("list" in wanted.acts and kind != "config") or kind in backend.options["preload"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
-from airflow_providers_secrets.cli.arguments import KIND_WORDS, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 
 NAME: Final = "put"
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.kwargs == "-":
         uri.refuse_two_readers(args)
     backend = configuration.ours(configuration.configured(args))
-    kind = KIND_WORDS[args.kind]
+    kind = KINDS_BY_WORD[args.kind]
     settings = settings_of(args.set)
     operations.store_for_write(backend, settings)
     name = operations.target_name(backend, kind, args.id, args.team)

@@ -183,6 +183,7 @@ class StoreAccess:
 
         :param name: the name of the subject in an error.
         :param within: seconds after which the call is abandoned.
+        :param exchange: returns what the store said, never ``None``; it may be called again, in the same thread.
         :param act: the verb of an error's message: give, list, write, delete or identify.
         :raises LookupFailed: if there is no result in time.
         :raises MissingDependencyError: if the SDK is not installed.

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from airflow_providers_secrets.errors import Unusable, quoted
+from airflow_providers_secrets.errors import Unusable, json_place, quoted
 from airflow_providers_secrets.options import CONNECTION_FIELDS
 
 TEXT_FIELDS: Final = tuple(field for field in CONNECTION_FIELDS if field not in ("port", "extra"))
@@ -90,9 +90,8 @@ def _object(text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
     except ValueError as error:
-        at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         # The decoding error holds the whole document, so it must not be chained.
-        unusable = Unusable(f"it starts as JSON and is not valid JSON{at}")
+        unusable = Unusable(f"it starts as JSON and is not valid JSON{json_place(error)}")
     else:
         assert isinstance(fields, dict)  # it starts with a brace
         return fields

@@ -71,7 +71,7 @@ def listed_ids(backend: SecretLookupMixin, kind: Kind, within: float | None = No
     seen: set[str] = set()
     until = None if within is None else time.monotonic() + within
     for prefix in dict.fromkeys(prefixes):
-        for secret in stream(answers_of(backend.config), backend.prefix(prefix), until):
+        for secret in stream(answers_of(backend.config), backend.name_start(prefix), until):
             secret_id = backend.id_of(prefix, secret.name)
             if secret_id is None or secret.name in seen:
                 continue

@@ -125,7 +125,7 @@ def encoded(backend: SecretLookupMixin, kind: Kind, name: str, text: str, *, onl
         held = _held(backend, name)
     except (SecretNotFound, SecretRevoked):
         return stored
-    stored, then = backend.over(stored, held)
+    stored, then = backend.merged(stored, held)
     try:
         spoilt = None if fields_of(backend.decode(kind, then)) == fields_of(meant) else "a lookup would read them, too"
     except Unusable as error:

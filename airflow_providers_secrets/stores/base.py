@@ -1,7 +1,7 @@
 """What a store must be able to do, and how it reports failures; :mod:`.capabilities` has what it may do in addition.
 
-A store raises whatever its SDK raises. :mod:`airflow_providers_secrets.lookup.access` classifies that once, by
-:meth:`Store.codes` and :attr:`Store.outcomes`.
+A store raises whatever its SDK raises. The lookup classifies that in one place, by :meth:`Store.codes` and
+:attr:`Store.outcomes`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow_providers_secrets import __version__
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -111,7 +113,8 @@ class ListedSecret:
     :param name: the name, spelled as lookups request it.
     :param text: the secret's text if the listing has it; ``None`` if only a separate read returns it.
     :param version: the current version in the store's spelling, if the listing has it.
-    :param changed: when that version was written, if the listing has it. A timezone-aware datetime.
+    :param changed: when that version was written; from some stores, when the secret itself was made or last changed. A
+        timezone-aware datetime.
     """
 
     __slots__ = ("changed", "name", "text", "version")
@@ -161,6 +164,9 @@ class Identity:
     def __repr__(self) -> str:
         return f"Identity({self.who!r})"
 
+
+USER_AGENT: Final = f"airflow-providers-secrets/{__version__}"
+"""How this package introduces itself to a store."""
 
 MAX_CONNECTIONS: Final = 16
 """Maximum number of connections that a client keeps open, which is also how many lookups are awaited at once. More
@@ -417,7 +423,7 @@ class Store(ABC):
     """What the SDK's codes mean. A code that no table knows is UNAVAILABLE."""
     advice: ClassVar[Mapping[str | Outcome, str]] = {}
     """The one thing to do about a code or an outcome, if store-specific advice helps more than the general one. That of
-    a code has to fit reading, listing, writing and deleting; that of :attr:`Outcome.DENIED` is for reading alone."""
+    a code has to fit reading, listing, writing and deleting; that of :attr:`.Outcome.DENIED` is for reading alone."""
     on_the_way: frozenset[str] = ON_THE_WAY
     """The codes of failures before the store: those of the process or host, or of whatever answers in its place."""
     expired_login: frozenset[str] = frozenset()
@@ -464,7 +470,12 @@ class Store(ABC):
 
     @abstractmethod
     def connect(self) -> Any:
-        """Return a new client. It may log in here or at its first call."""
+        """Return a new client. It may log in here or at its first call.
+
+        Called for the first call of a process, again in a forked child, once :attr:`expired_login` says so, and once
+        :meth:`asker` returns something else; by one thread at a time, unless an earlier call hangs beyond its deadline.
+        A client that is no longer used is dropped, not closed: other threads may still use it.
+        """
 
     def address(self, client: Any) -> str | None:  # noqa: ARG002
         """Return the URL of the server that *client* asks, for messages; ``None`` if it is not known."""
@@ -472,7 +483,13 @@ class Store(ABC):
 
     @abstractmethod
     def fetch(self, client: Any, name: str) -> Answer:
-        """Read one name, by one request once logged in."""
+        """Read one name, by one request once logged in.
+
+        Any number of threads call this with one client. It has to end, at the latest, when :func:`seconds_left` is 0.
+
+        :raises Exception: one whose code means NOT_FOUND (:data:`ABSENT`, if the SDK has none), if the store proves
+            that there is no such name; and one with another code for everything else. See :meth:`codes`.
+        """
 
     def codes(self, error: Exception) -> Iterator[str]:
         """Yield the codes of *error* to look up in :attr:`outcomes`, the most specific first.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from typing import Any, Final
 
 from airflow_providers_secrets.files import read_once
+from airflow_providers_secrets.jwt import claims_of
 
 NOBODY: Final = bytes(32)
 
@@ -39,16 +39,11 @@ def _digest(path: str) -> bytes:
 
 def _lasting_claims(content: bytes) -> Any:
     """Return the claims of a JWT that identify its subject; for anything else, a digest of the whole content."""
-    parts = content.split(b".")
-    if len(parts) == 3:  # noqa: PLR2004  # header, payload, signature
-        try:
-            claims = json.loads(base64.urlsafe_b64decode(parts[1] + b"=="))
-        except (ValueError, RecursionError):
-            claims = None
-        if isinstance(claims, dict):
-            lasting = {name: value for name, value in claims.items() if name not in _LIFETIME_CLAIMS}
-            pod = lasting.get("kubernetes.io")
-            if isinstance(pod, dict):  # it also contains the time of its renewal
-                lasting["kubernetes.io"] = [pod.get("namespace"), pod.get("serviceaccount")]
-            return lasting
-    return hashlib.sha256(content).hexdigest()
+    claims = claims_of(content.decode("ascii", "replace"))
+    if not claims:
+        return hashlib.sha256(content).hexdigest()
+    lasting = {name: value for name, value in claims.items() if name not in _LIFETIME_CLAIMS}
+    pod = lasting.get("kubernetes.io")
+    if isinstance(pod, dict):  # it also contains the time of its renewal
+        lasting["kubernetes.io"] = [pod.get("namespace"), pod.get("serviceaccount")]
+    return lasting

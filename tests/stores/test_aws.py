@@ -916,7 +916,7 @@ def listed(rig: AwsRig, base: str, **options: Any) -> dict[str, str | None]:
     """What a backend finds under *base*."""
     asked = rig.backend(**options)
     store = loaded_store(asked.config)
-    return {found.name: found.text for found in store.listing(store.connect(), asked.prefix(base))}
+    return {found.name: found.text for found in store.listing(store.connect(), asked.name_start(base))}
 
 
 def test_listing_goes_page_by_page_and_no_further_than_the_prefix(aws: AwsRig) -> None:

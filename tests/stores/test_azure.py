@@ -1285,7 +1285,7 @@ def listed(rig: AzureRig, base: str) -> list[str]:
     """The names that a backend finds under *base*."""
     asked = backend(rig)
     store = KeyVault(asked.config.options)
-    return [found.name for found in store.listing(store.connect(), asked.prefix(base))]
+    return [found.name for found in store.listing(store.connect(), asked.name_start(base))]
 
 
 def test_listing_is_everything_under_a_base_page_by_page(azure: AzureRig) -> None:

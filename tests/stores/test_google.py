@@ -1403,7 +1403,7 @@ def listed(rig: GoogleRestRig, base: str, **options: Any) -> list[str]:
     """The names that a backend finds under *base*."""
     asked = rig.backend(**options)
     store, client = connected(asked)
-    return [found.name for found in store.listing(client, asked.prefix(base))]
+    return [found.name for found in store.listing(client, asked.name_start(base))]
 
 
 @pytest.fixture

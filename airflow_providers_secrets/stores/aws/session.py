@@ -28,13 +28,12 @@ from botocore.credentials import (
 from botocore.exceptions import DataNotFoundError, NoCredentialsError
 from botocore.utils import FileWebIdentityTokenLoader
 
-from airflow_providers_secrets import __version__
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.files import version
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
 from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, bounds, no_prompt
-from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, environment
+from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, USER_AGENT, environment
 
 Options = Mapping[str, Any]
 
@@ -250,8 +249,7 @@ def _session(options: Options, pending: list[PendingCredentials] | None = None) 
 
 
 def _config(options: Options) -> Config:
-    agent = f"airflow-providers-secrets/{__version__}"
-    ours = bounds(options).merge(Config(max_pool_connections=MAX_CONNECTIONS, user_agent_extra=agent))
+    ours = bounds(options).merge(Config(max_pool_connections=MAX_CONNECTIONS, user_agent_extra=USER_AGENT))
     given = dict(options["config_kwargs"])
     if given.get("signature_version") == "unsigned":
         given["signature_version"] = UNSIGNED

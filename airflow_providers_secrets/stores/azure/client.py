@@ -15,11 +15,10 @@ from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.keyvault.secrets import SecretClient
 
-from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.azure import session
 from airflow_providers_secrets.stores.azure.credentials import Login, readable
 from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, FOREIGN_TOKEN, GONE
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, Turn
+from airflow_providers_secrets.stores.base import MALFORMED, USER_AGENT, StoreError, Turn
 from airflow_providers_secrets.stores.https import context_for
 
 try:
@@ -55,7 +54,6 @@ class VaultClient:
         self._login = Login(options)
         self._first = Turn()
         self._answered = False
-        agent = f"airflow-providers-secrets/{__version__}"
         told = {name: options[name] for name in ("proxies",) if options[name]}
         self._sdk = SecretClient(
             self.address,
@@ -69,7 +67,7 @@ class VaultClient:
                 connection_verify=verify,
                 connection_cert=certificate,
             ),
-            user_agent=f"{options['user_agent']} {agent}" if options["user_agent"] else agent,
+            user_agent=f"{options['user_agent']} {USER_AGENT}" if options["user_agent"] else USER_AGENT,
             retry_total=0,
             permit_redirects=False,
             **told,

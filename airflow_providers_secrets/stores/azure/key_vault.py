@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import platform
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from airflow_providers_secrets.jwt import claims_of
 from airflow_providers_secrets.stores.base import (
     EXISTS,
     FOREIGN,
@@ -258,7 +258,7 @@ class KeyVault(Store):
             except Exception:
                 if not client.token:
                     raise
-        claims = _claims(client.token or "")
+        claims = claims_of(client.token or "")
         known = {
             "vault": self.options["vault_url"],
             "tenant": claims.get("tid") or self.options["tenant_id"],
@@ -338,12 +338,3 @@ def _said(error: Exception) -> tuple[list[str], str]:
         codes.insert(0, str(part.get("code")))
         part = part.get("innererror")
     return codes, message
-
-
-def _claims(token: str) -> Mapping[str, Any]:
-    """Return the claims of a JSON Web Token (RFC 7519), or nothing if *token* is not one."""
-    with contextlib.suppress(ValueError, IndexError):
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return claims if isinstance(claims, dict) else {}
-    return {}

@@ -21,8 +21,14 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 from google.protobuf.json_format import ParseError
 
-from airflow_providers_secrets import __version__
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, seconds_left, seconds_to_wait, too_long
+from airflow_providers_secrets.stores.base import (
+    MALFORMED,
+    USER_AGENT,
+    StoreError,
+    seconds_left,
+    seconds_to_wait,
+    too_long,
+)
 from airflow_providers_secrets.stores.google import grpc_forks
 from airflow_providers_secrets.stores.google.http import MAX_ANSWER, BoundedAdapter, secured
 from airflow_providers_secrets.stores.google.secret_manager import UNFIT_SDK
@@ -30,8 +36,6 @@ from airflow_providers_secrets.stores.https import GRACE
 
 Options = Mapping[str, Any]
 Metadata = Sequence[tuple[str, str]]
-
-USER_AGENT: Final = f"airflow-providers-secrets/{__version__}"
 
 CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 """What counts as a code or reason of Google's (google.rpc.ErrorInfo.reason); anything else is ignored."""

@@ -20,11 +20,11 @@ from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, kube_config, load_incluster_config
 from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-from airflow_providers_secrets import __version__
 from airflow_providers_secrets.stores.base import (
     ABSENT,
     MALFORMED,
     MAX_CONNECTIONS,
+    USER_AGENT,
     StoreError,
     codes_of_page,
     seconds_left,
@@ -124,7 +124,7 @@ class KubernetesClient:
         logins = self._configuration.auth_settings().values()
         return {
             "Accept": "application/json",
-            "User-Agent": f"airflow-providers-secrets/{__version__}",
+            "User-Agent": USER_AGENT,
             **{str(one["key"]): str(one["value"]) for one in logins if one["in"] == "header" and one["value"]},
         }
 

@@ -255,9 +255,9 @@ class Vault(Store):
         if configured != "auto":
             return configured
         mount, _ = self._split(name)
-        return client.version(mount, lambda: self._told_version(client, mount))
+        return client.version(mount, lambda: self._version_from_vault(client, mount))
 
-    def _told_version(self, client: VaultClient, mount: str) -> str:
+    def _version_from_vault(self, client: VaultClient, mount: str) -> str:
         # Vault's own command sends the same request before it reads; any identity with access below the mount may send
         # it. hvac has no method for it, and its read() does not quote.
         path = f"sys/internal/ui/mounts/{quote(mount)}"

@@ -22,8 +22,14 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
-from airflow_providers_secrets import __version__
-from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, StoreError, seconds_left, seconds_to_wait, whole_body
+from airflow_providers_secrets.stores.base import (
+    MAX_CONNECTIONS,
+    USER_AGENT,
+    StoreError,
+    seconds_left,
+    seconds_to_wait,
+    whole_body,
+)
 from airflow_providers_secrets.stores.vault.replies import (
     REDIRECTED,
     UNREADABLE,
@@ -51,7 +57,7 @@ class VaultSession(requests.Session):
         super().__init__()
         self.max_redirects = 2
         # Not compressed: a small answer could grow without bound.
-        self.headers.update({"User-Agent": f"airflow-providers-secrets/{__version__}", "Accept-Encoding": "identity"})
+        self.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         self.trust_env = False
         # The address as requests sends it, with the host's name in ASCII. An invalid URL fails here, with requests' own
         # errors: with a NO_PROXY, its port would be parsed before that, and raise a ValueError.
