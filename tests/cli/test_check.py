@@ -13,6 +13,7 @@ import pytest
 
 from airflow_providers_secrets.cli import check
 from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup.shared_cache import directory
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.conftest import RIGS
 from tests.rigs import PAGE, Rig, running
@@ -216,6 +217,20 @@ def test_a_shared_cache_that_takes_no_writes_is_a_fault(command: Command, ssm: R
         assert (said.code, "✓ cache: shared in " in said.out) == (0, True), said.everything
     finally:
         server.stop()
+
+
+def test_a_shared_cache_on_a_full_file_system_is_a_fault(
+    command: Command, ssm: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = arguments(ssm, shared_cache=f"file://{tmp_path}/shared", shared_cache_key=KEY)
+    with monkeypatch.context() as full:
+        full.setattr(directory, "ROOM_LEFT", 1.0)  # no file system is that empty
+        said = command("check", *at)
+    assert (said.code, "cannot be used: its file system is full\n" in said.out) == (1, True), said.everything
+    before = sorted(tmp_path.rglob("*"))
+    answers.reset_after_fork()
+    assert command("check", *at).code == 0
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and len(path.name) == 64] == []
 
 
 @pytest.mark.usefixtures("default_directory_open_to_others")

@@ -1310,6 +1310,18 @@ def test_a_full_file_system_is_left_alone(
     assert [message for message in warned(caplog) if "full" in message]
 
 
+def test_a_file_system_without_a_limit_is_not_full(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ramfs, or a tmpfs with size=0, reports neither blocks nor free ones."""
+    told = os.statvfs(tmp_path)
+    none = os.statvfs_result((told.f_bsize, told.f_frsize, 0, 0, 0, *told[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: none)
+    backend = sharing(ssm, f"file://{tmp_path}/shared")
+    assert backend.get_variable("absent") is None
+    assert [path for path in (tmp_path / "shared" / SUBDIRECTORY).iterdir() if len(path.name) == 64]
+
+
 def test_a_default_place_that_another_user_made_first_fails_no_lookup(
     ssm: SsmRig, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

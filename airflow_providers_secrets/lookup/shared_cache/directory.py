@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -14,7 +15,7 @@ from io import FileIO
 from typing import Final
 from weakref import ref
 
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError
 from airflow_providers_secrets.lookup.forks import in_child, no_fork
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache import entries
@@ -130,28 +131,51 @@ class DirectoryCache(CachePlace):
             self._trouble(error)
 
     def _write(self, token: str, raw: bytes) -> bool:
+        taken = -(-len(raw) // BLOCK) * BLOCK
+        if taken > self._max_bytes:
+            return False
         try:
-            taken = -(-len(raw) // BLOCK) * BLOCK
-            if taken > self._max_bytes or not self._has_room(taken):
-                return False
-            # A reader sees the old entry or the new one, never a part: rename(2) replaces in one step.
-            written, path = tempfile.mkstemp(dir=self._directory, prefix="new-")
-            try:
-                with open(written, "wb") as file:  # noqa: PTH123
-                    file.write(raw)
-                    file.flush()  # a later flush would reset the time
-                    now = entries.wall_clock()
-                    os.utime(written, (now, now + self._lifetime))
-                os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):  # a signal handler may raise after the rename
-                    os.unlink(path)  # noqa: PTH108
-                raise
+            self._check_room(taken)
+            self._store(token, raw)
             self._account(taken)
         except OSError as error:
             self._trouble(error)
             return False
         return True
+
+    def _store(self, token: str, raw: bytes) -> None:
+        # A reader sees the old entry or the new one, never a part: rename(2) replaces in one step.
+        written, path = tempfile.mkstemp(dir=self._directory, prefix="new-")
+        try:
+            with open(written, "wb") as file:  # noqa: PTH123
+                file.write(raw)
+                file.flush()  # a later flush would reset the time
+                now = entries.wall_clock()
+                os.utime(written, (now, now + self._lifetime))
+            os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):  # a signal handler may raise after the rename
+                os.unlink(path)  # noqa: PTH108
+            raise
+
+    def probe(self) -> None:
+        """Write and remove one file.
+
+        :raises SecretsError: saying why lookups cannot store anything.
+        """
+        token = os.urandom(32).hex()
+        fault: str | None = None
+        try:
+            self._check_room(BLOCK)
+            self._store(token, bytes(BLOCK))
+            self._remove(token)
+        except OSError as error:
+            fault = error.strerror
+        if fault:
+            raise SecretsError(
+                f"The shared cache in {self.where} cannot be used: {fault}. "
+                "Make room there, or name another directory: shared_cache = 'file:///directory'."
+            )
 
     @contextlib.contextmanager
     def _locked(self, token: str, seconds: float) -> Iterator[None]:
@@ -191,13 +215,16 @@ class DirectoryCache(CachePlace):
 
     # Room.
 
-    def _has_room(self, size: int) -> bool:
-        """Return whether *size* more bytes leave others their part of the file system; warn if they do not."""
+    def _check_room(self, size: int) -> None:
+        """Check that *size* more bytes leave others their part of the file system.
+
+        :raises OSError: if they do not.
+        """
         found = os.statvfs(self._directory)
-        if found.f_bavail * found.f_frsize - size >= found.f_blocks * found.f_frsize * ROOM_LEFT:
-            return True
-        warn(("shared cache", self._directory), "The shared cache in %s: its file system is full.", self._directory)
-        return False
+        if not found.f_blocks:  # a file system without a limit of its own, such as ramfs
+            return
+        if found.f_bavail * found.f_frsize - size < found.f_blocks * found.f_frsize * ROOM_LEFT:
+            raise OSError(errno.ENOSPC, "its file system is full")
 
     def _account(self, size: int) -> None:
         """Record that *size* bytes were written; sweep if the total is too large, or once a minute.

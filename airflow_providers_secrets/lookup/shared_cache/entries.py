@@ -288,9 +288,6 @@ class CachePlace(SharedCache):
         """Keep other processes from asking for *name* meanwhile; continue after *seconds* in any case."""
         return self._locked(self._seals[0].token(name), seconds)
 
-    def probe(self) -> None:
-        """Read and write once. A directory was tried when it was opened."""
-
     def remove(self, name: str) -> bool:
         """Remove what is cached of *name*, and return whether anything was."""
         removed = [self._remove(seal.token(name)) for seal in self._seals]  # a list: under each key, even after a hit
