@@ -22,7 +22,8 @@ clock = time.monotonic
 """Monotonic seconds."""
 
 MAX_BYTES: Final = 16 * 1024 * 1024
-"""The most bytes that the values of one cache take in memory; the oldest are evicted first."""
+"""The most bytes of what the store sent that one cache holds; the oldest are evicted first. What was parsed of that is
+not counted: it takes up to twice as much again."""
 
 JITTER: Final = (0.8, 1.0)
 """The range of the random factor by which each entry's time to live is multiplied, so that processes started together
