@@ -124,7 +124,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     started: list[Run] = []
 
     def start(workers: int, *, waits: bool) -> Run:
-        started.append(Run(tmp_path, "-n", str(workers), waits=waits))
+        # A planted test that waits does not fail; if it does, its run ends at once, and says why.
+        started.append(Run(tmp_path, "-n", str(workers), *(["-x"] if waits else []), waits=waits))
         if waits:
             started[0].wait_until_servers_run(max(1, workers))
         return started[0]
