@@ -97,15 +97,19 @@ class Member:
 
     def passed_over_for(self, kind: Kind, secret_id: str) -> str | None:
         """Return why the chain does not ask this member for an id, or ``None`` if it does."""
+        reason = self.off_for(kind)
         pattern = self.patterns[kind]
-        reason = None
-        if pattern is None:
-            reason = f"its {kind!r} is null, so it is never asked for {kind}"
-        elif kind not in self.lookups:
-            reason = f"this backend does not look up {kind}"
-        elif pattern is not ALL_IDS and not matches(pattern, secret_id):
+        if reason is None and pattern is not None and pattern is not ALL_IDS and not matches(pattern, secret_id):
             reason = f"the id does not match its pattern {kind!r}"
         return reason
+
+    def off_for(self, kind: Kind) -> str | None:
+        """Return why the chain asks this member for no id of *kind* at all, or ``None`` if it asks for some."""
+        if self.patterns[kind] is None:
+            return f"its {kind!r} is null, so it is never asked for {kind}"
+        if kind not in self.lookups:
+            return f"this backend does not look up {kind}"
+        return None
 
     def failure(self, kind: Kind, secret_id: str, error: Exception) -> Exception:
         """Return the error that leaves the chain for *error*: this package's own, or Airflow's denial, which is final.

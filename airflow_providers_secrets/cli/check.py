@@ -158,7 +158,7 @@ def _check_chain(chain: Configured, args: argparse.Namespace) -> tuple[dict[str,
 
 
 def _foreign(member: Member) -> Iterator[Finding]:
-    kinds = [kind for kind in member.lookups if member.patterns[kind] is not None]
+    kinds = [kind for kind in member.lookups if member.off_for(kind) is None]
     yield Finding(FINE, f"asked for {', '.join(kinds) or 'nothing'}")
     if hasattr(member.backend, "unreadable"):
         if unreadable := member.backend.unreadable():
@@ -267,7 +267,7 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
     asked = configured.fresh()  # one backend for all requests: another one, with other options, would log in again
     failures = _Failures()
     unknown = yield from _identity(asked)
-    yield from _prefixes(asked, failures)
+    yield from _prefixes(configured, asked, failures)
     if unknown and not failures.has_told(unknown):
         # Permission to read secrets does not imply permission to ask for one's own identity.
         yield Finding(ADVICE, f"identity: unknown ({_reason(unknown)})")
@@ -275,7 +275,7 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
         yield Finding(ADVICE, f"{asked.store} is asked at {shown_value('address', address)}")
     yield from _clock(asked)
     kinds: tuple[Kind, ...] = ("connections", "variables") if args.listing else backend.options["preload"]
-    yield from _listing(asked, failures, kinds)
+    yield from _listing(asked, failures, [kind for kind in kinds if configured.off_for(kind) is None])
     yield from _patterns(backend)
     yield from _caches(backend)
     for kind, secret_id in _asked_for(args):
@@ -340,7 +340,7 @@ def _identity(backend: SecretLookupMixin) -> Generator[Finding, None, SecretsErr
     return None
 
 
-def _prefixes(backend: SecretLookupMixin, failures: _Failures) -> Iterator[Finding]:
+def _prefixes(configured: Configured, backend: SecretLookupMixin, failures: _Failures) -> Iterator[Finding]:
     from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup.answers import answers_of
@@ -351,6 +351,9 @@ def _prefixes(backend: SecretLookupMixin, failures: _Failures) -> Iterator[Findi
         prefixes = backend.rule(kind).prefixes
         if prefixes is None:
             yield Finding(FINE, f"{kind}: off, never looked up here")
+            continue
+        if off := configured.off_for(kind):
+            yield Finding(FINE, f"{kind}: {off}")
             continue
         for name in dict.fromkeys(backend.names(prefixes, PROBE, None)):
             if failures.is_away:

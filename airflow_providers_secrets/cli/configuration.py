@@ -131,6 +131,10 @@ class Configured(NamedTuple):
         _, own = team_and_id(secret_id)
         return self.member.passed_over_for(kind, own) if self.member else None
 
+    def off_for(self, kind: Kind) -> str | None:
+        """Return why the chain that this member is taken from asks it for no id of *kind*; ``None`` if it asks."""
+        return self.member.off_for(kind) if self.member else None
+
 
 def is_ours(backend: object) -> bool:
     """Tell whether *backend* is one of this package's backends for a single store."""

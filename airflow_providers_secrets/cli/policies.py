@@ -27,7 +27,11 @@ KV_2: Final = 2
 """The version of Vault's KV engine whose paths have ``data/`` and ``metadata/``."""
 
 ROLE: Final = "airflow-secrets"
-"""The name of whatever the policies create."""
+"""The name of whatever the policies create; the number of a chain's member is appended."""
+
+
+class NothingToAllow(ConfigurationError):
+    """No kind is looked up, so the backend needs no rights."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Wanted:
     """What a policy should allow, and the facts that the configuration does not contain.
 
     :param acts: some of :data:`ACTS`, besides reading.
+    :param kinds: the kinds that are looked up; a chain may ask a member for some of them only.
+    :param member: the place of a chain's member. Its number is in every name, so that the policies of two members can
+        be applied together.
     """
 
     acts: Collection[str] = ()
@@ -63,6 +70,18 @@ class Wanted:
     project_number: str = "<project-number>"
     principal: str = "<principal>"
     vault_id: str = "<key-vault-resource-id>"
+    kinds: Collection[Kind] = KINDS
+    member: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of whatever the policy creates."""
+        return ROLE if self.member is None else f"{ROLE}-{self.member}"
+
+    @property
+    def label(self) -> str:
+        """The name of Terraform's resources."""
+        return self.name.replace("-", "_")
 
 
 @dataclass
@@ -79,20 +98,23 @@ class _Scope:
 def policy_for(backend: SecretLookupMixin, wanted: Wanted) -> Policy:
     """Return the least policy for *backend*.
 
-    :raises ConfigurationError: if no kind is looked up, or no policy is known for the backend.
+    :raises NothingToAllow: if no kind is looked up.
+    :raises ConfigurationError: if no policy is known for the backend, or none follows from its options.
     """
     make = _MAKERS.get(backend.config.slug)
     if make is None:
         raise ConfigurationError(f"No policy is known for {backend.store}.")
     scope = _scope(backend, wanted)
     if not scope.starts:
-        raise ConfigurationError("Every kind is off, so the backend needs no rights.")
+        raise NothingToAllow("Every kind is off, so the backend needs no rights.")
     return make(backend, wanted, scope)
 
 
 def _scope(backend: SecretLookupMixin, wanted: Wanted) -> _Scope:
     scope = _Scope()
-    kinds: Mapping[Kind, tuple[str, ...]] = {kind: backend.rule(kind).prefixes or () for kind in KINDS}
+    kinds: Mapping[Kind, tuple[str, ...]] = {
+        kind: backend.rule(kind).prefixes or () for kind in KINDS if kind in wanted.kinds
+    }
     for kind, prefixes in kinds.items():
         for prefix in prefixes:
             start = backend.name_start(prefix)
@@ -114,16 +136,22 @@ def _statement(sid: str, actions: list[str], resources: list[str], condition: An
 
 def _aws(backend: SecretLookupMixin, wanted: Wanted, statements: list[dict[str, Any]], notes: list[str]) -> Policy:
     text = json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
-    commands = f"aws iam create-policy --policy-name {ROLE} --policy-document file://policy.json"
-    terraform = f'resource "aws_iam_policy" "airflow_secrets" {{\n  name   = "{ROLE}"\n  policy = <<-EOT\n'
+    commands = f"aws iam create-policy --policy-name {wanted.name} --policy-document file://policy.json"
+    terraform = f'resource "aws_iam_policy" "{wanted.label}" {{\n  name   = "{wanted.name}"\n  policy = <<-EOT\n'
     terraform += "".join(f"    {line}\n" for line in text.splitlines()) + "  EOT\n}\n"
     if role := backend.options["role_arn"]:
         notes.append(f"This is the policy of {role}; whoever assumes it needs sts:AssumeRole on it and its trust.")
-    if wanted.account == "*":
+    if _account(backend, wanted) == "*":
         notes.append("Name the account with --account to narrow the ARNs further.")
     if _region(backend, wanted) == "*":
         notes.append("Name the region with --region to narrow the ARNs further.")
     return Policy("json", text, commands, terraform, tuple(notes))
+
+
+def _account(backend: SecretLookupMixin, wanted: Wanted) -> str:
+    """Return the account whose secrets are read: that of the role, if the backend assumes one."""
+    of_role = re.match(r"arn:[^:]+:iam::([0-9]{12}):", backend.options["role_arn"] or "")
+    return of_role[1] if of_role else wanted.account
 
 
 def _region(backend: SecretLookupMixin, wanted: Wanted) -> str:
@@ -143,7 +171,7 @@ def _kms(wanted: Wanted, service: str, region: str, condition: dict[str, list[st
 
 def _ssm(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     region = _region(backend, wanted)
-    arn = f"arn:{wanted.partition}:ssm:{region}:{wanted.account}:parameter"
+    arn = f"arn:{wanted.partition}:ssm:{region}:{_account(backend, wanted)}:parameter"
     under = [f"{arn}{start}*" for start in scope.starts]
     statements = [_statement("ReadSecrets", ["ssm:GetParameter"], under)]
     notes = []
@@ -166,7 +194,7 @@ def _ssm(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
 
 def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     region = _region(backend, wanted)
-    arn = f"arn:{wanted.partition}:secretsmanager:{region}:{wanted.account}:secret:"
+    arn = f"arn:{wanted.partition}:secretsmanager:{region}:{_account(backend, wanted)}:secret:"
     # Secrets Manager appends a hyphen and six characters to every name in its ARN, but not to an absent name. With a
     # pattern that ends in them, every absent name would be denied.
     under = [f"{'' if start.startswith('arn:') else arn}{start}*" for start in scope.starts]
@@ -225,17 +253,17 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     before = f"export VAULT_NAMESPACE={namespace}\n" if namespace else ""
     auth = str(options["auth_type"])
     at = options.get("auth_mount_point") or auth
-    commands = f"{before}vault policy write {ROLE} policy.hcl\n{_vault_login(auth, at)}"
+    commands = f"{before}vault policy write {wanted.name} policy.hcl\n{_vault_login(wanted.name, auth, at)}"
     terraform = (
-        f'resource "vault_policy" "airflow_secrets" {{\n  name   = "{ROLE}"\n  policy = <<-EOT\n'
+        f'resource "vault_policy" "{wanted.label}" {{\n  name   = "{wanted.name}"\n  policy = <<-EOT\n'
         + "".join(f"    {line}\n" if line else "\n" for line in hcl.splitlines())
         + "  EOT\n}\n"
     )
     if auth == "approle":
         terraform += (
-            '\nresource "vault_approle_auth_backend_role" "airflow_secrets" {\n'
-            f'  backend        = "{at}"\n  role_name      = "{ROLE}"\n'
-            "  token_policies = [vault_policy.airflow_secrets.name]\n"
+            f'\nresource "vault_approle_auth_backend_role" "{wanted.label}" {{\n'
+            f'  backend        = "{at}"\n  role_name      = "{wanted.name}"\n'
+            f"  token_policies = [vault_policy.{wanted.label}.name]\n"
             "  token_ttl      = 3600\n  token_max_ttl  = 14400\n}\n"
         )
     notes = ["OpenBao takes the same policy; its command is bao."]
@@ -246,19 +274,19 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     return Policy("hcl", hcl, commands, terraform, tuple(notes))
 
 
-def _vault_login(auth: str, at: str) -> str:
+def _vault_login(name: str, auth: str, at: str) -> str:
     if auth == "approle":
         return (
-            f"vault write auth/{at}/role/{ROLE} token_policies={ROLE} token_ttl=1h token_max_ttl=4h\n"
-            f"vault read -field=role_id auth/{at}/role/{ROLE}/role-id\n"
-            f"vault write -f -field=secret_id auth/{at}/role/{ROLE}/secret-id"
+            f"vault write auth/{at}/role/{name} token_policies={name} token_ttl=1h token_max_ttl=4h\n"
+            f"vault read -field=role_id auth/{at}/role/{name}/role-id\n"
+            f"vault write -f -field=secret_id auth/{at}/role/{name}/secret-id"
         )
     if auth == "token":
-        return f"vault token create -policy={ROLE} -period=24h"
+        return f"vault token create -policy={name} -period=24h"
     if auth in ("kubernetes", "jwt", "azure", "gcp", "aws_iam"):
         mount = "aws" if auth == at == "aws_iam" else at
-        return f"vault write auth/{mount}/role/<role> token_policies={ROLE} token_ttl=1h"
-    return f"# Attach the policy {ROLE} to whoever logs in by {auth} at auth/{at}."
+        return f"vault write auth/{mount}/role/<role> token_policies={name} token_ttl=1h"
+    return f"# Attach the policy {name} to whoever logs in by {auth} at auth/{at}."
 
 
 # Google.
@@ -277,7 +305,9 @@ def _google(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy
     location = backend.options.get("location")
     inside = f"projects/{wanted.project_number}/" + (f"locations/{location}/" if location else "") + "secrets/"
     expression = " || ".join(f'resource.name.startsWith("{inside}{start}")' for start in scope.starts)
-    condition = {"title": ROLE, "expression": expression}
+    condition = {"title": wanted.name, "expression": expression}
+    suffix = "" if wanted.member is None else str(wanted.member)
+    role_ids = {act: f"{role_id}{suffix}" for act, (role_id, _) in CUSTOM_ROLES.items()}
     notes = ["resource.name holds the project's number, not its id: gcloud projects describe shows it."]
     scoped = ["roles/secretmanager.secretAccessor"]
     unscoped: list[str] = []
@@ -292,33 +322,35 @@ def _google(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy
         custom.append("list")
         notes.append("Listing is judged on the project: it shows the names of all its secrets.")
     for act in custom:
-        (scoped if act == "delete" else unscoped).append(f"projects/{project}/roles/{CUSTOM_ROLES[act][0]}")
+        (scoped if act == "delete" else unscoped).append(f"projects/{project}/roles/{role_ids[act]}")
     bindings: list[dict[str, Any]] = [
         *({"role": role, "members": [wanted.principal], "condition": condition} for role in scoped),
         *({"role": role, "members": [wanted.principal]} for role in unscoped),
     ]
     commands = [
-        f"gcloud iam roles create {CUSTOM_ROLES[act][0]} --project={project} --permissions={CUSTOM_ROLES[act][1]}"
+        f"gcloud iam roles create {role_ids[act]} --project={project} --permissions={CUSTOM_ROLES[act][1]}"
         for act in custom
     ]
     blocks = [
-        f'resource "google_project_iam_custom_role" "{CUSTOM_ROLES[act][0]}" {{\n  project     = "{project}"\n'
-        f'  role_id     = "{CUSTOM_ROLES[act][0]}"\n  title       = "{CUSTOM_ROLES[act][0]}"\n'
+        f'resource "google_project_iam_custom_role" "{role_ids[act]}" {{\n  project     = "{project}"\n'
+        f'  role_id     = "{role_ids[act]}"\n  title       = "{role_ids[act]}"\n'
         f'  permissions = ["{CUSTOM_ROLES[act][1]}"]\n}}\n'
         for act in custom
     ]
     for one in bindings:
         role = str(one["role"])
-        given = f"expression={expression},title={ROLE}" if "condition" in one else "None"
+        given = f"expression={expression},title={wanted.name}" if "condition" in one else "None"
         commands.append(
             f"gcloud projects add-iam-policy-binding {project} --member='{wanted.principal}' "
             f"--role={role} --condition='{given}'"
         )
         name = re.sub(r"\W", "_", re.split(r"[./]", role)[-1]).lower()
-        block = f'resource "google_project_iam_member" "airflow_{name}" {{\n  project = "{project}"\n'
+        block = f'resource "google_project_iam_member" "airflow_{name}{suffix}" {{\n  project = "{project}"\n'
         block += f'  role    = "{role}"\n  member  = "{wanted.principal}"\n'
         if "condition" in one:
-            block += f'  condition {{\n    title      = "{ROLE}"\n    expression = {json.dumps(expression)}\n  }}\n'
+            block += (
+                f'  condition {{\n    title      = "{wanted.name}"\n    expression = {json.dumps(expression)}\n  }}\n'
+            )
         blocks.append(f"{block}}}\n")
     text = json.dumps({"bindings": bindings, "version": 3}, indent=2)
     return Policy("json", text, "\n".join(commands), "\n".join(blocks), tuple(notes))
@@ -351,7 +383,7 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         f'az role assignment create --role "{role}" --assignee-object-id {wanted.principal} --scope {wanted.vault_id}'
     )
     terraform = (
-        'resource "azurerm_role_assignment" "airflow_secrets" {\n'
+        f'resource "azurerm_role_assignment" "{wanted.label}" {{\n'
         f'  scope                = "{wanted.vault_id}"\n  role_definition_name = "{role}"\n'
         f'  principal_id         = "{wanted.principal}"\n}}\n'
     )
@@ -384,7 +416,7 @@ def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Po
         *(["delete"] if "delete" in wanted.acts else []),
     ]
     namespace = str(backend.options["namespace"] or "<namespace>")
-    metadata = {"name": ROLE, "namespace": namespace}
+    metadata = {"name": wanted.name, "namespace": namespace}
     account, asking = wanted.principal, namespace
     if match := SERVICE_ACCOUNT.fullmatch(account):
         asking, account = match.groups()
@@ -398,17 +430,17 @@ def _kubernetes(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Po
         "apiVersion": f"{RBAC}/v1",
         "kind": "RoleBinding",
         "metadata": metadata,
-        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": ROLE},
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": wanted.name},
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": asking}],
     }
     text = yaml.safe_dump_all([role, binding], sort_keys=False)
-    given = f'  metadata {{\n    name      = "{ROLE}"\n    namespace = "{namespace}"\n  }}\n'
+    given = f'  metadata {{\n    name      = "{wanted.name}"\n    namespace = "{namespace}"\n  }}\n'
     terraform = (
-        f'resource "kubernetes_role_v1" "airflow_secrets" {{\n{given}'
+        f'resource "kubernetes_role_v1" "{wanted.label}" {{\n{given}'
         '  rule {\n    api_groups = [""]\n    resources  = ["secrets"]\n'
         f"    verbs      = {json.dumps(verbs)}\n  }}\n}}\n\n"
-        f'resource "kubernetes_role_binding_v1" "airflow_secrets" {{\n{given}'
-        f'  role_ref {{\n    api_group = "{RBAC}"\n    kind      = "Role"\n    name      = "{ROLE}"\n  }}\n'
+        f'resource "kubernetes_role_binding_v1" "{wanted.label}" {{\n{given}'
+        f'  role_ref {{\n    api_group = "{RBAC}"\n    kind      = "Role"\n    name      = "{wanted.name}"\n  }}\n'
         f'  subject {{\n    kind      = "ServiceAccount"\n    name      = "{account}"\n'
         f'    namespace = "{asking}"\n  }}\n}}\n'
     )

@@ -15,7 +15,8 @@ from airflow_providers_secrets.cli.arguments import add_backend, add_output
 from airflow_providers_secrets.cli.exits import OK
 
 if TYPE_CHECKING:
-    from airflow_providers_secrets.cli.policies import Policy
+    from airflow_providers_secrets.backends._members import Member
+    from airflow_providers_secrets.cli.policies import Policy, Wanted
 
 NAME: Final = "policy"
 HELP: Final = "print the least policy for this configuration"
@@ -65,23 +66,40 @@ def run(args: argparse.Namespace) -> int:
     wanted = policies.Wanted(acts=tuple(args.allow), **given)
     members = configuration.members_of(configured)
     if not members:
-        policy = policies.policy_for(configuration.ours(configured), wanted)
+        policy = policies.policy_for(configuration.ours(configured), _of_member(wanted, configured.member))
         if args.output in ("json", "yaml"):
             output.show_record(dataclasses.asdict(policy), args.output)
         else:
             _show(policy, args)
         return OK
-    found = {member.title: policies.policy_for(member.backend, wanted) for member in members if member.is_ours}
+    found: dict[str, Policy] = {}
+    without: dict[str, str] = {}
+    for member in members:
+        if not member.is_ours:
+            without[member.title] = "it is not one of this package's stores"
+            continue
+        try:
+            found[member.title] = policies.policy_for(member.backend, _of_member(wanted, member))
+        except policies.NothingToAllow:
+            without[member.title] = "it is never asked for anything"
     if args.output in ("json", "yaml"):
         output.show_record({title: dataclasses.asdict(policy) for title, policy in found.items()}, args.output)
         return OK
     for member in members:
-        if member.is_ours:
+        if member.title in found:
             print(f"# {member.title}")
             _show(found[member.title], args)
         else:
-            output.say(f"# {member.title}: no policy; it is not one of this package's stores")
+            output.say(f"# {member.title}: no policy; {without[member.title]}")
     return OK
+
+
+def _of_member(wanted: Wanted, member: Member | None) -> Wanted:
+    """Narrow *wanted* to the kinds that a chain asks *member* for, and number what the policy creates."""
+    if member is None:
+        return wanted
+    kinds = [kind for kind in wanted.kinds if member.off_for(kind) is None]
+    return dataclasses.replace(wanted, kinds=kinds, member=member.position)
 
 
 def _show(policy: Policy, args: argparse.Namespace) -> None:

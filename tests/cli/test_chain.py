@@ -15,6 +15,7 @@ from airflow_providers_secrets.backends.chain import ChainBackend
 from tests.cli.conftest import Command, connecting, path_of, prefixes
 from tests.rigs import Rig
 from tests.rigs.chain import short_name
+from tests.rigs.openbao import openbao
 
 PAGE = (Path(__file__).parents[2] / "docs" / "chain.md").read_text(encoding="utf-8")
 
@@ -296,3 +297,75 @@ def test_the_page_moves_secrets_between_two_members(
         assert (backend.get_variable("flag"), backend.get_connection("db").host) == ("S3cr3t", "db")
     assert asked_old == []
     assert "S3cr3t" not in said.everything
+
+
+def test_a_kind_that_a_member_is_never_asked_for_is_neither_checked_nor_granted(command: Command) -> None:
+    """Its token may read variables alone, which is all that the chain needs."""
+    server = openbao()
+    rules = 'path "secret/data/variables/*" {\n  capabilities = ["read"]\n}\n'
+    server.api("POST", "sys/policies/acl/variables-alone", {"policy": rules})
+    made = server.api("POST", "auth/token/create", {"policies": ["variables-alone"], "no_default_policy": True})
+    kwargs = {
+        "url": f"http://127.0.0.1:{server.port}",
+        "token": made["auth"]["client_token"],
+        "preload": ["connections"],
+        "cache_ttl": 60,
+    }
+    entry = {"backend": "hashicorp_vault", "connections": None, "config": None, "kwargs": kwargs}
+    at = chain(entry, {"backend": "env"})
+    for member_alone in ([], ["--member", "1"]):
+        said = command("check", *at, *member_alone)
+        assert (said.code, said.out.count("✗")) == (0, 0), said.everything
+        assert "✓ variables: may read" in said.out
+        assert "connections: its 'connections' is null, so it is never asked for connections" in said.out
+        granted = command("policy", *at, *member_alone)
+        assert (granted.code, "secret/data/variables/*" in granted.out) == (0, True), granted.everything
+        assert "connections" not in granted.out
+        assert "config" not in granted.out
+    off = {**entry, "variables": None}
+    said = command("policy", *chain(off, {"backend": "aws_ssm"}))
+    assert (said.code, "# member 2 (aws_ssm)" in said.out) == (0, True), said.everything
+    assert "# member 1 (hashicorp_vault): no policy; it is never asked for anything" in said.err
+
+
+@pytest.mark.parametrize(
+    ("backend", "kwargs"),
+    [
+        ("aws_ssm", {}),
+        ("aws_secrets_manager", {}),
+        ("hashicorp_vault", {"url": "http://x", "auth_type": "approle", "role_id": "x", "secret_id": "x"}),
+        ("gcp_secret_manager", {"project_id": "p"}),
+        ("azure_key_vault", {"vault_url": "https://v.vault.azure.net"}),
+        ("kubernetes_secrets", {"namespace": "airflow"}),
+    ],
+)
+def test_the_policies_of_two_members_can_be_applied_together(
+    command: Command, backend: str, kwargs: dict[str, Any]
+) -> None:
+    entry = {"backend": backend, "kwargs": kwargs}
+    allow = [word for act in ("list", "write", "delete") for word in ("--allow", act)]
+    said = command("policy", "--terraform", *allow, *chain(entry, entry))
+    assert said.code == 0, said.everything
+    blocks = re.findall(r'^resource "(\w+)" "(\w+)"', said.out, re.MULTILINE)
+    assert blocks
+    assert len(set(blocks)) == len(blocks)
+    first, second = re.split(r"^# member \d \(\w+\)\n", said.out, flags=re.MULTILINE)[1:]
+    # What the blocks create has different names as well.
+    named = re.compile(r'^ +(?:name|role_id|role_name|title) += "(?!<)(.*)"$', re.MULTILINE)
+    assert not {*named.findall(first)} & {*named.findall(second)}
+    commands = command("policy", "--commands", *chain(entry, entry)).out
+    assert "airflow-secrets policy.hcl" not in commands
+    assert "--policy-name airflow-secrets " not in commands
+
+
+@pytest.mark.parametrize("backend", ["aws_ssm", "aws_secrets_manager"])
+def test_the_arns_are_of_the_account_whose_role_is_assumed(command: Command, backend: str) -> None:
+    role = "arn:aws:iam::210987654321:role/reader"
+    at = chain({"backend": backend, "kwargs": {"role_arn": role}}, {"backend": backend})
+    said = command("policy", "--account", "123456789012", *at)
+    assert said.code == 0, said.everything
+    first, second = re.split(r"^# member \d \(\w+\)\n", said.out, flags=re.MULTILINE)[1:]
+    assert ("210987654321" in first, "123456789012" in first) == (True, False)
+    assert ("210987654321" in second, "123456789012" in second) == (False, True)
+    said = command("policy", "--backend", backend, "--kwargs", json.dumps({"role_arn": role}))
+    assert "Name the account" not in said.err
