@@ -111,6 +111,20 @@ class Member:
             return f"this backend does not look up {kind}"
         return None
 
+    def look_up(self, kind: Kind, secret_id: str, team_name: str | None = None) -> Any:
+        """Return what this member alone has for an id, whether or not the chain asks it. This is a secret value.
+
+        :raises Exception: as :meth:`failure` returns it.
+        """
+        if kind not in self.lookups:
+            return None
+        try:
+            return self.lookups[kind](secret_id, team_name)
+        except Exception as error:  # noqa: BLE001  # another package may raise anything
+            failure = self.failure(kind, secret_id, error)
+        # Without the member's frames, whose local variables may hold values.
+        raise failure.with_traceback(None) from None
+
     def failure(self, kind: Kind, secret_id: str, error: Exception) -> Exception:
         """Return the error that leaves the chain for *error*: this package's own, or Airflow's denial, which is final.
 

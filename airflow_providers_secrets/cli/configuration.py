@@ -152,6 +152,10 @@ def ours(configured: Configured, flag: str = "--member") -> SecretLookupMixin:
     if members := members_of(configured):
         known = ", ".join(f"{member.position} {member.name}" for member in members)
         raise ConfigurationError(f"{configured.class_path} has several stores; name one with {flag} N: {known}.")
+    if configured.member and not configured.member.is_ours:
+        raise ConfigurationError(
+            f"{configured.member.title} is not one of this package's stores; name another member with {flag} N."
+        )
     if not is_ours(configured.backend):
         raise ConfigurationError(
             f"{configured.class_path} is not a backend of this package that speaks to one store; "

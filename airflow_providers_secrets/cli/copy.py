@@ -332,7 +332,7 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
         found = configuration.tried(name, configuration.kwargs_from(kwargs) if kwargs is not None else {}, others)
     if member is not None:
         found = configuration.member_of(found, member, flag)
-        if not hasattr(found.backend, "get_conn_value"):
+        if flag == FROM_MEMBER and not hasattr(found.backend, "get_conn_value"):
             raise ConfigurationError(
                 f"member {member} ({found.class_path}) is not a store; copy from it by --from env or --from file:PATH."
             )

@@ -49,10 +49,17 @@ def run(args: argparse.Namespace) -> int:
     if args.field is not None and kind != "connections":
         raise ConfigurationError("--field is for connections; a variable is shown whole with --show-value.")
     with output.Progress(f"reading {output.shown(args.id)}"):
-        text = operations.read(backend, kind, args.id, args.team)
+        if configured.member and not configured.member.is_ours:
+            text = configured.member.look_up(kind, args.id, args.team)
+        else:
+            text = operations.read(backend, kind, args.id, args.team)
     if text is None:
         title = getattr(backend, "store", configured.class_path)
-        reason = configuration.is_ours(backend) and backend.plan(kind, args.id, args.team).reason
+        reason = None
+        if configuration.is_ours(backend):
+            reason = backend.plan(kind, args.id, args.team).reason
+        elif configured.member and kind not in configured.member.lookups:
+            reason = configured.off_for(kind)
         why = f" is not asked for {quoted(args.id)}: {reason}." if reason else f" does not hold {quoted(args.id)}."
         output.say(f"airflow-secrets get: {title}{why}")
         return USAGE if reason else NOT_OK

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends.chain import ChainBackend
 from tests.cli.conftest import Command, connecting, path_of, prefixes
@@ -242,6 +243,7 @@ def test_copy_leaves_alone_what_the_chain_does_not_ask_a_member_for(
         (["--from", "chain", "--to", "aws_ssm", "--from-member", "3"], "--from-member takes 1 to 2"),
         (["--from", "env", "--to", "aws_ssm", "--from-member", "1"], "--from-member is for chains"),
         (["--from", "env", "--to", "aws_ssm", "--to-member", "1"], "--to-member is for chains"),
+        (["--from", "env", "--to", "chain", "--to-member", "1"], "name another member with --to-member N"),
         (["--from", "env", "--to", "chain"], "name one with --to-member N: 1 env, 2 aws_ssm"),
     ],
 )
@@ -369,3 +371,44 @@ def test_the_arns_are_of_the_account_whose_role_is_assumed(command: Command, bac
     assert ("210987654321" in second, "123456789012" in second) == (False, True)
     said = command("policy", "--backend", backend, "--kwargs", json.dumps({"role_arn": role}))
     assert "Name the account" not in said.err
+
+
+def test_get_asks_a_member_that_is_no_store(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_DB", "postgres://u:S3cr3t@h")
+    (tmp_path / "v.json").write_text('{"key": "S3cr3t", "number": 5}')
+    file = {"backend": "file", "kwargs": {"variables_file_path": f"{tmp_path}/v.json"}}
+    at = chain({"backend": "env"}, file)
+    said = command("get", "conn", "db", "--field", "host", "--member", "1", *at)
+    assert (said.code, said.out) == (0, "h\n"), said.everything
+    said = command("get", "var", "number", "--show-value", "--member", "2", *at)
+    assert (said.code, said.out) == (0, "5\n"), said.everything
+    said = command("get", "var", "key", "--member", "1", *at)
+    assert (said.code, said.err) == (1, "airflow-secrets get: env does not hold 'key'.\n")
+    said = command("get", "conn", "db", "--member", "2", *at)
+    told = "file is not asked for 'db': this backend does not look up connections."
+    assert (said.code, said.err) == (2, f"airflow-secrets get: {told}\n")
+    (tmp_path / "v.json").write_text('{"key": "S3cr3t"')
+    said = command("get", "var", "key", "--member", "2", *at)
+    assert (said.code, said.err.count("\n"), "unexpected" in said.err) == (3, 1, False), said.everything
+    assert "S3cr3t" not in said.everything
+
+
+@pytest.mark.parametrize("line", ["list var", "put var x", "delete var x --yes", "explain var x", "check", "policy"])
+def test_a_member_that_is_no_store_is_told_with_fitting_advice(command: Command, line: str) -> None:
+    said = command(*line.split(), "--member", "1", *chain({"backend": "env"}, {"backend": "aws_ssm"}))
+    told = "member 1 (env) is not one of this package's stores; name another member with --member N."
+    assert (said.code, told in said.err, said.err.count("\n")) == (2, True, 1), said.everything
+
+
+def test_get_of_a_member_of_another_package_tells_its_failure_by_class(command: Command) -> None:
+    path = f"{Quoting.__module__}.{Quoting.__qualname__}"
+    said = command("get", "conn", "db", "--member", "1", *chain({"backend": path}))
+    assert (said.code, "LookupError" in said.err, "unexpected" in said.err) == (3, True, False), said.everything
+    assert "S3cr3t" not in said.everything
+
+
+class Quoting(BaseSecretsBackend):
+    """Another package's backend whose failure quotes the secret."""
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        raise LookupError("S3cr3t")
