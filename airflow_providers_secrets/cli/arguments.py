@@ -61,9 +61,12 @@ def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
     """Declare an id, and the team that looks it up."""
     parser.add_argument("id", metavar="ID", help="connection id, variable key, or key of a configuration value")
     if team:
-        parser.add_argument(
-            "--team", metavar="T", type=not_blank, help="as the team's own lookups ask (multi-team mode)"
-        )
+        add_team(parser)
+
+
+def add_team(parser: argparse.ArgumentParser) -> None:
+    """Declare the team that looks an id up."""
+    parser.add_argument("--team", metavar="T", type=not_blank, help="as the team's own lookups ask (multi-team mode)")
 
 
 def not_blank(text: str) -> str:

@@ -6,10 +6,14 @@ Whatever is cleared here, a running process keeps what it has read in its own me
 from __future__ import annotations
 
 import argparse
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_output
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_output, add_team
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 
 NAME: Final = "cache"
 HELP: Final = "show or clear the shared cache"
@@ -19,7 +23,14 @@ EXAMPLE: Final = "airflow-secrets cache clear --id conn:smtp_default"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``airflow-secrets cache``."""
     parser.add_argument("act", choices=("show", "clear"), help="what to do")
-    parser.add_argument("--id", metavar="KIND:ID", help="one secret alone, as conn:smtp_default or var:KEY")
+    parser.add_argument(
+        "--id",
+        metavar="KIND:ID",
+        action="append",
+        default=[],
+        help="one secret alone, as conn:smtp_default or var:KEY; repeatable",
+    )
+    add_team(parser)
     add_backend(parser)
     add_output(parser)
 
@@ -31,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from airflow_providers_secrets.cli import configuration, output
     from airflow_providers_secrets.errors import ConfigurationError
-    from airflow_providers_secrets.lookup.answers import LISTING, NOT_CACHED, answers_of
+    from airflow_providers_secrets.lookup.answers import NOT_CACHED, answers_of
 
+    if args.team and not args.id:
+        raise ConfigurationError("--team is for an id; add --id KIND:ID, or leave it out.")
     backend = configuration.ours(configuration.configured(args))
     answers = answers_of(backend.config)
     with output.collected_warnings() as said:
@@ -40,15 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if shared is None:  # the default directory cannot be used, or the options turn the cache off
         off = "there is no shared cache: option 'shared_cache' is off, or cache_ttl is 0."
         raise ConfigurationError(next(iter(said), off))
-    titles: dict[str, str] = {}
-    if args.id:
-        word, _, secret_id = args.id.partition(":")
-        if word not in KINDS_BY_WORD or not secret_id:
-            raise ConfigurationError("--id takes conn:ID, var:KEY or config:KEY.")
-        steps = backend.plan(KINDS_BY_WORD[word], secret_id).steps
-        titles = {name: name for name, _ in steps}
-        # A preloaded kind is answered from one entry, the listing of all names.
-        titles |= {f"{LISTING}{prefix}": f"everything under {prefix}" for _, prefix in steps if prefix is not None}
+    titles = _titles(backend, args.id, args.team)
     if args.act == "clear":
         number = sum(shared.remove(name) for name in titles) if args.id else shared.clear()
         if args.output in ("json", "yaml"):
@@ -80,3 +85,24 @@ def run(args: argparse.Namespace) -> int:
     }
     output.show_rows([summary], tuple(summary), args.output)
     return OK if entries else NOT_OK
+
+
+def _titles(backend: SecretLookupMixin, ids: Sequence[str], team: str | None) -> dict[str, str]:
+    """Return the names of the entries from which lookups of *ids* are answered, each with a title for the output.
+
+    :raises ConfigurationError: if one is not written as ``KIND:ID``, or is never looked up.
+    """
+    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.lookup import operations
+    from airflow_providers_secrets.lookup.answers import LISTING
+
+    titles: dict[str, str] = {}
+    for one in ids:
+        word, _, secret_id = one.partition(":")
+        if word not in KINDS_BY_WORD or not secret_id:
+            raise ConfigurationError("--id takes conn:ID, var:KEY or config:KEY.")
+        steps = operations.asked_plan(backend, KINDS_BY_WORD[word], secret_id, team).steps
+        titles |= {name: name for name, _ in steps}
+        # A preloaded kind is answered from one entry, the listing of all names.
+        titles |= {f"{LISTING}{prefix}": f"everything under {prefix}" for _, prefix in steps if prefix is not None}
+    return titles

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-    from airflow_providers_secrets.lookup.plan import Kind
+    from airflow_providers_secrets.lookup.plan import Kind, LookupPlan
 
 
 class AlreadyExists(LookupFailed, FileExistsError):
@@ -58,10 +58,18 @@ def target_name(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: st
 
     :raises ConfigurationError: if no lookup would ask for it.
     """
+    return asked_plan(backend, kind, secret_id, team).names[0]
+
+
+def asked_plan(backend: SecretLookupMixin, kind: Kind, secret_id: str, team: str | None = None) -> LookupPlan:
+    """Return what a lookup asks for; there is at least one name.
+
+    :raises ConfigurationError: if no lookup would ask for *secret_id*, saying why.
+    """
     plan = backend.plan(kind, secret_id, team)
     if not plan.names:
         raise ConfigurationError(f"{backend.store} is not asked for {quoted(secret_id)} ({kind}): {plan.reason}.")
-    return plan.names[0]
+    return plan
 
 
 def exists(backend: SecretLookupMixin, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,58 @@ def test_a_redis_that_is_away_is_told_in_one_line(command: Command, ssm: Rig) ->
         said = command("cache", act, *at)
         assert (said.code, said.err.count("\n")) == (3, 1), said.everything
         assert "S3cr3t" not in said.everything
+
+
+@pytest.fixture
+def cached(ssm: Rig, base: str, tmp_path: Path) -> Callable[..., list[str]]:
+    """Look variables up, each for a team or nobody, and return the arguments that name their backend."""
+    options = {**prefixes(ssm, base), "shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": KEY}
+
+    def look_up(*keys: tuple[str, str | None]) -> list[str]:
+        for key, team in keys:
+            ssm.put(path_of(ssm, base, "variables", f"{team}--{key}" if team else key), "S3cr3t-value")
+            assert ssm.backend_class(**connecting(ssm), **options).get_variable(key, team) == "S3cr3t-value"
+        answers.reset_after_fork()  # as another process, which has nothing in memory
+        return using(ssm, **options)
+
+    return look_up
+
+
+def test_each_of_several_ids_is_removed(command: Command, cached: Callable[..., list[str]]) -> None:
+    at = cached(("one", None), ("two", None), ("three", None))
+    ids = ["--id", "var:one", "--id", "var:two"]
+    assert len(command("cache", "show", *ids, "-o", "json", *at).json) == 2
+    assert command("cache", "clear", *ids, "-o", "json", *at).json["removed"] == 2
+    assert command("cache", "show", "-o", "json", *at).json[0]["entries"] == 1
+
+
+def test_a_teams_own_entry_is_found_and_removed(
+    command: Command, cached: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    at = cached(("key", "team-a"), ("key", "team-b"))
+    assert command("cache", "show", "--id", "var:key", *at).code == 1
+    said = command("cache", "show", "--id", "var:key", "--team", "team-a", *at)
+    assert (said.code, said.out.count("present")) == (0, 1), said.everything
+    assert command("cache", "clear", "--id", "var:key", "--team", "team-a", "-o", "json", *at).json["removed"] == 1
+    assert command("cache", "show", "--id", "var:key", "--team", "team-b", *at).code == 0
+    assert "S3cr3t" not in said.everything
+
+
+@pytest.mark.parametrize("act", ["show", "clear"])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--id", "var:a/../b"], "is not asked for 'a/../b' (variables): it has an empty, '.' or '..' segment."),
+        (["--id", "var:"], "--id takes conn:ID, var:KEY or config:KEY."),
+        (["--id", ""], "--id takes conn:ID, var:KEY or config:KEY."),
+        (["--team", "a"], "--team is for an id; add --id KIND:ID, or leave it out."),
+    ],
+)
+def test_an_id_that_is_never_looked_up_is_told_and_removes_nothing(
+    command: Command, cached: Callable[..., list[str]], act: str, arguments: list[str], says: str
+) -> None:
+    at = cached(("one", None))
+    said = command("cache", act, *arguments, *at)
+    assert (said.code, says in said.err, said.err.splitlines()[-1][:22]) == (2, True, "airflow-secrets cache:"), said
+    assert command("cache", "show", "-o", "json", *at).json[0]["entries"] == 1
