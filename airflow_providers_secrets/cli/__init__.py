@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TextIO
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.cli import cache, check, copy, delete, demo, explain, get, listing, policy, put, uri
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, command: object, args: argparse.Namespace) -> int:
     """Run one subcommand so that it always ends with an exit code and prints at most one line about a failure."""
-    from airflow_providers_secrets.cli.output import quiet
+    from airflow_providers_secrets.cli.output import STDERR, STDOUT, drop, quiet, say
 
     assert callable(command)
     verbose = getattr(args, "verbose", False)
@@ -78,21 +78,33 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             return _ended(name, str(error) or "interrupted.", INTERRUPTED)
         except BrokenPipeError:
-            _drop_output()
+            drop(STDOUT)
             return CLOSED_PIPE
-        except Exception as error:
-            try:
-                sys.stdout.flush()
-            except (OSError, ValueError):  # the disk is full
-                _drop_output()
+        except Exception as error:  # noqa: BLE001  # a defect, whose message and variables may hold values
+            _flush(sys.stdout, STDOUT)
             if verbose:
-                raise
+                say(_where(error))
+                return _ended(name, f"unexpected {_in_words(error)}.", NO_ANSWER)
             return _ended(name, f"unexpected {_in_words(error)}; add --verbose to see where.", NO_ANSWER)
+        finally:
+            _flush(sys.stderr, STDERR)  # it may hold log lines
 
 
-def _drop_output() -> None:
-    """Discard the rest of the output: Python would write it again at its exit, print an error, and exit with 120."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _flush(stream: TextIO, descriptor: int) -> None:
+    from airflow_providers_secrets.cli.output import drop
+
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # the disk is full
+        drop(descriptor)
+
+
+def _where(error: Exception) -> str:
+    """Return the lines of code that led to *error*, without its message and without any variable's value."""
+    import traceback
+
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"Traceback (most recent call last):\n{frames}".rstrip()
 
 
 def _open_streams() -> None:
@@ -111,8 +123,10 @@ def _in_words(error: Exception) -> str:
 
 
 def _ended(name: str, text: str, code: int) -> int:
+    from airflow_providers_secrets.cli.output import say
+
     line = " ".join(text.split())
-    print(f"airflow-secrets {name}: {line}", file=sys.stderr)
+    say(f"airflow-secrets {name}: {line}")
     return code
 
 
@@ -129,7 +143,10 @@ def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         (r"invalid choice: .*? \(choose from (.*)\)", r"takes one of \1"),
     ):
         message = re.sub(told, instead, message, flags=re.DOTALL)
-    parser.exit(USAGE, f"{parser.prog}: {' '.join(message.split())}; see {parser.prog} --help\n")
+    from airflow_providers_secrets.cli.output import say
+
+    say(f"{parser.prog}: {' '.join(message.split())}; see {parser.prog} --help")
+    parser.exit(USAGE)
 
 
 class _Parser(argparse.ArgumentParser):

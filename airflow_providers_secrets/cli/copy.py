@@ -229,7 +229,9 @@ def _shown_kwargs(text: str) -> str:
 
 def _end_at_once(text: str) -> NoReturn:
     """End the process after a second interrupt, without waiting for the writes in progress."""
-    print(f"airflow-secrets {NAME}: {text}", file=sys.stderr, flush=True)
+    from airflow_providers_secrets.cli.output import say
+
+    say(f"airflow-secrets {NAME}: {text}")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(INTERRUPTED)

@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
         return NOT_OK
     with output.Progress(f"deleting {output.shown(name)}"):
         operations.delete(backend, kind, args.id, args.team)
-    if args.output in ("json", "yaml"):
-        output.show_record({"id": args.id, "name": name, "state": "deleted"}, args.output)
-    else:
-        print(f"{backend.store}: {quoted(name)} deleted")
+    with output.result(f"{quoted(name)} was deleted"):
+        if args.output in ("json", "yaml"):
+            output.show_record({"id": args.id, "name": name, "state": "deleted"}, args.output)
+        else:
+            print(f"{backend.store}: {quoted(name)} deleted")
     return OK

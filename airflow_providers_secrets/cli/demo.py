@@ -113,7 +113,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _say(text: str, end: str = "\n") -> None:
     """Report progress on standard error: only the table goes to standard output."""
-    print(text, end=end, file=sys.stderr, flush=True)
+    from airflow_providers_secrets.cli.output import say
+
+    say(text, end)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -33,6 +34,10 @@ LONGEST_CELL: Final = 2000
 
 GAP: Final = 2
 """Number of characters between two columns of a table."""
+
+STDOUT: Final = 1
+STDERR: Final = 2
+"""The descriptors of the standard streams."""
 
 PROGRESS_AFTER: Final = 1.0
 """Seconds after which progress is shown, on a terminal."""
@@ -159,9 +164,41 @@ def console(*, errors: bool = False, at_least: int = 0) -> Console:
     return Raising(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a message to standard error, outside the command's output."""
-    print(text, file=sys.stderr, flush=True)
+def say(text: str, end: str = "\n") -> None:
+    """Print a message to standard error, outside the command's output.
+
+    Where nobody can read it, because the disk is full or the pipe is closed, it is dropped, and the command ends as it
+    would have.
+    """
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        drop(STDERR)
+
+
+def drop(descriptor: int) -> None:
+    """Discard what is left of a standard stream: Python would write it again at its exit, and exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+@contextlib.contextmanager
+def result(done: str) -> Iterator[None]:
+    """Print the result of a change inside; a failure to print it must not look like a failure of the change.
+
+    :param done: what was changed, as a sentence without its full stop.
+    :raises SecretsError: if standard output cannot be written.
+    """
+    reason: str | None
+    try:
+        yield
+        sys.stdout.flush()
+        return
+    except BrokenPipeError:  # it has an exit code of its own
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    drop(STDOUT)
+    raise SecretsError(f"the output cannot be written ({reason}); {done}.")
 
 
 def show_rows(

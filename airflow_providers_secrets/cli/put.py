@@ -84,11 +84,13 @@ def run(args: argparse.Namespace) -> int:
         unusable = str(error)
     if unusable:
         raise ConfigurationError(f"Airflow could not use it, so it is not written: {unusable}.")
-    if args.output in ("json", "yaml"):
-        output.show_record(done, args.output)
-    else:
-        version = f", version {done['version']}" if done["version"] else ""
-        print(f"{backend.store}: {quoted(name)} {done['state']}{version}")
+    changed = f"{quoted(name)} was written" if done["state"] in ("created", "replaced") else "nothing was written"
+    with output.result(changed):
+        if args.output in ("json", "yaml"):
+            output.show_record(done, args.output)
+        else:
+            version = f", version {done['version']}" if done["version"] else ""
+            print(f"{backend.store}: {quoted(name)} {done['state']}{version}")
     return code
 
 

@@ -11,11 +11,13 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.cli import main, output
-from tests.cli.conftest import WRONG, Command
+from tests.cli.conftest import WRONG, Command, path_of, prefixes, using
+from tests.rigs import Rig
 from tests.support.airflow_process import PACKAGE_ROOT
 
 (DECLARED,) = re.findall(
@@ -86,19 +88,83 @@ def test_a_closed_stream_is_no_fault_of_the_command(closed: str, code: int, told
 
 @pytest.mark.parametrize("line", ["uri --parse", "uri --parse --json"])
 def test_a_full_disk_under_the_output_is_told_in_one_line(line: str) -> None:
+    ended = into_full("stdout", line.split(), "http://S3cr3t@h")
+    told = "airflow-secrets uri: unexpected OSError (No space left on device); add --verbose to see where.\n"
+    assert (ended.returncode, ended.stderr) == (3, told)
+
+
+def into_full(stream: str, arguments: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in a process whose *stream* is a file on a full disk."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w", encoding="utf-8") as full:
-        ended = subprocess.run(
-            [sys.executable, "-m", "airflow_providers_secrets.cli", *line.split()],
-            input="http://S3cr3t@h",
+        return subprocess.run(
+            [sys.executable, "-m", "airflow_providers_secrets.cli", *arguments],
+            input=stdin,
             env={**environment, "PYTHONPATH": PACKAGE_ROOT},
-            stdout=full,
-            stderr=subprocess.PIPE,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full},
             text=True,
             check=False,
         )
-    told = "airflow-secrets uri: unexpected OSError (No space left on device); add --verbose to see where.\n"
-    assert (ended.returncode, ended.stderr) == (3, told)
+
+
+def test_a_change_whose_result_cannot_be_printed_is_told_as_made(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    name = path_of(ssm, base, "variables", "x")
+    full = "the output cannot be written (No space left on device)"
+    put = ["put", "var", "x", "--stdin", *at]
+
+    said = into_full("stdout", [*put, "--dry-run"], "S3cr3t")
+    assert (said.returncode, said.stderr) == (3, f"airflow-secrets put: {full}; nothing was written.\n")
+    for form in ("table", "json"):
+        said = into_full("stdout", [*put, "-o", form], "S3cr3t")
+        assert (said.returncode, said.stderr) == (3, f"airflow-secrets put: {full}; '{name}' was written.\n")
+    assert command("get", "var", "x", "--show-value", *at).out == "S3cr3t\n"
+    said = into_full("stdout", ["delete", "var", "x", "--yes", *at])
+    assert (said.returncode, said.stderr) == (3, f"airflow-secrets delete: {full}; '{name}' was deleted.\n")
+    assert command("get", "var", "x", *at).code == 1
+
+
+def test_a_message_that_cannot_be_written_changes_no_exit_code(command: Command, ssm: Rig, base: str) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    ssm.put(path_of(ssm, base, "variables", "x"), "S3cr3t")
+    for arguments in (
+        ["list"],
+        ["list", "var", *at],
+        ["list", "var", "--verbose", *at],
+        ["get", "var", "absent", *at],
+        ["get", "var", "x", "--backend", "nowhere"],
+        ["get", "var", "x", "--backend", f"{__name__}.Defective"],
+    ):
+        readable, full = command(*arguments), into_full("stderr", arguments)
+        assert readable.err
+        assert (full.returncode, full.stdout) == (readable.code, readable.out), arguments
+
+
+class Defective:
+    """Another package's backend that fails with a value in its message and in a variable."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def get_conn_value(self, conn_id: str) -> str:
+        raise NotImplementedError(conn_id)
+
+    def get_variable(self, key: str) -> str:
+        value = "S3" + key
+        raise RuntimeError(value)
+
+
+def test_verbose_shows_where_an_unexpected_error_comes_from_and_no_value(command: Command) -> None:
+    at = ("--backend", f"{__name__}.Defective")
+    said = command("get", "var", "cr3t", *at)
+    told = "airflow-secrets get: unexpected RuntimeError; add --verbose to see where.\n"
+    assert (said.code, said.err) == (3, told)
+    said = command("get", "var", "cr3t", "--verbose", *at)
+    assert (said.code, said.out) == (3, "")
+    assert "Traceback (most recent call last):\n" in said.err
+    assert ", in get_variable\n    raise RuntimeError(value)\n" in said.err
+    assert said.err.endswith("\nairflow-secrets get: unexpected RuntimeError.\n")
+    assert "S3cr3t" not in said.everything
 
 
 AT = ("--backend", "hashicorp_vault", "--kwargs", '{"url": "http://127.0.0.1:9", "token": "x"}')
