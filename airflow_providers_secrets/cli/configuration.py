@@ -193,15 +193,16 @@ def class_path_of(name: str, others: Sequence[str] = ()) -> str:
     return known[name]
 
 
-def kwargs_from(text: str) -> dict[str, Any]:
-    """Read the value of ``--kwargs``: a JSON object, ``@FILE`` or ``-``.
+def kwargs_from(text: str, flag: str = "--kwargs") -> dict[str, Any]:
+    """Read a backend's options: a JSON object, ``@FILE`` or ``-``.
 
+    :param flag: the argument whose value *text* is.
     :raises ConfigurationError: if it is not a JSON object; no part of it is shown.
     """
     if text == "-":
         text = standard_input()
     elif text.startswith("@"):
-        text = read_file(text[1:])
+        text = read_file(text[1:], f"{flag} @FILE")
     reason = "not a JSON object"
     try:
         kwargs = json.loads(text)
@@ -210,7 +211,7 @@ def kwargs_from(text: str) -> dict[str, Any]:
         if isinstance(error, json.JSONDecodeError):
             reason = f"not valid JSON{json_place(error)}"
     if not isinstance(kwargs, dict):
-        raise ConfigurationError(f'--kwargs is {reason}; write it as {{"option": value, …}}.')
+        raise ConfigurationError(f'{flag} is {reason}; write it as {{"option": value, …}}.')
     return kwargs
 
 
@@ -230,11 +231,14 @@ def _is_masked(name: str, value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, str) and shown_value(name, value) != value)
 
 
-def read_file(path: str) -> str:
+def read_file(path: str, typed: str) -> str:
     """Return the text of a file.
 
+    :param typed: how the argument that names it is written.
     :raises ConfigurationError: if it cannot be read.
     """
+    if not path:  # Python would take it for the working directory
+        raise ConfigurationError(f"the path of a file is missing; write {typed}.")
     reason: str | None
     try:
         return Path(path).read_text(encoding="utf-8-sig")  # Windows editors begin it with a byte order mark
@@ -245,12 +249,13 @@ def read_file(path: str) -> str:
     raise ConfigurationError(f"{path} cannot be read: {reason}.")
 
 
-def configured(args: argparse.Namespace) -> Configured:
+def configured(args: argparse.Namespace, kwargs_flag: str = "--kwargs") -> Configured:
     """Return the backend that the arguments of :func:`.arguments.add_backend` select.
 
+    :param kwargs_flag: the argument that gives its options.
     :raises ConfigurationError: if there is none, or if Airflow or the backend refuses the configuration.
     """
-    found = _whole(args)
+    found = _whole(args, kwargs_flag)
     if getattr(args, "team", None) and not multi_team():
         say("[core] multi_team is off: Airflow asks for no team.")
     return member_of(found, args.member) if args.member is not None else found
@@ -278,10 +283,10 @@ def member_of(chain: Configured, position: int, flag: str = "--member") -> Confi
     return Configured(member.backend, path, source, kwargs, dict.fromkeys(kwargs, source), member=member)
 
 
-def _whole(args: argparse.Namespace) -> Configured:
+def _whole(args: argparse.Namespace, kwargs_flag: str) -> Configured:
     if args.backend == "":  # an unset shell variable must not select another store
         raise ConfigurationError("--backend is empty; name one, or leave it out for the configured one.")
-    given = kwargs_from(args.kwargs) if args.kwargs is not None else None
+    given = kwargs_from(args.kwargs, kwargs_flag) if args.kwargs is not None else None
     if args.backend:
         if args.worker:
             raise ConfigurationError("--worker reads [workers], and --backend reads nothing; leave one of them out.")
@@ -297,7 +302,7 @@ def _whole(args: argparse.Namespace) -> Configured:
             "or try one with --backend."
         )
     if given is not None:
-        return make(path, given, _origin(section.section, section.key), dict.fromkeys(given, "--kwargs"))
+        return make(path, given, _origin(section.section, section.key), dict.fromkeys(given, kwargs_flag))
     kwargs, origins = _configured_kwargs(section, single=_airflow_version() >= SINGLE_SINCE)
     made = make(path, kwargs, _origin(section.section, section.key), origins)
     if args.worker and section is SERVER and (ignored := _ignored_of_workers()):

@@ -51,6 +51,7 @@ EXAMPLE: Final = "airflow-secrets copy --from metastore --to aws_ssm --to-kwargs
 COLUMNS: Final = ("kind", "id", "state", "reason")
 
 FROM_MEMBER, TO_MEMBER = "--from-member", "--to-member"
+FROM_KWARGS, TO_KWARGS = "--from-kwargs", "--to-kwargs"
 
 SOURCES: Final = ("metastore", "env", "file:PATH", "configured")
 TARGETS: Final = ("metastore", "configured")
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="metastore, env, file:PATH, configured, or a backend: a short name or any class path",
     )
-    parser.add_argument("--from-kwargs", metavar="JSON", help="the source's backend_kwargs; @FILE reads a file")
+    parser.add_argument(FROM_KWARGS, metavar="JSON", help="the source's backend_kwargs; @FILE reads a file")
     parser.add_argument(
         FROM_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as source, the member at this place"
     )
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="configured",
         help="configured (the default), metastore, or a backend",
     )
-    parser.add_argument("--to-kwargs", metavar="JSON", help="the target's backend_kwargs; @FILE reads a file")
+    parser.add_argument(TO_KWARGS, metavar="JSON", help="the target's backend_kwargs; @FILE reads a file")
     parser.add_argument(
         TO_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as target, the member at this place"
     )
@@ -114,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK`` if everything is or was copied, or a dry run found nothing in the way; ``NOT_OK`` if
         something differs or is invalid; ``NO_ANSWER`` if a store gave no answer.
     """
+    from airflow_providers_secrets.cli.output import refuse_two_readers
     from airflow_providers_secrets.errors import ConfigurationError
 
     if args.overwrite and not args.apply:
@@ -125,11 +127,13 @@ def run(args: argparse.Namespace) -> int:
         if member is not None and _is_no_backend(end):
             raise ConfigurationError(f"{flag} is for chains, and {end} is not one.")
     for flag, given, end in (
-        ("--from-kwargs", args.from_kwargs is not None, args.source),
-        ("--to-kwargs", args.to_kwargs is not None, args.target),
+        (FROM_KWARGS, args.from_kwargs is not None, args.source),
+        (TO_KWARGS, args.to_kwargs is not None, args.target),
     ):
         if given and _is_no_backend(end):
             raise ConfigurationError(f"{flag} is for backends, and {end} takes none; leave it out.")
+    readers = {f"{FROM_KWARGS} -": args.from_kwargs == "-", f"{TO_KWARGS} -": args.to_kwargs == "-"}
+    refuse_two_readers(readers, f"{FROM_KWARGS} takes a file, too: @FILE")
     with Interrupts() as interrupts:
         return _copied(args, interrupts)
 
@@ -211,7 +215,7 @@ def _resuming(args: argparse.Namespace, journal: Path) -> str:
     words = iter(args.typed)
     for word in words:
         flag, found, value = word.partition("=")
-        if flag in ("--from-kwargs", "--to-kwargs"):
+        if flag in (FROM_KWARGS, TO_KWARGS):
             shown = _shown_kwargs(value if found else next(words, ""))
             typed += [f"{flag}={shown}"] if found else [flag, shown]
         else:
@@ -325,13 +329,15 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
     from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.errors import ConfigurationError
 
+    kwargs_flag = FROM_KWARGS if flag == FROM_MEMBER else TO_KWARGS
     if name == "configured":
         namespace = argparse.Namespace(backend=None, worker=False, member=None, kwargs=kwargs)
-        found = configuration.configured(namespace)
+        found = configuration.configured(namespace, kwargs_flag)
     else:
         configuration.load_airflow()
         others = SOURCES if flag == FROM_MEMBER else TARGETS
-        found = configuration.tried(name, configuration.kwargs_from(kwargs) if kwargs is not None else {}, others)
+        given = configuration.kwargs_from(kwargs, kwargs_flag) if kwargs is not None else {}
+        found = configuration.tried(name, given, others)
     if member is not None:
         found = configuration.member_of(found, member, flag)
         if flag == FROM_MEMBER and not hasattr(found.backend, "get_conn_value"):

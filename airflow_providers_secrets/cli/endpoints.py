@@ -174,7 +174,7 @@ def _json(value: Any) -> str:
 def _parsed_file(path: str) -> dict[str, Any]:
     from airflow_providers_secrets.cli.configuration import read_file
 
-    text = read_file(path)
+    text = read_file(path, "--from file:PATH")
     fault = "is not valid JSON or YAML"
     parsed: Any = None
     if path.endswith((".env", ".txt")):
@@ -497,7 +497,7 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
     from airflow_providers_secrets.cli.configuration import read_file
 
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
-    for number, line in enumerate(read_file(path).splitlines(), 1):
+    for number, line in enumerate(read_file(path, "--names FILE").splitlines(), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue

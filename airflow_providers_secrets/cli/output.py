@@ -451,6 +451,18 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def refuse_two_readers(reads: Mapping[str, bool], cure: str) -> None:
+    """Refuse two arguments that both read standard input: the second would find it empty.
+
+    :param reads: for each argument that may read it, whether it does.
+    :param cure: what to do instead.
+    :raises ConfigurationError: naming the first two.
+    """
+    first, second, *_ = [*(argument for argument, it_does in reads.items() if it_does), "", ""]
+    if second:
+        raise ConfigurationError(f"{first} and {second} both read standard input; {cure}.")
+
+
 def standard_input() -> str:
     """Return the text on standard input, without one newline at its end, which may be LF or CR LF.
 

@@ -96,7 +96,7 @@ def refuse_two_readers(args: argparse.Namespace) -> None:
 
     :raises ConfigurationError: naming both.
     """
-    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.cli import output
 
     reads = {
         "--kwargs -": getattr(args, "kwargs", None) == "-",
@@ -104,10 +104,8 @@ def refuse_two_readers(args: argparse.Namespace) -> None:
         "--password-stdin": args.password_stdin,
         "--extra -": args.extra == "-",
     }
-    first, second, *_ = [*(argument for argument, it_does in reads.items() if it_does), "", ""]
-    if second:
-        cure = "--kwargs takes a file, too: @FILE" if first == "--kwargs -" else "use --ask-password"
-        raise ConfigurationError(f"{first} and {second} both read standard input; {cure}.")
+    cure = "--kwargs takes a file, too: @FILE" if reads["--kwargs -"] else "use --ask-password"
+    output.refuse_two_readers(reads, cure)
 
 
 def fields_from(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import WRONG
+from tests.cli.conftest import WRONG, Command
 from tests.rigs.aws import AwsRig, SsmRig
 from tests.support.airflow_process import VERSION, Airflow, Ended
 from tests.support.sharing import KEY
@@ -376,3 +376,8 @@ def test_a_metastore_that_is_away_is_no_absence(airflow: Airflow, ssm: SsmRig) -
     assert "Not found in what could be asked: metastore was not.\n" in run.output
     run = ran(airflow, "explain", "var", "of_env", AIRFLOW_VAR_OF_ENV="S3cr3t", **away)
     assert (run.code, "Airflow takes it from: environment." in run.output) == (0, True), run.everything
+
+
+def test_a_missing_path_of_the_options_is_told(command: Command) -> None:
+    said = command("check", "--backend", "aws_ssm", "--kwargs", "@")
+    assert (said.code, said.err) == (2, "airflow-secrets check: the path of a file is missing; write --kwargs @FILE.\n")
