@@ -19,6 +19,8 @@ from airflow_providers_secrets.options import CONNECTION_FIELDS
 NOT_MOUNTS: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
 """Paths that Vault reserves for itself; no KV engine is mounted there."""
 
+UNMOUNTED: Final = "with 'mount_point' null an id starts with its mount: MOUNT/ID"
+
 EXACT_DIGITS: Final = 15
 """Whole numbers of up to so many digits survive in Vault, which turns each number into a double (IEEE 754)."""
 
@@ -57,7 +59,11 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         if given is None and everywhere is None:
             return None
         own = (given,) if isinstance(given, str) else given or ()
-        return own if everywhere is None else (*own, everywhere)
+        return (own if everywhere is None else (*own, everywhere)) or None
+
+    def why_unlisted(self) -> str | None:
+        """Return why no path can be listed, or ``None``."""
+        return UNMOUNTED if self.options["mount_point"] is None else None
 
     def option_conflict(self) -> str | None:
         """Return a message about an incomplete login or options that contradict each other, or ``None``."""
@@ -75,7 +81,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """
         plan = super().plan(kind, secret_id, team_name)
         if not plan.names:
-            return plan
+            return plan if plan.reason else self._unmounted(secret_id)
         every = {prefix for rule in self._rules.values() for prefix in rule.prefixes or ()}
         for asked, name in zip(dict.fromkeys(self._rules[kind].prefixes or ()), plan.names, strict=True):
             path = name[len(self._split(name)[0]) + 1 :]
@@ -83,6 +89,13 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
                 reason = "it is inside another of the backend's paths, where it could be a team's or everybody's secret"
                 return LookupPlan(reason=reason, refused=True)
         return plan
+
+    def _unmounted(self, secret_id: str) -> LookupPlan:
+        """Return why an id has no names. One without a mount is ordinary: Airflow asks all its sources for each id."""
+        mount, within = self._split(secret_id)
+        if within:
+            return LookupPlan(reason=f"Vault keeps the mount {mount!r} for itself", refused=True)
+        return LookupPlan(reason=UNMOUNTED)
 
     def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
         """Return why *secret_id* could be mistaken for a team's secret, or ``None``.
@@ -104,7 +117,7 @@ class VaultBackend(SecretLookupMixin, BaseSecretsBackend):
         """Yield the candidate names, path by path; for a team only its own."""
         mount, within = self._split(secret_id)
         if not within or mount in NOT_MOUNTS:
-            return
+            return  # see _unmounted
         team = (team_name,) if team_name and self._by_team() else ()
         for prefix in dict.fromkeys(prefixes):
             yield "/".join(part for part in (mount, prefix, *team, within) if part)

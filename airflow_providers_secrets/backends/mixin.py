@@ -349,11 +349,16 @@ class SecretLookupMixin:
         """Return which ids of *kind* are looked up, and under which prefixes."""
         return self._rules[kind]
 
+    def why_off(self, kind: Kind) -> str:
+        """Return which option turns the lookup of *kind* off, if :meth:`prefixes_of` says that one does."""
+        option = self.prefix_option.format(kind=kind)
+        return f"lookups of {kind} are off: {option} is {'null' if self.options[option] is None else 'empty'}"
+
     def plan(self, kind: Kind, secret_id: str, team_name: str | None = None) -> LookupPlan:
         """Return the names that a lookup requests, or why there are none. Sends no request and logs nothing."""
         rule = self._rules[kind]
         if rule.prefixes is None:
-            return LookupPlan(reason=f"lookups of {kind} are off: {self.prefix_option.format(kind=kind)} is null")
+            return LookupPlan(reason=self.why_off(kind))
         if isinstance(secret_id, str):
             if len(secret_id) > MAX_ID_LENGTH:  # before any pattern is tried on it
                 return LookupPlan(reason=f"it is longer than {MAX_ID_LENGTH} characters", refused=True)
@@ -430,6 +435,10 @@ class SecretLookupMixin:
         """Return the prefixes that lookups of *kind* go through in order; ``None`` if the options turn them off."""
         given: str | None = self.options[self.prefix_option.format(kind=kind)]
         return None if given is None else (given.rstrip(self.sep),)
+
+    def why_unlisted(self) -> str | None:
+        """Return why the options do not say where secrets are, so that only ids can be asked for; else ``None``."""
+        return None
 
     def warn_about(self, plan: LookupPlan, kind: Kind, secret_id: str, team_name: str | None) -> None:
         """Log what the caller should know of a lookup whose *plan* is new and has names. Nothing, by default."""

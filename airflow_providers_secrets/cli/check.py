@@ -347,6 +347,12 @@ def _prefixes(configured: Configured, backend: SecretLookupMixin, failures: _Fai
     from airflow_providers_secrets.lookup.plan import KINDS
 
     access = answers_of(backend.config).access
+    untried = backend.why_unlisted()
+    kinds = ", ".join(
+        kind for kind in KINDS if backend.rule(kind).prefixes is not None and not configured.off_for(kind)
+    )
+    if untried and kinds:
+        yield Finding(ADVICE, f"{kinds}: not tried: {untried}", "Look one up: --connection or --variable.")
     for kind in KINDS:
         prefixes = backend.rule(kind).prefixes
         if prefixes is None:
@@ -354,6 +360,8 @@ def _prefixes(configured: Configured, backend: SecretLookupMixin, failures: _Fai
             continue
         if off := configured.off_for(kind):
             yield Finding(FINE, f"{kind}: {off}")
+            continue
+        if untried:
             continue
         for name in dict.fromkeys(backend.names(prefixes, PROBE, None)):
             if failures.is_away:

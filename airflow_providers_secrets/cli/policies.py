@@ -104,6 +104,8 @@ def policy_for(backend: SecretLookupMixin, wanted: Wanted) -> Policy:
     make = _MAKERS.get(backend.config.slug)
     if make is None:
         raise ConfigurationError(f"No policy is known for {backend.store}.")
+    if reason := backend.why_unlisted():
+        raise ConfigurationError(f"No policy follows from the options: {reason}.")
     scope = _scope(backend, wanted)
     if not scope.starts:
         raise NothingToAllow("Every kind is off, so the backend needs no rights.")
@@ -221,7 +223,7 @@ def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) 
 
 def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     options = backend.options
-    mount: str | None = options["mount_point"]
+    mount: str = options["mount_point"]
     version = 1 if str(options["kv_engine_version"]) == "1" else 2
     rules: dict[str, list[str]] = {}
 
@@ -229,10 +231,6 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         rules.setdefault(path, []).extend(c for c in capabilities if c not in rules.get(path, ()))
 
     for start in scope.starts:
-        if mount is None:
-            raise ConfigurationError(
-                "With mount_point null each id names its own mount, so no policy follows from the options."
-            )
         within = start.removeprefix(f"{mount}/").removesuffix("/")
         below = f"{within}/*" if within else "*"
         data = f"{mount}/data/{below}" if version == KV_2 else f"{mount}/{below}"

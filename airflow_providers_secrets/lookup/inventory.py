@@ -60,14 +60,17 @@ def listed_ids(backend: SecretLookupMixin, kind: Kind, within: float | None = No
     help, the listing restarts and yields only what it has not yielded yet.
 
     :param within: seconds for the whole listing; what is listed by then is yielded.
-    :raises ConfigurationError: if the kind is off or the store cannot list.
+    :raises ConfigurationError: if the kind is off, the store cannot list, or the options do not say what.
     :raises LookupFailed: if a page cannot be obtained.
     """
     prefixes = backend.rule(kind).prefixes
     if prefixes is None:
-        raise ConfigurationError(f"Lookups of {kind} are off: {backend.prefix_option.format(kind=kind)} is null.")
+        off = backend.why_off(kind)
+        raise ConfigurationError(f"{off[0].upper()}{off[1:]}.")
     if not isinstance(store_of(backend.config), Lists):
         raise ConfigurationError(f"{backend.store} cannot list.")
+    if reason := backend.why_unlisted():
+        raise ConfigurationError(f"{backend.store} cannot list: {reason}.")
     seen: set[str] = set()
     until = None if within is None else time.monotonic() + within
     for prefix in dict.fromkeys(prefixes):

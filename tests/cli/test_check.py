@@ -147,6 +147,73 @@ def test_a_store_that_is_away_is_asked_once(command: Command, rig: Rig, base: st
     assert re.search(r"^! .* is asked at https?://\S+$", said.out, re.MULTILINE), said.out
 
 
+UNMOUNTED = "with 'mount_point' null an id starts with its mount: MOUNT/ID"
+
+
+@pytest.fixture
+def unmounted(vault: VaultRig) -> list[str]:
+    """The arguments of a backend whose ids start with their mount."""
+    return arguments(vault, mount_point=None)
+
+
+def test_paths_that_cannot_be_tried_are_told(command: Command, vault: VaultRig, unmounted: list[str]) -> None:
+    said = command("check", *unmounted)
+    cure = "Look one up: --connection or --variable."
+    assert said.out.count(f"! connections, variables, config: not tried: {UNMOUNTED}") == 1, said.everything
+    assert (said.code, said.out.count(cure)) == (0, 1), said.everything
+    said = command("check", "--variable", "unmounted", *unmounted)
+    assert (said.code, f"✗ variable 'unmounted': not looked up: {UNMOUNTED}" in said.out) == (1, True), said.everything
+    vault.write("secret/variables/tried", {"value": "x"})
+    said = command("check", "--variable", "secret/tried", *unmounted)
+    assert (said.code, "✓ variable 'secret/tried': found" in said.out) == (0, True), said.everything
+
+
+def test_an_empty_list_of_paths_is_told_as_off(command: Command, vault: VaultRig) -> None:
+    said = command("check", "--variable", "x", *arguments(vault, variables_path=[]))
+    assert "✓ variables: off, never looked up here" in said.out, said.everything
+    assert "✗ variable 'x': not looked up: lookups of variables are off: variables_path is empty" in said.out
+    said = command("list", "var", *arguments(vault, variables_path=[]))
+    assert (said.code, said.err) == (
+        2,
+        "airflow-secrets list: Lookups of variables are off: variables_path is empty.\n",
+    )
+
+
+def test_an_id_without_its_mount_is_told_as_not_asked_for(
+    command: Command, vault: VaultRig, unmounted: list[str], tmp_path: Path
+) -> None:
+    vault.proxy.requests.clear()
+    told = f"HashiCorp Vault is not asked for 'unmounted' (variables): {UNMOUNTED}.\n"
+    for line in (["put", "var", "unmounted", "--stdin"], ["delete", "var", "unmounted", "--yes"]):
+        said = command(*line, *unmounted, stdin="x")
+        assert (said.code, said.err) == (2, f"airflow-secrets {line[0]}: {told}"), said.everything
+    said = command("get", "var", "unmounted", *unmounted)
+    assert (said.code, said.err) == (
+        2,
+        f"airflow-secrets get: HashiCorp Vault is not asked for 'unmounted': {UNMOUNTED}.\n",
+    )
+    said = command("explain", "var", "unmounted", "--no-metastore", *unmounted)
+    assert f"the store is not asked: {UNMOUNTED}" in said.out, said.everything
+    file = tmp_path / "variables.json"
+    file.write_text('{"variables": {"unmounted": "x"}}')
+    to = [word.replace("--backend", "--to").replace("--kwargs", "--to-kwargs") for word in unmounted]
+    said = command("copy", "--from", f"file:{file}", *to, "-o", "json")
+    assert [(item["state"], item["reason"]) for item in said.json] == [("invalid", UNMOUNTED)], said.everything
+    assert vault.calls == []
+
+
+def test_what_has_no_paths_of_its_own_is_not_listed(command: Command, vault: VaultRig, unmounted: list[str]) -> None:
+    vault.proxy.requests.clear()
+    said = command("list", "var", *unmounted)
+    told = f"HashiCorp Vault cannot list: {UNMOUNTED}."
+    assert (said.code, said.err) == (2, f"airflow-secrets list: {told}\n"), said.everything
+    said = command("check", "--listing", *unmounted)
+    assert (said.code, said.out.count(told)) == (2, 1), said.everything
+    said = command("policy", *unmounted)
+    assert (said.code, said.err) == (2, f"airflow-secrets policy: No policy follows from the options: {UNMOUNTED}.\n")
+    assert vault.calls == []
+
+
 def test_denials_are_told_apart(command: Command, rig: Rig, base: str) -> None:
     """Each prefix needs a right of its own."""
     with rig.fault("denied"):

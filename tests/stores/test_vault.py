@@ -105,8 +105,10 @@ def test_path_named_twice_is_asked_once(vault: VaultRig) -> None:
 
 
 def test_empty_list_of_paths_asks_nothing(vault: VaultRig) -> None:
-    assert by_token(vault, variables_path=[]).get_variable("absent") is None
+    backend = by_token(vault, variables_path=[])
+    assert backend.get_variable("absent") is None
     assert requested(vault) == []
+    assert backend.plan("variables", "absent").reason == "lookups of variables are off: variables_path is empty"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,23 @@ def test_without_mount_point_vaults_own_mounts_are_out_of_reach(vault: VaultRig,
     backend = by_token(vault, mount_point=None, variables_path="", kv_engine_version=1)
     assert backend.get_variable(f"{mount}/token/lookup-self") is None
     assert requested(vault) == []
+    plan = backend.plan("variables", f"{mount}/token/lookup-self")
+    assert (plan.reason, plan.refused) == (f"Vault keeps the mount '{mount}' for itself", True)
+
+
+def test_without_mount_point_an_id_without_a_mount_is_passed_over_quietly(
+    vault: VaultRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An Airflow that asks every source asks for such ids as well, and the official class says nothing of them."""
+    caplog.set_level("DEBUG", "airflow_providers_secrets")
+    backend = by_token(vault, mount_point=None)
+    assert backend.get_variable("unmounted") is None
+    assert requested(vault) == []
+    reason = "with 'mount_point' null an id starts with its mount: MOUNT/ID"
+    said = f"HashiCorp Vault: 'unmounted' (variables) is not looked up: {reason}."
+    assert [(record.levelname, record.message) for record in caplog.records] == [("DEBUG", said)]
+    plan = backend.plan("variables", "unmounted")
+    assert (plan.names, plan.reason, plan.refused) == ((), reason, False)
 
 
 def test_global_secrets_path_is_one_more_path_for_each_kind(vault: VaultRig) -> None:
