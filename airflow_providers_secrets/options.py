@@ -237,6 +237,35 @@ def mapping(value: Any) -> dict[str, Any]:
     return parsed
 
 
+PROXY_SCHEMES: Final = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+"""The schemes of proxies that urllib3 can use."""
+
+
+def proxies(value: Any) -> dict[str, str | None]:
+    """Accept HTTP proxies as requests takes them: an object of URLs by scheme, ``scheme://host`` or ``all``.
+
+    Null or empty text is no proxy. The key ``no_proxy`` has the hosts that are asked directly.
+    """
+    given = mapping(value)
+    for key, proxy in given.items():
+        if not re.fullmatch(r"no_proxy|[a-z][a-z0-9+.-]*(?:://\S+)?", str(key)):  # requests reads no other key
+            raise ValueError('must have a scheme, or scheme://host, before each proxy: {"https": "http://proxy:3128"}')
+        is_text = proxy is None or isinstance(proxy, str)
+        if not is_text or (proxy and key != "no_proxy" and not _is_proxy(proxy)):
+            raise ValueError("must have the URL of a proxy, or null, for each scheme")
+    return given
+
+
+def _is_proxy(proxy: str) -> bool:
+    """Tell whether urllib3 can use a proxy. A port or host that is none raises an error of its own."""
+    url = with_usable_port(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message may hold the login
+        return False
+    return parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and url.isprintable() and " " not in url
+
+
 def listed(value: Any, separator: str | None = None) -> list[str]:
     """Accept a list of strings, also as JSON text; other text is a list of one.
 

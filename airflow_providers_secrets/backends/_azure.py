@@ -14,8 +14,8 @@ from airflow_providers_secrets.options import (
     flag_or_path,
     lacking,
     listed,
-    mapping,
     one_of,
+    proxies,
     strict_text,
     text,
     with_usable_port,
@@ -117,7 +117,7 @@ PASSED_ON: Final = (
     ),
     Option("connection_verify", flag_or_path, True, "A CA bundle for vault and login; false: trust any vault."),  # noqa: FBT003
     Option("connection_cert", connection_cert, doc="Certificate and key that a gateway of the vault asks for."),
-    Option("proxies", mapping, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
+    Option("proxies", proxies, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
     Option("user_agent", text, doc="Stands before this package's own in the header User-Agent."),
     Option(
         "additionally_allowed_tenants", texts, (), 'Tenants besides its own that the credential may ask; ["*"]: any.'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import traceback
 import warnings
 from typing import Any
 
@@ -383,3 +385,57 @@ def test_an_address_with_a_port_that_is_none(backend: str, given: dict[str, str]
     made = getattr(importlib.import_module(f"airflow_providers_secrets.backends.{module}"), name)
     with pytest.raises(ConfigurationError, match=f"option '{next(iter(given))}' has an invalid host or port"):
         made(**given)
+
+
+PROXIED: list[tuple[str, dict[str, Any]]] = [
+    ("hashicorp_vault:VaultBackend", {"token": "t"}),
+    ("azure_key_vault:AzureKeyVaultBackend", {"vault_url": "https://v.vault.azure.net"}),
+]
+
+
+@pytest.mark.parametrize(("backend", "login"), PROXIED, ids=[name for name, _ in PROXIED])
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        5,
+        ["S3cr3t"],
+        {"https": 5},
+        {"https": True},
+        {"https": ["S3cr3t"]},
+        {"https": {"S3cr3t": 1}},
+        {"https": "https://"},
+        {"https": "/S3cr3t"},
+        {"https": "ftp://S3cr3t"},
+        {"https": "http://proxy:99999"},
+        {"https": "http://u:S3cr3t/@proxy:3128"},
+        {"https": "http://u:S3cr3t@[::1"},
+        {"https": "http://u:S3cr3t@proxy\u2100"},
+        {"https": "http://pro xy:3128"},
+        {"https": "http://proxy:3128\n"},
+        {"S3cr3t": "http://proxy:3128"},
+        {"https://": "http://proxy:3128"},
+        {"no_proxy": ["S3cr3t"]},
+    ],
+    ids=repr,
+)
+def test_proxies_that_no_request_could_use_are_refused(backend: str, login: dict[str, str], proxies: Any) -> None:
+    with pytest.raises(ConfigurationError, match="option 'proxies' ") as raised:
+        given(backend, **login, proxies=proxies)
+    assert "S3cr3t" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(("backend", "login"), PROXIED, ids=[name for name, _ in PROXIED])
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        {"https": "http://proxy:3128", "http": None},
+        {"https": "http://user:p%40ss@proxy:3128/"},
+        {"https://v.vault.azure.net": "socks5h://[::1]:1080"},
+        {"all": "proxy:3128", "no_proxy": "localhost,10.0.0.0/8"},
+        {"https": ""},
+    ],
+    ids=repr,
+)
+def test_proxies_are_passed_on_as_they_are(backend: str, login: dict[str, str], proxies: Any) -> None:
+    for written in (proxies, json.dumps(proxies)):
+        assert given(backend, **login, proxies=written)["proxies"] == proxies
