@@ -624,6 +624,21 @@ def test_aws_iam_that_sts_gives_no_role(
     sts.stop()
 
 
+@pytest.mark.usefixtures("no_aws_environment")
+@pytest.mark.parametrize("role", [{"Foo": "S3cr3t"}, {"RoleArn": 5}, {}], ids=repr)
+def test_aws_iam_with_arguments_that_sts_does_not_know(
+    recorder: Proxy, monkeypatch: pytest.MonkeyPatch, role: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t")
+    said = r"ParamValidationError\. Correct 'assume_role_kwargs'"
+    given = {"DurationSeconds": 900, **role}
+    with pytest.raises(StoreMisconfigured, match=said) as raised:
+        asking(url=recorder.url, auth_type="aws_iam", assume_role_kwargs=given).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    assert recorder.requests == []
+
+
 # gcp: https://developer.hashicorp.com/vault/api-docs/auth/gcp#login and /vault/docs/auth/gcp#generating-jwts
 
 

@@ -75,6 +75,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             "TLSV13_ALERT_CERTIFICATE_REQUIRED",
             # botocore.exceptions, google.auth.exceptions
             "NoCredentialsError",
+            "ParamValidationError",
             "PartialCredentialsError",
             "ProfileNotFound",
             "DefaultCredentialsError",
@@ -89,6 +90,7 @@ BEFORE_VAULT: Final = ON_THE_WAY | {
     UNREADABLE,
     "InvalidProxyURL",
     "NoCredentialsError",
+    "ParamValidationError",
     "PartialCredentialsError",
     "ProfileNotFound",
     "DefaultCredentialsError",
@@ -120,6 +122,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "WRONG_VERSION_NUMBER": "Check the scheme and port of 'url': that port does not speak TLS.",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "Set 'cert' to the client certificate that Vault asks for.",
     "NoCredentialsError": "Give Airflow's host or pod AWS credentials, or set 'key_id' and 'secret_id'.",
+    "ParamValidationError": "Correct 'assume_role_kwargs': they are no arguments of STS AssumeRole.",
     "ProfileNotFound": "Correct AWS_PROFILE.",
     "DefaultCredentialsError": "Set 'gcp_key_path', or give Airflow's host or pod Google credentials.",
     Outcome.DENIED: "Allow 'read' on its path (with data/ after the mount for KV 2) in a policy of the login's role.",
