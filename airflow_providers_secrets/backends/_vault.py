@@ -93,6 +93,14 @@ def scopes(value: Any) -> tuple[str, ...]:
     return tuple(scope.strip() for given in listed(value, ",") for scope in given.split(",") if scope.strip())
 
 
+def namespace(value: Any) -> str:
+    """Accept the name of a namespace, which every request has in a header."""
+    name = text(value)
+    if not re.fullmatch("[!-~](?:[ -~]*[!-~])?", name):
+        raise ValueError("must be ASCII text, as an HTTP header holds it, without spaces and lines around it")
+    return name
+
+
 BY_USER_NAME: Final = frozenset(("ldap", "radius", "userpass"))
 """The auth types whose login request has the user's name in its path."""
 
@@ -139,7 +147,7 @@ VAULT_OPTIONS: Final = (
         empty_is_unset=False,
     ),
     Option("url", server_url, doc="Address of Vault; else VAULT_ADDR, else http://localhost:8200."),
-    Option("namespace", text, doc="Namespace (Vault Enterprise, HCP, OpenBao)."),
+    Option("namespace", namespace, doc="Namespace (Vault Enterprise, HCP, OpenBao)."),
     Option("mount_point", mount_path, "secret", "Where the KV engine is; null: the ids start with it.", nullable=True),
     Option("kv_engine_version", engine_version, "2", '1, 2, or "auto" to ask the server.'),
     Option("auth_type", one_of(*NEEDED), "token", "How to log in."),

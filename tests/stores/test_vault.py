@@ -1205,6 +1205,10 @@ GOOGLE_KEY = {"type": "service_account", "client_email": "a@b", "private_key": "
         ({"kv_engine_version": "two", "token": "t"}, "kv_engine_version"),
         ({"url": "127.0.0.1:8200", "token": "t"}, "url"),
         ({"url": "file:///etc/passwd", "token": "t"}, "url"),
+        *(
+            ({"namespace": namespace, "token": "t"}, "'namespace' must be ASCII text, as an HTTP header holds it")
+            for namespace in ("admin\n", " ", " admin", "admin\t", "ad\rmin", "n\u2713")
+        ),
         ({"mount_point": "../sys", "token": "t"}, "mount_point"),
         ({"mount_point": "/", "token": "t"}, "mount_point"),
         ({"auth_mount_point": "a/../b", **APPROLE}, "auth_mount_point"),
