@@ -38,7 +38,7 @@ def arguments(rig: Rig, **options: Any) -> list[str]:
 def refusing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
     if request.param == "vault":
         vault: VaultRig = running(RIGS["vault-openbao"])
-        cure = "Check the credentials, role and 'auth_mount_point' of the login."
+        cure = "Check the credentials, role, 'auth_mount_point' and 'namespace' of the login."
         yield arguments(vault, secret_id="S3cr3t"), lambda: len(vault.logins), cure
     elif request.param == "azure":
         azure: AzureRig = running(RIGS["azure"])

@@ -490,6 +490,16 @@ def test_namespace(vault: VaultRig) -> None:
     assert by_token(vault).get_variable("spaced") is None
     with pytest.raises(StoreMisconfigured, match="namespace"):
         by_token(vault, namespace="no-space").get_variable("spaced")
+    with pytest.raises(StoreMisconfigured, match=r"login refused .*\. Check the .* and 'namespace' of the login\."):
+        vault.backend(namespace="no-space").get_variable("spaced")
+
+
+@pytest.mark.parametrize("options", [{"mount_point": "nowhere"}, {"kv_engine_version": 1}], ids=repr)
+def test_a_denial_may_be_one_of_a_path_that_is_none(vault: VaultRig, options: dict[str, Any]) -> None:
+    """Vault says no more to a role that may not read there than that it may not."""
+    cure = r"HTTP 403\. If 'mount_point' and 'kv_engine_version' are right, allow 'read' on its path"
+    with pytest.raises(AccessDenied, match=cure):
+        vault.backend(**options).get_variable("x")
 
 
 def test_tls(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -547,6 +557,9 @@ def test_certificates_that_are_replaced_count_from_the_next_connection(
     assert by_token(vault, **options).get_variable("encrypted") == "x"
 
 
+CA_CURE = "Let the option or variable name a CA bundle in PEM that Airflow's user can read"
+
+
 @pytest.mark.parametrize("content", ["", "no certificate"])
 def test_bundle_that_holds_no_certificate_is_named(
     vault: VaultRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
@@ -556,7 +569,8 @@ def test_bundle_that_holds_no_certificate_is_named(
     monkeypatch.setenv("VAULT_CACERT", str(bundle))
     for verify, source in ((str(bundle), "option 'verify'"), (None, "VAULT_CACERT")):
         backend = by_token(vault, url=f"https://127.0.0.1:{vault.server.tls_port}", verify=verify)
-        with pytest.raises(StoreMisconfigured, match=f": {source} names a file that holds no certificate"):
+        told = rf": {source} names a file that holds no certificate\. {CA_CURE}"
+        with pytest.raises(StoreMisconfigured, match=told):
             backend.get_variable("x")
 
 
@@ -1431,6 +1445,7 @@ def test_unreadable_tls_file_of_the_environment_is_named(
     with pytest.raises(StoreMisconfigured, match=f": {name} names a file that cannot be read") as raised:
         encrypted.get_variable("x")
     assert "option '" not in str(raised.value)
+    assert (CA_CURE in str(raised.value)) == (name != "VAULT_CLIENT_CERT")
     if name != "VAULT_CLIENT_CERT":
         vault.write("secret/variables/clear", {"value": "x"})
         assert by_token(vault).get_variable("clear") == "x"

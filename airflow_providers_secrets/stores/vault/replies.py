@@ -23,6 +23,7 @@ from airflow_providers_secrets.stores.base import (
 Options = Mapping[str, Any]
 
 UNREADABLE: Final = "unusable credential"
+NO_CA: Final = "unusable CA bundle"
 DELETED: Final = "deleted"
 DESTROYED: Final = "destroyed"
 NO_MOUNT: Final = "no such mount"
@@ -56,6 +57,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             LOGIN_REFUSED,
             DEAD_TOKEN,
             UNREADABLE,
+            NO_CA,
             NO_MOUNT,
             OTHER_VERSION,
             REDIRECTED,
@@ -88,6 +90,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
 BEFORE_VAULT: Final = ON_THE_WAY | {
     REDIRECTED,
     UNREADABLE,
+    NO_CA,
     "InvalidProxyURL",
     "NoCredentialsError",
     "ParamValidationError",
@@ -101,9 +104,10 @@ BEFORE_VAULT: Final = ON_THE_WAY | {
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     DELETED: "Undelete its latest version, or delete its metadata if it is to be absent.",
     DESTROYED: "Write a new version, or delete its metadata if it is to be absent.",
-    LOGIN_REFUSED: "Check the credentials, role and 'auth_mount_point' of the login.",
+    LOGIN_REFUSED: "Check the credentials, role, 'auth_mount_point' and 'namespace' of the login.",
     DEAD_TOKEN: "Replace the token: in the option 'token', in what 'token_path' names, or in VAULT_TOKEN.",
     UNREADABLE: "Let the option or variable name a file that Airflow's user can read and that holds the credential.",
+    NO_CA: "Let the option or variable name a CA bundle in PEM that Airflow's user can read.",
     SIGNING_REFUSED: "Grant the Google account roles/iam.serviceAccountTokenCreator on itself.",
     NO_MOUNT: "Check 'mount_point' and 'namespace'.",
     OTHER_VERSION: "Set 'kv_engine_version' to 2, or to \"auto\".",
@@ -125,7 +129,10 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "ParamValidationError": "Correct 'assume_role_kwargs': they are no arguments of STS AssumeRole.",
     "ProfileNotFound": "Correct AWS_PROFILE.",
     "DefaultCredentialsError": "Set 'gcp_key_path', or give Airflow's host or pod Google credentials.",
-    Outcome.DENIED: "Allow 'read' on its path (with data/ after the mount for KV 2) in a policy of the login's role.",
+    Outcome.DENIED: (
+        "If 'mount_point' and 'kv_engine_version' are right, allow 'read' on its path (with data/ after the mount for "
+        "KV 2) in a policy of the login's role."
+    ),
     Outcome.REVOKED: "Write a new version of it.",
     Outcome.MISCONFIGURED: "Check the backend's options for 'url', TLS and login.",
     Outcome.INVALID: (

@@ -31,6 +31,7 @@ from airflow_providers_secrets.stores.base import (
     whole_body,
 )
 from airflow_providers_secrets.stores.vault.replies import (
+    NO_CA,
     REDIRECTED,
     UNREADABLE,
     Reply,
@@ -142,7 +143,7 @@ def _verify(options: Options, *, encrypted: bool) -> bool | str:
     if given is False:
         return False
     if isinstance(given, str):
-        return (_with_certificates if encrypted else _readable)("option 'verify'", given)
+        return _with_certificates("option 'verify'", given) if encrypted else _readable("option 'verify'", given, NO_CA)
     names = (*(() if given else _TRUSTED_BY_HVAC), *_TRUSTED_BY_REQUESTS)
     name = next(filter(os.environ.get, names), None)
     if name is None:
@@ -155,9 +156,9 @@ def _with_certificates(source: str, path: str) -> str:
     from airflow_providers_secrets.stores.https import context_of
 
     try:
-        context_of(_readable(source, path))
+        context_of(_readable(source, path, NO_CA))
     except (OSError, ValueError):
-        fault = StoreError(f"{source} names a file that holds no certificate", UNREADABLE)
+        fault = StoreError(f"{source} names a file that holds no certificate", NO_CA)
     else:
         return path
     raise fault
@@ -173,9 +174,9 @@ def _cert(options: Options) -> str | tuple[str, str] | None:
     return (paths[0], paths[1]) if len(paths) > 1 else next(iter(paths), None)
 
 
-def _readable(source: str, path: str) -> str:
+def _readable(source: str, path: str, code: str = UNREADABLE) -> str:
     if not os.access(path, os.R_OK):
-        raise StoreError(f"{source} names a file that cannot be read", UNREADABLE)
+        raise StoreError(f"{source} names a file that cannot be read", code)
     return path
 
 
