@@ -21,10 +21,27 @@ _WORD: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL_NAME: Final = rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_WORD}"
 _LABEL: Final = rf"{_LABEL_NAME}={_WORD}"
 _DNS_NAME: Final = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_NAMESPACE: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _KEY: Final = r"[A-Za-z0-9_.-]{1,253}"
 
 _AS_LABEL: Final = re.compile(_WORD)
 _AS_SECRET: Final = re.compile(_DNS_NAME)
+
+
+def namespace(value: Any) -> str:
+    """Accept the name of a namespace, a DNS label."""
+    name = options.text(value)
+    if not re.fullmatch(_NAMESPACE, name):
+        raise ValueError("must be the name of a namespace: at most 63 of a-z, 0-9 and '-'")
+    return name
+
+
+def label_name(value: Any) -> str:
+    """Accept the name of one label. A selector would find Secrets whose labels name no id, or no team."""
+    label = options.text(value)
+    if not re.fullmatch(_LABEL_NAME, label):
+        raise ValueError("must be the name of one label, without a value")
+    return label
 
 
 class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
@@ -51,10 +68,10 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
     }
     sep = "="
     own_options = (
-        Option("namespace", options.text, doc="Where the Secrets are; null: the pod's own, or the kubeconfig's."),
+        Option("namespace", namespace, doc="Where the Secrets are; null: the pod's own, or the kubeconfig's."),
         Option(
             "team_label",
-            options.text,
+            label_name,
             "airflow.apache.org/team",
             "The label that says which team's a Secret is; null: no Secret is a team's.",
             nullable=True,
@@ -76,11 +93,9 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
 
     @staticmethod
     def coerce_prefix(value: Any) -> Any:
-        """Accept the name of one label, or nothing. A selector would find Secrets whose labels name no id."""
+        """Accept the name of one label, or nothing."""
         label = SecretLookupMixin.coerce_prefix(value)
-        if label and not re.fullmatch(_LABEL_NAME, label):
-            raise ValueError("must be the name of one label, without a value")
-        return label
+        return label and label_name(label)
 
     def prefixes_of(self, kind: Kind) -> tuple[str, ...] | None:
         """Return the label, preceded by the key of the Secret's data if that is not the default."""

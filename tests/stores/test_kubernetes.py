@@ -452,6 +452,18 @@ def test_a_label_that_would_be_a_selector_is_refused(label: str) -> None:
         KubernetesSecretsBackend(variables_label=label)
 
 
+@pytest.mark.parametrize("label", ["a\n", "a b", f"{TEAM}=red", f"{TEAM},other", "!x"])
+def test_a_team_label_that_would_be_a_selector_is_refused(label: str) -> None:
+    with pytest.raises(ConfigurationError, match="'team_label' must be the name of one label, without a value"):
+        KubernetesSecretsBackend(team_label=label)
+
+
+@pytest.mark.parametrize("namespace", ["airflow\n", " ", "a/b", "a.b", "Airflow", "-a", "a" * 64])
+def test_a_namespace_that_cannot_be_is_refused(namespace: str) -> None:
+    with pytest.raises(ConfigurationError, match="'namespace' must be the name of a namespace"):
+        KubernetesSecretsBackend(namespace=namespace)
+
+
 @pytest.mark.parametrize("options", [{}, {"variables_label": ""}, {"variables_label": "", "variables_data_key": "k"}])
 @pytest.mark.parametrize("team", [None, "red", "blue"])
 @pytest.mark.parametrize(
@@ -537,9 +549,13 @@ def test_empty_pages_without_end_are_no_answer(kubernetes: KubernetesRig) -> Non
         kubernetes.backend().get_variable("found")
 
 
-def test_a_namespace_stays_in_its_segment(kubernetes: KubernetesRig) -> None:
+def test_a_namespace_stays_in_its_segment(kubernetes: KubernetesRig, tmp_path: Path) -> None:
+    configuration = json.loads(kubernetes.kubeconfig.read_text())
+    configuration["contexts"][0]["context"]["namespace"] = "a/../b?c"
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(configuration))
     with contextlib.suppress(SecretsError):
-        kubernetes.backend(namespace="a/../b?c").get_variable("x")
+        kubernetes.backend(kubeconfig=str(path)).get_variable("x")
     assert kubernetes.requests[-1].path.startswith("/api/v1/namespaces/a%2F..%2Fb%3Fc/secrets?")
 
 
