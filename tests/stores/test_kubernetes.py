@@ -306,13 +306,38 @@ def test_a_kubeconfig_that_changes_hands_is_a_new_login(
     assert backend.get_variable("of-alice") == "S3cr3t"
 
 
+KUBECONFIG_CURE = "Let the option kubeconfig, or KUBECONFIG, name a file that Airflow's user can read"
+
+
 @pytest.mark.parametrize("content", [None, "", "S3cr3t: [", '{"contexts": []}'])
 def test_no_login_is_told_without_the_kubeconfig(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "kubeconfig"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(StoreMisconfigured, match=r"no usable login \(\w+\)\. Mount the pod's") as raised:
+    with pytest.raises(StoreMisconfigured, match=rf"no usable login \(\w+\)\. {KUBECONFIG_CURE}") as raised:
         KubernetesSecretsBackend(kubeconfig=str(path), timeout=60).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("named", ["option", "variable", "nowhere", "variable of a pod"])
+def test_a_context_that_is_not_in_the_kubeconfig_is_told(
+    kubernetes: KubernetesRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    """Whoever named a file, or a context in one, is not told to name one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    options = {"context": "S3cr3t"} if named == "option" else {}
+    if named == "option":
+        options["kubeconfig"] = str(kubernetes.kubeconfig)
+    elif named != "nowhere":
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "S3cr3t"))
+    if named == "variable of a pod":  # in which it does not count
+        as_pod(kubernetes, tmp_path, monkeypatch, TOKEN)
+        (tmp_path / "ca.crt").unlink()
+    cure = KUBECONFIG_CURE if named in ("option", "variable") else "Mount the pod's service account token"
+    with pytest.raises(StoreMisconfigured, match=rf"no usable login \(ConfigException\)\. {cure}") as raised:
+        KubernetesSecretsBackend(**options, timeout=60).get_variable("x")
     assert "S3cr3t" not in str(raised.value)
 
 

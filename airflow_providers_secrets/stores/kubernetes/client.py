@@ -32,7 +32,7 @@ from airflow_providers_secrets.stores.base import (
     whole_body,
 )
 from airflow_providers_secrets.stores.kubernetes import identity
-from airflow_providers_secrets.stores.kubernetes.secrets import FILES_GONE, NO_LOGIN, NOT_LOGGED_IN
+from airflow_providers_secrets.stores.kubernetes.secrets import BAD_KUBECONFIG, FILES_GONE, NO_LOGIN, NOT_LOGGED_IN
 
 Options = Mapping[str, Any]
 
@@ -60,7 +60,8 @@ class KubernetesClient:
         try:
             self.namespace = _logged_in(self._configuration, options)
         except UNREADABLE as error:
-            failure = StoreError(f"no usable login ({type(error).__name__})", NO_LOGIN)
+            code = BAD_KUBECONFIG if identity.is_named(options) else NO_LOGIN
+            failure = StoreError(f"no usable login ({type(error).__name__})", code)
         if failure:  # outside the handler: the SDK's message may quote the kubeconfig
             raise failure
         self._configuration.connection_pool_maxsize = MAX_CONNECTIONS

@@ -26,6 +26,11 @@ def in_pod(options: Options) -> bool:
     return not named and "KUBERNETES_SERVICE_HOST" in os.environ and os.access(f"{SERVICE_ACCOUNT}/token", os.R_OK)
 
 
+def is_named(options: Options) -> bool:
+    """Tell whether a kubeconfig is read that somebody named, or for a context in it."""
+    return not in_pod(options) and bool(options["kubeconfig"] or options["context"] or os.environ.get("KUBECONFIG"))
+
+
 def asker(options: Options) -> bytes:
     """Return a digest of who asks which cluster, from the service account or the kubeconfig. Never raises."""
     digest = hashlib.sha256()

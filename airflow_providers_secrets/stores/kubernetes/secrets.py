@@ -38,6 +38,7 @@ DATA_KEY: Final = "value"
 """The key of a Secret's data that holds the value, unless the name contains another one."""
 
 NO_LOGIN: Final = "no login"
+BAD_KUBECONFIG: Final = "unusable kubeconfig"
 NOT_LOGGED_IN: Final = "the kubeconfig's user gave no login"
 FILES_GONE: Final = "the login's certificates are gone"
 NO_KEY: Final = "the Secret lacks the key"
@@ -97,12 +98,16 @@ class KubernetesSecrets(Store):
         NO_KEY: Outcome.INVALID,
         NO_TEXT: Outcome.INVALID,
         **dict.fromkeys(
-            (NO_LOGIN, *REDIRECTS, *(f"HTTP {status}" for status in (400, 401, 405, 406, 415))),
+            (NO_LOGIN, BAD_KUBECONFIG, *REDIRECTS, *(f"HTTP {status}" for status in (400, 401, 405, 406, 415))),
             Outcome.MISCONFIGURED,
         ),
     }
     advice: ClassVar[Mapping[str | Outcome, str]] = {
         NO_LOGIN: "Mount the pod's service account token, or name a file in the option kubeconfig.",
+        BAD_KUBECONFIG: (
+            "Let the option kubeconfig, or KUBECONFIG, name a file that Airflow's user can read, and the option "
+            "context, if any, one that is in it."
+        ),
         NOT_LOGGED_IN: "Run the command that the kubeconfig names, as Airflow's user, or put a token into it.",
         NO_KEY: "Put the value under that key of the Secret's data, or name its key in the option *_data_key.",
         NO_TEXT: "Store text in UTF-8: binary values cannot be looked up.",
@@ -119,7 +124,7 @@ class KubernetesSecrets(Store):
         Outcome.DENIED: "Allow it by a Role in the namespace: airflow-secrets policy prints one.",
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }
-    on_the_way = ON_THE_WAY | {NO_LOGIN, FILES_GONE}
+    on_the_way = ON_THE_WAY | {NO_LOGIN, BAD_KUBECONFIG, FILES_GONE}
     expired_login = frozenset({"HTTP 401", FILES_GONE})
     # The SDK logs the stderr of a kubeconfig's command with the root logger.
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")
