@@ -44,6 +44,14 @@ def label_name(value: Any) -> str:
     return label
 
 
+def data_key(value: Any) -> str:
+    """Accept a key of a Secret's data."""
+    key = options.text(value)
+    if not re.fullmatch(_KEY, key):
+        raise ValueError("must be a key of a Secret's data: at most 253 letters, digits, '-', '_' and '.'")
+    return key
+
+
 class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
     """Connections, variables and configuration values from Kubernetes Secrets.
 
@@ -79,7 +87,7 @@ class KubernetesSecretsBackend(SecretLookupMixin, BaseSecretsBackend):
         *(
             Option(
                 f"{kind}_data_key",
-                options.text,
+                data_key,
                 DATA_KEY,
                 f"The key of a Secret's data that holds {KIND_WORDS[kind]}.",
                 identifies_client=False,

@@ -414,9 +414,12 @@ class SecretLookupMixin:
         prefixes = self.prefixes_of(kind)
         for one in prefixes or ():
             if not self.name_pattern.fullmatch(self.name(one, "x")):
-                option = self.prefix_option.format(kind=kind)
+                option, value = self.prefix_option.format(kind=kind), one
+                usual = self.name(self.default_prefixes[kind], "x")
+                if self.default_sep is not None and not self.name_pattern.fullmatch(usual):
+                    option, value = "sep", self.sep  # nothing else could spoil the default prefix
                 raise ConfigurationError(
-                    f"{type(self).__name__}: option {option!r} holds {quoted(one)}, with which {self.store} does not "
+                    f"{type(self).__name__}: option {option!r} holds {quoted(value)}, with which {self.store} does not "
                     f"allow any name ({self.name_pattern.pattern})."
                 )
         return prefixes

@@ -378,7 +378,7 @@ def test_scopes(google: GoogleRestRig, given: Any) -> None:
             "'gcp_keyfile_dict' and 'gcp_credential_config_file' contradict each other",
         ),
         ({"variables_prefix": "S3cr3t.x/y"}, "'variables_prefix'"),
-        ({"sep": "."}, "Google Secret Manager does not allow any name"),
+        ({"sep": "."}, "'sep' holds '.', with which Google Secret Manager does not allow any name"),
     ],
     ids=repr,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import traceback
 import warnings
 from typing import Any
@@ -439,3 +440,27 @@ def test_proxies_that_no_request_could_use_are_refused(backend: str, login: dict
 def test_proxies_are_passed_on_as_they_are(backend: str, login: dict[str, str], proxies: Any) -> None:
     for written in (proxies, json.dumps(proxies)):
         assert given(backend, **login, proxies=written)["proxies"] == proxies
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "named"),
+    [
+        ("aws_secrets_manager:SecretsManagerBackend", {"sep": "a\nb"}, "'sep' holds 'a\\nb'"),
+        ("aws_secrets_manager:SecretsManagerBackend", {"sep": " ", "connections_prefix": "a"}, "'sep' holds ' '"),
+        ("aws_secrets_manager:SecretsManagerBackend", {"sep": "-", "variables_prefix": "a b"}, "'variables_prefix'"),
+        ("gcp_secret_manager:CloudSecretManagerBackend", {"sep": "."}, "'sep' holds '.'"),
+        ("gcp_secret_manager:CloudSecretManagerBackend", {"sep": "_", "config_prefix": "a.b"}, "'config_prefix'"),
+        *(
+            (
+                "kubernetes_secrets:KubernetesSecretsBackend",
+                {f"{kind}_data_key": key},
+                f"'{kind}_data_key' must be a key",
+            )
+            for kind, key in (("connections", "a\nb"), ("variables", "a:b"), ("config", "a/b"), ("config", "k" * 254))
+        ),
+    ],
+    ids=repr,
+)
+def test_what_makes_no_name_is_told_by_its_own_option(backend: str, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"option {named}")):
+        given(backend, **options)
