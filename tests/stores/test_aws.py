@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import functools
 import json
 import ssl
@@ -276,10 +277,53 @@ def test_the_profile_is_of_the_session_before_the_role(
     assert f"/{REGION}/" in aws.proxy.requests[-1].headers["Authorization"]
 
 
-@pytest.mark.parametrize("url", ["no-url", "http://["])
-def test_an_endpoint_that_is_no_url_is_told(aws: AwsRig, url: str) -> None:
+PRINTED = {
+    "a list": "[1]",
+    "a date that is none": '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "S3cr3t", "Expiration": "soon"}',
+    "a key that is no text": '{"Version": 1, "AccessKeyId": 5, "SecretAccessKey": "S3cr3t"}',
+}
+BAD_LOGIN = r"credentials that cannot be read \(\w+\)\. Run the profile's credential_process"
+
+
+@pytest.mark.parametrize("printed", PRINTED.values(), ids=PRINTED)
+def test_a_command_that_prints_other_json_is_no_answer_of_the_store(
+    of_a_profile: Callable[..., Any], tmp_path: Path, printed: str
+) -> None:
+    """Nothing is sent, so it is no matter of on_invalid, and no news for other processes."""
+    (tmp_path / "printed").write_text(printed)
+    with pytest.raises(StoreMisconfigured, match=BAD_LOGIN) as raised:
+        of_a_profile(f"credential_process = /bin/cat {tmp_path / 'printed'}").get_variable("x")
+    assert raised.value.on_the_way
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_a_renewal_that_prints_other_json_is_no_answer_of_the_store(
+    aws: AwsRig, of_a_profile: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Credentials that end this soon are renewed for each request."""
+    given = {"Version": 1, "AccessKeyId": "AKIAOLD", "SecretAccessKey": "s", "SessionToken": "t"}
+    until = dt.datetime.now(dt.timezone.utc) + dt.timedelta(minutes=5)
+    (tmp_path / "printed").write_text(json.dumps({**given, "Expiration": until.isoformat()}))
+    backend = of_a_profile(f"credential_process = /bin/cat {tmp_path / 'printed'}")
+    assert backend.get_variable("absent") is None
+    assert access_key(aws.proxy.requests[-1]) == "AKIAOLD"
+    (tmp_path / "printed").write_text("[1]")
+    with aws.counted() as calls, pytest.raises(StoreMisconfigured, match=BAD_LOGIN):
+        backend.get_variable("absent")
+    assert calls == []
+
+
+@pytest.mark.parametrize("url", ["no-url", "http://[", "http://127.0.0.1:99999"])
+def test_an_endpoint_that_is_no_url_is_told(aws: AwsRig, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AWS_ENDPOINT_URL_{aws.service_id}", url)
     with pytest.raises(StoreMisconfigured, match=r"an address that is no URL\. Correct 'endpoint_url'"):
-        aws.backend(endpoint_url=url).get_variable("x")
+        aws.backend(endpoint_url=None).get_variable("x")
+
+
+def test_settings_that_botocore_fails_on_are_no_answer_of_the_store(aws: AwsRig) -> None:
+    with aws.counted() as calls, pytest.raises(StoreMisconfigured, match=r"settings that botocore .*'config_kwargs'"):
+        aws.backend(config_kwargs={"user_agent_extra": 5}).get_variable("x")
+    assert calls == []
 
 
 def test_no_credentials_is_told(aws: AwsRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

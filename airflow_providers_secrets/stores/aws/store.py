@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from airflow_providers_secrets.errors import SecretsError
 from airflow_providers_secrets.stores.base import (
     FOREIGN,
     MALFORMED,
@@ -27,9 +29,12 @@ BAD_SETTING: Final = "bad setting"
 """The code of an unusable setting of a write."""
 
 BAD_URL: Final = "an address that is no URL"
+BAD_CREDENTIALS: Final = "credentials that cannot be read"
+BAD_CONFIG: Final = "settings that botocore cannot use"
 
 UNREADABLE: Final = ("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "TypeError", "ValueError")
-"""What botocore and the stores raise for an answer that does not match the API's specification."""
+"""What botocore and the stores raise for an answer that does not match the API's specification. botocore raises the
+same for settings and credentials that it cannot use; see :func:`unusable`."""
 
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
@@ -71,6 +76,8 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnknownServiceError",
             "DataNotFoundError",
             BAD_URL,
+            BAD_CREDENTIALS,
+            BAD_CONFIG,
             "JSONDecodeError",  # of the output of a credential_process
             # Of a token's file, a credential_process or a CA bundle.
             "FileNotFoundError",
@@ -141,6 +148,11 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     ),
     **dict.fromkeys(UNREADABLE, "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
     BAD_URL: "Correct 'endpoint_url', or AWS_ENDPOINT_URL or AWS_CONTAINER_CREDENTIALS_FULL_URI in the environment.",
+    BAD_CREDENTIALS: (
+        "Run the profile's credential_process by hand and fix what it prints, or correct AWS_CONTAINER_* and "
+        "AWS_METADATA_* in the environment."
+    ),
+    BAD_CONFIG: "Correct 'config_kwargs' and 'assume_role_kwargs': a value in them is of another type.",
     **dict.fromkeys(
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
         "Make the file readable that the AWS settings name: a token's, a credential_process, certificates.",
@@ -177,6 +189,8 @@ LOCAL: Final = frozenset(
         "SSOTokenLoadError",
         "UnknownServiceError",
         BAD_URL,
+        BAD_CREDENTIALS,
+        BAD_CONFIG,
         "DefaultCredentialsError",  # google.auth.exceptions
         # Of a token's file, a credential_process or a CA bundle.
         "FileNotFoundError",
@@ -258,18 +272,12 @@ class AwsStore(Store):
         """Return the prepared client or a new one. Credentials are fetched here or at the first call."""
         from airflow_providers_secrets.stores.aws import session
 
-        try:
-            # Both calls may look for credentials.
+        with unusable(BAD_CONFIG):
             client = self._spare.taken() if self._spare else None
             if client is None:
                 return session.connect(self.service, self.session_name, self.options)
-        except ValueError as error:
-            if type(error) is not ValueError:  # botocore's own classes say more
-                raise
-        else:
-            self._spare = None
-            return client
-        raise StoreError(BAD_URL)
+        self._spare = None
+        return client
 
     def address(self, client: AwsClient) -> str | None:
         """Return the endpoint that botocore has chosen."""
@@ -296,6 +304,28 @@ def given_keys(options: Mapping[str, Any]) -> tuple[str, str, str | None] | None
     """Return the access key, secret key and session token of *options*, or ``None`` if they hold no keys."""
     key, secret = options["aws_access_key_id"], options["aws_secret_access_key"]
     return (key, secret, options["aws_session_token"]) if key and secret else None
+
+
+@contextlib.contextmanager
+def unusable(code: str, address: str | None = None) -> Iterator[None]:
+    """Tell by *code* what Python itself raises in the block, which reads no answer of the store.
+
+    Without this it would count as :data:`UNREADABLE`, and so as an invalid secret.
+
+    :param address: the code of a plain ValueError instead, which is what botocore raises for an address.
+    :raises StoreError: for an error that no table knows better, with its class name.
+    """
+    fault: tuple[str, ...] = ()
+    try:
+        yield
+    except Exception as error:
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        known = next((kind for kind in kinds if kind in COMMON_OUTCOMES), None)
+        if known not in UNREADABLE or isinstance(error, SecretsError):
+            raise
+        fault = (address,) if address and type(error) is ValueError else (f"{code} ({kinds[0]})", code)
+    if fault:
+        raise StoreError(*fault)
 
 
 def answer_codes(error: Exception) -> tuple[str, ...]:

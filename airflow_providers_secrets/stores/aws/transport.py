@@ -15,6 +15,8 @@ from botocore.config import Config
 from botocore.httpsession import create_urllib3_context, get_cert_path
 
 from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.options import with_usable_port
+from airflow_providers_secrets.stores.aws.store import BAD_CONFIG, BAD_CREDENTIALS, BAD_URL, unusable
 from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, seconds_left, whole_body
 from airflow_providers_secrets.stores.certificates import context_of
 
@@ -33,8 +35,14 @@ _FIRST_ERROR: Final = 300
 class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
     """A botocore session whose clients, including those that fetch credentials, read answers of limited length.
 
-    The output of a profile's command is limited as well, and there is no prompt for an MFA code.
+    The output of a profile's command is limited as well, and there is no prompt for an MFA code. Credentials and
+    settings that cannot be used are a :class:`.StoreError` that says so.
     """
+
+    def get_credentials(self) -> Any:
+        """Return the session's credentials, which it looks for once; ``None`` if there are none."""
+        with unusable(BAD_CREDENTIALS):
+            return super().get_credentials()
 
     def _create_credential_resolver(self) -> Any:
         resolver: Any = super()._create_credential_resolver()
@@ -47,8 +55,9 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
 
     def create_client(self, *args: Any, **kwargs: Any) -> Any:
         """Create a client as botocore does, and limit the answers that it reads."""
-        client = super().create_client(*args, **kwargs)
-        bound_answers(client)
+        with unusable(BAD_CONFIG, BAD_URL):
+            client = super().create_client(*args, **kwargs)
+            bound_answers(client)
         return client
 
 
@@ -76,14 +85,17 @@ def bound_answers(client: Any) -> None:
     Its connections are verified with certificates that are read here, once for a process and its children.
 
     :raises ConfigurationError: if this botocore's transport lacks what is needed.
+    :raises ValueError: if its server's address has an invalid port, which botocore would find only at the first call.
     """
     endpoint: Any = getattr(client, "_endpoint", None)  # there is no public access to it
     if not hasattr(endpoint, "http_session"):
         raise ConfigurationError(
             f"botocore {botocore.__version__} has no 'http_session' to bound; install an older boto3, and report this."
         )
-    trust_once(endpoint.http_session, str(getattr(endpoint, "host", "")))
+    url = with_usable_port(str(getattr(endpoint, "host", "")))
+    trust_once(endpoint.http_session, url)
     endpoint.http_session = _BoundedHttp(endpoint.http_session)
+    endpoint.create_request = unusable(BAD_CREDENTIALS)(endpoint.create_request)  # it renews and signs
 
 
 def trust_once(session: Any, url: str) -> None:
