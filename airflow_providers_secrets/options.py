@@ -129,6 +129,22 @@ def strict_text(value: Any) -> str:
     return value
 
 
+def stripped(value: Any) -> str | None:
+    """Accept a string without the white space around it; white space alone means "not given".
+
+    A file that a Kubernetes secret is made from often ends in a line break.
+    """
+    return strict_text(value).strip() or None
+
+
+def server_url(value: Any) -> str:
+    """Accept the address of a server."""
+    scheme, _, rest = strict_text(value).partition("://")
+    if scheme.lower() not in ("https", "http") or rest[:1] in ("", "/", "?", "#"):
+        raise ValueError("must start with https:// or http:// and a host")
+    return with_usable_port(str(value))
+
+
 def with_usable_port(url: str) -> str:
     """Accept an address unless its host or port is invalid; any login may precede them."""
     authority = url.partition("://")[2]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any, ClassVar, Final
 
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 from airflow_providers_secrets.errors import quoted
 from airflow_providers_secrets.lookup.notices import warn
-from airflow_providers_secrets.options import Option, flag, flag_or_path, mapping, one_of, strict_text, text
+from airflow_providers_secrets.options import (
+    Option,
+    flag,
+    flag_or_path,
+    mapping,
+    one_of,
+    server_url,
+    strict_text,
+    stripped,
+    text,
+)
 
 OURS: Final = {"retries": "max_attempts", "connect_timeout": "connect_timeout", "read_timeout": "read_timeout"}
 """Arguments of botocore's Config that are not passed on, each with the option that replaces it. All others are."""
@@ -23,6 +35,12 @@ def _config_kwargs(value: Any) -> dict[str, Any]:
             name,
             OURS[name],
         )
+    # botocore would find these only while it signs or sends a request.
+    if not isinstance(given.get("signature_version", ""), str | None):
+        raise ValueError("needs a string for 'signature_version'")
+    proxies = given.get("proxies") or {}
+    if not isinstance(proxies, dict) or not all(isinstance(url, str | None) for url in proxies.values()):
+        raise ValueError("needs an object of strings for 'proxies'")
     return {name: value for name, value in given.items() if name not in OURS}
 
 
@@ -42,15 +60,76 @@ def _session_kwargs(value: Any) -> dict[str, str]:
     for name, one in given.items():
         if not isinstance(one, str | None):
             raise ValueError(f"needs a string for {name!r}")
-    return {name: one for name, one in given.items() if one}
+    return {name: kept for name, one in given.items() if one and (kept := one.strip())}
+
+
+SERVICES: Final = ("secretsmanager", "ssm", "sts")
+"""The services that the AWS backends ask, by botocore's names."""
+
+ENDPOINT: Final = "endpoint_url"
+
+
+def _endpoint(value: Any) -> str:
+    """Accept the address of a service."""
+    return server_url(strict_text(value).strip())
+
+
+def _service_config(value: Any) -> dict[str, dict[str, str]]:
+    """Accept an object with an endpoint for each of some services; what it holds for services not asked is ignored."""
+    endpoints: dict[str, dict[str, str]] = {}
+    for service, settings in mapping(value).items():
+        if service not in SERVICES:
+            _refuse_misspelled(service)
+            known = ", ".join(SERVICES)
+            warn(
+                ("service_config", service),
+                "Option 'service_config' holds %s, which is ignored; known: %s.",
+                quoted(service, 48),
+                known,
+            )
+        elif not isinstance(settings or {}, dict):
+            raise ValueError(f'needs {{"{ENDPOINT}": "https://…"}} for {service!r}')
+        elif unknown := sorted((settings or {}).keys() - {ENDPOINT}):
+            raise ValueError(f"holds {quoted(unknown[0], 48)} for {service!r}; known: {ENDPOINT}")
+        elif settings and settings.get(ENDPOINT):
+            endpoints[service] = {ENDPOINT: _endpoint_of(service, settings[ENDPOINT])}
+    return endpoints
+
+
+def _refuse_misspelled(service: str) -> None:
+    """Refuse another spelling of a service that is asked: without its endpoint, requests would go elsewhere."""
+    meant = service.lower().replace("-", "").replace("_", "").replace(" ", "")
+    if meant in SERVICES:
+        raise ValueError(f"holds {quoted(service, 48)}; did you mean {meant!r}?")
+
+
+def _endpoint_of(service: str, url: Any) -> str:
+    try:
+        return _endpoint(url)
+    except ValueError as error:
+        fault = str(error)
+    raise ValueError(f"cannot use the {ENDPOINT!r} of {service!r}: it {fault}")
+
+
+def _assume_role_kwargs(value: Any) -> dict[str, Any]:
+    """Accept further arguments of the STS call; a session policy as an object, too, or as its JSON text."""
+    given = mapping(value)
+    if given.get("Policy") is None:
+        return given
+    policy: dict[str, Any] | None = None
+    with contextlib.suppress(ValueError):
+        policy = mapping(given["Policy"])
+    if policy is None:
+        raise ValueError("needs a JSON object for 'Policy'")
+    return given if isinstance(given["Policy"], str) else {**given, "Policy": json.dumps(policy)}
 
 
 AWS_OPTIONS: Final = (
-    Option("region_name", strict_text, doc="AWS region; else the environment's or profile's."),
-    Option("profile_name", strict_text, doc="Profile of the shared AWS configuration files."),
-    Option("aws_access_key_id", strict_text, doc="Access key; else botocore's own chain of credentials."),
-    Option("aws_secret_access_key", strict_text, doc="Secret key to the access key."),
-    Option("aws_session_token", strict_text, doc="Session token of temporary credentials."),
+    Option("region_name", stripped, doc="AWS region; else the environment's or profile's."),
+    Option("profile_name", stripped, doc="Profile of the shared AWS configuration files."),
+    Option("aws_access_key_id", stripped, doc="Access key; else botocore's own chain of credentials."),
+    Option("aws_secret_access_key", stripped, doc="Secret key to the access key."),
+    Option("aws_session_token", stripped, doc="Session token of temporary credentials."),
     Option(
         "session_kwargs",
         _session_kwargs,
@@ -58,20 +137,25 @@ AWS_OPTIONS: Final = (
         "Keys, session token, profile and region in an object.",
         deprecated="the options inside it",
     ),
-    Option("role_arn", strict_text, doc="Role to assume; its credentials are refreshed in time."),
+    Option("role_arn", stripped, doc="Role to assume; its credentials are refreshed in time."),
     Option(
         "assume_role_method",
         one_of("assume_role", "assume_role_with_web_identity", "assume_role_with_saml"),
         "assume_role",
         "How the role is assumed.",
     ),
-    Option("assume_role_kwargs", mapping, {}, "Further arguments of the STS call (ExternalId, DurationSeconds …)."),
+    Option(
+        "assume_role_kwargs",
+        _assume_role_kwargs,
+        {},
+        "Further arguments of the STS call (ExternalId, DurationSeconds …).",
+    ),
     Option("assume_role_with_saml", mapping, doc="Not supported; see the documentation for the way around."),
     Option("assume_role_with_web_identity_federation", one_of("file", "google"), doc="Where the token comes from."),
     Option("assume_role_with_web_identity_token_file", strict_text, doc="Else AWS_WEB_IDENTITY_TOKEN_FILE."),
     Option("assume_role_with_web_identity_federation_audience", strict_text, doc="Audience of Google's token."),
-    Option("endpoint_url", strict_text, doc="Another endpoint of the store, a VPC endpoint for example."),
-    Option("service_config", mapping, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
+    Option("endpoint_url", _endpoint, doc="Another endpoint of the store, a VPC endpoint for example."),
+    Option("service_config", _service_config, {}, 'Endpoints by service: {"sts": {"endpoint_url": …}}.'),
     Option("verify", flag_or_path, doc="false, or the CA bundle of the store; STS's is AWS_CA_BUNDLE."),
     Option("use_ssl", flag, default=True, doc="false speaks plain HTTP."),
     Option("api_version", text, doc="The service's API version; else the latest."),

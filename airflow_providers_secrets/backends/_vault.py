@@ -16,9 +16,9 @@ from airflow_providers_secrets.options import (
     mapping,
     one_of,
     proxies,
+    server_url,
     strict_text,
     text,
-    with_usable_port,
 )
 
 KUBERNETES_JWT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -110,12 +110,9 @@ def engine_version(value: Any) -> str:
     return str(one_of("1", "2", "auto")(str(value)))
 
 
-def server_url(value: Any) -> str:
-    """Accept the address of a server."""
-    scheme, _, rest = strict_text(value).partition("://")
-    if scheme.lower() not in ("https", "http") or rest[:1] in ("", "/", "?", "#"):
-        raise ValueError("must start with https:// or http:// and a host")
-    return with_usable_port(str(value)).rstrip("/")
+def vault_url(value: Any) -> str:
+    """Accept the address of Vault."""
+    return server_url(value).rstrip("/")
 
 
 def google_key(value: Any) -> dict[str, Any]:
@@ -146,7 +143,7 @@ VAULT_OPTIONS: Final = (
         identifies_client=False,
         empty_is_unset=False,
     ),
-    Option("url", server_url, doc="Address of Vault; else VAULT_ADDR, else http://localhost:8200."),
+    Option("url", vault_url, doc="Address of Vault; else VAULT_ADDR, else http://localhost:8200."),
     Option("namespace", namespace, doc="Namespace (Vault Enterprise, HCP, OpenBao)."),
     Option("mount_point", mount_path, "secret", "Where the KV engine is; null: the ids start with it.", nullable=True),
     Option("kv_engine_version", engine_version, "2", '1, 2, or "auto" to ask the server.'),

@@ -498,6 +498,81 @@ def test_contradictory_options_are_refused_at_construction(aws: AwsRig, options:
         aws.backend(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"endpoint_url": "127.0.0.1:4566"}, "'endpoint_url' must start with https:// or http:// and a host"),
+        ({"endpoint_url": "http://127.0.0.1:99999"}, "'endpoint_url' has an invalid host or port"),
+        ({"endpoint_url": "http://["}, "'endpoint_url' has an invalid host or port"),
+        ({"service_config": {"ssm": 5}}, """'service_config' needs {"endpoint_url": "https://…"} for 'ssm'"""),
+        ({"service_config": {"sts": "http://h"}}, """'service_config' needs {"endpoint_url": "https://…"} for 'sts'"""),
+        ({"service_config": {"ssm": {"endpoint": "x"}}}, "'service_config' holds 'endpoint' for 'ssm'; .*endpoint_url"),
+        (
+            {"service_config": {"SSM": {"endpoint_url": "http://h"}}},
+            "'service_config' holds 'SSM'; did you mean 'ssm'?",
+        ),
+        (
+            {"service_config": '{"secrets-manager": {"endpoint_url": "http://h"}}'},
+            "'service_config' holds 'secrets-manager'; did you mean 'secretsmanager'?",
+        ),
+        (
+            {"service_config": {"ssm": {"endpoint_url": 5}}},
+            "'service_config' cannot use the 'endpoint_url' of 'ssm': it must be a string",
+        ),
+        (
+            {"service_config": {"secretsmanager": {"endpoint_url": "http://h:99999"}}},
+            "'service_config' cannot use the 'endpoint_url' of 'secretsmanager': it has an invalid host or port",
+        ),
+        ({"assume_role_kwargs": {"Policy": "S3cr3t"}}, "'assume_role_kwargs' needs a JSON object for 'Policy'"),
+        ({"assume_role_kwargs": {"Policy": ["S3cr3t"]}}, "'assume_role_kwargs' needs a JSON object for 'Policy'"),
+        ({"config_kwargs": {"signature_version": 5}}, "'config_kwargs' needs a string for 'signature_version'"),
+        ({"config_kwargs": {"proxies": "S3cr3t"}}, "'config_kwargs' needs an object of strings for 'proxies'"),
+        ({"config_kwargs": {"proxies": {"https": 5}}}, "'config_kwargs' needs an object of strings for 'proxies'"),
+    ],
+    ids=str,
+)
+def test_what_no_client_could_use_is_refused_at_construction(aws: AwsRig, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said.replace("?", r"\?")) as raised:
+        aws.backend(**options)
+    assert "S3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("unset", [None, "", {}, {"endpoint_url": None}, {"endpoint_url": ""}], ids=str)
+def test_a_service_without_an_endpoint_has_the_usual_one(aws: AwsRig, unset: Any) -> None:
+    assert connected(aws.backend(service_config={aws.service: unset})).meta.endpoint_url == aws.proxy.url
+
+
+def test_a_service_that_is_not_asked_is_warned_about(aws: AwsRig, caplog: pytest.LogCaptureFixture) -> None:
+    """As officially, it changes nothing: what it says may be meant for a hook."""
+    backend = aws.backend(service_config={"s3": {"bucket_name": "b"}})
+    assert "'service_config' holds 's3', which is ignored; known: secretsmanager, ssm, sts" in caplog.text
+    assert backend.config.fingerprint == aws.backend().config.fingerprint
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["options", "session_kwargs"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_white_space_around_keys_is_none_of_them(aws: AwsRig, *, inside: bool) -> None:
+    """A file that a Kubernetes secret was made from often ends in a line break."""
+    clean = {**CREDENTIALS, "aws_session_token": "token", "region_name": REGION}
+    broken = {name: f" {value}\n" for name, value in clean.items()}
+    address = {"endpoint_url": f"{aws.proxy.url}\n"}
+    backend = aws.backend_class(**address, session_kwargs=broken) if inside else aws.backend_class(**address, **broken)
+    backend.get_variable("x")
+    request = aws.proxy.requests[-1]
+    assert access_key(request) == CREDENTIALS["aws_access_key_id"]
+    assert f"/{REGION}/{aws.service}/" in request.headers["Authorization"]
+    assert request.headers["X-Amz-Security-Token"] == "token"
+    assert backend.config.fingerprint == aws.backend_class(endpoint_url=aws.proxy.url, **clean).config.fingerprint
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_policy_of_a_role_is_an_object_or_its_text(aws: AwsRig, sts: Proxy, *, as_text: bool) -> None:
+    policy = {"Version": "2012-10-17", "Statement": []}
+    given = {"Policy": json.dumps(policy) if as_text else policy}
+    aws.backend_class(**role_options(aws, sts, assume_role_kwargs=given)).get_variable("x")
+    assert json.loads(form(sts.requests[-1])["Policy"]) == policy
+
+
 def test_expired_token_makes_one_new_client(aws: AwsRig) -> None:
     backend = aws.backend()
     answers: list[Reply | None] = [aws_error("ExpiredTokenException"), None]
