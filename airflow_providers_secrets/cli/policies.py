@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.lookup.plan import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         rules.setdefault(path, []).extend(c for c in capabilities if c not in rules.get(path, ()))
 
     for start in scope.starts:
+        _refuse_vaults_patterns(start)
         within = start.removeprefix(f"{mount}/").removesuffix("/")
         below = f"{within}/*" if within else "*"
         data = f"{mount}/data/{below}" if version == KV_2 else f"{mount}/{below}"
@@ -244,11 +246,11 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         if "delete" in wanted.acts:
             allow(data, "delete")
     hcl = "\n".join(
-        f'path "{path}" {{\n  capabilities = [{", ".join(json.dumps(one) for one in capabilities)}]\n}}\n'
+        f"path {_hcl(path)} {{\n  capabilities = [{', '.join(json.dumps(one) for one in capabilities)}]\n}}\n"
         for path, capabilities in rules.items()
     )
     namespace = options.get("namespace")
-    before = f"export VAULT_NAMESPACE={namespace}\n" if namespace else ""
+    before = f"export VAULT_NAMESPACE={shlex.quote(namespace)}\n" if namespace else ""
     auth = str(options["auth_type"])
     at = options.get("auth_mount_point") or auth
     commands = f"{before}vault policy write {wanted.name} policy.hcl\n{_vault_login(wanted.name, auth, at)}"
@@ -260,7 +262,7 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     if auth == "approle":
         terraform += (
             f'\nresource "vault_approle_auth_backend_role" "{wanted.label}" {{\n'
-            f'  backend        = "{at}"\n  role_name      = "{wanted.name}"\n'
+            f'  backend        = {_hcl(at)}\n  role_name      = "{wanted.name}"\n'
             f"  token_policies = [vault_policy.{wanted.label}.name]\n"
             "  token_ttl      = 3600\n  token_max_ttl  = 14400\n}\n"
         )
@@ -272,7 +274,25 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     return Policy("hcl", hcl, commands, terraform, tuple(notes))
 
 
+def _hcl(text: str) -> str:
+    """Return *text* as a string of HCL, in which neither Vault nor a heredoc of Terraform finds a template."""
+    return json.dumps(text, ensure_ascii=False).replace("${", r"\u0024{").replace("%{", r"\u0025{")
+
+
+def _refuse_vaults_patterns(path: str) -> None:
+    """Refuse a path that Vault would read as a pattern, since it has no way to escape one.
+
+    An asterisk counts only at the end of a policy's path, where this package's own is.
+    """
+    if "+" in path.split("/") or "+*" in path or re.search("{{|}}", path):
+        raise ConfigurationError(
+            f"No policy can name {quoted(path)} alone: Vault reads '+' and '{{{{' as wildcards and templates. "
+            "Use another path."
+        )
+
+
 def _vault_login(name: str, auth: str, at: str) -> str:
+    at = shlex.quote(at)
     if auth == "approle":
         return (
             f"vault write auth/{at}/role/{name} token_policies={name} token_ttl=1h token_max_ttl=4h\n"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -304,6 +307,61 @@ def test_vaults_policy_reads_and_everything_else_is_denied(
     token = token_for("--allow", "write")
     assert status(token, "POST", f"{data}/connections/new", written) == "done"
     assert status(token, "POST", f"{data}/other/new", written) == "403"
+
+
+@pytest.mark.parametrize("path", ['a"b', "${b}", "${b", '${b"}', "%{b}", "$${b", "a*", "a+b", "é{b}", "a b"])
+def test_vaults_policy_names_the_path_as_it_is(command: Command, path: str) -> None:
+    """Quotes and templates of HCL are no syntax in it, whether Vault or Terraform reads the policy."""
+    server = openbao()
+    kwargs = {"url": "http://x", "token": "x", "connections_path": None, "variables_path": path, "config_path": None}
+    at = ("--backend", "hashicorp_vault", "--kwargs", json.dumps(kwargs), "--allow", "write")
+    policy = command("policy", *at)
+    assert policy.code == 0, policy.everything
+    server.api("POST", "sys/policies/acl/odd-path", {"policy": policy.out})
+    token = server.api("POST", "auth/token/create", {"policies": ["odd-path"]})["auth"]["client_token"]
+    named = quote(f"secret/data/{path}/x")
+    server.api("POST", named, {"data": {"value": "x"}}, token)
+    assert server.api("GET", named, token=token)["data"]["data"] == {"value": "x"}
+    for other in ("a/x", "b/x", "abc/x"):
+        with pytest.raises(AssertionError, match=": 403 "):
+            server.api("POST", f"secret/data/{other}", {"data": {"value": "x"}}, token)
+    terraform = command("policy", *at, "--terraform").out
+    heredoc = terraform.partition("<<-EOT\n")[2].partition("  EOT\n")[0]
+    assert textwrap.dedent(heredoc) == policy.out
+    assert not re.search("[$%][{]", heredoc)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"variables_path": "a/+/b"},
+        {"variables_path": "+"},
+        {"variables_path": "a+*"},
+        {"connections_path": ["a", "{{identity.entity.name}}"]},
+        {"mount_point": "a}}"},
+        {"mount_point": "+/kv"},
+    ],
+    ids=repr,
+)
+def test_a_path_that_a_policy_of_vaults_cannot_name_gets_none(command: Command, options: dict[str, Any]) -> None:
+    """With ``+`` for a segment it would allow other paths as well, and with braces another one."""
+    kwargs = json.dumps({"url": "http://x", "token": "x", **options})
+    said = command("policy", "--backend", "hashicorp_vault", "--kwargs", kwargs)
+    assert (said.code, said.out) == (2, ""), said.everything
+    assert "No policy can name" in said.err
+    assert "Vault reads '+' and '{{' as wildcards and templates" in said.err
+
+
+def test_vaults_commands_take_names_as_they_are(command: Command) -> None:
+    kwargs = {"auth_type": "approle", "role_id": "x", "auth_mount_point": "a $(b)", "namespace": "c;d"}
+    at = ("--backend", "hashicorp_vault", "--kwargs", json.dumps(kwargs))
+    first, *_, last = command("policy", *at, "--commands").out.splitlines()
+    assert shlex.split(first) == ["export", "VAULT_NAMESPACE=c;d"]
+    assert shlex.split(last)[-1] == "auth/a $(b)/role/airflow-secrets/secret-id"
+    assert "$(b)" not in re.sub("'[^']*'", "", last)
+    kwargs["auth_mount_point"] = 'a"${b}'
+    terraform = command("policy", *at[:3], json.dumps(kwargs), "--terraform").out
+    assert 'backend        = "a\\"\\u0024{b}"' in terraform
 
 
 def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
