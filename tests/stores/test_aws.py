@@ -313,6 +313,89 @@ def test_a_renewal_that_prints_other_json_is_no_answer_of_the_store(
     assert calls == []
 
 
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_white_space_around_a_key_of_the_environment_is_told(
+    aws: AwsRig, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**CREDENTIALS, "aws_session_token": "token"}.items():
+        monkeypatch.setenv(name.upper(), f"{value}\n" if name.upper() == variable else value)
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, cache_ttl=0)
+    with aws.counted() as calls, pytest.raises(StoreMisconfigured) as raised:
+        backend.get_variable("absent")
+    assert f"white space around {variable}. Remove the line break or spaces" in str(raised.value)
+    assert calls == []
+    assert raised.value.on_the_way
+    monkeypatch.setenv(variable, {**CREDENTIALS, "aws_session_token": "token"}[variable.lower()])
+    assert backend.get_variable("absent") is None
+
+
+def test_a_line_break_in_credentials_of_a_command_is_told(
+    aws: AwsRig, of_a_profile: Callable[..., Any], tmp_path: Path
+) -> None:
+    given = {"Version": 1, "AccessKeyId": "AKIAOURS", "SecretAccessKey": "S3cr3t", "SessionToken": "S3cr3t\n"}
+    (tmp_path / "printed").write_text(json.dumps(given))
+    backend = of_a_profile(f"credential_process = /bin/cat {tmp_path / 'printed'}")
+    said = r"a request that cannot be sent \(ValueError\)\. Remove line breaks from the AWS credentials"
+    with aws.counted() as calls, pytest.raises(StoreMisconfigured, match=said) as raised:
+        backend.get_variable("x")
+    assert calls == []
+    assert "S3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("by_option", [False, True])
+def test_a_proxy_that_is_no_url_is_told(aws: AwsRig, monkeypatch: pytest.MonkeyPatch, *, by_option: bool) -> None:
+    options: dict[str, Any] = {}
+    proxy = "http://user:S3cr3t@127.0.0.1:abc"
+    if by_option:
+        options["config_kwargs"] = {"proxies": {"http": proxy}}
+    else:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "")
+    said = r"a proxy's address that is no URL\. Correct HTTP_PROXY, HTTPS_PROXY, or 'proxies' in 'config_kwargs'\."
+    with pytest.raises(StoreMisconfigured, match=said) as raised:
+        aws.backend(**options).get_variable("x")
+    assert raised.value.on_the_way
+    assert "S3cr3t" not in str(raised.value)
+
+
+WRONG_VARIABLES = {
+    "AWS_DEFAULTS_MODE": "InvalidDefaultsMode",
+    "AWS_STS_REGIONAL_ENDPOINTS": "InvalidSTSRegionalEndpointsConfigError",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT": "InvalidIMDSEndpointError",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "InvalidIMDSEndpointModeError",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "InvalidChecksumConfigError",
+}
+
+
+@pytest.mark.parametrize("variable", WRONG_VARIABLES)
+def test_a_variable_that_botocore_refuses_is_no_outage(
+    aws: AwsRig, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = {} if "METADATA" in variable else CREDENTIALS
+    for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(file, str(tmp_path / "none"))
+    monkeypatch.setenv(variable, "bogus")
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, **keys)
+    with pytest.raises(StoreMisconfigured, match=rf"{WRONG_VARIABLES[variable]}\. Correct") as raised:
+        backend.get_variable("x")
+    assert raised.value.on_the_way
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"defaults_mode": "zzz"}, "InvalidDefaultsMode"),
+        ({"signature_version": "zzz"}, "UnknownSignatureVersionError"),
+        ({"max_pool_connections": "zzz"}, r"a request that cannot be sent \(TypeError\)"),
+    ],
+    ids=str,
+)
+def test_config_kwargs_that_botocore_refuses_are_no_outage(aws: AwsRig, config: dict[str, Any], code: str) -> None:
+    with pytest.raises(StoreMisconfigured, match=code) as raised:
+        aws.backend(config_kwargs=config).get_variable("x")
+    assert raised.value.on_the_way
+
+
 @pytest.mark.parametrize("url", ["no-url", "http://[", "http://127.0.0.1:99999"])
 def test_an_endpoint_that_is_no_url_is_told(aws: AwsRig, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"AWS_ENDPOINT_URL_{aws.service_id}", url)
@@ -1200,6 +1283,28 @@ def test_verify(tls: tuple[str, Path]) -> None:
     with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
         SystemsManagerParameterStoreBackend(**options).get_variable("x")
     assert SystemsManagerParameterStoreBackend(**options, verify=str(certificate)).get_variable("x") == "over TLS"
+
+
+@pytest.mark.parametrize("by", ["verify", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_bundle_that_holds_no_certificate_is_told(
+    tls: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, content: str | None
+) -> None:
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    options: dict[str, Any] = {"region_name": REGION, "endpoint_url": tls[0], **CREDENTIALS}
+    if by == "verify":
+        options["verify"] = str(bundle)
+    else:
+        monkeypatch.setenv(by, str(bundle))
+    with pytest.raises(StoreMisconfigured) as raised:
+        SystemsManagerParameterStoreBackend(**options).get_variable("x")
+    fault = "SSLError" if content else "FileNotFoundError"
+    assert f"the CA bundle '{bundle}' cannot be read ({fault}). Correct 'verify', AWS_CA_BUNDLE" in str(raised.value)
+    assert raised.value.on_the_way
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")

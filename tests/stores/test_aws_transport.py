@@ -201,7 +201,7 @@ def test_certificates_that_are_replaced_count_for_the_next_connection(aws: AwsRi
     assert backend.get_variable("encrypted") == "x"
     bundle.write_text("no certificate")
     answers.reset_after_fork()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreMisconfigured, match="cannot be read"):
         backend.get_variable("encrypted")
 
 

@@ -31,10 +31,38 @@ BAD_SETTING: Final = "bad setting"
 BAD_URL: Final = "an address that is no URL"
 BAD_CREDENTIALS: Final = "credentials that cannot be read"
 BAD_CONFIG: Final = "settings that botocore cannot use"
+BAD_REQUEST: Final = "a request that cannot be sent"
+BAD_PROXY: Final = "a proxy's address that is no URL"
+WHITE_SPACE: Final = "white space around a variable"
+BUNDLE: Final = "unusable CA bundle"
 
 UNREADABLE: Final = ("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "TypeError", "ValueError")
 """What botocore and the stores raise for an answer that does not match the API's specification. botocore raises the
 same for settings and credentials that it cannot use; see :func:`unusable`."""
+
+REFUSED_SETTINGS: Final = (
+    # botocore.exceptions, of options and of the environment.
+    "BaseEndpointResolverError",
+    "EndpointProviderError",
+    "InvalidChecksumConfigError",
+    "InvalidDefaultsMode",
+    "InvalidEndpointConfigurationError",
+    "InvalidEndpointDiscoveryConfigurationError",
+    "InvalidIMDSEndpointError",
+    "InvalidIMDSEndpointModeError",
+    "InvalidProxiesConfigError",
+    "InvalidRetryConfigurationError",
+    "InvalidS3AddressingStyleError",
+    "InvalidS3UsEast1RegionalEndpointConfigError",
+    "InvalidSTSRegionalEndpointsConfigError",
+    "MissingDependencyException",
+    "RefreshWithMFAUnsupportedError",
+    "UnknownCredentialError",
+    "UnknownRegionError",
+    "UnknownSignatureVersionError",
+    "UnsupportedSignatureVersionError",
+)
+"""What botocore raises for a setting's value that it does not accept, before it sends anything."""
 
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
@@ -78,6 +106,11 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             BAD_URL,
             BAD_CREDENTIALS,
             BAD_CONFIG,
+            BAD_REQUEST,
+            BAD_PROXY,
+            WHITE_SPACE,
+            BUNDLE,
+            *REFUSED_SETTINGS,
             "JSONDecodeError",  # of the output of a credential_process
             # Of a token's file, a credential_process or a CA bundle.
             "FileNotFoundError",
@@ -153,6 +186,10 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         "AWS_METADATA_* in the environment."
     ),
     BAD_CONFIG: "Correct 'config_kwargs' and 'assume_role_kwargs': a value in them is of another type.",
+    BAD_REQUEST: "Remove line breaks from the AWS credentials, or correct 'config_kwargs'.",
+    BAD_PROXY: "Correct HTTP_PROXY, HTTPS_PROXY, or 'proxies' in 'config_kwargs'.",
+    WHITE_SPACE: "Remove the line break or spaces from the variable's value.",
+    BUNDLE: "Correct 'verify', AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's ca_bundle, whichever names it.",
     **dict.fromkeys(
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
         "Make the file readable that the AWS settings name: a token's, a credential_process, certificates.",
@@ -191,6 +228,11 @@ LOCAL: Final = frozenset(
         BAD_URL,
         BAD_CREDENTIALS,
         BAD_CONFIG,
+        BAD_REQUEST,
+        BAD_PROXY,
+        WHITE_SPACE,
+        BUNDLE,
+        *REFUSED_SETTINGS,
         "DefaultCredentialsError",  # google.auth.exceptions
         # Of a token's file, a credential_process or a CA bundle.
         "FileNotFoundError",
@@ -319,13 +361,17 @@ def unusable(code: str, address: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kinds = [kind.__name__ for kind in type(error).__mro__]
-        known = next((kind for kind in kinds if kind in COMMON_OUTCOMES), None)
-        if known not in UNREADABLE or isinstance(error, SecretsError):
+        if not is_pythons(error):
             raise
-        fault = (address,) if address and type(error) is ValueError else (f"{code} ({kinds[0]})", code)
+        fault = (address,) if address and type(error) is ValueError else (f"{code} ({type(error).__name__})", code)
     if fault:
         raise StoreError(*fault)
+
+
+def is_pythons(error: Exception) -> bool:
+    """Return whether Python raised *error*, or a subclass that no table knows, for a value of another form."""
+    known = (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in COMMON_OUTCOMES)
+    return next(known, None) in UNREADABLE and not isinstance(error, SecretsError)
 
 
 def answer_codes(error: Exception) -> tuple[str, ...]:

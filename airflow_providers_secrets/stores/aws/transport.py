@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -12,11 +13,24 @@ from typing import Any, Final
 import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
+from botocore.credentials import EnvProvider
+from botocore.exceptions import HTTPClientError
 from botocore.httpsession import create_urllib3_context, get_cert_path
+from urllib3.exceptions import LocationValueError
 
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.options import with_usable_port
-from airflow_providers_secrets.stores.aws.store import BAD_CONFIG, BAD_CREDENTIALS, BAD_URL, unusable
+from airflow_providers_secrets.stores.aws.store import (
+    BAD_CONFIG,
+    BAD_CREDENTIALS,
+    BAD_PROXY,
+    BAD_REQUEST,
+    BAD_URL,
+    BUNDLE,
+    WHITE_SPACE,
+    is_pythons,
+    unusable,
+)
 from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, seconds_left, whole_body
 from airflow_providers_secrets.stores.certificates import context_of
 
@@ -42,7 +56,10 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
     def get_credentials(self) -> Any:
         """Return the session's credentials, which it looks for once; ``None`` if there are none."""
         with unusable(BAD_CREDENTIALS):
-            return super().get_credentials()
+            found = super().get_credentials()
+        if getattr(found, "method", None) == EnvProvider.METHOD:
+            _refuse_white_space()
+        return found
 
     def _create_credential_resolver(self) -> Any:
         resolver: Any = super()._create_credential_resolver()
@@ -59,6 +76,14 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
             client = super().create_client(*args, **kwargs)
             bound_answers(client)
         return client
+
+
+def _refuse_white_space() -> None:
+    """Refuse keys that the environment has with a line break, which no request could hold, or with spaces."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"):
+        value = os.environ.get(name, "")
+        if value != value.strip():
+            raise StoreError(f"white space around {name}", WHITE_SPACE)
 
 
 def bounds(options: Mapping[str, Any]) -> Config:
@@ -104,6 +129,7 @@ def trust_once(session: Any, url: str) -> None:
     Client certificates, and connections through a proxy reached over TLS, are left to botocore.
 
     :param url: the session's server; the certificates to verify it with are read at once.
+    :raises StoreError: if they cannot be read.
     """
     set_up: Any = getattr(session, "_setup_ssl_cert", None)  # there is no public access to it
     if set_up is None:
@@ -112,15 +138,21 @@ def trust_once(session: Any, url: str) -> None:
     def set_up_once(pool: Any, url: str, verify: bool | str) -> None:  # noqa: FBT001  # botocore's signature
         set_up(pool, url, verify)
         if pool.ca_certs and not pool.cert_file and getattr(pool.proxy, "scheme", None) != "https":
-            with contextlib.suppress(OSError, ValueError):  # botocore reports what is wrong with them
-                pool.conn_kw["ssl_context"] = context_of(pool.ca_certs, create_urllib3_context)
-                pool.ca_certs = None
+            pool.conn_kw["ssl_context"] = _trusting(pool.ca_certs)
+            pool.ca_certs = None
 
     session._setup_ssl_cert = set_up_once  # noqa: SLF001
     verify: bool | str = getattr(session, "_verify", False)
     if verify and url.startswith("https:"):
-        with contextlib.suppress(OSError, ValueError):
-            context_of(get_cert_path(verify), create_urllib3_context)
+        _trusting(get_cert_path(verify))
+
+
+def _trusting(path: str) -> ssl.SSLContext:
+    try:
+        return context_of(path, create_urllib3_context)
+    except (OSError, ValueError) as error:
+        fault = type(error).__name__
+    raise StoreError(f"the CA bundle {quoted(path)} cannot be read ({fault})", BUNDLE)
 
 
 def bound_metadata(resolver: Any) -> None:
@@ -208,16 +240,42 @@ class _BoundedHttp:
     def send(self, request: Any) -> AWSResponse:
         """Send *request*, and read the whole answer.
 
-        :raises StoreError: for an answer that is too long, not text, or ends early.
+        :raises StoreError: for an answer that is too long, not text, or ends early; for a request that cannot be sent.
         :raises TimeoutError: once the deadline has passed.
         """
         request.stream_output = True  # leaves the body to us
-        answer = self._session.send(request)
+        answer = self._sent(request)
         body = _read(answer.raw, answer.headers.get("Content-Length", ""), self._max_bytes)
         return AWSResponse(answer.url, answer.status_code, answer.headers, Body(_text(body, answer.status_code)))
 
+    def _sent(self, request: Any) -> Any:
+        """Return the session's answer; a fault of this host, which botocore takes for one of the network, as such."""
+        try:
+            return self._session.send(request)
+        except HTTPClientError as error:
+            cause: object = error.kwargs.get("error")
+            if type(error) is not HTTPClientError or not isinstance(cause, Exception):  # a time-out, a cut connection
+                raise
+            if isinstance(cause, StoreError):
+                fault = cause
+            elif isinstance(cause, LocationValueError):
+                fault = StoreError(BAD_PROXY if _has_usable_port(request.url) else BAD_URL)
+            elif is_pythons(cause):
+                fault = StoreError(f"{BAD_REQUEST} ({type(cause).__name__})", BAD_REQUEST)
+            else:
+                raise
+        raise fault
+
     def close(self) -> None:
         self._session.close()
+
+
+def _has_usable_port(url: str) -> bool:
+    try:
+        with_usable_port(url)
+    except ValueError:
+        return False
+    return True
 
 
 class Body:
