@@ -313,6 +313,32 @@ def test_a_renewal_that_prints_other_json_is_no_answer_of_the_store(
     assert calls == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_METADATA_SERVICE_TIMEOUT", "abc"),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "S3cr3t\nS3cr3t"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://example.com/x"),
+    ],
+)
+def test_a_variable_of_the_login_is_not_told_as_an_endpoint(
+    aws: AwsRig, variable: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(file, str(tmp_path / "none"))
+    if "TOKEN" in variable:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StoreMisconfigured, match=rf"{BAD_LOGIN}.* AWS_CONTAINER_\* and AWS_METADATA_\*") as raised:
+        aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION).get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+
+
+def test_a_role_of_a_profile_without_a_source_is_told(of_a_profile: Callable[..., Any]) -> None:
+    with pytest.raises(StoreMisconfigured, match=r"PartialCredentialsError\. .*source_profile or credential_source"):
+        of_a_profile(f"role_arn = {ROLE}").get_variable("x")
+
+
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 def test_white_space_around_a_key_of_the_environment_is_told(
     aws: AwsRig, variable: str, monkeypatch: pytest.MonkeyPatch
@@ -792,8 +818,11 @@ def test_unusable_config_kwargs_are_told(aws: AwsRig) -> None:
         aws.backend(config_kwargs={"no_such_thing": 1}).get_variable("x")
     with pytest.raises(ConfigurationError, match=r"'config_kwargs' holds 'retrys', .*; did you mean 'retries'\?"):
         aws.backend(config_kwargs={"retrys": 3}).get_variable("x")
-    with pytest.raises(ConfigurationError, match=r"'config_kwargs' is not one that botocore\.config\.Config takes: "):
-        aws.backend(config_kwargs={"s3": {"addressing_style": "no"}}).get_variable("x")
+    refused = r"'config_kwargs' holds a value for 's3' that botocore\.config\.Config does not take"
+    with pytest.raises(ConfigurationError, match=rf"{refused}: S3 addressing style no is invalid\. Valid options"):
+        aws.backend(config_kwargs={"user_agent": "x", "s3": {"addressing_style": "no"}}).get_variable("x")
+    with pytest.raises(ConfigurationError, match=rf"{refused}\.$"):
+        aws.backend(config_kwargs={"s3": 5}).get_variable("x")
 
 
 def test_time_outs_and_endpoint_reach_the_client(aws: AwsRig) -> None:

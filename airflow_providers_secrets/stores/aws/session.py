@@ -25,7 +25,7 @@ from botocore.credentials import (
     Credentials,
     DeferredRefreshableCredentials,
 )
-from botocore.exceptions import DataNotFoundError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, DataNotFoundError, NoCredentialsError
 from botocore.utils import FileWebIdentityTokenLoader
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
@@ -263,9 +263,21 @@ def _config(options: Options) -> Config:
         )
     try:
         return ours.merge(Config(**given))
-    except Exception as error:  # noqa: BLE001  # botocore raises TypeError and several classes of its own
-        reason = f"{type(error).__name__}: {error}"
-    raise ConfigurationError(f"option 'config_kwargs' is not one that botocore.config.Config takes: {reason}")
+    except Exception as error:  # noqa: BLE001  # botocore raises Python's errors and several classes of its own
+        # Python's say nothing of the option: 'int' object has no attribute 'get'.
+        reason = f": {str(error).rstrip('.')}" if isinstance(error, BotoCoreError) else ""
+    refused = ", ".join(repr(name) for name, value in given.items() if not _is_taken(name, value))
+    raise ConfigurationError(
+        f"option 'config_kwargs' holds a value for {refused} that botocore.config.Config does not take{reason}."
+    )
+
+
+def _is_taken(name: str, value: Any) -> bool:
+    try:
+        Config(**{name: value})
+    except Exception:  # noqa: BLE001  # as above
+        return False
+    return True
 
 
 # Roles.

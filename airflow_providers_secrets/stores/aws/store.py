@@ -180,7 +180,7 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         "Name the store's own address in 'endpoint_url': redirects are not followed.",
     ),
     **dict.fromkeys(UNREADABLE, "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
-    BAD_URL: "Correct 'endpoint_url', or AWS_ENDPOINT_URL or AWS_CONTAINER_CREDENTIALS_FULL_URI in the environment.",
+    BAD_URL: "Correct 'endpoint_url', or AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_* in the environment.",
     BAD_CREDENTIALS: (
         "Run the profile's credential_process by hand and fix what it prints, or correct AWS_CONTAINER_* and "
         "AWS_METADATA_* in the environment."
@@ -196,7 +196,10 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     ),
     "JSONDecodeError": "Run the profile's credential_process by hand and fix what it prints.",
     "ProfileNotFound": "Name a profile of the AWS configuration files in 'profile_name'.",
-    "PartialCredentialsError": "Complete the pair of access key and secret access key.",
+    "PartialCredentialsError": (
+        "Complete the pair of access key and secret access key; a profile with a role_arn needs a source_profile or "
+        "credential_source."
+    ),
     "CredentialRetrievalError": "Run the profile's credential_process by hand and fix what it prints.",
     **dict.fromkeys(("ConfigNotFound", "ConfigParseError"), "Fix the file that AWS_CONFIG_FILE names."),
     **dict.fromkeys(
