@@ -46,6 +46,11 @@ class LocalFiles:
                     f"file: option {FILE_OPTIONS[kind].name!r} holds {quoted(path)}, which does not end in one of "
                     f"{', '.join(SUFFIXES)}, by which Airflow tells the format."
                 )
+            if "\0" in path:
+                raise ConfigurationError(
+                    f"file: option {FILE_OPTIONS[kind].name!r} holds {quoted(path)}, which has a NUL character, as no "
+                    "file's path has."
+                )
 
     def unreadable(self) -> str | None:
         """Return which file cannot be read and why, or ``None``. Opens the files but reads none."""

@@ -387,7 +387,7 @@ def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str
     failure: Exception
     try:
         backend_class = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # TypeError: the path begins with two dots
         raise ConfigurationError(_not_loaded(path, error)) from None
     if not isinstance(backend_class, type) or not hasattr(backend_class, "get_conn_value"):
         raise ConfigurationError(f"{path} is not a secrets backend's class.")

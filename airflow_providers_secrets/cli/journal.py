@@ -18,7 +18,8 @@ JOURNAL_START: Final = '{"kind": '
 class Journal:
     """A file with one JSON object per line: kind, id, state. Never a value.
 
-    When it is read again, lines that a kill cut off and lines of another source or target are ignored.
+    When it is read again, lines that a kill cut off or that no copy writes, and lines of another source or target, are
+    ignored.
 
     :param of: identifies source and target.
     :param resume: continue the file; otherwise it is truncated.
@@ -57,9 +58,9 @@ class Journal:
             try:
                 entry = json.loads(line)
                 key = (entry["kind"], entry["id"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):  # RecursionError: nested too deeply
                 continue
-            if entry.get("of") != self._of:
+            if entry.get("of") != self._of or not all(isinstance(part, str) for part in key):
                 continue
             if entry.get("state") in (CREATED, OVERWRITTEN, SAME):
                 self.verified.add(key)

@@ -427,28 +427,38 @@ def ask_secret(prompt: str, instead: str) -> str:
     """Ask for a secret on the terminal.
 
     :param instead: the argument that reads it from standard input.
-    :raises ConfigurationError: if there is no terminal, or the prompt is left by Ctrl-D.
+    :raises ConfigurationError: if there is no terminal, the prompt is left by Ctrl-D, or what is typed is no text.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError(
             f"There is no terminal to ask for the value on; send it on standard input ({instead})."
         )
+    from airflow_providers_secrets.lookup.connection_text import is_text
+
+    fault = "what was typed is not UTF-8 text."
     try:
-        return getpass.getpass(prompt)
-    except EOFError:
+        text = getpass.getpass(prompt)
+        if is_text(text):  # Python keeps other bytes of some terminals, as lone surrogates
+            return text
+    except (EOFError, UnicodeDecodeError) as error:  # the latter holds what was typed, so it must not be chained
         say("")  # ends the prompt's line
-        raise ConfigurationError(f"nothing was typed; type it, or send it on standard input ({instead}).") from None
+        if isinstance(error, EOFError):
+            fault = f"nothing was typed; type it, or send it on standard input ({instead})."
+    raise ConfigurationError(fault)
 
 
 def confirmed(question: str) -> bool:
     """Ask a yes-or-no question on the terminal; only "y" and "yes" mean yes.
 
-    :raises ConfigurationError: if there is no terminal.
+    :raises ConfigurationError: if there is no terminal, or what is typed is no text.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError("There is no terminal to ask on; add --yes to go ahead without being asked.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except UnicodeDecodeError:
+        raise ConfigurationError("what was typed is not UTF-8 text.") from None
 
 
 def refuse_two_readers(reads: Mapping[str, bool], cure: str) -> None:

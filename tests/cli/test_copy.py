@@ -385,6 +385,24 @@ def test_a_journal_never_replaces_another_file(command: Command, ssm: Rig, base:
     assert command(*copy, "--journal", f"{tmp_path}/empty").code == 0
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['{"kind": ["variables"], "id": "x", "state": "same", "of": OF}', '{"kind": ' + "[" * 100_000, "5", '"x"', "[]"],
+    ids=["a list as kind", "nested too deeply", "a number", "a text", "a list"],
+)
+def test_a_line_of_a_journal_that_no_copy_writes_is_ignored(
+    command: Command, ssm: Rig, base: str, export: str, tmp_path: Path, line: str
+) -> None:
+    journal = tmp_path / "journal"
+    copy = ["copy", "--from", export, *target(ssm, base), "--apply", "--journal", str(journal), "-o", "json"]
+    assert set(states(command(*copy)).values()) <= {"created", "invalid"}
+    entry = journal.read_text().splitlines()[0]
+    journal.write_text(f"{entry}\n{line.replace('OF', json.dumps(json.loads(entry)['of']))}\n")
+    said = command(*copy, "--resume")
+    assert "unexpected" not in said.err
+    assert set(states(said).values()) <= {"same", "invalid"}, said.everything
+
+
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_a_journal_that_cannot_be_written_to_any_more_ends_the_copy(
     command: Command, ssm: Rig, base: str, tmp_path: Path, parallel: int

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import io
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -202,6 +204,46 @@ def test_a_prompt_that_is_left_by_ctrl_d_is_told(
     said = capsys.readouterr()
     assert (code, said.out) == (2, ""), said
     assert f"nothing was typed; type it, or send it on standard input ({PROMPTS[line]})." in said.err
+
+
+@pytest.mark.parametrize(
+    ("line", "errors"),
+    [*((line, errors) for line in PROMPTS for errors in ("strict", "surrogateescape")), ("delete var x", "strict")],
+)
+def test_what_is_typed_at_a_prompt_and_is_no_text_is_told(line: str, errors: str, tmp_path: Path) -> None:
+    """Which errors a terminal's bytes make depends on the locale."""
+    environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": PACKAGE_ROOT}
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", *line.split(), *(() if "uri" in line else AT)],
+        env={**environment, "PYTHONIOENCODING": f"utf-8:{errors}"},
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,  # getpass asks the terminal of the session, and there is none but this
+    )
+    os.close(theirs)
+    shown = b""
+    while not shown.endswith((b": ", b"[y/N] ")):
+        shown += os.read(ours, 1024)
+    os.write(ours, b"S3cr3t\xff\n")
+    with contextlib.suppress(OSError):  # how a terminal ends whose processes are gone
+        while more := os.read(ours, 1024):
+            shown += more
+    output, _ = process.communicate(timeout=120)
+    os.close(ours)
+    told = f"airflow-secrets {line.split(maxsplit=1)[0]}: what was typed is not UTF-8 text."
+    assert (process.returncode, output) == (2, b""), shown
+    assert shown.decode(errors="replace").splitlines()[-1] == told
+    assert line.startswith("delete") or b"S3cr3t" not in shown  # the answer to a question is echoed
+
+
+@pytest.mark.parametrize("name", ["..", "...", ".x", "..x", "x..y"])
+def test_dots_are_no_backend(command: Command, name: str) -> None:
+    said = command("get", "var", "x", "--backend", name)
+    assert (said.code, said.err.count("\n")) == (2, 1), said.everything
+    assert f"the backend '{name}' cannot be imported" in said.err
 
 
 @pytest.mark.parametrize("line", ["list conn", "get var x", "explain conn x", "check", "policy", "cache show"])

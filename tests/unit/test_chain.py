@@ -230,6 +230,10 @@ def test_unknown_option_of_the_chain_names_the_likely_one() -> None:
             "ChainBackend member 2 (file): file: option 'connections_file_path' holds 'connections.toml', which does not end in",
         ),
         (
+            {"backend": "file", "kwargs": {"variables_file_path": "a\0b.json"}, "optional": True},
+            r"ChainBackend member 2 (file): file: option 'variables_file_path' holds 'a\x00b.json', which has a NUL character",
+        ),
+        (
             {"backend": "file", "kwargs": {"connections_file_path": "/absent.json"}},
             "ChainBackend member 2 (file): connections_file_path '/absent.json' cannot be read: No such file or directory.",
         ),
