@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
@@ -42,6 +42,9 @@ SHORT_NAMES: Final = {
 
 ASKED_ANYWAY: Final = ("MetastoreBackend", "ExecutionAPISecretsBackend")
 """Airflow's own classes that cannot be members, since not every process can use them."""
+
+CHAIN: Final = "chain"
+"""The command's short name of this backend, which is no member's."""
 
 ENTRY_OPTIONS: Final = (
     Option("backend", options.strict_text, doc="A short name, or the path of any secrets backend's class."),
@@ -114,6 +117,7 @@ class ChainBackend(BaseSecretsBackend):
                 "ChainBackend: option 'backends' is missing: list the backends in the order in which they are asked, "
                 'for example [{"backend": "env"}, {"backend": "aws_ssm", "kwargs": {}}].'
             )
+        self._given = backend_kwargs
         self.members: tuple[Member, ...] = tuple(_member(at, entry) for at, entry in enumerate(entries, 1))
         """The members, in order."""
         # Computed once, so that on a hit in memory a member costs one pattern match and two calls.
@@ -125,6 +129,16 @@ class ChainBackend(BaseSecretsBackend):
             ]
             for kind in KINDS
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A member's lookup functions cannot be pickled, so the copy makes its members from the same options.
+        others = {name: value for name, value in vars(self).items() if name not in ("_given", "members", "_routes")}
+        return _made_again, (type(self), self._given), others
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if (conn_class := state.get("_connection_class")) is not None:
+            self._set_connection_class(conn_class)
 
     def __repr__(self) -> str:
         members: tuple[Member, ...] = getattr(self, "members", ())  # not set if the constructor failed
@@ -235,6 +249,13 @@ class ChainBackend(BaseSecretsBackend):
                 tell(conn_class)
 
 
+def _made_again(chain_class: type[ChainBackend], backend_kwargs: dict[str, Any]) -> ChainBackend:
+    """Return a chain that was pickled; its options are those that the pickled one was given."""
+    chain = chain_class.__new__(chain_class)
+    ChainBackend.__init__(chain, **backend_kwargs)  # a subclass may take other arguments
+    return chain
+
+
 def _member(position: int, entry: dict[str, Any]) -> Member:
     """Construct the member that *entry* describes.
 
@@ -278,11 +299,7 @@ def _class(where: str, path: str) -> type:
             "asks its database, or its API in workers, after the configured backend."
         )
     if not module:
-        import difflib
-
-        likely = difflib.get_close_matches(path, SHORT_NAMES, n=1, cutoff=0.6)
-        cure = f"did you mean {likely[0]!r}?" if likely else f"{_known_backends()}."
-        raise ConfigurationError(f"{where}: unknown backend; {cure}")
+        _refuse_short_name(where, path)
     reason = None
     try:
         found: Any = getattr(importlib.import_module(module), name)
@@ -297,10 +314,21 @@ def _class(where: str, path: str) -> type:
     if not isinstance(found, type):
         raise ConfigurationError(f"{where}: it is not a class. Name the class of a secrets backend.")
     if issubclass(found, ChainBackend):
-        raise ConfigurationError(f"{where}: a chain cannot be a member. List its members here instead.")
+        _refuse_short_name(where, CHAIN)
     if any(kind.__name__ in ASKED_ANYWAY for kind in found.__mro__):
         return _class(where, "metastore")
     return found
+
+
+def _refuse_short_name(where: str, short_name: str) -> NoReturn:
+    """Say why a short name is no member's."""
+    import difflib
+
+    if short_name == CHAIN:
+        raise ConfigurationError(f"{where}: a chain cannot be a member. List its members here instead.")
+    likely = difflib.get_close_matches(short_name, SHORT_NAMES, n=1, cutoff=0.6)
+    cure = f"did you mean {likely[0]!r}?" if likely else f"{_known_backends()}."
+    raise ConfigurationError(f"{where}: unknown backend; {cure}")
 
 
 def _known_backends() -> str:

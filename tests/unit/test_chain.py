@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -236,6 +237,10 @@ def test_unknown_option_of_the_chain_names_the_likely_one() -> None:
         (
             {"backend": "file", "kwargs": {"connections_file_path": "/absent.json"}},
             "ChainBackend member 2 (file): connections_file_path '/absent.json' cannot be read: No such file or directory.",
+        ),
+        (
+            {"backend": "chain", "kwargs": {"backends": [SSM]}},
+            "ChainBackend member 2 (chain): a chain cannot be a member. List its members here instead.",
         ),
         (
             {"backend": "airflow_providers_secrets.backends.chain.ChainBackend", "kwargs": {"backends": [SSM]}},
@@ -558,3 +563,47 @@ def test_construction_imports_no_more_than_the_members_own_classes() -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
     )
     assert run.stdout.splitlines()[-1:] == ["[]"], run.stdout + run.stderr
+
+
+# Pickles.
+
+
+class OfOneFile(ChainBackend):
+    """A subclass whose constructor takes other arguments."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(backends=[file_member(variables_file_path=path)])
+
+
+def test_a_pickled_chain_looks_up_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_LOCAL", "S3cr3t-1")
+    monkeypatch.setenv("AIRFLOW_VAR_UNASKED", "S3cr3t-2")
+    (tmp_path / "v.json").write_text('{"unasked": "3", "v": "4"}')
+    backend = chain(
+        {"backend": "env", "variables": "local", "config": None},
+        file_member(variables_file_path=tmp_path / "v.json"),
+        {"backend": f"{__name__}.WithTeams", "connections": None, "kwargs": {"answer": "5"}},
+        {"backend": "aws_ssm", "variables": "^prod", "kwargs": {"variables_prefix": "/team/vars"}, "optional": True},
+    )
+    assert backend.get_variable("v") == "4"  # which makes a member's own objects
+    again = pickle.loads(pickle.dumps(backend))  # our own
+    assert repr(again) == repr(backend)
+    found = {key: again.get_variable(key) for key in ("local", "unasked", "v", "prod_db")}
+    assert found == {"local": "S3cr3t-1", "unasked": "3", "v": "4", "prod_db": "5"}
+    for kind, secret_id in (("variables", "prod_db"), ("variables", "x"), ("connections", "x"), ("config", "x")):
+        planned = [(plan.names, plan.reason) for _, plan in again.plan(kind, secret_id)]
+        assert planned == [(plan.names, plan.reason) for _, plan in backend.plan(kind, secret_id)]
+    assert [member.optional for member in again.members] == [False, False, False, True]
+
+    subclass = pickle.loads(pickle.dumps(OfOneFile(f"{tmp_path}/v.json")))  # our own
+    assert (type(subclass), subclass.get_variable("v")) == (OfOneFile, "4")
+
+
+@pytest.mark.skipif(
+    not hasattr(BaseSecretsBackend, "_set_connection_class"), reason="Airflow before 3.2 sets no class of connections"
+)
+def test_the_members_of_a_pickled_chain_know_the_class_of_connections() -> None:
+    backend = chain({"backend": f"{__name__}.WithTeams"}, SSM)
+    backend._set_connection_class(dict)
+    again = pickle.loads(pickle.dumps(backend))  # our own
+    assert {member.backend._get_connection_class() for member in again.members} == {dict}
