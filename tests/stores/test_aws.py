@@ -16,6 +16,7 @@ from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
 import botocore.session
 import pytest
 from botocore.config import Config
@@ -391,6 +392,8 @@ WRONG_VARIABLES = {
     "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "InvalidIMDSEndpointModeError",
     "AWS_REQUEST_CHECKSUM_CALCULATION": "InvalidChecksumConfigError",
 }
+if not hasattr(botocore.exceptions, "InvalidChecksumConfigError"):  # before botocore 1.36
+    del WRONG_VARIABLES["AWS_REQUEST_CHECKSUM_CALCULATION"]
 
 
 @pytest.mark.parametrize("variable", WRONG_VARIABLES)
