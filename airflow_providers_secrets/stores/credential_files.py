@@ -14,8 +14,11 @@ NOBODY: Final = bytes(32)
 _MAX_FILE: Final = 1024 * 1024
 """Maximum number of bytes read of a file with a credential."""
 
-_LIFETIME_CLAIMS: Final = frozenset(("exp", "iat", "jti", "nbf"))
-"""The claims that differ between two JWTs of one identity (RFC 7519, section 4.1)."""
+_LIFETIME_CLAIMS: Final = frozenset(
+    ("exp", "iat", "jti", "nbf", "aio", "at_hash", "auth_time", "c_hash", "nonce", "rh", "sid", "uti")
+)
+"""The claims that differ between two JWTs of one identity (RFC 7519, section 4.1; OpenID Connect Core 1.0, section 2;
+and Entra ID's own)."""
 
 
 def holder(path: str) -> bytes:

@@ -283,7 +283,7 @@ PRINTED = {
     "a date that is none": '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "S3cr3t", "Expiration": "soon"}',
     "a key that is no text": '{"Version": 1, "AccessKeyId": 5, "SecretAccessKey": "S3cr3t"}',
 }
-BAD_LOGIN = r"credentials that cannot be read \(\w+\)\. Run the profile's credential_process"
+BAD_LOGIN = r"credentials that cannot be read(?: \(\w+\))?\. Run the profile's credential_process"
 
 
 @pytest.mark.parametrize("printed", PRINTED.values(), ids=PRINTED)
@@ -318,6 +318,7 @@ def test_a_renewal_that_prints_other_json_is_no_answer_of_the_store(
     ("variable", "value"),
     [
         ("AWS_METADATA_SERVICE_TIMEOUT", "abc"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:x/S3cr3t"),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "S3cr3t\nS3cr3t"),
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://example.com/x"),
     ],
@@ -330,7 +331,7 @@ def test_a_variable_of_the_login_is_not_told_as_an_endpoint(
     if "TOKEN" in variable:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/")
     monkeypatch.setenv(variable, value)
-    with pytest.raises(StoreMisconfigured, match=rf"{BAD_LOGIN}.* AWS_CONTAINER_\* and AWS_METADATA_\*") as raised:
+    with pytest.raises(StoreMisconfigured, match=rf"{BAD_LOGIN}.* AWS_CONTAINER_\*, .*AWS_METADATA_\*") as raised:
         aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION).get_variable("x")
     assert "S3cr3t" not in str(raised.value)
 
@@ -354,6 +355,14 @@ def test_white_space_around_a_key_of_the_environment_is_told(
     assert raised.value.on_the_way
     monkeypatch.setenv(variable, {**CREDENTIALS, "aws_session_token": "token"}[variable.lower()])
     assert backend.get_variable("absent") is None
+
+
+def test_white_space_that_reaches_nobody_is_no_fault(aws: AwsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header's value is trimmed, and of two variables for a token botocore reads one."""
+    tokens = {"AWS_SECURITY_TOKEN": "token ", "AWS_SESSION_TOKEN": "unused\n"}
+    for name, value in {**{name.upper(): value for name, value in CREDENTIALS.items()}, **tokens}.items():
+        monkeypatch.setenv(name, value)
+    assert aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION).get_variable("absent") is None
 
 
 def test_a_line_break_in_credentials_of_a_command_is_told(

@@ -510,6 +510,19 @@ def test_aws_iam_by_the_environments_session(recorder: Proxy, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_by_keys_that_no_request_can_hold_is_this_hosts_fault(
+    recorder: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t\n")
+    backend = asking(url=recorder.url, auth_type="aws_iam", max_attempts=3)
+    with pytest.raises(StoreMisconfigured, match="white space around AWS_SECRET_ACCESS_KEY") as raised:
+        backend.get_variable("x")
+    assert raised.value.on_the_way
+    assert recorder.requests == []
+
+
+@pytest.mark.usefixtures("no_aws_environment")
 def test_aws_iam_in_a_role(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     host, port = moto().get_host_and_port()
     sts = Proxy((host, port))

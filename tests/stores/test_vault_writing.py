@@ -316,7 +316,9 @@ def test_renewed_token_of_a_pod_is_of_the_same_and_anothers_is_not(tmp_path: Pat
     pod = {"namespace": "n", "serviceaccount": {"name": "airflow"}, "pod": {"uid": "1"}}
     file.write_text(jwt_of(sub="airflow", exp=1, **{"kubernetes.io": {**pod, "warnafter": 1}}))
     first = asker(**options)
-    file.write_text(jwt_of(sub="airflow", exp=2222, jti="x", **{"kubernetes.io": {**pod, "warnafter": 2222}}))
+    file.write_text(
+        jwt_of(sub="airflow", exp=2222, jti="x", uti="y", at_hash="z", **{"kubernetes.io": {**pod, "warnafter": 2222}})
+    )
     assert asker(**options) == first
     file.write_text(jwt_of(sub="else", exp=2222))
     assert asker(**options) != first

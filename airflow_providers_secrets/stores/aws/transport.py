@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import ssl
@@ -44,6 +45,8 @@ It also limits each of the two streams that a profile's ``credential_process`` p
 """
 
 _FIRST_ERROR: Final = 300
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""The errors of this host in reading a file that say nothing of the file."""
 
 
 class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocore is untyped
@@ -79,10 +82,12 @@ class BoundedSession(botocore.session.Session):  # type: ignore[misc]  # botocor
 
 
 def _refuse_white_space() -> None:
-    """Refuse keys that the environment has with a line break, which no request could hold, or with spaces."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"):
+    """Refuse keys with white space around them, which AWS would not know, and a token that no header can hold."""
+    token = next((name for name in EnvProvider.TOKENS if name in os.environ), None)
+    for name in filter(None, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", token)):
         value = os.environ.get(name, "")
-        if value != value.strip():
+        # Spaces around a token are neither signed nor delivered: a header's value is trimmed.
+        if value != value.strip("\r\n" if name == token else None):
             raise StoreError(f"white space around {name}", WHITE_SPACE)
 
 
@@ -151,6 +156,8 @@ def _trusting(path: str) -> ssl.SSLContext:
     try:
         return context_of(path, create_urllib3_context)
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _PASSING:
+            raise
         fault = type(error).__name__
     raise StoreError(f"the CA bundle {quoted(path)} cannot be read ({fault})", BUNDLE)
 
@@ -160,7 +167,7 @@ def bound_metadata(resolver: Any) -> None:
     for provider in resolver.providers:
         fetcher: Any = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
         if hasattr(fetcher, "_session"):  # there is no public access to it
-            fetcher._session = _BoundedHttp(fetcher._session, MAX_METADATA_BYTES)  # noqa: SLF001
+            fetcher._session = _BoundedHttp(fetcher._session, MAX_METADATA_BYTES, BAD_CREDENTIALS)  # noqa: SLF001
 
 
 def bound_commands(resolver: Any) -> None:
@@ -231,11 +238,15 @@ def _longest_wait() -> float | None:
 
 
 class _BoundedHttp:
-    """A botocore HTTP session whose answers have a maximum length."""
+    """A botocore HTTP session whose answers have a maximum length.
 
-    def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+    :param bad_url: the code for an address that is no URL, where it comes from the environment.
+    """
+
+    def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES, bad_url: str = BAD_URL) -> None:
         self._session = session
         self._max_bytes = max_bytes
+        self._bad_url = bad_url
 
     def send(self, request: Any) -> AWSResponse:
         """Send *request*, and read the whole answer.
@@ -259,7 +270,8 @@ class _BoundedHttp:
             if isinstance(cause, StoreError):
                 fault = cause
             elif isinstance(cause, LocationValueError):
-                fault = StoreError(BAD_PROXY if _has_usable_port(request.url) else BAD_URL)
+                is_proxys = self._bad_url == BAD_URL and _has_usable_port(request.url)
+                fault = StoreError(BAD_PROXY if is_proxys else self._bad_url)
             elif is_pythons(cause):
                 fault = StoreError(f"{BAD_REQUEST} ({type(cause).__name__})", BAD_REQUEST)
             else:

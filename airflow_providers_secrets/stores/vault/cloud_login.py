@@ -53,15 +53,18 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
 
     try:
         return _session_credentials(options)
-    except ClientError as error:
+    except (ClientError, StoreError) as error:
         fault = _aws_failure(error)
     raise fault
 
 
 def _aws_failure(error: Exception) -> StoreError:
     """Return the error that AWS's answer means, as in the AWS stores: a refused login, or one to try again."""
-    from airflow_providers_secrets.stores.aws.store import COMMON_OUTCOMES, answer_codes
+    from airflow_providers_secrets.stores.aws.store import BUNDLE, COMMON_OUTCOMES, LOCAL, answer_codes
 
+    if isinstance(error, StoreError):  # of the session: this host's fault, whose code Vault's tables may lack
+        is_local = BUNDLE not in error.codes and not LOCAL.isdisjoint(error.codes)
+        return StoreError(error.codes[0], "NoCredentialsError") if is_local else error
     codes = answer_codes(error)
     outcome = next((COMMON_OUTCOMES[code] for code in codes if code in COMMON_OUTCOMES), Outcome.UNAVAILABLE)
     if outcome in (Outcome.DENIED, Outcome.MISCONFIGURED):

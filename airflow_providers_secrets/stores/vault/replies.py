@@ -126,7 +126,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "WRONG_VERSION_NUMBER": "Check the scheme and port of 'url': that port does not speak TLS.",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "Set 'cert' to the client certificate that Vault asks for.",
     "NoCredentialsError": "Give Airflow's host or pod AWS credentials, or set 'key_id' and 'secret_id'.",
-    "ParamValidationError": "Correct 'assume_role_kwargs': they are no arguments of STS AssumeRole.",
+    "ParamValidationError": "Correct 'assume_role_kwargs', or the token in the file of AWS_WEB_IDENTITY_TOKEN_FILE.",
     "ProfileNotFound": "Correct AWS_PROFILE.",
     "DefaultCredentialsError": "Set 'gcp_key_path', or give Airflow's host or pod Google credentials.",
     Outcome.DENIED: (
