@@ -267,19 +267,24 @@ def proxies(value: Any) -> dict[str, str | None]:
         if not re.fullmatch(r"no_proxy|[a-z][a-z0-9+.-]*(?:://\S+)?", str(key)):  # requests reads no other key
             raise ValueError('must have a scheme, or scheme://host, before each proxy: {"https": "http://proxy:3128"}')
         is_text = proxy is None or isinstance(proxy, str)
-        if not is_text or (proxy and key != "no_proxy" and not _is_proxy(proxy)):
+        if key == "no_proxy":
+            if not is_text:
+                raise ValueError("must have the hosts of 'no_proxy' as one text, separated by commas")
+        elif not is_text or (proxy and not _is_proxy(proxy)):
             raise ValueError("must have the URL of a proxy, or null, for each scheme")
     return given
 
 
 def _is_proxy(proxy: str) -> bool:
     """Tell whether urllib3 can use a proxy. A port or host that is none raises an error of its own."""
-    url = with_usable_port(proxy if "://" in proxy else f"http://{proxy}")
+    url = with_usable_port(proxy if "://" in proxy else f"http://{proxy.removeprefix('//')}")
     try:
         parts = urlsplit(url)
     except ValueError:  # its message may hold the login
         return False
-    return parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and url.isprintable() and " " not in url
+    # requests percent-encodes white space in a login, and takes none elsewhere. urlsplit drops tabs and line breaks.
+    address = url.rpartition("@")[2]
+    return parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and address.isprintable() and " " not in address
 
 
 def listed(value: Any, separator: str | None = None) -> list[str]:
@@ -288,10 +293,21 @@ def listed(value: Any, separator: str | None = None) -> list[str]:
     :param separator: what separates several in text; then they are also stripped, and empty ones dropped.
     """
     if isinstance(value, str):
-        value = _parsed(value) if value.lstrip().startswith("[") else value.split(separator) if separator else [value]
+        value = _listed_in(value, separator)
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise ValueError("must be a string, a list of strings, or null")
     return [stripped for one in value if (stripped := one.strip())] if separator else list(value)
+
+
+def _listed_in(text: str, separator: str | None) -> Any:
+    plain = text.strip()
+    if plain.startswith("["):
+        # As some templates write it: brackets, and no quotation marks.
+        is_json = separator is None or not re.fullmatch(r"\[[^][{}\"]*\]", plain)
+        if is_json:
+            return _parsed(plain)
+        plain = plain[1:-1]
+    return [one.strip(' "\t\r\n') for one in plain.split(separator)] if separator else [text]
 
 
 def certificate(value: Any) -> tuple[str, ...]:

@@ -89,10 +89,17 @@ def _service_config(value: Any) -> dict[str, dict[str, str]]:
             )
         elif not isinstance(settings or {}, dict):
             raise ValueError(f'needs {{"{ENDPOINT}": "https://…"}} for {service!r}')
-        elif unknown := sorted((settings or {}).keys() - {ENDPOINT}):
-            raise ValueError(f"holds {quoted(unknown[0], 48)} for {service!r}; known: {ENDPOINT}")
-        elif settings and settings.get(ENDPOINT):
-            endpoints[service] = {ENDPOINT: _endpoint_of(service, settings[ENDPOINT])}
+        elif settings:
+            for unknown in sorted(settings.keys() - {ENDPOINT}):
+                warn(
+                    ("service_config", service, unknown),
+                    "Option 'service_config' holds %s for %s, which is ignored; known: %s.",
+                    quoted(unknown, 48),
+                    service,
+                    ENDPOINT,
+                )
+            if settings.get(ENDPOINT):
+                endpoints[service] = {ENDPOINT: _endpoint_of(service, settings[ENDPOINT])}
     return endpoints
 
 

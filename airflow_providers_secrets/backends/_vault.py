@@ -95,9 +95,9 @@ def scopes(value: Any) -> tuple[str, ...]:
 
 def namespace(value: Any) -> str:
     """Accept the name of a namespace, which every request has in a header."""
-    name = text(value)
+    name = text(value).strip()
     if not re.fullmatch("[!-~](?:[ -~]*[!-~])?", name):
-        raise ValueError("must be ASCII text, as an HTTP header holds it, without spaces and lines around it")
+        raise ValueError("must be ASCII text without line breaks, as an HTTP header holds it")
     return name
 
 

@@ -30,7 +30,7 @@ _AS_SECRET: Final = re.compile(_DNS_NAME)
 
 def namespace(value: Any) -> str:
     """Accept the name of a namespace, a DNS label."""
-    name = options.text(value)
+    name = options.text(value).strip()
     if not re.fullmatch(_NAMESPACE, name):
         raise ValueError("must be the name of a namespace: at most 63 of a-z, 0-9 and '-'")
     return name
@@ -40,7 +40,7 @@ def label_name(value: Any) -> str:
     """Accept the name of one label. A selector would find Secrets whose labels name no id, or no team."""
     label = options.text(value)
     if not re.fullmatch(_LABEL_NAME, label):
-        raise ValueError("must be the name of one label, without a value")
+        raise ValueError("must be the name of one label, without a value: airflow.apache.org/connection-id")
     return label
 
 

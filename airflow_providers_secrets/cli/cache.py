@@ -56,15 +56,14 @@ def run(args: argparse.Namespace) -> int:
     titles = _titles(backend, args.id, args.team)
     if args.act == "clear":
         number = sum(shared.remove(name) for name in titles) if args.id else shared.clear()
-        if args.output in ("json", "yaml"):
-            output.show_record(
-                {"removed": number, "kept_in_processes_for_s": backend.options["cache_ttl"]}, args.output
-            )
-        else:
-            print("1 entry removed" if number == 1 else f"{number} entries removed")
-            output.say(
-                f"Running processes keep a value in their own memory for up to {backend.options['cache_ttl']:g} s more."
-            )
+        removed = "1 entry removed" if number == 1 else f"{number} entries removed"
+        seconds = backend.options["cache_ttl"]
+        with output.result(removed):
+            if args.output in ("json", "yaml"):
+                output.show_record({"removed": number, "kept_in_processes_for_s": seconds}, args.output)
+            else:
+                print(removed)
+                output.say(f"Running processes keep a value in their own memory for up to {seconds:g} s more.")
         return OK if number else NOT_OK
     if args.id:
         rows: list[dict[str, Any]] = [

@@ -253,7 +253,7 @@ def _show_configuration(report: dict[str, Any]) -> None:
 
 def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse.Namespace) -> Iterator[Finding]:
     from airflow_providers_secrets.cli.configuration import shown_value
-    from airflow_providers_secrets.errors import MissingDependencyError
+    from airflow_providers_secrets.errors import ConfigurationError, MissingDependencyError, StoreUnavailable
     from airflow_providers_secrets.lookup.access import loaded_store
 
     for text in configured.warnings:
@@ -269,8 +269,11 @@ def _findings(configured: Configured, backend: SecretLookupMixin, args: argparse
     unknown = yield from _identity(asked)
     yield from _prefixes(configured, asked, failures)
     if unknown and not failures.has_told(unknown):
-        # Permission to read secrets does not imply permission to ask for one's own identity.
-        yield Finding(ADVICE, f"identity: unknown ({_reason(unknown)})")
+        if asked.why_unlisted() and isinstance(unknown, (StoreUnavailable, ConfigurationError)):
+            yield failures.finding("identity", unknown)  # nothing else was asked
+        else:
+            # Permission to read secrets does not imply permission to ask for one's own identity.
+            yield Finding(ADVICE, f"identity: unknown ({_reason(unknown)})")
     if failures.is_away and (address := address_of(asked)):
         yield Finding(ADVICE, f"{asked.store} is asked at {shown_value('address', address)}")
     yield from _clock(asked)

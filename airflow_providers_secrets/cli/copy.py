@@ -120,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.overwrite and not args.apply:
         raise ConfigurationError("--overwrite writes, and without --apply nothing is written; add --apply.")
+    if args.journal == "":
+        raise ConfigurationError("the path of a file is missing; write --journal FILE.")
     for flag, given in (("--journal", args.journal is not None), ("--resume", args.resume)):
         if given and not args.apply:
             raise ConfigurationError(f"{flag} is for a copy that writes; add --apply, or leave it out.")
@@ -171,25 +173,48 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
 
     rows = items()
     try:
-        output.show_rows(rows, COLUMNS, args.output)
+        unwritten = _shown(rows, args.output)
     except KeyboardInterrupt:
         _end_at_once(f"{_so_far(done, len(found), args, journal)} (what was under way was not waited for)")
     finally:
         rows.close()  # if nobody reads the output any more, wait for the writes under way, and record them
         if journal:
             journal.close()
-    if journal and journal.failure:
-        raise SecretsError(
-            f"the journal {journal.path} cannot be written to any more ({journal.failure}): "
-            f"{_counted(done, len(found))}. Make room for it or name another by --journal, and copy again: what is "
-            "written is then the same."
-        )
+    if fault := _cut_short(unwritten, journal, _counted(done, len(found))):
+        raise SecretsError(fault)
     if interrupts.seen and sum(done.values()) < len(found):
         raise KeyboardInterrupt(_so_far(done, len(found), args, journal))
     _sum_up(origin, target, done, journal)
     if done[FAILED]:
         return NO_ANSWER
     return NOT_OK if done[DIFFERENT] or done[INVALID] else OK
+
+
+def _shown(rows: Iterable[dict[str, Any]], form: str) -> str | None:
+    """Print the rows as they come; return why standard output takes no more of them, or ``None``."""
+    from airflow_providers_secrets.cli import output
+
+    try:
+        output.show_rows(rows, COLUMNS, form)
+    except BrokenPipeError:  # it has an exit code of its own
+        raise
+    except OSError as error:
+        output.drop(output.STDOUT)
+        return error.strerror or type(error).__name__
+    return None
+
+
+def _cut_short(unwritten: str | None, journal: Journal | None, counted: str) -> str | None:
+    """Return why a copy ended before its end, with what it did until then; ``None`` if it did not."""
+    if unwritten:
+        where = f" Journal: {journal.path}." if journal else ""
+        return f"the output cannot be written ({unwritten}): {counted}.{where}"
+    if journal and journal.failure:
+        return (
+            f"the journal {journal.path} cannot be written to any more ({journal.failure}): {counted}. Make room for "
+            "it or name another by --journal, and copy again: what is written is then the same."
+        )
+    return None
 
 
 def _so_far(done: dict[str, int], total: int, args: argparse.Namespace, journal: Journal | None) -> str:

@@ -105,11 +105,11 @@ def policy_for(backend: SecretLookupMixin, wanted: Wanted) -> Policy:
     make = _MAKERS.get(backend.config.slug)
     if make is None:
         raise ConfigurationError(f"No policy is known for {backend.store}.")
-    if reason := backend.why_unlisted():
-        raise ConfigurationError(f"No policy follows from the options: {reason}.")
     scope = _scope(backend, wanted)
     if not scope.starts:
         raise NothingToAllow("Every kind is off, so the backend needs no rights.")
+    if reason := backend.why_unlisted():
+        raise ConfigurationError(f"No policy follows from the options: {reason}.")
     return make(backend, wanted, scope)
 
 

@@ -59,6 +59,7 @@ def _account(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print the policy; notes about what it cannot express go to standard error."""
     from airflow_providers_secrets.cli import configuration, output, policies
+    from airflow_providers_secrets.errors import ConfigurationError
 
     configured = configuration.configured(args)
     named = ("account", "region", "partition", "kms_key", "project_number", "principal", "vault_id")
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             found[member.title] = policies.policy_for(member.backend, _of_member(wanted, member))
         except policies.NothingToAllow:
             without[member.title] = "it is never asked for anything"
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{member.title}: {error} Print the others' policies by --member.") from None
     if args.output in ("json", "yaml"):
         output.show_record({title: dataclasses.asdict(policy) for title, policy in found.items()}, args.output)
         return OK

@@ -176,7 +176,7 @@ class Listing:
         from airflow_providers_secrets.lookup.inventory import listed_ids, own_names
 
         if source.rule(self.kind).prefixes is None:
-            self.problems.append(f"{title} is not asked for {self.kind}: its prefix is null.")
+            self.problems.append(f"{title} is not asked for {self.kind}: {source.why_off(self.kind)}.")
             return
         # A store may spell an id differently, so rows are matched by the names that a lookup of a known id requests.
         asked = {name: row for row in self._rows for name in own_names(source, self.kind, row.secret_id, row.team)}

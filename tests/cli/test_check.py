@@ -168,6 +168,11 @@ def test_paths_that_cannot_be_tried_are_told(command: Command, vault: VaultRig, 
     assert (said.code, "✓ variable 'secret/tried': found" in said.out) == (0, True), said.everything
 
 
+def test_a_store_that_is_away_is_a_fault_where_no_path_can_be_tried(command: Command, vault: VaultRig) -> None:
+    said = command("check", *arguments(vault, mount_point=None, url="http://127.0.0.1:1", max_attempts=1))
+    assert (said.code, said.out.count("✗ identity: ")) == (3, 1), said.everything
+
+
 def test_an_empty_list_of_paths_is_told_as_off(command: Command, vault: VaultRig) -> None:
     said = command("check", "--variable", "x", *arguments(vault, variables_path=[]))
     assert "✓ variables: off, never looked up here" in said.out, said.everything

@@ -109,7 +109,9 @@ def into_full(stream: str, arguments: list[str], stdin: str = "") -> subprocess.
         )
 
 
-def test_a_change_whose_result_cannot_be_printed_is_told_as_made(command: Command, ssm: Rig, base: str) -> None:
+def test_a_change_whose_result_cannot_be_printed_is_told_as_made(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
     at = using(ssm, **prefixes(ssm, base))
     name = path_of(ssm, base, "variables", "x")
     full = "the output cannot be written (No space left on device)"
@@ -121,6 +123,14 @@ def test_a_change_whose_result_cannot_be_printed_is_told_as_made(command: Comman
         said = into_full("stdout", [*put, "-o", form], "S3cr3t")
         assert (said.returncode, said.stderr) == (3, f"airflow-secrets put: {full}; '{name}' was written.\n")
     assert command("get", "var", "x", "--show-value", *at).out == "S3cr3t\n"
+    source = tmp_path / "v.json"
+    source.write_text('{"y": "S3cr3t"}')
+    to = ["--to", at[1], "--to-kwargs", at[3]]
+    journal = ["--journal", str(tmp_path / "journal")]
+    said = into_full("stdout", ["copy", "--from", f"file:{source}", "--kind", "var", *to, "--apply", *journal])
+    told = f"airflow-secrets copy: {full}: 1 written, 0 left. Journal: {tmp_path}/journal.\n"
+    assert (said.returncode, said.stderr) == (3, told)
+    assert command("get", "var", "y", "--show-value", *at).out == "S3cr3t\n"
     said = into_full("stdout", ["delete", "var", "x", "--yes", *at])
     assert (said.returncode, said.stderr) == (3, f"airflow-secrets delete: {full}; '{name}' was deleted.\n")
     assert command("get", "var", "x", *at).code == 1

@@ -306,7 +306,7 @@ def test_a_kubeconfig_that_changes_hands_is_a_new_login(
     assert backend.get_variable("of-alice") == "S3cr3t"
 
 
-KUBECONFIG_CURE = "Let the option kubeconfig, or KUBECONFIG, name a file that Airflow's user can read"
+KUBECONFIG_CURE = "Name a file that Airflow's user can read in the option kubeconfig or in KUBECONFIG"
 
 
 @pytest.mark.parametrize("content", [None, "", "S3cr3t: [", '{"contexts": []}'])
@@ -483,7 +483,7 @@ def test_a_team_label_that_would_be_a_selector_is_refused(label: str) -> None:
         KubernetesSecretsBackend(team_label=label)
 
 
-@pytest.mark.parametrize("namespace", ["airflow\n", " ", "a/b", "a.b", "Airflow", "-a", "a" * 64])
+@pytest.mark.parametrize("namespace", ["air\nflow", " ", "a/b", "a.b", "Airflow", "-a", "a" * 64])
 def test_a_namespace_that_cannot_be_is_refused(namespace: str) -> None:
     with pytest.raises(ConfigurationError, match="'namespace' must be the name of a namespace"):
         KubernetesSecretsBackend(namespace=namespace)

@@ -156,8 +156,10 @@ def test_members_keep_order_name_and_position() -> None:
 
 
 def test_an_empty_pattern_is_not_given_and_null_turns_a_kind_off() -> None:
-    one, other = chain({"backend": "env", "variables": ""}, {"backend": "env", "variables": None}).members
-    assert one.plan("variables", "x").reason is None
+    for value in ("", "{}", "[]", {}, []):
+        (one,) = chain({"backend": "env", "variables": value}).members
+        assert one.plan("variables", "x").reason is None
+    (other,) = chain({"backend": "env", "variables": None}).members
     assert other.plan("variables", "x").reason == "its 'variables' is null, so it is never asked for variables"
 
 

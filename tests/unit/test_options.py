@@ -248,6 +248,13 @@ def test_a_list_may_be_written_in_any_of_these_forms(value: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["a,b", '"a","b"', '["a", "b"]', "[a, b]", " a , b "])
+def test_several_in_text_may_be_in_brackets_or_quotation_marks(value: str) -> None:
+    """As templates of Helm and Terraform leave them."""
+    azure = given("azure_key_vault:AzureKeyVaultBackend", additionally_allowed_tenants=value)
+    assert azure["additionally_allowed_tenants"] == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("backend", "option"),
     [
@@ -433,6 +440,8 @@ def test_proxies_that_no_request_could_use_are_refused(backend: str, login: dict
         {"https": "http://user:p%40ss@proxy:3128/"},
         {"https://v.vault.azure.net": "socks5h://[::1]:1080"},
         {"all": "proxy:3128", "no_proxy": "localhost,10.0.0.0/8"},
+        {"https": "http://user:my pass@proxy:3128"},
+        {"https": "//proxy:3128"},
         {"https": ""},
     ],
     ids=repr,

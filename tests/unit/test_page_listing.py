@@ -25,13 +25,16 @@ def test_a_listing_that_took_long_is_new_when_it_is_done(monkeypatch: pytest.Mon
             assert made.age == listing.KEPT + 1  # the longest listing is bounded by this
             return SimpleNamespace(prefixes=None)
 
+        def why_off(self, kind: str) -> str:
+            return f"{kind}_prefix is null"
+
     monkeypatch.setattr(listing, "time", SimpleNamespace(monotonic=lambda: now))
     member = SimpleNamespace(patterns={"connections": "all"})
     backends = SimpleNamespace(members=[("slow", Slow(), member)])
     made = listing.Listing(backends, "connections")  # type: ignore[arg-type]
     made.make()
     assert made.done.is_set()
-    assert made.problems == ["slow is not asked for connections: its prefix is null."]
+    assert made.problems == ["slow is not asked for connections: connections_prefix is null."]
     assert made.age == 0
     now += 3
     assert made.age == 3

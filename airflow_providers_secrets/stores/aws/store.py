@@ -182,8 +182,8 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     **dict.fromkeys(UNREADABLE, "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
     BAD_URL: "Correct 'endpoint_url', or AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_* in the environment.",
     BAD_CREDENTIALS: (
-        "Run the profile's credential_process by hand and fix what it prints, or correct AWS_CONTAINER_*, "
-        "AWS_EC2_METADATA_*, AWS_METADATA_* or AWS_ENDPOINT_URL_STS in the environment."
+        "Fix what the profile's credential_process prints, or AWS_CONTAINER_*, AWS_METADATA_*, AWS_EC2_METADATA_*, "
+        "AWS_ENDPOINT_URL_STS."
     ),
     BAD_CONFIG: "Correct 'config_kwargs' and 'assume_role_kwargs': a value in them is of another type.",
     BAD_REQUEST: "Remove line breaks from the AWS credentials, or correct 'config_kwargs'.",

@@ -105,8 +105,8 @@ class KubernetesSecrets(Store):
     advice: ClassVar[Mapping[str | Outcome, str]] = {
         NO_LOGIN: "Mount the pod's service account token, or name a file in the option kubeconfig.",
         BAD_KUBECONFIG: (
-            "Let the option kubeconfig, or KUBECONFIG, name a file that Airflow's user can read, and the option "
-            "context, if any, one that is in it."
+            "Name a file that Airflow's user can read in the option kubeconfig or in KUBECONFIG, and in context one "
+            "that it has."
         ),
         NOT_LOGGED_IN: "Run the command that the kubeconfig names, as Airflow's user, or put a token into it.",
         NO_KEY: "Put the value under that key of the Secret's data, or name its key in the option *_data_key.",

@@ -130,8 +130,8 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "ProfileNotFound": "Correct AWS_PROFILE.",
     "DefaultCredentialsError": "Set 'gcp_key_path', or give Airflow's host or pod Google credentials.",
     Outcome.DENIED: (
-        "If 'mount_point' and 'kv_engine_version' are right, allow 'read' on its path (with data/ after the mount for "
-        "KV 2) in a policy of the login's role."
+        "Allow 'read' on its path (KV 2: data/ after the mount) in the login's policy, if 'mount_point' and "
+        "'kv_engine_version' are right."
     ),
     Outcome.REVOKED: "Write a new version of it.",
     Outcome.MISCONFIGURED: "Check the backend's options for 'url', TLS and login.",
