@@ -9,8 +9,8 @@ printed, and written to ``bench.json`` with every single figure, and to ``*.svg`
 - weight: distributions and megabytes beyond Airflow's own, if the provider is installed with all that it requires;
 - import: CPU ms of importing the backend's module, and of importing and constructing the backend;
 - cold: CPU ms of a first lookup in a fresh process;
-- fork: what ``first_lookup_in_a_fork.py`` measures: children of an idle and of a busy parent, a pod with one lookup,
-  with none, and memory;
+- fork: what ``first_lookup_in_a_fork.py`` measures: children of an idle, a frozen and a busy parent, a pod with one
+  lookup, with none, and memory;
 - lookups: µs of a lookup that is answered from the process, of one that asks, of one of an absent name, and of 16
   threads; requests for 100 lookups of one name, in one process and in 10 children;
 - shared: CPU ms of a child's first lookup for which another process has left the answer in a shared directory, and

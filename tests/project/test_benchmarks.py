@@ -139,7 +139,9 @@ def test_a_child_that_hangs_is_left_out() -> None:
     run = subprocess.run(
         [sys.executable, "-c", HANGING], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
-    assert run.stdout.splitlines()[-1:] == ["['after', 'bill', 'both MB', 'child', 'pod']"], run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1:] == ["['after', 'bill', 'both MB', 'child', 'frozen', 'pod']"], (
+        run.stdout + run.stderr
+    )
 
 
 def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
