@@ -320,6 +320,12 @@ def certificate(value: Any) -> tuple[str, ...]:
     return tuple(files)
 
 
+def path_or_pair(value: Any) -> str | tuple[str, ...]:
+    """Accept what :func:`certificate` does, in the form that SDKs take; botocore ignores a list."""
+    files = certificate(value)
+    return files if len(files) > 1 else files[0]
+
+
 def field_words(value: Any) -> dict[str, list[str]]:
     """Accept an object that maps fields of a connection to lists of words, also as JSON text."""
     words = mapping(value)

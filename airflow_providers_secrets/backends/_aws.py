@@ -15,6 +15,7 @@ from airflow_providers_secrets.options import (
     flag_or_path,
     mapping,
     one_of,
+    path_or_pair,
     server_url,
     strict_text,
     stripped,
@@ -41,7 +42,25 @@ def _config_kwargs(value: Any) -> dict[str, Any]:
     proxies = given.get("proxies") or {}
     if not isinstance(proxies, dict) or not all(isinstance(url, str | None) for url in proxies.values()):
         raise ValueError("needs an object of strings for 'proxies'")
-    return {name: value for name, value in given.items() if name not in OURS}
+    own = {name: value for name, value in given.items() if name not in OURS}
+    _take_certificate(own, "client_cert")
+    if isinstance(own.get("proxies_config"), dict):
+        own["proxies_config"] = dict(own["proxies_config"])
+        _take_certificate(own["proxies_config"], "proxy_client_cert")
+    return own
+
+
+def _take_certificate(given: dict[str, Any], name: str) -> None:
+    """Let *given* name a client certificate as botocore wants it."""
+    if not given.get(name):
+        return
+    try:
+        given[name] = path_or_pair(given[name])
+    except ValueError as error:
+        fault = f"cannot use {name!r}: it {error}"
+    else:
+        return
+    raise ValueError(fault)
 
 
 KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from airflow_providers_secrets.options import (
     Option,
-    certificate,
     flag,
     flag_or_path,
     lacking,
     listed,
     one_of,
+    path_or_pair,
     proxies,
     strict_text,
     text,
@@ -94,12 +94,6 @@ def texts(value: Any) -> tuple[str, ...]:
     return tuple(listed(value, ","))
 
 
-def connection_cert(value: Any) -> str | tuple[str, ...]:
-    """Accept the path of one file that holds certificate and key, or a list of two paths, also as JSON text."""
-    files = certificate(value)
-    return files if len(files) > 1 else files[0]
-
-
 def no_logging(value: Any) -> bool:
     """Refuse a setting that makes the SDK log secret values."""
     if flag(value):
@@ -116,7 +110,7 @@ PASSED_ON: Final = (
         doc="Give a token only to the host that it is for; false for a vault behind a name of its own.",
     ),
     Option("connection_verify", flag_or_path, True, "A CA bundle for vault and login; false: trust any vault."),  # noqa: FBT003
-    Option("connection_cert", connection_cert, doc="Certificate and key that a gateway of the vault asks for."),
+    Option("connection_cert", path_or_pair, doc="Certificate and key that a gateway of the vault asks for."),
     Option("proxies", proxies, {}, 'HTTP proxies: {"https": "http://proxy:3128"}; else the environment\'s.'),
     Option("user_agent", text, doc="Stands before this package's own in the header User-Agent."),
     Option(

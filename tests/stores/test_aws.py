@@ -646,6 +646,14 @@ def test_contradictory_options_are_refused_at_construction(aws: AwsRig, options:
         ({"assume_role_kwargs": {"Policy": "S3cr3t"}}, "'assume_role_kwargs' needs a JSON object for 'Policy'"),
         ({"assume_role_kwargs": {"Policy": ["S3cr3t"]}}, "'assume_role_kwargs' needs a JSON object for 'Policy'"),
         ({"config_kwargs": {"signature_version": 5}}, "'config_kwargs' needs a string for 'signature_version'"),
+        (
+            {"config_kwargs": {"client_cert": 5}},
+            "'config_kwargs' cannot use 'client_cert': it must be a path, or a list",
+        ),
+        (
+            {"config_kwargs": {"proxies_config": {"proxy_client_cert": ["a", "b", "c"]}}},
+            "'config_kwargs' cannot use 'proxy_client_cert': it must be a path, or a list of two",
+        ),
         ({"config_kwargs": {"proxies": "S3cr3t"}}, "'config_kwargs' needs an object of strings for 'proxies'"),
         ({"config_kwargs": {"proxies": {"https": 5}}}, "'config_kwargs' needs an object of strings for 'proxies'"),
     ],
@@ -1261,8 +1269,13 @@ def test_secrets_manager_lists_by_a_prefix_alone(secrets_manager: SecretsManager
 
 
 @contextlib.contextmanager
-def over_tls(certificate: Path, answer: Callable[[dict[str, str], bytes], bytes]) -> Iterator[str]:
-    """An HTTPS server with a certificate that nobody else signed, written to *certificate*; gives its URL."""
+def over_tls(
+    certificate: Path, answer: Callable[[dict[str, str], bytes], bytes], client: Path | None = None
+) -> Iterator[str]:
+    """An HTTPS server with a certificate that nobody else signed, written to *certificate*; gives its URL.
+
+    :param client: a directory for the certificate that clients need, ``client.pem`` and ``client.key``.
+    """
     import threading
     from http.server import BaseHTTPRequestHandler
 
@@ -1285,6 +1298,12 @@ def over_tls(certificate: Path, answer: Callable[[dict[str, str], bytes], bytes]
     server = HTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
+    if client:
+        issued = authority.issue_cert("client@example.com")
+        issued.cert_chain_pems[0].write_to_path(client / "client.pem")
+        issued.private_key_pem.write_to_path(client / "client.key")
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # handshakes fail on purpose
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -1294,13 +1313,13 @@ def over_tls(certificate: Path, answer: Callable[[dict[str, str], bytes], bytes]
     server.server_close()
 
 
+def parameter(_: dict[str, str], asked: bytes) -> bytes:
+    return json.dumps({"Parameter": {"Name": json.loads(asked)["Name"], "Value": "over TLS"}}).encode()
+
+
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """SSM by HTTPS; gives its URL and what trusts its certificate."""
-
-    def parameter(_: dict[str, str], asked: bytes) -> bytes:
-        return json.dumps({"Parameter": {"Name": json.loads(asked)["Name"], "Value": "over TLS"}}).encode()
-
     certificate = tmp_path / "ca.pem"
     with over_tls(certificate, parameter) as url:
         yield url, certificate
@@ -1326,6 +1345,24 @@ def test_verify(tls: tuple[str, Path]) -> None:
     with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
         SystemsManagerParameterStoreBackend(**options).get_variable("x")
     assert SystemsManagerParameterStoreBackend(**options, verify=str(certificate)).get_variable("x") == "over TLS"
+
+
+def test_a_client_certificate_is_a_pair_of_files_or_told(tmp_path: Path) -> None:
+    """JSON has lists alone, and botocore ignores a list."""
+    certificate, key = str(tmp_path / "client.pem"), str(tmp_path / "client.key")
+    options: dict[str, Any] = {"region_name": REGION, "max_attempts": 1, **CREDENTIALS}
+    with over_tls(tmp_path / "ca.pem", parameter, client=tmp_path) as url:
+        options |= {"endpoint_url": url, "verify": str(tmp_path / "ca.pem")}
+
+        def value(client_cert: Any) -> str | None:
+            backend = SystemsManagerParameterStoreBackend(**options, config_kwargs={"client_cert": client_cert})
+            return backend.get_variable("x")
+
+        assert value([certificate, key]) == "over TLS"
+        for unusable in (certificate, str(tmp_path / "nowhere.pem"), [certificate, str(tmp_path / "nowhere.key")]):
+            with pytest.raises(StoreMisconfigured, match=r"client certificate .*'client_cert' in") as raised:
+                value(unusable)
+            assert raised.value.on_the_way
 
 
 @pytest.mark.parametrize("by", ["verify", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])

@@ -35,6 +35,7 @@ BAD_REQUEST: Final = "a request that cannot be sent"
 BAD_PROXY: Final = "a proxy's address that is no URL"
 WHITE_SPACE: Final = "white space around a variable"
 BUNDLE: Final = "unusable CA bundle"
+CLIENT_CERTIFICATE: Final = "unusable client certificate"
 
 UNREADABLE: Final = ("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "TypeError", "ValueError")
 """What botocore and the stores raise for an answer that does not match the API's specification. botocore raises the
@@ -110,6 +111,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             BAD_PROXY,
             WHITE_SPACE,
             BUNDLE,
+            CLIENT_CERTIFICATE,
             *REFUSED_SETTINGS,
             "JSONDecodeError",  # of the output of a credential_process
             # Of a token's file, a credential_process or a CA bundle.
@@ -189,6 +191,7 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     BAD_REQUEST: "Remove line breaks from the AWS credentials, or correct 'config_kwargs'.",
     BAD_PROXY: "Correct HTTP_PROXY, HTTPS_PROXY, or 'proxies' in 'config_kwargs'.",
     WHITE_SPACE: "Remove the line break or spaces from the variable's value.",
+    CLIENT_CERTIFICATE: "Let 'client_cert' in 'config_kwargs' name files that Airflow's user can read.",
     BUNDLE: "Correct 'verify', AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's ca_bundle, whichever names it.",
     **dict.fromkeys(
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
@@ -235,6 +238,7 @@ LOCAL: Final = frozenset(
         BAD_PROXY,
         WHITE_SPACE,
         BUNDLE,
+        CLIENT_CERTIFICATE,
         *REFUSED_SETTINGS,
         "DefaultCredentialsError",  # google.auth.exceptions
         # Of a token's file, a credential_process or a CA bundle.

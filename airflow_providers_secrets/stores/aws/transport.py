@@ -28,6 +28,7 @@ from airflow_providers_secrets.stores.aws.store import (
     BAD_REQUEST,
     BAD_URL,
     BUNDLE,
+    CLIENT_CERTIFICATE,
     WHITE_SPACE,
     is_pythons,
     unusable,
@@ -133,7 +134,7 @@ def trust_once(session: Any, url: str) -> None:
 
     Client certificates, and connections through a proxy reached over TLS, are left to botocore.
 
-    :param url: the session's server; the certificates to verify it with are read at once.
+    :param url: the session's server; the certificates to verify it with, and the client's, are read at once.
     :raises StoreError: if they cannot be read.
     """
     set_up: Any = getattr(session, "_setup_ssl_cert", None)  # there is no public access to it
@@ -148,18 +149,32 @@ def trust_once(session: Any, url: str) -> None:
 
     session._setup_ssl_cert = set_up_once  # noqa: SLF001
     verify: bool | str = getattr(session, "_verify", False)
-    if verify and url.startswith("https:"):
-        _trusting(get_cert_path(verify))
+    if url.startswith("https:"):
+        if verify:
+            _trusting(get_cert_path(verify))
+        if client := getattr(session, "_cert_file", None):
+            with _readable(f"the client certificate {quoted(client)}", CLIENT_CERTIFICATE):
+                # Without a password OpenSSL would ask for one at the terminal.
+                create_urllib3_context().load_cert_chain(client, getattr(session, "_key_file", None), password="")
 
 
 def _trusting(path: str) -> ssl.SSLContext:
-    try:
+    with _readable(f"the CA bundle {quoted(path)}", BUNDLE):
         return context_of(path, create_urllib3_context)
+
+
+@contextlib.contextmanager
+def _readable(what: str, code: str) -> Iterator[None]:
+    """Turn an error in reading a file into a :class:`.StoreError` about *what*, unless it says nothing of the file."""
+    try:
+        yield
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) in _PASSING:
             raise
         fault = type(error).__name__
-    raise StoreError(f"the CA bundle {quoted(path)} cannot be read ({fault})", BUNDLE)
+    else:
+        return
+    raise StoreError(f"{what} cannot be read ({fault})", code)
 
 
 def bound_metadata(resolver: Any) -> None:
