@@ -400,7 +400,7 @@ class SecretLookupMixin:
                     "Change one of them."
                 )
         failing = [name for name in FAILURE_POLICIES if self.options[name] == "fail"]
-        if failing and _task_sdk_version() < DENIAL_SINCE:
+        if failing and not airflow_knows_denials():
             raise ConfigurationError(
                 f"{type(self).__name__}: option {failing[0]!r} is 'fail', which needs Airflow 3.2.2 or later: "
                 "older ones ask their next source whatever a backend says. Set it to 'next' or upgrade."
@@ -514,9 +514,10 @@ def _loaded() -> Resolve:
     return _resolve
 
 
-def _task_sdk_version() -> tuple[int, ...]:
+def airflow_knows_denials() -> bool:
+    """Return whether a backend can keep this Airflow from asking its next source."""
     try:
         version = importlib.metadata.version("apache-airflow-task-sdk")
     except importlib.metadata.PackageNotFoundError:
-        return ()
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+        return False
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= DENIAL_SINCE

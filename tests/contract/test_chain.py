@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import itertools
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.backends.chain import ENTRY_OPTIONS, SHORT_NAMES, ChainBackend
+from airflow_providers_secrets.backends.mixin import airflow_knows_denials
 from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
 from tests.conftest import QUICKEST, RIGS, STORES
 from tests.rigs import FAULTS, PAGE, Rig, running
@@ -243,7 +243,7 @@ def test_both_failures_are_told_within_one_minute(pair: tuple[Rig, Rig], caplog:
 
 
 def test_fail_is_final_also_from_an_optional_member(pair: tuple[Rig, Rig]) -> None:
-    if not importlib.util.find_spec("airflow.sdk"):
+    if not airflow_knows_denials():
         pytest.skip("no Airflow before 3.2.2 has a final denial")
     from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 

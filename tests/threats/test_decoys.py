@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
+from airflow_providers_secrets.backends.mixin import airflow_knows_denials
 from tests.rigs import Rig
 from tests.support.airflow_process import Airflow
 from tests.support.proxy import Reply, Request
@@ -50,7 +50,7 @@ for name in {names!r} + {unusable!r}:
 """
 
 pytestmark = [
-    pytest.mark.skipif(not importlib.util.find_spec("airflow.sdk"), reason="needs Airflow 3.2.2"),
+    pytest.mark.skipif(not airflow_knows_denials(), reason="needs Airflow 3.2.2"),
     pytest.mark.each_rig_in_ci,
 ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import traceback
 from types import FrameType
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.backends.mixin import airflow_knows_denials
 from airflow_providers_secrets.errors import InvalidSecret, LookupFailed
 from airflow_providers_secrets.testing.rig import Rig
 
@@ -91,7 +91,7 @@ def test_the_sdk_logs_nothing_of_a_lookup(rig: Rig, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.each_rig_in_ci
-@pytest.mark.skipif(not importlib.util.find_spec("airflow.sdk"), reason="needs Airflow 3.2.2")
+@pytest.mark.skipif(not airflow_knows_denials(), reason="needs Airflow 3.2.2")
 def test_authoritative_denial_carries_no_frame_that_holds_it(rig: Rig) -> None:
     rig.put(rig.path("connections", "canary"), STORED[0])
     backend: Any = rig.backend(on_invalid="fail")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import logging
 import multiprocessing
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.backends.mixin import airflow_knows_denials
 from airflow_providers_secrets.errors import (
     AccessDenied,
     ConfigurationError,
@@ -320,20 +320,20 @@ def test_repr_holds_no_option(rig: Rig) -> None:
 
 @pytest.mark.parametrize("policy", ["on_denied", "on_unavailable", "on_invalid", "on_revoked"])
 def test_authoritative_denial_needs_an_airflow_that_knows_it(rig: Rig, policy: str) -> None:
-    try:
-        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
-    except ImportError:
+    if not airflow_knows_denials():
         with pytest.raises(ConfigurationError, match=rf"{policy}.*3\.2\.2"):
             rig.backend(**{policy: "fail"})
-    else:
-        backend = rig.backend(on_denied="fail", **ONE_TRY)
-        with rig.fault("denied"), pytest.raises(AirflowSecretsBackendAccessDenied, match="could not give"):
-            backend.get_variable("x")
+        return
+    from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+
+    backend = rig.backend(on_denied="fail", **ONE_TRY)
+    with rig.fault("denied"), pytest.raises(AirflowSecretsBackendAccessDenied, match="could not give"):
+        backend.get_variable("x")
 
 
 @pytest.mark.each_rig_in_ci
 def test_authoritative_denial_covers_a_missing_sdk(rig: Rig) -> None:
-    if not importlib.util.find_spec("airflow.sdk"):
+    if not airflow_knows_denials():
         with pytest.raises(ConfigurationError, match=r"3\.2\.2"):
             rig.backend(on_unavailable="fail")
         return
