@@ -65,6 +65,39 @@ REFUSED_SETTINGS: Final = (
 )
 """What botocore raises for a setting's value that it does not accept, before it sends anything."""
 
+LOCAL: Final = (
+    # botocore.exceptions; an outage of EC2's metadata service also shows as NoCredentialsError.
+    "ConfigNotFound",
+    "ConfigParseError",
+    "DataNotFoundError",
+    "InvalidConfigError",
+    "InvalidRegionError",
+    "NoCredentialsError",
+    "NoRegionError",
+    "ParamValidationError",  # of a login: for an empty token, for example
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "SSOTokenLoadError",
+    "UnknownServiceError",
+    BAD_URL,
+    BAD_CREDENTIALS,
+    BAD_CONFIG,
+    BAD_REQUEST,
+    BAD_PROXY,
+    WHITE_SPACE,
+    BUNDLE,
+    CLIENT_CERTIFICATE,
+    *REFUSED_SETTINGS,
+    "DefaultCredentialsError",  # google.auth.exceptions
+    "JSONDecodeError",  # of the output of a credential_process
+    # Of a token's file, a credential_process or a CA bundle.
+    "FileNotFoundError",
+    "IsADirectoryError",
+    "NotADirectoryError",
+    "PermissionError",
+)
+"""The codes of failures before AWS is asked. All are faults of the configuration."""
+
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html, and Secrets Manager's.
     **dict.fromkeys(("AccessDenied", "AccessDeniedException", "NotAuthorized", "HTTP 403"), Outcome.DENIED),
@@ -88,39 +121,11 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             "ValidationError",
             *REDIRECTS,
             "HTTP 400",
-            # botocore.exceptions
-            "ConfigNotFound",
-            "ConfigParseError",
-            "InvalidConfigError",
-            "InvalidRegionError",
-            "NoCredentialsError",
-            "NoRegionError",
-            "ParamValidationError",
-            "PartialCredentialsError",
-            "ProfileNotFound",
+            # botocore.exceptions, which an answer of AWS may have caused.
             "SSOError",
-            "SSOTokenLoadError",
             "TokenRetrievalError",
             "UnauthorizedSSOTokenError",
-            "UnknownServiceError",
-            "DataNotFoundError",
-            BAD_URL,
-            BAD_CREDENTIALS,
-            BAD_CONFIG,
-            BAD_REQUEST,
-            BAD_PROXY,
-            WHITE_SPACE,
-            BUNDLE,
-            CLIENT_CERTIFICATE,
-            *REFUSED_SETTINGS,
-            "JSONDecodeError",  # of the output of a credential_process
-            # Of a token's file, a credential_process or a CA bundle.
-            "FileNotFoundError",
-            "IsADirectoryError",
-            "NotADirectoryError",
-            "PermissionError",
-            # google.auth.exceptions
-            "DefaultCredentialsError",
+            *LOCAL,
             BAD_SETTING,
         ),
         Outcome.MISCONFIGURED,
@@ -216,41 +221,6 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
 }
 """The one thing to do about each code, the most specific first; "CODE of OPERATION" if the operation matters."""
 
-LOCAL: Final = frozenset(
-    {
-        # botocore.exceptions; an outage of EC2's metadata service also shows as NoCredentialsError.
-        "ConfigNotFound",
-        "ConfigParseError",
-        "DataNotFoundError",
-        "InvalidConfigError",
-        "InvalidRegionError",
-        "NoCredentialsError",
-        "NoRegionError",
-        "ParamValidationError",  # of a login: for an empty token, for example
-        "PartialCredentialsError",
-        "ProfileNotFound",
-        "SSOTokenLoadError",
-        "UnknownServiceError",
-        BAD_URL,
-        BAD_CREDENTIALS,
-        BAD_CONFIG,
-        BAD_REQUEST,
-        BAD_PROXY,
-        WHITE_SPACE,
-        BUNDLE,
-        CLIENT_CERTIFICATE,
-        *REFUSED_SETTINGS,
-        "DefaultCredentialsError",  # google.auth.exceptions
-        # Of a token's file, a credential_process or a CA bundle.
-        "FileNotFoundError",
-        "IsADirectoryError",
-        "JSONDecodeError",
-        "NotADirectoryError",
-        "PermissionError",
-    }
-)
-"""The codes of failures before AWS is asked."""
-
 UNKNOWN_KEY: Final = frozenset(
     {"InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"}
 )
@@ -282,7 +252,7 @@ class AwsStore(Store):
     sdk: ClassVar = {"boto3.session": "aws"}
     outcomes = COMMON_OUTCOMES
     advice: ClassVar = COMMON_ADVICE
-    on_the_way = ON_THE_WAY | LOCAL | {"ResponseParserError", *UNREADABLE}
+    on_the_way = ON_THE_WAY | {*LOCAL, "ResponseParserError", *UNREADABLE}
     late_imports = ("_strptime",)  # for dates in answers and credentials
     muted_loggers = ("boto3", "botocore", "urllib3")
     expired_login = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})

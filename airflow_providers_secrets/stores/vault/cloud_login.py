@@ -63,7 +63,7 @@ def _aws_failure(error: Exception) -> StoreError:
     from airflow_providers_secrets.stores.aws.store import BUNDLE, COMMON_OUTCOMES, LOCAL, answer_codes
 
     if isinstance(error, StoreError):  # of the session: this host's fault, whose code Vault's tables may lack
-        is_local = BUNDLE not in error.codes and not LOCAL.isdisjoint(error.codes)
+        is_local = BUNDLE not in error.codes and any(code in LOCAL for code in error.codes)
         return StoreError(error.codes[0], "NoCredentialsError") if is_local else error
     codes = answer_codes(error)
     outcome = next((COMMON_OUTCOMES[code] for code in codes if code in COMMON_OUTCOMES), Outcome.UNAVAILABLE)
