@@ -21,9 +21,6 @@ from airflow_providers_secrets.lookup.plan import KINDS, Kind
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 
-ACTS: Final = ("list", "write", "delete")
-"""What a policy may allow besides reading."""
-
 KV_2: Final = 2
 """The version of Vault's KV engine whose paths have ``data/`` and ``metadata/``."""
 
@@ -57,7 +54,7 @@ class Policy:
 class Wanted:
     """What a policy should allow, and the facts that the configuration does not contain.
 
-    :param acts: some of :data:`ACTS`, besides reading.
+    :param acts: some of :data:`.GRANTED`, besides reading.
     :param kinds: the kinds that are looked up; a chain may ask a member for some of them only.
     :param member: the place of a chain's member. Its number is in every name, so that the policies of two members can
         be applied together.

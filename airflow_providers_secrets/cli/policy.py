@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.cli.arguments import add_backend, add_output
 from airflow_providers_secrets.cli.exits import OK
+from airflow_providers_secrets.lookup.outcomes import GRANTED
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends._members import Member
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``airflow-secrets policy``."""
     parser.add_argument(
         "--allow",
-        choices=("list", "write", "delete"),
+        choices=GRANTED,
         action="append",
         default=[],
         help="allow this as well; repeatable",
