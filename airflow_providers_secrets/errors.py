@@ -6,6 +6,7 @@ either. None of their messages, attributes or chained exceptions ever holds a se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from json import JSONDecodeError
 from typing import Final
 
@@ -110,6 +111,18 @@ def json_place(error: Exception) -> str:
     The error itself holds the whole text, and must not be chained.
     """
     return f" (line {error.lineno}, column {error.colno})" if isinstance(error, JSONDecodeError) else ""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Return the end of a message that refuses *name*: which one of *known* was probably meant.
+
+    :param otherwise: the end if none is like it; by default, all of *known*.
+    """
+    import difflib  # rarely needed, and would slow every first lookup
+
+    known = sorted(known)
+    likely = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {likely[0]!r}?" if likely else otherwise or f"known: {', '.join(known)}."
 
 
 def raise_interruption(error: Exception) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from airflow_providers_secrets.errors import ConfigurationError, json_place, quoted
+from airflow_providers_secrets.errors import ConfigurationError, did_you_mean, json_place, quoted
 
 Coerce = Callable[[Any], Any]
 
@@ -536,11 +536,7 @@ def lacking(
 
 
 def _unknown(backend: str, name: str, options: Mapping[str, Option]) -> str:
-    import difflib
-
-    likely = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(options))}."
-    return f"{backend}: unknown option {quoted(name)}; {cure}"
+    return f"{backend}: unknown option {quoted(name)}; {did_you_mean(name, options)}"
 
 
 def _refuse_lost_kwargs(passed: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from airflow_providers_secrets.backends._members import (
     own_lookups,
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-from airflow_providers_secrets.errors import ConfigurationError, SecretsError, json_place, quoted
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError, did_you_mean, json_place, quoted
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
@@ -325,12 +325,9 @@ def _class(where: str, path: str) -> type:
 
 def _refuse_short_name(where: str, short_name: str) -> NoReturn:
     """Say why a short name is no member's."""
-    import difflib
-
     if short_name == CHAIN:
         raise ConfigurationError(f"{where}: a chain cannot be a member. List its members here instead.")
-    likely = difflib.get_close_matches(short_name, SHORT_NAMES, n=1, cutoff=0.6)
-    cure = f"did you mean {likely[0]!r}?" if likely else f"{_known_backends()}."
+    cure = did_you_mean(short_name, SHORT_NAMES, f"{_known_backends()}.")
     raise ConfigurationError(f"{where}: unknown backend; {cure}")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_providers_secrets.cli.output import Progress, collected_warnings, quiet_structlog, say, standard_input
-from airflow_providers_secrets.errors import ConfigurationError, json_place, quoted
+from airflow_providers_secrets.errors import ConfigurationError, did_you_mean, json_place, quoted
 from airflow_providers_secrets.lookup.plan import multi_team
 from airflow_providers_secrets.provider_info import get_provider_info
 
@@ -187,8 +187,7 @@ def class_path_of(name: str, others: Sequence[str] = ()) -> str:
         return name
     if name not in known:
         meant = [*others, *known]
-        likely = difflib.get_close_matches(name, meant, n=1)
-        cure = f"did you mean {likely[0]}?" if likely else f"known: {', '.join(meant)}, and any class path."
+        cure = did_you_mean(name, meant, f"known: {', '.join(meant)}, and any class path.")
         raise ConfigurationError(f"unknown backend {quoted(name)}; {cure}")
     return known[name]
 

@@ -609,8 +609,8 @@ def test_the_dry_run_is_the_proof_before_a_switch(
         (["--from", "file:/no/such/file", "--to", "aws_ssm"], "/no/such/file cannot be read"),
         (["--from", "file:{tmp}/broken.json", "--to", "aws_ssm"], "not valid JSON"),
         (["--from", "env", "--to", "file:x"], "not written to files"),
-        (["--from", "env", "--to", "aws_smm"], "did you mean aws_ssm"),
-        (["--from", "metstore", "--to", "aws_ssm"], "unknown backend 'metstore'; did you mean metastore?"),
+        (["--from", "env", "--to", "aws_smm"], "did you mean 'aws_ssm'?"),
+        (["--from", "metstore", "--to", "aws_ssm"], "unknown backend 'metstore'; did you mean 'metastore'?"),
         (
             ["--from", "zz", "--to", "aws_ssm"],
             "unknown backend 'zz'; known: metastore, env, file:PATH, configured, aws_",

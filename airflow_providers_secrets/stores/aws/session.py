@@ -28,7 +28,7 @@ from botocore.credentials import (
 from botocore.exceptions import BotoCoreError, DataNotFoundError, NoCredentialsError
 from botocore.utils import FileWebIdentityTokenLoader
 
-from airflow_providers_secrets.errors import ConfigurationError, quoted
+from airflow_providers_secrets.errors import ConfigurationError, did_you_mean, quoted
 from airflow_providers_secrets.files import version
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
@@ -254,10 +254,7 @@ def _config(options: Options) -> Config:
     if given.get("signature_version") == "unsigned":
         given["signature_version"] = UNSIGNED
     for name in given.keys() - Config.OPTION_DEFAULTS.keys():
-        import difflib  # rarely needed, and would slow every first lookup
-
-        likely = difflib.get_close_matches(name, Config.OPTION_DEFAULTS, n=1)
-        cure = f"did you mean {likely[0]!r}?" if likely else f"known: {', '.join(sorted(Config.OPTION_DEFAULTS))}."
+        cure = did_you_mean(name, Config.OPTION_DEFAULTS)
         raise ConfigurationError(
             f"option 'config_kwargs' holds {quoted(name)}, which botocore.config.Config does not accept; {cure}"
         )
