@@ -176,8 +176,7 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
 
 
 def _show_other(other: Elsewhere) -> None:
-    from airflow_providers_secrets.cli.check import FAULT
-    from airflow_providers_secrets.cli.output import NEUTRAL
+    from airflow_providers_secrets.cli.output import FAULT, NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
 
     if other.holds is None:
@@ -203,7 +202,7 @@ def _listing(explained: Explanation | ChainExplanation) -> str | None:
 
 
 def _show_member(member: MemberAnswer) -> None:
-    from airflow_providers_secrets.cli.check import ADVICE, FAULT, FINE
+    from airflow_providers_secrets.cli.output import ADVICE, FAULT, FINE
     from airflow_providers_secrets.cli.output import show_finding as show
     from airflow_providers_secrets.lookup import explanation
 
@@ -218,8 +217,7 @@ def _show_member(member: MemberAnswer) -> None:
 
 
 def _show_way(explained: Explanation) -> None:
-    from airflow_providers_secrets.cli.check import FAULT, FINE
-    from airflow_providers_secrets.cli.output import NEUTRAL
+    from airflow_providers_secrets.cli.output import FAULT, FINE, NEUTRAL
     from airflow_providers_secrets.cli.output import show_finding as show
     from airflow_providers_secrets.errors import shown_id
 

@@ -42,9 +42,15 @@ STDERR: Final = 2
 PROGRESS_AFTER: Final = 1.0
 """Seconds after which progress is shown, on a terminal."""
 
+FINE: Final = True
+FAULT: Final = False
+ADVICE: Final = None
 NEUTRAL: Final = "neutral"
-MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow"), NEUTRAL: ("·", "dim")}
-"""How a finding is shown: fine, a fault, advice, or neutral."""
+"""The marks of a finding. Only a fault counts as unhealthy."""
+MARKS: Final = {FINE: ("✓", "green"), FAULT: ("✗", "red"), ADVICE: ("!", "yellow"), NEUTRAL: ("·", "dim")}
+"""How each mark is shown on a line."""
+STATES: Final = {FINE: "fine", FAULT: "fault", ADVICE: "advice", NEUTRAL: "neutral"}
+"""The words for the marks in plain text."""
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.cli import check
+from airflow_providers_secrets.cli import findings
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.shared_cache import directory
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
@@ -256,10 +256,10 @@ def test_a_store_that_is_away_is_told_with_its_address(
 def test_a_clock_that_is_wrong_is_a_fault(
     command: Command, ssm: Rig, monkeypatch: pytest.MonkeyPatch, skew: float, told: str
 ) -> None:
-    monkeypatch.setattr(check, "clock_skew", lambda _: skew)
+    monkeypatch.setattr(findings, "clock_skew", lambda _: skew)
     said = command("check", *using(ssm))
     assert told in said.out
-    assert said.code == (1 if abs(skew) > check.MAX_SKEW else 0), said.everything
+    assert said.code == (1 if abs(skew) > findings.MAX_SKEW else 0), said.everything
 
 
 def test_no_parameter_of_an_address_is_shown_that_may_be_a_misspelt_password(command: Command, ssm: Rig) -> None:

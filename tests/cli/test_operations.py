@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_providers_secrets.cli import check, output
+from airflow_providers_secrets.cli import findings, output
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE
 from airflow_providers_secrets.lookup import answers, inventory
 from airflow_providers_secrets.lookup.connection_text import fields_of
@@ -525,12 +525,12 @@ def test_a_member_of_a_chain(command: Command, ssm: Rig, base: str) -> None:
 
 
 def test_a_slow_pattern_is_found() -> None:
-    assert check.pattern_seconds("^(a+)+$") == float("inf")
+    assert findings.pattern_seconds("^(a+)+$") == float("inf")
 
 
 @pytest.mark.measured
 def test_a_quick_pattern_is_none() -> None:
-    assert check.pattern_seconds("^prod_.*") < check.SLOW_PATTERN
+    assert findings.pattern_seconds("^prod_.*") < findings.SLOW_PATTERN
 
 
 def test_what_connections_hold_is_what_was_given() -> None:
