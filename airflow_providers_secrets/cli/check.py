@@ -147,7 +147,7 @@ def _records(found: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def _options(configured: Configured) -> list[dict[str, str]]:
-    from airflow_providers_secrets.cli.configuration import shown_value
+    from airflow_providers_secrets.cli.masking import shown_value
 
     return [
         {

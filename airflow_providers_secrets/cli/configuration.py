@@ -1,27 +1,25 @@
-"""The backend that the command uses: the one that Airflow's configuration names, or one to try.
-
-Airflow itself reads the configuration, so that airflow.cfg, the environment, ``…_CMD`` and single
-``…BACKEND_KWARG__NAME`` variables have the same effect as in Airflow.
-"""
+"""The backend that the command uses: the one that Airflow's configuration names, a chain's member, or one to try."""
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import importlib
-import io
 import json
-import os
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_providers_secrets.cli.output import Progress, collected_warnings, quiet_structlog, say, standard_input
-from airflow_providers_secrets.errors import ConfigurationError, did_you_mean, json_place, quoted
+from airflow_providers_secrets.cli.airflow_conf import (
+    SERVER,
+    WORKERS,
+    has_workers_backend,
+    ignored_of_workers,
+    load_airflow,
+    load_airflow_without_backend,
+)
+from airflow_providers_secrets.cli.backend_names import class_path_of, not_loaded, short_names
+from airflow_providers_secrets.cli.output import collected_warnings, say, standard_input
+from airflow_providers_secrets.errors import ConfigurationError, json_place
 from airflow_providers_secrets.lookup.plan import multi_team
-from airflow_providers_secrets.provider_info import get_provider_info
 
 if TYPE_CHECKING:
     import argparse
@@ -29,63 +27,6 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.lookup.plan import Kind
-
-SINGLE_SINCE: Final = (3, 2)
-"""The first Airflow that reads ``AIRFLOW__SECRETS__BACKEND_KWARG__NAME``."""
-WORKERS_SINCE: Final = (3, 0)
-"""The first Airflow with ``[workers] secrets_backend``."""
-
-HIDDEN: Final = re.compile(
-    r"secret|token|passw|credential|keyfile|jwt|assertion|certificate_data|shared_cache_key|aws_access_key_id",
-    re.IGNORECASE,
-)
-"""Names of options whose values are not shown."""
-SHOWN: Final = re.compile(
-    r".*_(prefix|path|pattern|file|method|audience|enabled|ttl)|secret_id_path|auth_type|use_.*", re.IGNORECASE
-)
-"""Names of options whose values are shown although :data:`HIDDEN` matches."""
-
-SHOWN_PARAMETERS: Final = frozenset(
-    {
-        "client_id",
-        "client_name",
-        "cluster_name",
-        "db",
-        "password_env",
-        "password_file",
-        "protocol",
-        "region",
-        "serverless",
-        "service",
-        "ssl_ca_certs",
-        "ssl_ca_path",
-        "ssl_cert_reqs",
-        "ssl_certfile",
-        "ssl_check_hostname",
-        "ssl_keyfile",
-        "ssl_min_version",
-        "user",
-        "username",
-    }
-)
-"""URL parameters whose values are shown."""
-
-
-class Section(NamedTuple):
-    """A place in Airflow's configuration that names a backend."""
-
-    section: str
-    key: str
-    kwargs_key: str
-
-    @property
-    def single_prefix(self) -> str:
-        """The prefix of the environment variables that set one option each."""
-        return f"AIRFLOW__{self.section}__{self.kwargs_key.removesuffix('s')}__".upper()
-
-
-SERVER: Final = Section("secrets", "backend", "backend_kwargs")
-WORKERS: Final = Section("workers", "secrets_backend", "secrets_backend_kwargs")
 
 
 class Configured(NamedTuple):
@@ -171,27 +112,6 @@ def members_of(configured: Configured) -> tuple[Member, ...]:
     return members
 
 
-def short_names() -> dict[str, str]:
-    """Return the class paths of this package's backends, by module name."""
-    return {path.split(".")[-2]: path for path in get_provider_info()["secrets-backends"]}
-
-
-def class_path_of(name: str, others: Sequence[str] = ()) -> str:
-    """Return the class path that *name* stands for.
-
-    :param others: what else could have been meant.
-    :raises ConfigurationError: for an unknown short name, naming the likely one.
-    """
-    known = short_names()
-    if "." in name:
-        return name
-    if name not in known:
-        meant = [*others, *known]
-        cure = did_you_mean(name, meant, f"known: {', '.join(meant)}, and any class path.")
-        raise ConfigurationError(f"unknown backend {quoted(name)}; {cure}")
-    return known[name]
-
-
 def kwargs_from(text: str, flag: str = "--kwargs") -> dict[str, Any]:
     """Read a backend's options: a JSON object, ``@FILE`` or ``-``.
 
@@ -212,22 +132,6 @@ def kwargs_from(text: str, flag: str = "--kwargs") -> dict[str, Any]:
     if not isinstance(kwargs, dict):
         raise ConfigurationError(f'{flag} is {reason}; write it as {{"option": value, …}}.')
     return kwargs
-
-
-def may_be_credentials(text: str) -> bool:
-    """Tell whether a JSON object of options has a value that must not be shown; true for anything else, too."""
-    with contextlib.suppress(ValueError, RecursionError):
-        kwargs = json.loads(text)
-        if isinstance(kwargs, dict):
-            return any(_is_masked(name, value) for name, value in kwargs.items())
-    return True
-
-
-def _is_masked(name: str, value: Any) -> bool:
-    if isinstance(value, list):
-        return any(_is_masked(name, one) for one in value)
-    # An object is a chain's member or settings of an SDK, which this module does not know.
-    return isinstance(value, Mapping) or (isinstance(value, str) and shown_value(name, value) != value)
 
 
 def read_file(path: str, typed: str) -> str:
@@ -291,41 +195,20 @@ def _whole(args: argparse.Namespace, kwargs_flag: str) -> Configured:
             raise ConfigurationError("--worker reads [workers], and --backend reads nothing; leave one of them out.")
         return tried(args.backend, given or {})
     load_airflow()
-    from airflow.configuration import conf
-
     section = WORKERS if args.worker and has_workers_backend() else SERVER
-    path = conf.get(*section[:2], fallback=None)
+    path = section.class_path()
     if not path:
         raise ConfigurationError(
             "Airflow's configuration names no [secrets] backend; set AIRFLOW__SECRETS__BACKEND, "
             "or try one with --backend."
         )
     if given is not None:
-        return make(path, given, _origin(section.section, section.key), dict.fromkeys(given, kwargs_flag))
-    kwargs, origins = _configured_kwargs(section, single=_airflow_version() >= SINGLE_SINCE)
-    made = make(path, kwargs, _origin(section.section, section.key), origins)
-    if args.worker and section is SERVER and (ignored := _ignored_of_workers()):
+        return make(path, given, section.origin(), dict.fromkeys(given, kwargs_flag))
+    kwargs, origins = section.options()
+    made = make(path, kwargs, section.origin(), origins)
+    if args.worker and section is SERVER and (ignored := ignored_of_workers()):
         made = made._replace(warnings=(*made.warnings, ignored))
     return made
-
-
-def has_workers_backend() -> bool:
-    """Tell whether Airflow's configuration, which must be loaded, names a separate backend for workers."""
-    from airflow.configuration import conf
-
-    return _airflow_version() >= WORKERS_SINCE and bool(conf.get(*WORKERS[:2], fallback=None))
-
-
-def _ignored_of_workers() -> str | None:
-    """Return a warning if there are options for the workers' backend but no such backend: Airflow ignores them."""
-    from airflow.configuration import conf
-
-    version, (section, key, kwargs_key) = _airflow_version(), WORKERS
-    text = conf.get(section, kwargs_key, fallback=None) if version >= WORKERS_SINCE else None
-    single = version >= SINGLE_SINCE and any(variable.startswith(WORKERS.single_prefix) for variable in os.environ)
-    if not single and (text or "").strip() in ("", "{}"):
-        return None
-    return f"[{section}] {kwargs_key} is ignored unless [{section}] {key} is set: tasks use [secrets]."
 
 
 def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> Configured:
@@ -335,45 +218,8 @@ def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> C
     :raises ConfigurationError: if there is no such backend, or it refuses the options.
     """
     path = class_path_of(name, others)
-    if "airflow" not in sys.modules:
-        # The configured backend is removed: it may be what keeps Airflow from starting.
-        for variable in [variable for variable in os.environ if variable.startswith(SERVER.single_prefix)]:
-            del os.environ[variable]
-        os.environ["AIRFLOW__SECRETS__BACKEND"] = os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = ""
-        os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = ""
-        load_airflow()
+    load_airflow_without_backend()
     return make(path, kwargs, "--backend", dict.fromkeys(kwargs, "--kwargs"))
-
-
-def load_airflow() -> None:
-    """Import Airflow's configuration, which constructs the configured backend.
-
-    :raises ConfigurationError: with a one-line message, if Airflow does not start.
-    """
-    quiet_structlog()
-    if "airflow.configuration" in sys.modules and hasattr(sys.modules["airflow.configuration"], "secrets_backend_list"):
-        return
-    failure: Exception
-    try:
-        # Airflow logs to standard output, which belongs to the command's own output.
-        with Progress("starting Airflow"), contextlib.redirect_stdout(io.StringIO()):
-            importlib.import_module("airflow.configuration")
-        return
-    except ConfigurationError:
-        raise
-    except Exception as error:  # noqa: BLE001  # a configuration may cause any error
-        failure = error
-    except SystemExit as error:
-        failure = RuntimeError(str(error))
-    path = os.environ.get("AIRFLOW__SECRETS__BACKEND", "")
-    if path in str(failure) and path:
-        raise ConfigurationError(_not_loaded(path)) from None
-    # A parser's message quotes airflow.cfg, SQLAlchemy's the database URL, and that of a failed command its output.
-    told = isinstance(failure, ImportError) or type(failure).__name__ == "AirflowConfigException"
-    words = f": {str(failure).partition(' Output:')[0].rstrip('.')}" if told else ""
-    raise ConfigurationError(
-        f"Airflow does not start with its configuration: {type(failure).__name__}{words}. See 'airflow version'."
-    ) from None
 
 
 def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str, str]) -> Configured:
@@ -387,7 +233,7 @@ def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str
     try:
         backend_class = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:  # TypeError: the path begins with two dots
-        raise ConfigurationError(_not_loaded(path, error)) from None
+        raise ConfigurationError(not_loaded(path, error)) from None
     if not isinstance(backend_class, type) or not hasattr(backend_class, "get_conn_value"):
         raise ConfigurationError(f"{path} is not a secrets backend's class.")
     try:
@@ -399,111 +245,3 @@ def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str
     except Exception as error:  # noqa: BLE001  # another package's class
         failure = error
     raise ConfigurationError(f"{path} does not accept these options: {type(failure).__name__}.")
-
-
-def _not_loaded(path: str, error: Exception | None = None) -> str:
-    known = list(short_names().values())
-    likely = difflib.get_close_matches(path, known, n=1, cutoff=0.8)
-    if likely and likely[0] != path:
-        return f"the backend {quoted(path)} cannot be imported; did you mean {likely[0]}?"
-    missing = f": there is no module {error.name}" if isinstance(error, ImportError) and error.name else ""
-    cure = "Check the class path and that its package is installed."
-    return f"the backend {quoted(path)} cannot be imported{missing}. {cure}"
-
-
-def _airflow_version() -> tuple[int, ...]:
-    import airflow
-
-    return tuple(int(part) for part in re.findall(r"\d+", airflow.__version__)[:2])
-
-
-def _configured_kwargs(section: Section, *, single: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the options as Airflow would pass them, and where each comes from.
-
-    :raises ConfigurationError: if they are not a JSON object: Airflow would then pass none.
-    """
-    from airflow.configuration import conf
-
-    text = conf.get(section.section, section.kwargs_key, fallback=None)
-    origin = _origin(section.section, section.kwargs_key)
-    kwargs: Any = {}
-    if text and not text.isspace():
-        try:
-            kwargs = json.loads(text)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"[{section.section}] {section.kwargs_key} is not valid JSON{json_place(error)}, so Airflow passes "
-                f"none of it. Write one JSON object with double quotes in {origin}."
-            ) from None
-        if not isinstance(kwargs, dict):
-            raise ConfigurationError(
-                f"[{section.section}] {section.kwargs_key} is JSON but not an object, so Airflow passes none of it. "
-                f"Write one JSON object in {origin}."
-            )
-    origins = dict.fromkeys(kwargs, origin)
-    if single:
-        for variable, value in os.environ.items():
-            name = variable.removeprefix(section.single_prefix).lower()
-            if variable.startswith(section.single_prefix) and name:
-                kwargs[name] = value
-                origins[name] = variable
-    return kwargs, origins
-
-
-def _origin(section: str, key: str) -> str:
-    """Return where Airflow finds an option."""
-    import airflow.configuration as airflow_configuration
-
-    variable = f"AIRFLOW__{section}__{key}".upper()
-    for name in (variable, f"{variable}_CMD", f"{variable}_SECRET"):
-        if name in os.environ:
-            return name
-    file = str(airflow_configuration.AIRFLOW_CONFIG)
-    for name in (key, f"{key}_cmd", f"{key}_secret"):
-        if airflow_configuration.conf.has_option(section, name):
-            return f"{file}, [{section}] {name}"
-    return "Airflow's default"
-
-
-def identity_of(configured: Configured) -> str:
-    """Return a text that identifies a store and the place in it: the class, its options and its SDK's variables.
-
-    It contains no credentials, since these may be renewed while the store stays the same.
-    """
-    told = {name: shown_value(name, value) for name, value in configured.kwargs.items()}
-    if is_ours(configured.backend):
-        from airflow_providers_secrets.lookup.access import loaded_store
-
-        prefixes = tuple(loaded_store(configured.backend.config).env_prefixes)
-        told |= {name: shown_value(name, value) for name, value in os.environ.items() if name.startswith(prefixes)}
-    return json.dumps([configured.class_path, sorted(told.items())])
-
-
-def shown_value(name: str, value: Any) -> str:
-    """Return an option's value for display, masking what may be a credential."""
-    if value is None:
-        return "null"
-    if HIDDEN.search(name) and not SHOWN.fullmatch(name) and not isinstance(value, bool):
-        return "***"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: …" for key in value) + "}"
-    if isinstance(value, re.Pattern):
-        return str(value.pattern)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return ", ".join(_masked(str(one)) for one in value)
-    return _masked(f"{value:g}" if isinstance(value, float) else str(value))
-
-
-def _masked(text: str) -> str:
-    """Return *text* with the credentials in URLs masked."""
-    text = re.sub(r"(?<=://)[^\s?#]*@", "***@", text)
-    if "://" not in text:
-        return text
-    # For an unknown parameter, which may be a misspelt password, show only the name.
-    return re.sub(
-        r"(?<=[?&])([^=&\s]+)=[^&\s]*",
-        lambda found: found[0] if found[1] in SHOWN_PARAMETERS else f"{found[1]}=***",
-        text,
-    )

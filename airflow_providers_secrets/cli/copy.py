@@ -251,7 +251,7 @@ def _resuming(args: argparse.Namespace, journal: Path) -> str:
 
 def _shown_kwargs(text: str) -> str:
     """Return ``backend_kwargs`` as they were typed, or ``***`` if any of them may be a credential."""
-    from airflow_providers_secrets.cli.configuration import may_be_credentials
+    from airflow_providers_secrets.cli.masking import may_be_credentials
 
     return "***" if not text.startswith("@") and text != "-" and may_be_credentials(text) else text
 
@@ -352,6 +352,7 @@ def _journal_path(args: argparse.Namespace) -> Path:
 
 def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Configured:
     from airflow_providers_secrets.cli import configuration
+    from airflow_providers_secrets.cli.airflow_conf import load_airflow
     from airflow_providers_secrets.errors import ConfigurationError
 
     kwargs_flag = FROM_KWARGS if flag == FROM_MEMBER else TO_KWARGS
@@ -359,7 +360,7 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
         namespace = argparse.Namespace(backend=None, worker=False, member=None, kwargs=kwargs)
         found = configuration.configured(namespace, kwargs_flag)
     else:
-        configuration.load_airflow()
+        load_airflow()
         others = SOURCES if flag == FROM_MEMBER else TARGETS
         given = configuration.kwargs_from(kwargs, kwargs_flag) if kwargs is not None else {}
         found = configuration.tried(name, given, others)
@@ -373,7 +374,7 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
 
 
 def _target(args: argparse.Namespace) -> Target:
-    from airflow_providers_secrets.cli import configuration
+    from airflow_providers_secrets.cli.airflow_conf import load_airflow
     from airflow_providers_secrets.cli.endpoints import ToBackend, ToMetastore
     from airflow_providers_secrets.cli.put import settings_of
     from airflow_providers_secrets.errors import ConfigurationError
@@ -383,7 +384,7 @@ def _target(args: argparse.Namespace) -> Target:
         for flag, given in (("--set", args.set), ("--as-uri", args.as_uri)):
             if given:
                 raise ConfigurationError(f"{flag} is for backends, and metastore takes none; leave it out.")
-        configuration.load_airflow()
+        load_airflow()
         return ToMetastore()
     if args.target in ("env", "environment") or args.target.startswith("file:"):
         raise ConfigurationError("--to takes configured, metastore or a backend: values are not written to files.")
@@ -399,6 +400,7 @@ def _origin(
     args: argparse.Namespace, target: Target, kinds: tuple[Kind, ...], names: dict[Kind, list[str]] | None
 ) -> Origin:
     from airflow_providers_secrets.cli import configuration, endpoints
+    from airflow_providers_secrets.cli.airflow_conf import load_airflow
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
     if args.source.startswith("file:"):
@@ -406,7 +408,7 @@ def _origin(
     if args.source in ("env", "environment"):
         return endpoints.FromSource(Environment())
     if args.source == "metastore":
-        configuration.load_airflow()
+        load_airflow()
         return endpoints.FromSource(Metastore())
     configured = _backend(args.source, args.from_kwargs, args.from_member, FROM_MEMBER)
     if names is None and not configuration.is_ours(configured.backend):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
+from airflow_providers_secrets.cli.configuration import Configured, is_ours, ours, read_file
+from airflow_providers_secrets.cli.masking import shown_value
 from airflow_providers_secrets.errors import (
     ConfigurationError,
     LookupFailed,
@@ -22,7 +25,6 @@ from airflow_providers_secrets.lookup.connection_text import fields_of, is_text,
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
 
 if TYPE_CHECKING:
-    from airflow_providers_secrets.cli.configuration import Configured
     from airflow_providers_secrets.lookup.sources import Source
 
 PATIENCE: Final = {"timeout": 60, "max_attempts": 10}
@@ -172,8 +174,6 @@ def _json(value: Any) -> str:
 
 
 def _parsed_file(path: str) -> dict[str, Any]:
-    from airflow_providers_secrets.cli.configuration import read_file
-
     text = read_file(path, "--from file:PATH")
     fault = "is not valid JSON or YAML"
     parsed: Any = None
@@ -253,14 +253,12 @@ class FromBackend(Origin):
     """
 
     def __init__(self, configured: Configured, names: Mapping[Kind, Iterable[str]] | None) -> None:
-        from airflow_providers_secrets.cli.configuration import identity_of, is_ours
-
         self._configured = configured
         self._backend = configured.fresh(**PATIENCE)
         self._ours = is_ours(self._backend)
         self._names = names
         self.title = self._backend.store if self._ours else configured.class_path
-        self.identity = identity_of(configured)
+        self.identity = _identity_of(configured)
 
     def ids(self, kind: Kind) -> Iterable[str]:
         """Return the ids to request: for a member of a chain, those that the chain asks it for."""
@@ -341,13 +339,11 @@ class ToBackend(Target):
     """
 
     def __init__(self, configured: Configured, settings: Mapping[str, str], *, as_uri: bool) -> None:
-        from airflow_providers_secrets.cli.configuration import identity_of, ours
-
         ours(configured, "--to-member")
         self._configured = configured
         self.backend = configured.fresh(**PATIENCE)
         self.title = self.backend.store
-        self.identity = identity_of(configured)
+        self.identity = _identity_of(configured)
         slug = self.backend.config.slug
         self.rate = WRITES_PER_SECOND.get(slug)
         self._largest = LARGEST.get(slug)
@@ -397,6 +393,20 @@ class ToBackend(Target):
 
         form = self._form(kind, text)
         operations.write(self.backend, kind, secret_id, form, only_if_absent=only_if_absent, settings=self._settings)
+
+
+def _identity_of(configured: Configured) -> str:
+    """Return a text that identifies a store and the place in it: the class, its options and its SDK's variables.
+
+    It contains no credentials, since these may be renewed while the store stays the same.
+    """
+    told = {name: shown_value(name, value) for name, value in configured.kwargs.items()}
+    if is_ours(configured.backend):
+        from airflow_providers_secrets.lookup.access import loaded_store
+
+        prefixes = tuple(loaded_store(configured.backend.config).env_prefixes)
+        told |= {name: shown_value(name, value) for name, value in os.environ.items() if name.startswith(prefixes)}
+    return json.dumps([configured.class_path, sorted(told.items())])
 
 
 class ToMetastore(Target):
@@ -494,7 +504,6 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
     :raises ConfigurationError: if it cannot be read.
     """
     from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD
-    from airflow_providers_secrets.cli.configuration import read_file
 
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
     for number, line in enumerate(read_file(path, "--names FILE").splitlines(), 1):

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK`` if some source has the id; ``NOT_OK`` if none has; ``USAGE`` if the store's configuration is
         wrong; ``NO_ANSWER`` if the store gave no answer, or if a source that may have the id could not be asked.
     """
-    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.cli import airflow_conf, configuration, output
     from airflow_providers_secrets.lookup import explanation, inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             explained = explanation.explain_chain(members, kind, args.id, args.team, others)
         else:
             explained = explanation.explain(configuration.ours(configured), kind, args.id, args.team, others)
-    if args.worker and args.kind != "config" and configuration.has_workers_backend():
+    if args.worker and args.kind != "config" and airflow_conf.has_workers_backend():
         why = "It asks the backend of [secrets] once more. Explain that one, too: leave --worker out."
         server = explanation.Elsewhere("API server", None, why)
         explained = dataclasses.replace(explained, elsewhere=(*explained.elsewhere, server))

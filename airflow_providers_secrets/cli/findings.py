@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from airflow_providers_secrets.cli.configuration import shown_value
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, USAGE
+from airflow_providers_secrets.cli.masking import shown_value
 from airflow_providers_secrets.cli.output import (
     ADVICE,
     FAULT,

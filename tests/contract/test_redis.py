@@ -1141,7 +1141,7 @@ def test_an_at_sign_that_misleads_nobody_is_taken(ssm: SsmRig, url: str) -> None
 
 
 def test_no_password_is_shown_by_the_command() -> None:
-    from airflow_providers_secrets.cli.configuration import shown_value
+    from airflow_providers_secrets.cli.masking import shown_value
 
     urls = (
         "redis://u:S3cr3t@h/0",
