@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_providers_secrets.cli.airflow_conf import (
@@ -17,7 +16,8 @@ from airflow_providers_secrets.cli.airflow_conf import (
     load_airflow_without_backend,
 )
 from airflow_providers_secrets.cli.backend_names import class_path_of, not_loaded, short_names
-from airflow_providers_secrets.cli.output import collected_warnings, say, standard_input
+from airflow_providers_secrets.cli.output import collected_warnings, say
+from airflow_providers_secrets.cli.reading import read_file, standard_input
 from airflow_providers_secrets.errors import ConfigurationError, json_place
 from airflow_providers_secrets.lookup.plan import multi_team
 
@@ -132,24 +132,6 @@ def kwargs_from(text: str, flag: str = "--kwargs") -> dict[str, Any]:
     if not isinstance(kwargs, dict):
         raise ConfigurationError(f'{flag} is {reason}; write it as {{"option": value, …}}.')
     return kwargs
-
-
-def read_file(path: str, typed: str) -> str:
-    """Return the text of a file.
-
-    :param typed: how the argument that names it is written.
-    :raises ConfigurationError: if it cannot be read.
-    """
-    if not path:  # Python would take it for the working directory
-        raise ConfigurationError(f"the path of a file is missing; write {typed}.")
-    reason: str | None
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")  # Windows editors begin it with a byte order mark
-    except OSError as error:
-        reason = error.strerror
-    except ValueError:
-        reason = "it is not UTF-8 text"
-    raise ConfigurationError(f"{path} cannot be read: {reason}.")
 
 
 def configured(args: argparse.Namespace, kwargs_flag: str = "--kwargs") -> Configured:

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK`` if everything is or was copied, or a dry run found nothing in the way; ``NOT_OK`` if
         something differs or is invalid; ``NO_ANSWER`` if a store gave no answer.
     """
-    from airflow_providers_secrets.cli.output import refuse_two_readers
+    from airflow_providers_secrets.cli.reading import refuse_two_readers
     from airflow_providers_secrets.errors import ConfigurationError
 
     if args.overwrite and not args.apply:

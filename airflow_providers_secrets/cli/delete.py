@@ -27,14 +27,14 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``, or ``NOT_OK`` if it is kept; an absent one raises, which ends with ``NOT_OK`` as well.
     """
-    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.cli import configuration, output, reading
     from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup import operations
 
     backend = configuration.ours(configuration.configured(args))
     kind = KINDS_BY_WORD[args.kind]
     name = operations.target_name(backend, kind, args.id, args.team)
-    if not args.yes and not output.confirmed(f"Delete {quoted(name)} from {backend.store}?"):
+    if not args.yes and not reading.confirmed(f"Delete {quoted(name)} from {backend.store}?"):
         output.say("Nothing was deleted.")
         return NOT_OK
     with output.Progress(f"deleting {output.shown(name)}"):

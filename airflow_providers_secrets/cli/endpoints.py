@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
-from airflow_providers_secrets.cli.configuration import Configured, is_ours, ours, read_file
+from airflow_providers_secrets.cli.configuration import Configured, is_ours, ours
 from airflow_providers_secrets.cli.masking import shown_value
+from airflow_providers_secrets.cli.reading import read_file
 from airflow_providers_secrets.errors import (
     ConfigurationError,
     LookupFailed,

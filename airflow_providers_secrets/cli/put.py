@@ -115,7 +115,7 @@ def _value(args: argparse.Namespace) -> str:
 
     :raises ConfigurationError: if there is none, or Airflow could not parse it.
     """
-    from airflow_providers_secrets.cli import output, uri
+    from airflow_providers_secrets.cli import reading, uri
     from airflow_providers_secrets.errors import ConfigurationError, Unusable
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
 
@@ -123,7 +123,7 @@ def _value(args: argparse.Namespace) -> str:
     if args.kind == "var":
         if fields_given:
             raise ConfigurationError("a variable has no fields; send its value on standard input (--stdin).")
-        text = output.standard_input() if args.stdin else output.ask_secret("Value: ", "--stdin")
+        text = reading.standard_input() if args.stdin else reading.ask_secret("Value: ", "--stdin")
         if not text.strip():
             raise ConfigurationError("the value is blank, which not every store can hold.")
         return text
@@ -136,7 +136,7 @@ def _value(args: argparse.Namespace) -> str:
             fields = uri.fields_from(args)
         else:
             ask = "Connection (URI or JSON): "
-            text = output.standard_input() if args.stdin else output.ask_secret(ask, "--stdin")
+            text = reading.standard_input() if args.stdin else reading.ask_secret(ask, "--stdin")
             fields = fields_of(text)
             if not args.as_uri:
                 return text if text.lstrip().startswith("{") else json_of(fields)

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     :raises ConfigurationError: naming the field that cannot be used.
     """
-    from airflow_providers_secrets.cli.output import as_it_is, show_record, standard_input
+    from airflow_providers_secrets.cli.output import as_it_is, show_record
+    from airflow_providers_secrets.cli.reading import standard_input
     from airflow_providers_secrets.errors import ConfigurationError, Unusable
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
 
@@ -96,7 +97,7 @@ def refuse_two_readers(args: argparse.Namespace) -> None:
 
     :raises ConfigurationError: naming both.
     """
-    from airflow_providers_secrets.cli import output
+    from airflow_providers_secrets.cli import reading
 
     reads = {
         "--kwargs -": getattr(args, "kwargs", None) == "-",
@@ -105,7 +106,7 @@ def refuse_two_readers(args: argparse.Namespace) -> None:
         "--extra -": args.extra == "-",
     }
     cure = "--kwargs takes a file, too: @FILE" if reads["--kwargs -"] else "use --ask-password"
-    output.refuse_two_readers(reads, cure)
+    reading.refuse_two_readers(reads, cure)
 
 
 def fields_from(args: argparse.Namespace) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def fields_from(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _password(args: argparse.Namespace) -> str | None:
-    from airflow_providers_secrets.cli.output import ask_secret, standard_input
+    from airflow_providers_secrets.cli.reading import ask_secret, standard_input
     from airflow_providers_secrets.errors import ConfigurationError
 
     if args.ask_password:
@@ -141,7 +142,7 @@ def _password(args: argparse.Namespace) -> str | None:
 
 
 def _extra(text: str | None) -> dict[str, Any] | None:
-    from airflow_providers_secrets.cli.output import standard_input
+    from airflow_providers_secrets.cli.reading import standard_input
     from airflow_providers_secrets.errors import ConfigurationError
 
     if text is None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_providers_secrets.cli import main, output
+from airflow_providers_secrets.cli import main, reading
 from airflow_providers_secrets.errors import ConfigurationError, Unusable
 from airflow_providers_secrets.lookup import decoding
 from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
@@ -94,7 +94,7 @@ def test_extra_from_standard_input(capsys: pytest.CaptureFixture[str], monkeypat
 
 
 def test_password_by_prompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "ask_secret", lambda *_: SPECIAL)
+    monkeypatch.setattr(reading, "ask_secret", lambda *_: SPECIAL)
     assert parsed(printed(capsys, "--conn-type", "postgres", "--ask-password"))["password"] == SPECIAL
 
 
@@ -173,7 +173,7 @@ def test_what_is_not_utf_8_is_refused(command: Command, monkeypatch: pytest.Monk
     assert said.err == "airflow-secrets uri: standard input is not UTF-8 text.\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "latin-1"))
     with pytest.raises(ConfigurationError) as caught:
-        output.standard_input()
+        reading.standard_input()
     # A decoding error would carry the whole of it.
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
