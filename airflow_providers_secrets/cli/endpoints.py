@@ -22,6 +22,7 @@ from airflow_providers_secrets.errors import (
     json_place,
     quoted,
 )
+from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.lookup.connection_text import fields_of, is_text, json_of
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
 
@@ -31,23 +32,8 @@ if TYPE_CHECKING:
 PATIENCE: Final = {"timeout": 60, "max_attempts": 10}
 """Options of a backend during a copy, which waits for a store that throttles."""
 
-LARGEST: Final = {
-    "aws_ssm": 4096,
-    "aws_secrets_manager": 65536,
-    "hashicorp_vault": 1024 * 1024,
-    "gcp_secret_manager": 65536,
-    "azure_key_vault": 25_000,
-    "kubernetes_secrets": 1024 * 1024,
-}
-"""Maximum length of a value in bytes, by the backend's module. (SSM accepts 8192 in the advanced tier.)"""
-
 LONGEST_ID: Final = 250
 """Maximum length of an id in the metastore's columns, in characters."""
-
-LARGEST_ADVANCED: Final = 8192
-
-WRITES_PER_SECOND: Final = {"gcp_secret_manager": 9.0}
-"""Documented write quotas (Google: 600 per minute and project). For other stores, throttling sets the pace."""
 
 
 class Blocked(Exception):
@@ -345,11 +331,9 @@ class ToBackend(Target):
         self.backend = configured.fresh(**PATIENCE)
         self.title = self.backend.store
         self.identity = _identity_of(configured)
-        slug = self.backend.config.slug
-        self.rate = WRITES_PER_SECOND.get(slug)
-        self._largest = LARGEST.get(slug)
-        if slug == "aws_ssm" and settings.get("tier", "Standard") != "Standard":
-            self._largest = LARGEST_ADVANCED
+        store = store_of(self.backend.config)
+        self.rate = store.writes_per_second
+        self._largest = store.largest_value_with(settings)
         self._settings = settings
         self._as_uri = as_uri
 
@@ -403,8 +387,6 @@ def _identity_of(configured: Configured) -> str:
     """
     told = {name: shown_value(name, value) for name, value in configured.kwargs.items()}
     if is_ours(configured.backend):
-        from airflow_providers_secrets.lookup.access import loaded_store
-
         prefixes = tuple(loaded_store(configured.backend.config).env_prefixes)
         told |= {name: shown_value(name, value) for name, value in os.environ.items() if name.startswith(prefixes)}
     return json.dumps([configured.class_path, sorted(told.items())])

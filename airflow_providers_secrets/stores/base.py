@@ -435,6 +435,12 @@ class Store(ABC):
 
     A child logger that the SDK creates after its import, with a client or at a first call, is listed as well. Code
     without a logger of its own uses ``root``."""
+    largest_value: int | None = None
+    """The maximum number of bytes of a value, as UTF-8, if the vendor states one: ``airflow-secrets copy`` then finds
+    what is too large before it writes anything. Otherwise only the write fails."""
+    writes_per_second: float | None = None
+    """The vendor's quota of writes, or a little less, if there is one: ``airflow-secrets copy`` stays below it. Without
+    it, throttling sets the pace."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
@@ -505,3 +511,10 @@ class Store(ABC):
     def retry_after(self, error: Exception) -> float | None:
         """Return the seconds that the store asked to wait, or ``None``."""
         return error.retry_after if isinstance(error, StoreError) else None
+
+    def largest_value_with(self, settings: Mapping[str, str]) -> int | None:  # noqa: ARG002
+        """Return the maximum for a value that is written with *settings*; by default, :attr:`largest_value`.
+
+        :param settings: some of :attr:`.Writes.write_settings`.
+        """
+        return self.largest_value

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
 from tests.rigs import Rig
 from tests.rigs.aws import AwsRig, SsmRig, aws_error
@@ -171,10 +173,19 @@ def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Ri
     assert "5000 bytes; the store holds 4096" in reasons["large"]
 
 
-@pytest.mark.each_rig_in_ci
-def test_a_documented_quota_of_writes_sets_the_pace(
-    command: Command, google: Rig, ssm: Rig, base: str, export: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_larger_tier_holds_more(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"large": "x" * 5000, "larger": "x" * 9000}))
+    said = command(
+        "copy", "--from", f"file:{path}", *target(ssm, base), "--set", "tier=Advanced", "--kind", "var", "-o", "json"
+    )
+    assert states(said) == {"large": "create", "larger": "invalid"}, said.everything
+    assert "9000 bytes; the store holds 8192" in said.out
+
+
+@pytest.fixture
+def paces(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """The writes a second that each copy was limited to."""
     from airflow_providers_secrets.cli import copy
 
     paces: list[float | None] = []
@@ -185,9 +196,43 @@ def test_a_documented_quota_of_writes_sets_the_pace(
             super().__init__(*ends, rate=rate, **how)
 
     monkeypatch.setattr(copy, "Copying", Noted)
+    return paces
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_documented_quota_of_writes_sets_the_pace(
+    command: Command, google: Rig, ssm: Rig, base: str, export: str, paces: list[float | None]
+) -> None:
     for rig, given in ((google, []), (google, ["--rate", "2"]), (ssm, [])):
         command("copy", "--from", export, *target(rig, base), *given)
     assert paces == [9.0, 2.0, None]
+
+
+class Acme(ParameterStore):
+    """A store of another package."""
+
+    largest_value = 100
+    writes_per_second = 3.0
+
+
+class AcmeBackend(SystemsManagerParameterStoreBackend):
+    """The backend of a store of another package."""
+
+    store = "Acme"
+    stores, _, module = __name__.rpartition(".")
+    store_class = f"{module}:{Acme.__name__}"
+
+
+def test_a_store_of_another_package_states_its_own_limits(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, paces: list[float | None]
+) -> None:
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"large": "x" * 101, "fine": "x" * 100}))
+    to = ["--to", f"{__name__}.AcmeBackend", *target(ssm, base)[2:]]
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *to, "-o", "json")
+    assert states(said) == {"large": "invalid", "fine": "create"}, said.everything
+    assert "101 bytes; the store holds 100" in said.out
+    assert paces == [3.0]
 
 
 def test_what_is_there_already_is_the_same_whatever_could_be_written(

@@ -16,6 +16,10 @@ KEPT: Final = ("Type", "KeyId", "Description", "AllowedPattern", "DataType")
 """Attributes that a new version would otherwise lose or reset to a default. The tier Advanced is kept, too."""
 
 
+LARGEST_ADVANCED: Final = 8192
+"""Maximum number of bytes of a parameter in the tier Advanced."""
+
+
 class ParameterStore(AwsStore):
     """AWS SSM Parameter Store."""
 
@@ -62,6 +66,7 @@ class ParameterStore(AwsStore):
         "description": "a description, not encrypted",
         "tags": "KEY=VALUE,KEY=VALUE, for a new parameter alone",
     }
+    largest_value = 4096
 
     def fetch(self, client: AwsClient, name: str) -> Answer:
         """Read one parameter, decrypted."""
@@ -118,6 +123,10 @@ class ParameterStore(AwsStore):
                 done = client.service.put_parameter(Name=name, Value=text, **arguments)
                 return Written(created=not kept, version=str(done["Version"]))
         raise StoreError("it exists already", EXISTS)
+
+    def largest_value_with(self, settings: Mapping[str, str]) -> int | None:
+        """Return the maximum of the tier."""
+        return self.largest_value if settings.get("tier", "Standard") == "Standard" else LARGEST_ADVANCED
 
     def delete(self, client: AwsClient, name: str) -> None:
         """Delete a parameter with all its versions, permanently; its name can be used again after half a minute.

@@ -64,6 +64,7 @@ class SecretsManager(AwsStore):
         "description": "a description, not encrypted",
         "tags": "KEY=VALUE,KEY=VALUE, for a new secret alone",
     }
+    largest_value = 65_536
 
     def fetch(self, client: AwsClient, name: str) -> Answer:
         """Read the current version of one secret, by name, or by ARN with or without its last seven characters."""

@@ -147,6 +147,7 @@ class KeyVault(Store):
     write_settings: ClassVar = {
         "content_type": "What the value is, for people: 'text/plain'. Default: as before.",
     }
+    largest_value = 25_000
 
     def imports(self) -> Mapping[str, str]:
         """Return the modules to import, and keep the import from running a command."""

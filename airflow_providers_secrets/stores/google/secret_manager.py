@@ -162,6 +162,8 @@ class SecretManager(Store):
     write_settings: ClassVar[Mapping[str, str]] = {
         "locations": "regions, separated by commas, that a new global secret is replicated to; else Google chooses",
     }
+    largest_value = 65_536
+    writes_per_second = 9.0  # 600 a minute and project
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

@@ -129,6 +129,7 @@ class KubernetesSecrets(Store):
     # The SDK logs the stderr of a kubeconfig's command with the root logger.
     muted_loggers = ("urllib3.connectionpool", "kubernetes.client.rest", "root")
     write_settings: ClassVar[Mapping[str, str]] = {}
+    largest_value = 1024 * 1024
 
     def asker(self) -> bytes:
         """Return a digest of who asks which cluster: the service account, or the kubeconfig and the files it names."""

@@ -99,6 +99,7 @@ class Vault(Store):
     on_the_way = BEFORE_VAULT
     muted_loggers: Sequence[str] = ("hvac", "urllib3")  # and others by auth type
     write_settings: ClassVar[Mapping[str, str]] = {}
+    largest_value = 1024 * 1024
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
