@@ -7,6 +7,8 @@ In a chain, every member is checked.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_providers_secrets.cli.configuration import Configured
     from airflow_providers_secrets.cli.findings import Finding
     from airflow_providers_secrets.lookup.plan import Kind
+    from airflow_providers_secrets.stores.base import Store
 
 NAME: Final = "check"
 HELP: Final = "check the configured store: configuration, identity, rights, latency"
@@ -32,7 +35,7 @@ DISTRIBUTIONS: Final = {
     "kubernetes": ("kubernetes",),
     "redis": ("redis",),
 }
-"""The distributions of each extra whose versions are reported."""
+"""The distributions whose versions are reported, by this package's extra. Not all of them are named in its metadata."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,16 +170,30 @@ def versions(backend: SecretLookupMixin) -> dict[str, str]:
 
     from airflow_providers_secrets.lookup.access import store_of
 
-    extras = dict.fromkeys(store_of(backend.config).imports().values())
+    taking_part = ["apache-airflow", *_distributions_of(store_of(backend.config))]
     if any(not where.startswith("file") for where in backend.config.shared_cache):
-        extras["redis"] = None
+        taking_part += DISTRIBUTIONS["redis"]
     found = {"airflow-providers-secrets": __version__, "python": platform.python_version()}
-    for name in ("apache-airflow", *(name for extra in extras for name in DISTRIBUTIONS.get(extra, ()))):
+    for name in taking_part:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _distributions_of(store: Store) -> list[str]:
+    """Return the distributions of a store's SDKs, preceded by that of its own package if it is of another one."""
+    import importlib.metadata
+
+    extras = dict.fromkeys(store.imports().values())
+    if store.distribution == "airflow-providers-secrets":
+        return [name for extra in extras for name in DISTRIBUTIONS.get(extra, ())]
+    needed: list[str] = []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        needed = importlib.metadata.requires(store.distribution) or []
+    by_extra = [re.match(r"([\w.-]+).*;.*\bextra *== *['\"]([^'\"]+)", one) for one in needed]
+    return [store.distribution, *(found[1] for found in by_extra if found and found[2] in extras)]
 
 
 def _show_configuration(report: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
 from airflow_providers_secrets.cli import findings
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.shared_cache import directory
+from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.conftest import RIGS
 from tests.rigs import PAGE, Rig, running
@@ -105,6 +108,41 @@ def test_a_truth_value_is_no_credential(command: Command, vault: VaultRig) -> No
     report = command("check", "-o", "json", *arguments(vault, cache_approle_token=True)).json
     values = {option["option"]: option["value"] for option in report["options"]}
     assert (values["cache_approle_token"], values["secret_id"]) == ("true", "***")
+
+
+class Acme(ParameterStore):
+    """A store of another package, which has its SDK by an extra that is also one here."""
+
+    distribution = "acme-airflow"
+
+
+class AcmeBackend(SystemsManagerParameterStoreBackend):
+    """The backend of a store of another package."""
+
+    store = "Acme"
+    stores, _, module = __name__.rpartition(".")
+    store_class = f"{module}:{Acme.__name__}"
+
+
+def test_the_versions_of_a_store_of_another_package(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ["--backend", f"{__name__}.AcmeBackend", *arguments(ssm, **prefixes(ssm, base))[2:]]
+    versions = command("check", "-o", "json", *at).json["versions"]
+    assert versions.pop("acme-airflow") == "not installed"
+    metadata = tmp_path / "acme_airflow-1.2.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    needed = ('boto3>=1; extra == "aws"', "requests>=2 ; extra == 'web'", "tenacity")
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: acme-airflow",
+        "Version: 1.2",
+        *(f"Requires-Dist: {one}" for one in needed),
+    ]
+    metadata.write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"acme-airflow": "1.2", "boto3": importlib.metadata.version("boto3")}
+    assert command("check", "-o", "json", *at).json["versions"] == {**versions, **own}
 
 
 def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:
