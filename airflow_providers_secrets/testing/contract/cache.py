@@ -64,7 +64,8 @@ def test_lifetimes_are_options(rig: Rig, clock: Clock) -> None:
 
 
 def test_a_connection_is_decoded_once(rig: Rig) -> None:
-    rig.put(rig.path("connections", "decoded"), '{"conn_type": "x", "password": "p"}')
+    """Decoding makes a new text of a password that is a number."""
+    rig.put(rig.path("connections", "decoded"), '{"conn_type": "x", "password": 5}')
     backend = rig.caching()
     assert backend.get_conn_value("decoded") is backend.get_conn_value("decoded")
 

@@ -88,6 +88,26 @@ def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
     assert in_a_process(rig, code)[-1:] == ["[] True True"]
 
 
+@pytest.mark.each_rig_in_ci
+def test_a_child_connects_once(rig: Rig) -> None:
+    """To each server, login included: a connection costs more than a request."""
+    rig.put(rig.path("variables", "inherited"), "x")
+    code = """
+    resolved, connected = [], []
+    def audit(event, args):
+        if event == "socket.connect":
+            connected.append(args[1])
+        elif event == "socket.getaddrinfo":
+            resolved.append(args[:2])
+    def work():
+        sys.addaudithook(audit)
+        print([backend.get_variable(key) for key in ("inherited", "absent", "inherited")])
+        print(len(connected) - len(set(connected)), len(resolved) - len(set(resolved)))
+    fork(work)
+    """
+    assert in_a_process(rig, code, cache_ttl=0)[-2:] == ["['x', None, 'x']", "0 0"]
+
+
 OPENED = """
 from airflow_providers_secrets.lookup import shared_cache
 opened = []

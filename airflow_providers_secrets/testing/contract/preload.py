@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_providers_secrets.errors import ConfigurationError, LookupFailed
-from airflow_providers_secrets.lookup import access, cache
+from airflow_providers_secrets.lookup import access, answers, cache
 from airflow_providers_secrets.testing.lookups import NEGATIVE_TTL, Clock, Waits, needs, warned
 from airflow_providers_secrets.testing.rig import PAGE, Rig
 
@@ -46,6 +48,30 @@ def test_present_and_absent_names_are_answered_without_a_call_for_each(rig: Rig,
     with rig.counted() as calls:
         assert [backend.get_variable(key) for key in thirty] == [f"value of {key}" for key in thirty]
     assert calls == []
+
+
+def test_a_listing_is_asked_for_and_parsed_once(rig: Rig, thirty: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have many pages and 8 MB: no page is asked for twice, and no name has it parsed again, or itself found."""
+    needs(rig, "listing")
+    parsed: list[str] = []
+
+    def loads(text: str) -> Any:
+        parsed.append(text)
+        return json.loads(text)
+
+    monkeypatch.setattr(answers, "json", SimpleNamespace(dumps=json.dumps, loads=loads))
+    backend = preloading(rig)
+    backend.get_conn_value("absent")  # a first request may be repeated, with a token
+    before = set(map(id, rig.requests))
+    for _ in range(2):
+        assert [backend.get_variable(key) for key in (*thirty, "absent")] == [f"value of {key}" for key in thirty] + [
+            None
+        ]
+    asked = [(one.method, one.path, one.body) for one in rig.requests if id(one) not in before]
+    assert len(asked) == len(set(asked))
+    assert len(parsed) == 1
+    counts = answers.answers_of(backend.config).counts
+    assert (counts.hits, counts.negative_hits) == (30, 1)
 
 
 def test_kinds_that_are_not_preloaded_are_asked_for_singly(rig: Rig, thirty: list[str]) -> None:
