@@ -25,8 +25,10 @@ from airflow_providers_secrets.errors import (
     StoreUnavailable,
 )
 from airflow_providers_secrets.lookup import access, deadline, notices
+from airflow_providers_secrets.stores.base import Store
 from airflow_providers_secrets.testing.lookups import HOSTILE, LOOKUP, ONE_TRY, VALUE, Waits, ask, credentials, warned
 from airflow_providers_secrets.testing.processes import BLOCKED_AFTER_AIRFLOW, run_python
+from airflow_providers_secrets.testing.proxy import Request
 from airflow_providers_secrets.testing.rig import FAULTS, Rig
 from airflow_providers_secrets.testing.signals import (
     TimeIsUp,
@@ -517,6 +519,21 @@ def test_any_number_of_instances_share_one_client(rig: Rig, connects: list[int])
     assert len(connects) == 2
 
 
+def test_an_sdk_is_loaded_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, load = rig.backend(), access._load
+    loaded: list[Store] = []
+
+    def noted(store: Store) -> None:
+        loaded.append(store)
+        load(store)
+
+    monkeypatch.setattr(access, "_loaded", set())
+    monkeypatch.setattr(access, "_load", noted)
+    for _ in range(3):
+        assert backend.get_variable("absent") is None
+    assert len(loaded) == 1
+
+
 def test_whoever_asks_by_now_gets_a_client_of_their_own(
     rig: Rig, connects: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,6 +563,18 @@ def test_64_threads_share_one_client(rig: Rig, connects: list[int], caplog: pyte
     assert [answer for answer in answers if answer[0] != answer[1] or answer[2] is not None] == []
     assert len(connects) == 1
     assert [record.getMessage() for record in caplog.records if record.name.startswith("urllib3")] == []
+
+
+def test_lookups_do_not_wait_for_each_other(rig: Rig) -> None:
+    """Each of two requests is answered once the other has arrived, too."""
+    backend, together = rig.caching(max_attempts=1), threading.Barrier(2)
+    backend.get_variable("absent")  # logs in
+
+    def answer(_: Request) -> None:
+        together.wait(60)
+
+    with rig.answering(answer), ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(backend.get_variable, ["absent-1", "absent-2"])) == [None] * 2
 
 
 def _look_up_in_child(rig: Rig, number: int, results: Any) -> None:
@@ -628,27 +657,32 @@ def test_construction_imports_no_sdk_and_opens_nothing(rig: Rig) -> None:
 @pytest.mark.each_rig_in_ci
 def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) -> None:
     """Otherwise a child forked at that moment would wait for the module for ever. Imports run in the caller's thread,
-    since another thread would wait for whatever package the caller is importing.
+    since another thread would wait for whatever package the caller is importing. And no collection walks Airflow's heap
+    because of an SDK's many objects.
     """
     rig.put(rig.path("variables", "found"), "x")
     module, _, name = rig.class_path.rpartition(".")
     options = {**rig.options(), "shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": "c" * 43 + "="}
     code = (
-        "import sys, threading, airflow.configuration\n"
+        "import gc, sys, threading, airflow.configuration\n"
         f"from {module} import {name} as Backend\n"
         "from airflow_providers_secrets.lookup import forks\n"
         "me = threading.get_ident()\n"
         "class Watch:\n"
         "    def find_spec(name, path=None, target=None):\n"
         "        (held if forks.holds_forks() and threading.get_ident() == me else free).append(name)\n"
-        "held, free = [], []\n"
+        "        if gc.isenabled():\n"
+        "            collected.append(name)\n"
+        "held, free, collected = [], [], []\n"
         f"backend = Backend(preload=['variables'], **{options!r})\n"
         "sys.meta_path.insert(0, Watch)\n"
         "print(backend.get_variable('found'), backend.get_conn_value('absent'))\n"
         "print(len(held) > 5, free)\n"
+        f"large = ('airflow_providers_secrets.lookup.resolve', {rig.sdk!r})\n"
+        "print([name for name in collected if name.startswith(large)], len(collected) < 20)\n"
     )
     run = run_python(code)
-    assert run.stdout.splitlines()[-2:] == ["x None", "True []"], run.stdout + run.stderr
+    assert run.stdout.splitlines()[-3:] == ["x None", "True []", "[] True"], run.stdout + run.stderr
 
 
 @pytest.mark.measured
