@@ -331,6 +331,15 @@ def test_a_certificate_that_is_renewed_is_read_again(
     assert len(warnings_of_redis(caplog)) == 1
 
 
+def test_a_process_connects_once(ssm: SsmRig) -> None:
+    backend = emptied(sharing(ssm, FORMS["single"]()))
+    anew(lambda: None)
+    before = single().client.info("stats")["total_connections_received"]
+    for number in range(3):
+        assert backend.get_variable(f"absent-{number}") is None
+    assert single().client.info("stats")["total_connections_received"] == before + 1
+
+
 @pytest.mark.parametrize("form", ["tls", "tls-cluster"])
 def test_certificates_are_read_once_for_all_children(ssm: SsmRig, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the system trusts takes longer to read than all the rest of a child's first lookup."""

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.kdf import hkdf
 
 from airflow_providers_secrets.errors import (
     AccessDenied,
@@ -41,7 +42,7 @@ from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.lookup.cache import Breaker
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
-from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY
+from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY, DirectoryCache
 from airflow_providers_secrets.stores.base import Outcome
 from airflow_providers_secrets.testing.processes import in_a_process
 from tests.rigs import PAGE, Rig
@@ -129,6 +130,32 @@ def test_threads_that_start_together_open_one_cache(ssm: SsmRig, place: str, mon
     with ssm.counted() as calls:
         assert anew(lambda: [backend.get_variable(name) for name in names]) == names
     assert calls == []
+
+
+def test_what_a_lookup_asks_of_the_shared_cache(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each exchange is a round trip to a server, in every child."""
+    stored(ssm, "asked-of", "x")
+    backend = sharing(ssm, place)
+    kind = type(answers.answers_of(backend.config).shared_cache())
+    made: list[str] = []
+
+    def noted(exchange: str) -> Callable[..., Any]:
+        really = getattr(kind, exchange)
+        return lambda *given: made.append(exchange) or really(*given)
+
+    for exchange in ("_read", "_write", "_locked"):
+        monkeypatch.setattr(kind, exchange, noted(exchange))
+
+    def asked(key: str) -> list[str]:
+        made.clear()
+        backend.get_variable(key)
+        return list(made)
+
+    for key in ("asked-of", "absent"):
+        # Its entry, before and in the flight, and an outage's, before and after the store's answer.
+        assert anew(lambda key=key: asked(key)) == ["_read", "_locked", "_read", "_read", "_write", "_read"]
+        assert anew(lambda key=key: asked(key)) == ["_read"]
+        assert asked(key) == []
 
 
 @pytest.mark.each_rig_in_ci
@@ -296,6 +323,25 @@ def test_what_a_parent_opened_is_used_by_whom_it_was_opened_for(ssm: SsmRig, pla
     assert calls == [path] * 2
 
 
+def test_what_a_parent_opened_is_checked_once(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its keys are not derived again for each entry."""
+    backend, keys = sharing(ssm, place), [f"absent-{number}" for number in range(3)]
+    assert [backend.get_variable(key) for key in keys] == [None] * 3
+    answers.prepare_for_children(backend.config)
+    answers._after_in_child()
+    done: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        really = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **how: done.append(name) or really(*given, **how))
+
+    noted(type(answers.answers_of(backend.config)._shared), "is_there")
+    noted(shared_answers, "environment")
+    noted(hkdf, "HKDF")
+    assert [backend.get_variable(key) for key in keys] == [None] * 3
+    assert sorted(done) == ["environment", "is_there"]
+
+
 def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(
     ssm: SsmRig, both_clocks: Clock, tmp_path: Path
 ) -> None:
@@ -311,6 +357,25 @@ def test_a_farther_cache_is_asked_once_the_nearer_one_s_entry_counts_no_more(
     assert anew(lambda: both.get_variable("layered")) == "one"
     both_clocks.now = 1000.0 + TTL * cache.JITTER[0]
     assert anew(lambda: both.get_variable("layered")) == "two"
+
+
+def test_a_hit_is_copied_to_nearer_caches_alone_and_once(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = f"file://{tmp_path}/near", f"file://{tmp_path}/far"
+    stored(ssm, "copied", "x")
+    assert sharing(ssm, far).get_variable("copied") == "x"
+    written: list[str] = []
+    write = DirectoryCache._write
+
+    def noted(self: DirectoryCache, token: str, raw: bytes) -> bool:
+        written.append(self.where)
+        return write(self, token, raw)
+
+    monkeypatch.setattr(DirectoryCache, "_write", noted)
+    for _ in range(2):
+        assert anew(lambda: sharing(ssm, f"{near},{far}").get_variable("copied")) == "x"
+    assert written == [f"{tmp_path}/near/{SUBDIRECTORY}"]
 
 
 def test_what_is_from_the_future_is_not_believed(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
@@ -1219,6 +1284,24 @@ def test_what_is_of_no_use_any_more_is_removed(ssm: SsmRig, tmp_path: Path, monk
     os.utime(directory / "swept", (1000, 1000))
     backend.get_variable("last")
     assert len([path for path in directory.iterdir() if len(path.name) == 64]) == 3
+
+
+def test_a_directory_is_swept_once_a_minute(
+    ssm: SsmRig, tmp_path: Path, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes: a sweep looks at each of up to 20,000 files."""
+    swept: list[float] = []
+    sweep = DirectoryCache._sweep
+
+    def noted(self: DirectoryCache, **how: bool) -> None:
+        swept.append(both_clocks.now)
+        sweep(self, **how)
+
+    monkeypatch.setattr(DirectoryCache, "_sweep", noted)
+    for now in (1000.0, 1001.0, 1059.0, 1060.0, 1061.0):
+        both_clocks.now = now
+        anew(lambda now=now: sharing(ssm, f"file://{tmp_path}/shared").get_variable(f"absent-{now:.0f}"))
+    assert swept == [1000.0, 1060.0]
 
 
 def test_another_store_s_short_lifetimes_remove_nothing_that_is_of_use(
