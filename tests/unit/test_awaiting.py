@@ -43,6 +43,30 @@ def test_a_cancelled_caller_s_thread_keeps_its_turn_until_it_ends() -> None:
     asyncio.run(scenario())
 
 
+def test_who_has_waited_for_a_turn_finds_what_was_fetched_meanwhile() -> None:
+    """And takes no thread for it."""
+    known: list[tuple[str | None]] = []
+    answer = threading.Event()
+
+    def look_up() -> str | None:
+        assert answer.wait(LONG)
+        known.append(("x",))
+        return "x"
+
+    async def scenario() -> None:
+        asked = [
+            asyncio.create_task(awaited(lambda: known[0] if known else None, look_up, str))
+            for _ in range(MAX_AT_A_TIME + 4)
+        ]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        answer.set()
+        assert await asyncio.wait_for(asyncio.gather(*asked), LONG) == ["x"] * (MAX_AT_A_TIME + 4)
+
+    asyncio.run(scenario())
+    assert len(known) == MAX_AT_A_TIME
+
+
 def test_no_loop_is_kept_that_is_closed() -> None:
     """A semaphore that was waited for keeps its loop."""
 

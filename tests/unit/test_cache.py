@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -153,6 +154,14 @@ def test_no_answer_keeps_what_was_known_and_pauses_ever_longer(memory: ProcessCa
     memory.note_failure("x", DOWN)
     clock.now += cache.FIRST_PAUSE
     assert memory.refusal("x") is None
+
+
+def test_no_answer_for_a_fault_before_the_store_is_no_sooner_asked_again(memory: ProcessCache) -> None:
+    """Each lookup would otherwise wait for a dead proxy until its deadline."""
+    on_the_way = copy.copy(DOWN)
+    on_the_way.on_the_way = True
+    memory.note_failure("x", on_the_way)
+    assert memory.refusal("x") is not None
 
 
 # The breaker.

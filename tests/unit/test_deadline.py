@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.lookup import deadline, forks
+from airflow_providers_secrets.lookup import access, deadline, forks, resolve
 from airflow_providers_secrets.lookup.deadline import DeadlineCall
 from airflow_providers_secrets.stores.base import seconds_left
 from airflow_providers_secrets.testing.processes import run_python
@@ -251,3 +252,8 @@ def test_a_roomy_function_calls_others_at_any_depth_without_mapping_memory_for_e
     plain, roomy = map(int, run_python(LOOPS_AT_EACH_DEPTH).stdout.split())
 
     assert roomy < 100, f"{roomy} pages were mapped for 1000 calls; {plain} by a function that is not roomy"
+
+
+@pytest.mark.parametrize("function", [access._load, resolve.prepare])
+def test_what_imports_an_sdk_is_roomy(function: FunctionType) -> None:
+    assert function.__code__.co_stacksize >= deadline.ROOM

@@ -114,6 +114,19 @@ def test_what_cannot_be_loaded_fails_no_fork(monkeypatch: pytest.MonkeyPatch, ca
     ]
 
 
+@pytest.mark.usefixtures("prepared")
+def test_a_fork_registers_no_hook_that_an_earlier_one_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be run by every later fork. And nothing is prepared where nothing was noted."""
+    forks._before()
+    forks._after_in_parent()
+    done: list[str] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: done.append("registered"))
+    monkeypatch.setattr(forks, "_prepare", lambda: done.append("prepared"))
+    forks._before()
+    forks._after_in_parent()
+    assert done == []
+
+
 # Who waits.
 
 
