@@ -108,8 +108,7 @@ def prepare_store_for_children(config: StoreConfig) -> None:
 
     def prepare() -> None:
         _in_lookup.set(True)  # mutes what the SDK logs here, as in a lookup
-        with collector_paused():
-            store.prepare_for_children()
+        store.prepare_for_children()
 
     contextvars.copy_context().run(prepare)
 
