@@ -63,6 +63,24 @@ def test_children_take_it_and_the_parent_does_not(
     assert signed == [OURS] * 3  # each asks once; what was rehearsed reached nobody
 
 
+def test_children_find_what_a_first_call_makes(aws: AwsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint, by the service's rules, and what looks for credentials: half of a child's first lookup."""
+    for name, value in (*CREDENTIALS.items(), ("aws_default_region", REGION)):
+        monkeypatch.setenv(name.upper(), value)
+    code = """
+from botocore.endpoint_provider import RuleSet
+from airflow_providers_secrets.stores.aws.transport import BoundedSession
+def watched(owner, name):
+    really = getattr(owner, name)
+    setattr(owner, name, lambda *given: made.append((name, os.getpid() == parent)) or really(*given))
+watched(RuleSet, "evaluate")
+watched(BoundedSession, "_create_credential_resolver")
+fork(lambda: print("read", backend.get_variable("inherited"), sorted(made[1:])))
+"""
+    printed, _ = run(aws, code, **ENVIRONMENT)
+    assert printed == ["x [('_create_credential_resolver', True), ('evaluate', True)]"]
+
+
 def test_a_child_that_forks_leaves_its_client_to_itself(aws: AwsRig) -> None:
     code = "def twice():\n    work()\n    fork(work)\nfork(twice)\n"
     printed, signed = run(aws, code)

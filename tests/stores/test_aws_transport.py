@@ -17,6 +17,7 @@ from typing import Any
 import botocore
 import pytest
 import trustme
+from botocore.loaders import JSONFileLoader
 
 from airflow_providers_secrets.errors import (
     ConfigurationError,
@@ -423,7 +424,7 @@ def test_credentials_of_a_container_and_a_host(aws: AwsRig, metadata: Proxy, mon
 # Data files.
 
 
-def test_clients_share_one_loader_that_none_of_them_changes(aws: AwsRig) -> None:
+def test_clients_share_one_loader_that_none_of_them_changes(aws: AwsRig, monkeypatch: pytest.MonkeyPatch) -> None:
     store = loaded_store(aws.backend().config)
     paths = loader.loader_for(None).search_paths
     models = json.dumps(loader.loader_for(None).load_service_model(aws.service, "service-2"))
@@ -431,6 +432,10 @@ def test_clients_share_one_loader_that_none_of_them_changes(aws: AwsRig) -> None
         store.connect()
     assert loader.loader_for(None).search_paths == paths
     assert json.dumps(loader.loader_for(None).load_service_model(aws.service, "service-2")) == models
+    read: list[str] = []
+    monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: read.append(path))
+    store.connect()
+    assert read == []
 
 
 def test_a_loader_does_not_keep_the_operations_that_nobody_calls() -> None:

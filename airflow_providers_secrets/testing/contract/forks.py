@@ -53,6 +53,14 @@ site = os.path.dirname(os.path.dirname(sys.modules["airflow"].__file__))
 def audit(event, args):
     if event == "open" and str(args[0]).startswith(site):
         opened.append(args[0])
+def watch_authorities():  # OpenSSL opens the file of all public ones; a private one is read in no time
+    import ssl
+    really = ssl.SSLContext.load_verify_locations
+    def load(context, *given, **how):
+        really(context, *given, **how)
+        if context.cert_store_stats()["x509_ca"] > 20:
+            opened.append("authorities")
+    ssl.SSLContext.load_verify_locations = load
 """
 
 
@@ -63,6 +71,7 @@ def test_a_child_imports_and_reads_nothing_of_its_own(rig: Rig, tmp_path: Path) 
         "def work():\n"
         "    sys.meta_path.insert(0, Watch)\n"
         "    sys.addaudithook(audit)\n"
+        "    watch_authorities()\n"
         "    print(backend.get_variable('inherited'), imported, opened)\n"
         "fork(work)\n"
     )
