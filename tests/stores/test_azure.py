@@ -10,6 +10,7 @@ import json
 import logging
 import multiprocessing
 import re
+import ssl
 import threading
 import time
 import traceback
@@ -35,7 +36,7 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.lookup import answers, resolve
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure import key_vault, session
@@ -523,6 +524,26 @@ def test_bundle_that_cannot_be_read_names_the_option(azure: AzureRig) -> None:
 def test_certificate_of_the_vault_is_verified(azure: AzureRig) -> None:
     with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
         backend(azure, connection_verify=True).get_variable("found")
+
+
+def test_certificates_are_read_once_for_vault_and_login_and_all_children(
+    azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read what certifi has takes half as long as the rest of a child's first lookup."""
+    read = []
+    load = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: read.append(kwargs) or load(*args, **kwargs)
+    )
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_bytes(azure.bundle.read_bytes())
+    asked = backend(azure, connection_verify=str(bundle))
+    resolve.prepare(asked.config)
+    assert read == [{"cafile": str(bundle)}]
+    for _ in range(2):
+        answers.reset_after_fork()
+        assert asked.get_variable("found") == "x"
+    assert len(read) == 1
 
 
 def test_certificates_that_were_replaced_are_read_anew(azure: AzureRig, tmp_path: Path) -> None:

@@ -661,6 +661,7 @@ def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) ->
     because of an SDK's many objects.
     """
     rig.put(rig.path("variables", "found"), "x")
+    rig.put(rig.path("connections", "found"), "postgres://h")
     module, _, name = rig.class_path.rpartition(".")
     options = {**rig.options(), "shared_cache": f"file://{tmp_path}/shared", "shared_cache_key": "c" * 43 + "="}
     code = (
@@ -676,13 +677,13 @@ def test_a_fork_waits_for_whatever_a_lookup_imports(rig: Rig, tmp_path: Path) ->
         "held, free, collected = [], [], []\n"
         f"backend = Backend(preload=['variables'], **{options!r})\n"
         "sys.meta_path.insert(0, Watch)\n"
-        "print(backend.get_variable('found'), backend.get_conn_value('absent'))\n"
+        "print(backend.get_variable('found'), backend.get_conn_value('absent'), backend.get_conn_value('found'))\n"
         "print(len(held) > 5, free)\n"
         f"large = ('airflow_providers_secrets.lookup.resolve', {rig.sdk!r})\n"
         "print([name for name in collected if name.startswith(large)], len(collected) < 20)\n"
     )
     run = run_python(code)
-    assert run.stdout.splitlines()[-3:] == ["x None", "True []", "[] True"], run.stdout + run.stderr
+    assert run.stdout.splitlines()[-3:] == ["x None postgres://h", "True []", "[] True"], run.stdout + run.stderr
 
 
 @pytest.mark.measured
