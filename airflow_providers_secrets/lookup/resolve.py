@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from airflow_providers_secrets.errors import (
@@ -46,6 +47,9 @@ def prepare(config: StoreConfig, *, for_many: bool = True) -> None:
         shared_cache.load_client(config)
     # The first lookup of a connection needs it.
     from airflow_providers_secrets.lookup import decoding  # noqa: F401
+
+    if "asyncio" in sys.modules:  # or no child is likely to await one
+        from airflow_providers_secrets.lookup import awaiting  # noqa: F401
 
     loaded_store(config)
     prepare_for_children(config)

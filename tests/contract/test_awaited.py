@@ -18,6 +18,8 @@ from airflow_providers_secrets.backends.chain import ChainBackend
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.awaiting import MAX_AT_A_TIME
+from airflow_providers_secrets.testing.contract.forks import WATCH
+from airflow_providers_secrets.testing.processes import in_a_process
 from tests.rigs import PATIENT, Rig
 from tests.rigs.aws import SsmRig
 from tests.support.lookups import Clock, Waits
@@ -49,6 +51,20 @@ def members(backend: Any) -> list[Any]:
 
 def flights(backend: Any) -> dict[str, Any]:
     return {name: flight for one in members(backend) for name, flight in answers_of(one.config)._cache._flights.items()}
+
+
+@pytest.mark.each_rig_in_ci
+def test_a_child_that_awaits_imports_nothing_of_its_own(rig: Rig) -> None:
+    put(rig, "awaited")
+    code = WATCH + (
+        "import asyncio\n"
+        "def work():\n"
+        "    sys.meta_path.insert(0, Watch)\n"
+        "    connection = asyncio.run(backend.aget_connection('awaited'))\n"
+        "    print(connection.host, [name for name in imported if name.startswith('airflow_providers_secrets')])\n"
+        "fork(work)\n"
+    )
+    assert in_a_process(rig, code)[-1:] == ["h []"]
 
 
 @pytest.mark.usefixtures("clock")
