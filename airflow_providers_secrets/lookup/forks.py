@@ -167,6 +167,8 @@ def _prepare() -> None:
         from airflow_providers_secrets.lookup.resolve import prepare
 
         for_many = _forks_for_many()
+        if for_many:  # the supervisor of one task has built it by now
+            _with_backend_of_workers()
         for fingerprint in list(_unprepared if for_many else _worth_it_for_one):
             config = _unprepared.pop(fingerprint, None)
             if config is None:
@@ -178,6 +180,15 @@ def _prepare() -> None:
                 log.debug("%s: not loaded before a fork (%s).", config.title, type(error).__name__)
     if not gc.isenabled():  # children may turn theirs on
         _let_grow_old()
+
+
+def _with_backend_of_workers() -> None:
+    from airflow_providers_secrets.lookup.workers import build_backend_of_workers
+
+    try:
+        build_backend_of_workers()
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with it, the children will report
+        log.debug("The backend of [workers] was not built before a fork (%s).", type(error).__name__)
 
 
 def _forks_for_many() -> bool:

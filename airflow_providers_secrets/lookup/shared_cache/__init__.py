@@ -18,6 +18,7 @@ from airflow_providers_secrets.errors import ConfigurationError, MissingDependen
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache, is_ours_alone
 from airflow_providers_secrets.lookup.shared_cache.entries import CachePlace, Seal, SharedCache, SharedEntry
+from airflow_providers_secrets.lookup.workers import is_at_hand
 from airflow_providers_secrets.options import fernet_keys
 
 if TYPE_CHECKING:
@@ -59,11 +60,7 @@ def airflow_keys() -> tuple[str, ...] | None:
 
 def has_airflow_key_at_hand() -> bool:
     """Return whether :func:`airflow_keys` would neither run a command nor ask a secrets backend."""
-    conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
-    return conf is not None and (
-        "AIRFLOW__CORE__FERNET_KEY" in os.environ
-        or not (conf.has_option("core", "fernet_key_cmd") or conf.has_option("core", "fernet_key_secret"))
-    )
+    return is_at_hand("core", "fernet_key")
 
 
 _loaded: set[bytes] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import sys
 import textwrap
 import threading
@@ -17,6 +18,11 @@ from airflow_providers_secrets.testing.processes import in_a_process
 from airflow_providers_secrets.testing.rig import Rig
 
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
+
+needs_workers = pytest.mark.skipif(
+    int(importlib.metadata.version("apache-airflow").partition(".")[0]) < 3,
+    reason="[workers] secrets_backend came with Airflow 3",
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -170,6 +176,68 @@ def test_only_the_first_fork_loads(rig: Rig) -> None:
         "fork(lambda: None)\nsys.meta_path.insert(0, Watch)\nBackend(**given)\nfork(lambda: None)\nprint(imported)\n"
     )
     assert in_a_process(rig, code)[-1:] == ["[]"]
+
+
+PREPARED = """
+import json
+from airflow_providers_secrets.lookup import resolve
+prepared = []
+really = resolve.prepare
+def noted(config, **how):
+    prepared.append(config.options["max_attempts"])
+    really(config, **how)
+resolve.prepare = noted
+os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = class_path
+options = json.dumps({**given, "max_attempts": 7})
+"""
+
+
+def beside_workers(rig: Rig, code: str) -> list[str]:
+    """Run *code* where ``[workers]`` names the same backend; 3 and 7 are the attempts of the two."""
+    return in_a_process(rig, f"class_path = {rig.class_path!r}\n{PREPARED}{textwrap.dedent(code)}")
+
+
+@needs_workers
+@pytest.mark.each_rig_in_ci
+def test_what_the_backend_of_workers_needs_is_loaded_before_a_fork(rig: Rig) -> None:
+    """Airflow builds it in tasks and DAG files alone, each of which would load all of it by itself."""
+    rig.put(rig.path("variables", "inherited"), "x")
+    code = """
+    os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"] = options
+    def work():
+        workers = airflow.configuration.get_custom_secret_backend(worker_mode=True)
+        print(workers.options["max_attempts"], workers.get_variable("inherited"), prepared)
+    fork(work)
+    fork(work)
+    """
+    assert [line for line in beside_workers(rig, code) if line.startswith("7 ")] == ["7 x [3, 7]"] * 2
+
+
+@needs_workers
+@pytest.mark.each_rig_in_ci
+@pytest.mark.parametrize("way", ["CMD", "SECRET"])
+def test_no_command_and_no_store_is_asked_for_the_options_of_workers_before_a_fork(rig: Rig, way: str) -> None:
+    code = f"""
+    os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS_{way}"] = "asked"
+    os.environ["AIRFLOW__SECRETS__BACKEND"] = class_path
+    seen = []
+    events = ("socket.connect", "subprocess.Popen")
+    sys.addaudithook(lambda event, args: seen.append(event) if event in events else None)
+    fork(lambda: None)
+    print(prepared, seen)
+    """
+    assert beside_workers(rig, code)[-1:] == ["[3] []"]
+
+
+@needs_workers
+@pytest.mark.each_rig_in_ci
+def test_a_backend_of_workers_that_cannot_be_built_is_left_to_children(rig: Rig) -> None:
+    code = """
+    os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"] = '{"max_attempts": -1}'
+    fork(lambda: None)
+    print(prepared)
+    """
+    assert beside_workers(rig, code)[-1:] == ["[3]"]
 
 
 @pytest.mark.each_rig_in_ci
