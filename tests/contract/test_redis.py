@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from airflow_providers_secrets.errors import ConfigurationError
-from airflow_providers_secrets.lookup import answers, cache, deadline, operations
+from airflow_providers_secrets.lookup import answers, cache, deadline, operations, resolve, shared_cache
 from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
@@ -331,13 +331,45 @@ def test_a_certificate_that_is_renewed_is_read_again(
     assert len(warnings_of_redis(caplog)) == 1
 
 
+def connections(server: fleet.RedisServer) -> int:
+    return int(server.client.info("stats")["total_connections_received"])
+
+
 def test_a_process_connects_once(ssm: SsmRig) -> None:
     backend = emptied(sharing(ssm, FORMS["single"]()))
     anew(lambda: None)
-    before = single().client.info("stats")["total_connections_received"]
+    before = connections(single())
     for number in range(3):
         assert backend.get_variable(f"absent-{number}") is None
-    assert single().client.info("stats")["total_connections_received"] == before + 1
+    assert connections(single()) == before + 1
+
+
+def test_a_reader_of_a_cluster_connects_once_to_each_node(ssm: SsmRig) -> None:
+    emptied(sharing(ssm, FORMS["cluster"]()))
+    anew(lambda: None)
+    reading = shared_of(sharing(ssm, FORMS["cluster"]()))
+    before = [connections(node) for node in cluster().nodes]
+    for number in range(REDIRECTIONS - 1):
+        assert reading.get(f"absent-{number}") is None
+    made = [connections(node) - number for node, number in zip(cluster().nodes, before, strict=True)]
+    assert max(made) == 1, made
+
+
+def test_a_child_takes_the_client_that_its_parent_made(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Address] = []
+    make = Address._made
+
+    def noted(self: Address) -> Any:
+        made.append(self)
+        return make(self)
+
+    monkeypatch.setattr(Address, "_made", noted)
+    monkeypatch.setattr(shared_cache, "_loaded", set())
+    backend = sharing(ssm, FORMS["single"]())
+    resolve.prepare(backend.config)
+    answers._after_in_child()
+    assert backend.get_variable("absent") is None
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("form", ["tls", "tls-cluster"])
@@ -1231,7 +1263,9 @@ def test_a_user_without_the_right_is_told_which(
 ) -> None:
     single().client.flushall()
     single().client.execute_command("ACL", "SETUSER", account, "-set")
+    single().client.config_resetstat()
     Lookups(ssm, sharing(ssm, f"redis://{account}:{SECRET}@127.0.0.1:{single().port}", timeout=60)).go_on(2)
+    assert single().client.info("commandstats")["cmdstat_set"]["rejected_calls"] == 1  # and then left alone
     (warning,) = warnings_of_redis(caplog)
     assert "is not written to" in warning
     assert "ACL SETUSER" in warning

@@ -105,22 +105,26 @@ def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
 
 @pytest.mark.each_rig_in_ci
 def test_a_child_connects_once(rig: Rig) -> None:
-    """To each server, login included: a connection costs more than a request."""
+    """To each server, login included: a connection costs more than a request. And a later lookup reads no file."""
     rig.put(rig.path("variables", "inherited"), "x")
     code = """
-    resolved, connected = [], []
+    resolved, connected, opened = [], [], []
     def audit(event, args):
         if event == "socket.connect":
             connected.append(args[1])
         elif event == "socket.getaddrinfo":
             resolved.append(args[:2])
+        elif event == "open":
+            opened.append(args[0])
     def work():
         sys.addaudithook(audit)
-        print([backend.get_variable(key) for key in ("inherited", "absent", "inherited")])
-        print(len(connected) - len(set(connected)), len(resolved) - len(set(resolved)))
+        first = backend.get_variable("inherited")
+        opened.clear()
+        print([first, backend.get_variable("absent"), backend.get_variable("inherited")])
+        print(len(connected) - len(set(connected)), len(resolved) - len(set(resolved)), opened)
     fork(work)
     """
-    assert in_a_process(rig, code, cache_ttl=0)[-2:] == ["['x', None, 'x']", "0 0"]
+    assert in_a_process(rig, code, cache_ttl=0)[-2:] == ["['x', None, 'x']", "0 0 []"]
 
 
 OPENED = """
