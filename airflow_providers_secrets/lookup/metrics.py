@@ -89,9 +89,14 @@ class Counts:
 
 
 def _stats() -> Any:
-    """Return Airflow's metrics if this process has set them up; nothing is imported for them."""
-    for name in SET_UP_BY:
-        module = sys.modules.get(name)
-        if module is not None and getattr(module, "_factory", None) is not None:
-            return module
+    """Return Airflow's metrics if this process has set them up; nothing is imported for them.
+
+    A LocalExecutor's task has its own and has inherited its parent's. Those it does not use: with OpenTelemetry, using
+    them as well would take the place of the task's, of which nothing would then be sent when the task ends.
+    """
+    modules = (sys.modules.get(name) for name in SET_UP_BY)
+    set_up = [module for module in modules if getattr(module, "_factory", None) is not None]
+    in_use = [module for module in set_up if getattr(module, "_backend", None) is not None]
+    for module in (*in_use, *set_up):
+        return module
     return getattr(sys.modules.get("airflow.stats"), "Stats", None)

@@ -124,18 +124,9 @@ class Collector(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.skipif(VERSION < (3, 2), reason="earlier ones are told apart in their configuration alone")
-def test_opentelemetry_is_told(ssm: SsmRig) -> None:
+def exported_by(code: str) -> dict[str, float]:
+    """Run *code* beside a collector, and return what it was sent: each metric's last value, or how many there were."""
     proto = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
-    stored(ssm, "measured", "x")
-    code = (
-        SET_UP.replace("COMPONENT", "")
-        + "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
-        f"backend = Backend(**{ssm.options()!r}, max_attempts=1)\n"
-        "[backend.get_variable(key) for key in ('measured', 'measured', 'absent', 'absent', 'another')]\n"
-        "from opentelemetry import metrics\n"
-        "metrics.get_meter_provider().force_flush()\n"
-    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         server.received = []  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -147,7 +138,7 @@ def test_opentelemetry_is_told(ssm: SsmRig) -> None:
         )
         server.shutdown()
     assert run.returncode == 0, run.stderr
-    told = {}
+    told: dict[str, float] = {}
     for path, body in server.received:  # type: ignore[attr-defined]
         assert path == "/v1/metrics"
         exported = proto.ExportMetricsServiceRequest.FromString(body)
@@ -156,9 +147,49 @@ def test_opentelemetry_is_told(ssm: SsmRig) -> None:
                 for metric in scope.metrics:
                     (point,) = getattr(metric, metric.WhichOneof("data")).data_points
                     told[metric.name] = point.count if hasattr(point, "count") else point.as_int or point.as_double
+    return told
+
+
+with_opentelemetry = pytest.mark.skipif(
+    VERSION < (3, 2), reason="earlier ones are told apart in their configuration alone"
+)
+
+
+@with_opentelemetry
+def test_opentelemetry_is_told(ssm: SsmRig) -> None:
+    stored(ssm, "measured", "x")
+    code = (
+        SET_UP.replace("COMPONENT", "")
+        + "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
+        f"backend = Backend(**{ssm.options()!r}, max_attempts=1)\n"
+        "[backend.get_variable(key) for key in ('measured', 'measured', 'absent', 'absent', 'another')]\n"
+        "from opentelemetry import metrics\n"
+        "metrics.get_meter_provider().force_flush()\n"
+    )
+    told = exported_by(code)
     ours = {name: told[name] for name in told if ".secrets_backend." in name}
     prefix = "airflow.secrets_backend.aws_ssm."
     assert ours == {prefix + "calls": 3, prefix + "call": 3, prefix + "hits": 1, prefix + "negative_hits": 1}
+
+
+@with_opentelemetry
+def test_what_a_task_tells_opentelemetry_itself_is_sent_when_it_ends(ssm: SsmRig) -> None:
+    """A LocalExecutor's task inherits its scheduler's metrics beside its own; at its end one of the two is sent."""
+    code = (
+        SET_UP.replace("COMPONENT", "") + "import os, atexit\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    os._exit(os.waitpid(child, 0)[1])\n"
+        + SET_UP.replace("COMPONENT", "sdk.")
+        + "from airflow.sdk._shared.observability.metrics import stats\n"
+        "stats.incr('ti.start')\n"
+        "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
+        f"Backend(**{ssm.options()!r}).get_variable('absent')\n"
+        "atexit._run_exitfuncs()\n"
+        "os._exit(0)\n"
+    )
+    told = exported_by(code)
+    assert {"airflow.ti.start", "airflow.secrets_backend.aws_ssm.calls"} <= told.keys()
 
 
 def test_metrics_that_are_off_are_not_imported(ssm: SsmRig) -> None:

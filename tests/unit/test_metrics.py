@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,3 +89,15 @@ def test_what_is_counted_while_timings_are_told_is_told_next_time(stats: Stats) 
     counts.tell()
     counts.tell()
     assert [told for _, told in stats.told if told > 100] == [250.0, 1000.0, 1000.0]
+
+
+def test_a_task_tells_its_own_metrics_rather_than_those_that_it_has_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With OpenTelemetry, using both would lose what Airflow itself has counted in the task."""
+    component, task = (SimpleNamespace(_factory=object, _backend=None) for _ in metrics.SET_UP_BY)
+    for name, module in zip(metrics.SET_UP_BY, (component, task), strict=True):
+        monkeypatch.setitem(sys.modules, name, module)
+    assert metrics._stats() is component
+    task._backend = object()
+    assert metrics._stats() is task
+    component._backend = object()
+    assert metrics._stats() is component
