@@ -71,10 +71,12 @@ class Counts:
 
     def tell(self) -> None:
         """Report to Airflow's metrics what happened since the last time, unless another thread is doing so."""
-        stats = _stats()
-        if not stats or not self._telling.acquire(blocking=False):
+        if not self._telling.acquire(blocking=False):
             return
         try:
+            stats = _stats()
+            if not stats:
+                return
             before, self._told = self._told, self.so_far()
             for name, count in self._told.items():
                 if more := count - before.get(name, 0):
@@ -91,12 +93,21 @@ class Counts:
 def _stats() -> Any:
     """Return Airflow's metrics if this process has set them up; nothing is imported for them.
 
-    A LocalExecutor's task has its own and has inherited its parent's. Those it does not use: with OpenTelemetry, using
-    them as well would take the place of the task's, of which nothing would then be sent when the task ends.
+    With OpenTelemetry, only if it has also used them: the first use makes an exporter, for which a process waits at its
+    end. Airflow uses none while it parses a DAG file; ours would delay that by 7 seconds if no collector answers. And
+    a LocalExecutor's task uses its own metrics, not those that it has inherited: a second exporter would take the place
+    of the first, of which nothing would then be sent.
     """
     modules = (sys.modules.get(name) for name in SET_UP_BY)
     set_up = [module for module in modules if getattr(module, "_factory", None) is not None]
     in_use = [module for module in set_up if getattr(module, "_backend", None) is not None]
-    for module in (*in_use, *set_up):
-        return module
+    if in_use:
+        return in_use[0]
+    if set_up:
+        return None if _exports() else set_up[0]
     return getattr(sys.modules.get("airflow.stats"), "Stats", None)
+
+
+def _exports() -> bool:
+    conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
+    return bool(conf and conf.getboolean("metrics", "otel_on", fallback=False))

@@ -162,6 +162,7 @@ def test_opentelemetry_is_told(ssm: SsmRig) -> None:
         SET_UP.replace("COMPONENT", "")
         + "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
         f"backend = Backend(**{ssm.options()!r}, max_attempts=1)\n"
+        "stats.incr('scheduler_heartbeat')\n"
         "[backend.get_variable(key) for key in ('measured', 'measured', 'absent', 'absent', 'another')]\n"
         "from opentelemetry import metrics\n"
         "metrics.get_meter_provider().force_flush()\n"
@@ -170,6 +171,26 @@ def test_opentelemetry_is_told(ssm: SsmRig) -> None:
     ours = {name: told[name] for name in told if ".secrets_backend." in name}
     prefix = "airflow.secrets_backend.aws_ssm."
     assert ours == {prefix + "calls": 3, prefix + "call": 3, prefix + "hits": 1, prefix + "negative_hits": 1}
+
+
+@with_opentelemetry
+def test_no_exporter_is_made_where_airflow_makes_none(ssm: SsmRig) -> None:
+    """Such as in the parsing of a DAG file, which would wait for it at its end: 7 s if no collector answers."""
+    code = (
+        SET_UP.replace("COMPONENT", "") + "import atexit, os\n"
+        "from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend as Backend\n"
+        f"backend = Backend(**{ssm.options()!r}, max_attempts=1)\n"
+        "stats.incr('dag_processing.processes')\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    backend.get_variable('absent')\n"
+        "    print('told by', stats._backend)\n"
+        "    atexit._run_exitfuncs()\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+    )
+    told = exported_by(code)
+    assert [name for name in told if ".secrets_backend." in name] == []
 
 
 @with_opentelemetry
