@@ -315,9 +315,14 @@ def certificate(value: Any) -> tuple[str, ...]:
     files: list[str] = []
     with contextlib.suppress(ValueError):
         files = listed(value)
-    if len(files) not in (1, 2) or not all(files):
+    # A message about an unreadable file would show a key that stands in place of its path.
+    if len(files) not in (1, 2) or not all(files) or any(_is_pem(one) for one in files):
         raise ValueError("must be a path, or a list of two: certificate and key")
     return tuple(files)
+
+
+def _is_pem(text: str) -> bool:
+    return "-----BEGIN" in text or "\n" in text
 
 
 def path_or_pair(value: Any) -> str | tuple[str, ...]:

@@ -19,8 +19,10 @@ from typing import Any
 import botocore.exceptions
 import botocore.session
 import pytest
+import trustme
 from botocore.config import Config
 from botocore.loaders import Loader
+from cryptography.hazmat.primitives import serialization
 
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.backends._aws import AWS_OPTIONS
@@ -646,6 +648,10 @@ def test_contradictory_options_are_refused_at_construction(aws: AwsRig, options:
         ({"assume_role_kwargs": {"Policy": "S3cr3t"}}, "'assume_role_kwargs' needs a JSON object for 'Policy'"),
         ({"assume_role_kwargs": {"Policy": ["S3cr3t"]}}, "'assume_role_kwargs' needs a JSON object for 'Policy'"),
         ({"config_kwargs": {"signature_version": 5}}, "'config_kwargs' needs a string for 'signature_version'"),
+        (
+            {"config_kwargs": {"client_cert": "-----BEGIN PRIVATE KEY-----S3cr3t"}},
+            "'config_kwargs' cannot use 'client_cert': it must be a path",
+        ),
         (
             {"config_kwargs": {"client_cert": 5}},
             "'config_kwargs' cannot use 'client_cert': it must be a path, or a list",
@@ -1279,8 +1285,6 @@ def over_tls(
     import threading
     from http.server import BaseHTTPRequestHandler
 
-    import trustme
-
     authority = trustme.CA()
     authority.cert_pem.write_to_path(certificate)
 
@@ -1347,9 +1351,10 @@ def test_verify(tls: tuple[str, Path]) -> None:
     assert SystemsManagerParameterStoreBackend(**options, verify=str(certificate)).get_variable("x") == "over TLS"
 
 
-def test_a_client_certificate_is_a_pair_of_files_or_told(tmp_path: Path) -> None:
+def test_a_client_certificate_is_a_pair_of_files_or_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON has lists alone, and botocore ignores a list."""
-    certificate, key = str(tmp_path / "client.pem"), str(tmp_path / "client.key")
+    monkeypatch.chdir(tmp_path)  # a long path is cut in the message
+    certificate, key = "client.pem", "client.key"
     options: dict[str, Any] = {"region_name": REGION, "max_attempts": 1, **CREDENTIALS}
     with over_tls(tmp_path / "ca.pem", parameter, client=tmp_path) as url:
         options |= {"endpoint_url": url, "verify": str(tmp_path / "ca.pem")}
@@ -1359,10 +1364,23 @@ def test_a_client_certificate_is_a_pair_of_files_or_told(tmp_path: Path) -> None
             return backend.get_variable("x")
 
         assert value([certificate, key]) == "over TLS"
-        for unusable in (certificate, str(tmp_path / "nowhere.pem"), [certificate, str(tmp_path / "nowhere.key")]):
-            with pytest.raises(StoreMisconfigured, match=r"client certificate .*'client_cert' in") as raised:
+        others, locked, nowhere = "others.key", "locked.key", "nowhere.key"
+        trustme.CA().issue_cert("other@example.com").private_key_pem.write_to_path(others)
+        password = serialization.BestAvailableEncryption(b"p")
+        plain = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        Path(locked).write_bytes(plain.private_bytes(*form, password))
+        for unusable in (certificate, nowhere, *([certificate, one] for one in (nowhere, others, locked))):
+            with pytest.raises(StoreMisconfigured, match=r"client certificate .* cannot be read .*PEM") as raised:
                 value(unusable)
             assert raised.value.on_the_way
+            assert unusable[-1] in str(raised.value)
+        options["endpoint_url"] = url.replace("https", "HTTPS")
+        with pytest.raises(StoreMisconfigured, match="client certificate"):
+            value([certificate, locked])
+    config = {"proxies_config": {"proxy_client_cert": [certificate, locked]}}
+    with pytest.raises(StoreMisconfigured, match="client certificate"):
+        SystemsManagerParameterStoreBackend(**options, config_kwargs=config).get_variable("x")
 
 
 @pytest.mark.parametrize("by", ["verify", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])

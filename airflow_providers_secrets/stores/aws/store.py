@@ -196,7 +196,7 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     BAD_REQUEST: "Remove line breaks from the AWS credentials, or correct 'config_kwargs'.",
     BAD_PROXY: "Correct HTTP_PROXY, HTTPS_PROXY, or 'proxies' in 'config_kwargs'.",
     WHITE_SPACE: "Remove the line break or spaces from the variable's value.",
-    CLIENT_CERTIFICATE: "Let 'client_cert' in 'config_kwargs' name files that Airflow's user can read.",
+    CLIENT_CERTIFICATE: "Let 'config_kwargs' name readable files in PEM: a certificate and its key without a password.",
     BUNDLE: "Correct 'verify', AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's ca_bundle, whichever names it.",
     **dict.fromkeys(
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),

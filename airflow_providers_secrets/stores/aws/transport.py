@@ -9,6 +9,7 @@ import selectors
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import botocore.session
@@ -149,13 +150,22 @@ def trust_once(session: Any, url: str) -> None:
 
     session._setup_ssl_cert = set_up_once  # noqa: SLF001
     verify: bool | str = getattr(session, "_verify", False)
-    if url.startswith("https:"):
+    if url.lower().startswith("https:"):
         if verify:
             _trusting(get_cert_path(verify))
-        if client := getattr(session, "_cert_file", None):
-            with _readable(f"the client certificate {quoted(client)}", CLIENT_CERTIFICATE):
-                # Without a password OpenSSL would ask for one at the terminal.
-                create_urllib3_context().load_cert_chain(client, getattr(session, "_key_file", None), password="")
+        _refuse_unusable(getattr(session, "_cert_file", None), getattr(session, "_key_file", None))
+    proxies = getattr(getattr(session, "_proxy_config", None), "settings", None) or {}
+    of_proxy = proxies.get("proxy_client_cert")
+    _refuse_unusable(*(of_proxy if isinstance(of_proxy, tuple) else (of_proxy,)))
+
+
+def _refuse_unusable(certificate: str | None, key: str | None = None) -> None:
+    """Refuse a client certificate that OpenSSL cannot use; it would ask for a key's password at the terminal."""
+    if not certificate:
+        return
+    missing = (path for path in (certificate, key) if path and not Path(path).exists())
+    with _readable(f"the client certificate {quoted(next(missing, key or certificate))}", CLIENT_CERTIFICATE):
+        create_urllib3_context().load_cert_chain(certificate, key, password="")
 
 
 def _trusting(path: str) -> ssl.SSLContext:
@@ -169,7 +179,8 @@ def _readable(what: str, code: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) in _PASSING:
+        # An SSLError's number is OpenSSL's.
+        if not isinstance(error, ssl.SSLError) and getattr(error, "errno", None) in _PASSING:
             raise
         fault = type(error).__name__
     else:
