@@ -439,8 +439,8 @@ class Store(ABC):
     """The maximum number of bytes of a value, as UTF-8, if the vendor states one: ``airflow-secrets copy`` then finds
     what is too large before it writes anything. Otherwise only the write fails."""
     writes_per_second: float | None = None
-    """The vendor's quota of writes, or a little less, if there is one: ``airflow-secrets copy`` stays below it. Without
-    it, throttling sets the pace."""
+    """How many secrets the vendor's quota lets a client write in a second, if there is one: ``airflow-secrets copy``
+    stays below it. A new secret may take several requests. Without it, throttling sets the pace."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options

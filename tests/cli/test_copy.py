@@ -205,7 +205,7 @@ def test_a_documented_quota_of_writes_sets_the_pace(
 ) -> None:
     for rig, given in ((google, []), (google, ["--rate", "2"]), (ssm, [])):
         command("copy", "--from", export, *target(rig, base), *given)
-    assert paces == [9.0, 2.0, None]
+    assert paces == [4.5, 2.0, None]
 
 
 class Acme(ParameterStore):
