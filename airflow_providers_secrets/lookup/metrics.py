@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from collections import Counter, deque
@@ -21,6 +22,9 @@ PREFIX: Final = "secrets_backend"
 SET_UP_BY: Final = tuple(f"airflow.{part}_shared.observability.metrics.stats" for part in ("", "sdk."))
 """The modules in which a component and a task of Airflow 3.2 or later keep their metrics. Before 3.2, both use
 ``airflow.stats``, which imports one of these on later versions."""
+
+OPENTELEMETRY: Final = "get_otel_logger"
+"""The name of the function by which these modules make an exporter of OpenTelemetry."""
 
 
 class Counts:
@@ -93,21 +97,26 @@ class Counts:
 def _stats() -> Any:
     """Return Airflow's metrics if this process has set them up; nothing is imported for them.
 
-    With OpenTelemetry, only if it has also used them: the first use makes an exporter, for which a process waits at its
-    end. Airflow uses none while it parses a DAG file; ours would delay that by 7 seconds if no collector answers. And
-    a LocalExecutor's task uses its own metrics, not those that it has inherited: a second exporter would take the place
-    of the first, of which nothing would then be sent.
+    With OpenTelemetry, only if it has used them by then: the first use makes an exporter, for which a process waits at
+    its end. Airflow uses none while it parses a DAG file; ours would delay that by 7 seconds if no collector answers.
+    And a LocalExecutor's task uses its own metrics, not those that it has inherited: a second exporter would take the
+    place of the first, of which nothing would then be sent.
     """
-    modules = (sys.modules.get(name) for name in SET_UP_BY)
-    set_up = [module for module in modules if getattr(module, "_factory", None) is not None]
-    in_use = [module for module in set_up if getattr(module, "_backend", None) is not None]
-    if in_use:
-        return in_use[0]
-    if set_up:
-        return None if _exports() else set_up[0]
+    modules = [module for name in SET_UP_BY if (module := sys.modules.get(name))]
+    set_up = [kept for kept in map(_kept_in, modules) if kept[1] is not None]
+    for stats, _, is_in_use in set_up:
+        if is_in_use:
+            return stats
+    for stats, factory, _ in set_up:
+        # Airflow chooses by several options, of which OpenTelemetry's is the last; the factory says what it chose.
+        return None if getattr(factory, "__name__", "") == OPENTELEMETRY else stats
     return getattr(sys.modules.get("airflow.stats"), "Stats", None)
 
 
-def _exports() -> bool:
-    conf = getattr(sys.modules.get("airflow.configuration"), "conf", None)
-    return bool(conf and conf.getboolean("metrics", "otel_on", fallback=False))
+def _kept_in(module: Any) -> tuple[Any, Any, bool]:
+    """Return the metrics that *module* keeps, the function that makes them, and whether this process has done so."""
+    if hasattr(module, "_factory"):
+        return module, module._factory, module._backend is not None  # noqa: SLF001  # there is no public access to it
+    stats = getattr(module, "Stats", None)  # Airflow 3.2; another attribute of it would make them
+    kept = vars(stats) if stats else {}
+    return stats, kept.get("factory"), kept.get("_instance_pid") == os.getpid()
