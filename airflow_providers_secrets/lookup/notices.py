@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import time
+import warnings
+from collections.abc import Iterator
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -13,10 +17,25 @@ WARNING_INTERVAL: Final = 60.0
 
 clock = time.monotonic
 _warned: dict[object, float] = {}
+_left_to_children = contextvars.ContextVar("_left_to_children", default=False)
+
+
+@contextlib.contextmanager
+def left_to_children() -> Iterator[None]:
+    """Neither give nor record the calling thread's warnings, so that forked children give them."""
+    token = _left_to_children.set(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _left_to_children.reset(token)
 
 
 def warn(subject: object, message: str, *args: object) -> None:
     """Log a WARNING, at most once a minute per *subject* and process."""
+    if _left_to_children.get():
+        return
     # No lock, since a fork could leave it held: at worst, two threads log the same warning once each.
     now = clock()
     due = now - _warned.get(subject, -WARNING_INTERVAL) >= WARNING_INTERVAL

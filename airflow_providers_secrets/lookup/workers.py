@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any, Final
 
-OURS: Final = __name__.partition(".")[0] + "."
+from airflow_providers_secrets.lookup.notices import left_to_children
+
+BACKENDS: Final = __name__.partition(".")[0] + ".backends."
 """What the paths of this package's own classes start with."""
 
+CHAIN: Final = BACKENDS + "chain."
 
+
+@functools.cache
 def build_backend_of_workers() -> None:
-    """Build the backend of ``[workers]``, so that it is known what children will look up with.
+    """Build the backend of ``[workers]``, once, so that it is known what children will look up with.
 
-    Airflow builds it in them alone, once they have been forked: in those of a DAG processor or a LocalExecutor. One of
-    another package is left to them, and so is one whose options a command or a secrets backend gives.
+    Airflow builds it in them alone, once they have been forked: in those of a DAG processor or a LocalExecutor. One
+    whose options a command or a secrets backend gives is left to them. Its warnings are, too.
     """
     configuration: Any = sys.modules.get("airflow.configuration")
     if configuration is None:
         return
     path = configuration.conf.get("workers", "secrets_backend", fallback=None) or ""
-    if _is_ours(path) and is_at_hand("workers", "secrets_backend_kwargs"):
-        configuration.get_custom_secret_backend(worker_mode=True)  # which records itself
+    if may_be_built_in_a_fork(path) and is_at_hand("workers", "secrets_backend_kwargs"):
+        with left_to_children():
+            configuration.get_custom_secret_backend(worker_mode=True)  # which records itself
 
 
-def _is_ours(path: str) -> bool:
-    """Return whether a class is this package's, or made from it and already imported."""
-    module, _, name = path.rpartition(".")
-    return path.startswith(OURS) or hasattr(getattr(sys.modules.get(module), name, None), "declared_options")
+def may_be_built_in_a_fork(path: str) -> bool:
+    """Return whether a class is this package's, and runs no code of others when it is constructed.
+
+    That could start a thread, fork or wait, in a hook in which some of Python's locks are held for the fork: the
+    process would hang. A chain's members may be anything.
+    """
+    return path.startswith(BACKENDS) and not path.startswith(CHAIN)
 
 
 def is_at_hand(section: str, option: str) -> bool:

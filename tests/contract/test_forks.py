@@ -15,6 +15,7 @@ from airflow_providers_secrets.lookup import forks
 from airflow_providers_secrets.testing.contract.forks import *
 from airflow_providers_secrets.testing.contract.forks import OPENED, WATCH, in_a_process
 from tests.rigs import Rig
+from tests.support.airflow_process import VERSION
 from tests.support.sharing import KEY
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -77,6 +78,36 @@ def test_an_import_that_hangs_holds_a_fork_up_for_a_moment_only(monkeypatch: pyt
 
 
 # What a child inherits.
+
+
+@pytest.mark.skipif(VERSION < (3,), reason="[workers] secrets_backend came with Airflow 3")
+def test_children_give_the_warnings_of_the_backend_of_workers(ssm: Rig) -> None:
+    """A task's log has them; of the scheduler's, nobody would think."""
+    code = f"""
+    import json, logging, warnings
+    os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = {ssm.class_path!r}
+    odd = {{"config_kwargs": {{"retries": {{}}}}, "full_url_mode": False, "max_attempts": 7}}
+    os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"] = json.dumps({{**given, **odd}})
+    given_here = []
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if record.levelno >= logging.WARNING:
+                given_here.append(record.name)
+    logging.getLogger("airflow_providers_secrets").addHandler(Handler())
+    warnings.showwarning = lambda message, category, *_: given_here.append(category.__name__)
+    warnings.simplefilter("default")
+    def work():
+        airflow.configuration.get_custom_secret_backend(worker_mode=True)
+        print("child", sorted(given_here))
+    fork(work)
+    from airflow_providers_secrets.lookup import forks
+    print("parent", given_here, len(forks._prepared))
+    """
+    printed = in_a_process(ssm, textwrap.dedent(code))
+    assert printed[-2:] == [
+        "child ['DeprecationWarning', 'airflow_providers_secrets.lookup.notices']",
+        "parent [] 2",
+    ]
 
 
 @pytest.mark.parametrize("source", ["fernet_key_secret", "fernet_key_cmd"])

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_providers_secrets.lookup import deadline, forks
+from airflow_providers_secrets.lookup.workers import may_be_built_in_a_fork
 from airflow_providers_secrets.testing.processes import in_a_process
 from airflow_providers_secrets.testing.rig import Rig
 
@@ -105,7 +106,10 @@ def test_the_parent_opens_nothing_and_starts_no_thread(rig: Rig) -> None:
 
 @pytest.mark.each_rig_in_ci
 def test_a_child_connects_once(rig: Rig) -> None:
-    """To each server, login included: a connection costs more than a request. And a later lookup reads no file."""
+    """To each server, login included: a connection costs more than a request. And a later lookup reads no file.
+
+    gRPC connects by itself, which is not seen here.
+    """
     rig.put(rig.path("variables", "inherited"), "x")
     code = """
     resolved, connected, opened = [], [], []
@@ -214,7 +218,8 @@ def test_what_the_backend_of_workers_needs_is_loaded_before_a_fork(rig: Rig) -> 
     fork(work)
     fork(work)
     """
-    assert [line for line in beside_workers(rig, code) if line.startswith("7 ")] == ["7 x [3, 7]"] * 2
+    prepared = [3, 7] if may_be_built_in_a_fork(rig.class_path) else [3]
+    assert [line for line in beside_workers(rig, code) if line.startswith("7 ")] == [f"7 x {prepared}"] * 2
 
 
 @needs_workers
@@ -224,6 +229,7 @@ def test_no_command_and_no_store_is_asked_for_the_options_of_workers_before_a_fo
     code = f"""
     os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS_{way}"] = "asked"
     os.environ["AIRFLOW__SECRETS__BACKEND"] = class_path
+    os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps(given)
     seen = []
     events = ("socket.connect", "subprocess.Popen")
     sys.addaudithook(lambda event, args: seen.append(event) if event in events else None)
@@ -247,6 +253,7 @@ def test_a_backend_of_workers_that_cannot_be_built_is_left_to_children(rig: Rig)
 @pytest.mark.each_rig_in_ci
 def test_what_is_loaded_for_children_is_frozen_where_the_heap_is(rig: Rig) -> None:
     code = """
+    gc.set_threshold(700, 10, 10)  # which differs between versions of Python
     gc.freeze()
     frozen = gc.get_freeze_count()
     fork(lambda: None)
@@ -265,10 +272,10 @@ def test_no_child_counts_what_its_parent_has_frozen(rig: Rig) -> None:
     parent = os.getpid()
     gc.freeze()
     def work():
-        print(backend.get_variable("inherited"), backend.get_variable("absent"), counted)
+        print(backend.get_variable("inherited"), backend.get_variable("absent"), False in counted)
     fork(work)
     """
-    assert in_a_process(rig, code)[-1:] == ["x None [True]"]
+    assert in_a_process(rig, code)[-1:] == ["x None False"]
 
 
 @pytest.mark.each_rig_in_ci
@@ -281,6 +288,7 @@ def test_no_collection_of_what_is_young_walks_what_is_loaded_for_children(rig: R
         return sum(isinstance(one, types.FunctionType) for one in objects)
     gc.collect()
     before = loaded(gc.get_objects())
+    gc.set_threshold(700, 10, 10)
     fork(lambda: None)
     young = loaded([*gc.get_objects(generation=0), *gc.get_objects(generation=1)])
     print(loaded(gc.get_objects()) - before > 500, young < 100)
