@@ -27,6 +27,7 @@ from airflow_providers_secrets.lookup import inventory, operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
+from airflow_providers_secrets.stores.kubernetes import secrets
 from airflow_providers_secrets.stores.kubernetes.secrets import _secret_name
 from tests.rigs.kubernetes import (
     JSON,
@@ -614,6 +615,22 @@ def test_what_is_created_has_the_labels_and_a_name_of_its_own(kubernetes: Kubern
     for name in all_names:
         called(backend, name, lambda store, client, name=name: store.delete(client, name) or True)
     assert backend.get_variable("new_one") is None
+
+
+@pytest.mark.parametrize("paged", [False, True], ids=["one page", "pages of one"])
+def test_an_id_that_two_secrets_have_is_not_deleted(
+    kubernetes: KubernetesRig, made: Any, monkeypatch: pytest.MonkeyPatch, *, paged: bool
+) -> None:
+    for name in ("first", "second"):
+        made(name, {VARIABLE: "twice"}, {"value": name})
+    if paged:  # a page may hold fewer than were asked for
+        pages = secrets._pages
+        monkeypatch.setattr(secrets, "_pages", lambda client, selector, _: pages(client, selector, 1))
+    backend = kubernetes.backend()
+    with pytest.raises(InvalidSecret, match=r"several Secrets have these labels\. Delete with kubectl"):
+        called(backend, "twice", lambda store, client: store.delete(client, f"{VARIABLE}=twice") or True)
+    assert backend.get_variable("twice") == "first"
+    assert stored(kubernetes, "second")["data"] == {"value": encoded("second")}
 
 
 @pytest.fixture

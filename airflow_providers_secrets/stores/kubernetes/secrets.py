@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
@@ -43,6 +44,7 @@ NOT_LOGGED_IN: Final = "the kubeconfig's user gave no login"
 FILES_GONE: Final = "the login's certificates are gone"
 NO_KEY: Final = "the Secret lacks the key"
 NO_TEXT: Final = "its value is not text"
+AMBIGUOUS: Final = "several Secrets have these labels"
 
 PAGE: Final = 500
 """Secrets per page of a listing, as kubectl requests."""
@@ -91,6 +93,7 @@ class KubernetesSecrets(Store):
         # Kubernetes, "API Conventions": HTTP status codes. Everything else is UNAVAILABLE: 5xx, 410 for an expired page
         # token, and a 404 that is not for a Secret.
         "AlreadyExists": Outcome.INVALID,
+        AMBIGUOUS: Outcome.INVALID,
         "HTTP 403": Outcome.DENIED,
         "HTTP 422": Outcome.INVALID,
         "HTTP 429": Outcome.THROTTLED,
@@ -112,6 +115,7 @@ class KubernetesSecrets(Store):
         NO_KEY: "Put the value under that key of the Secret's data, or name its key in the option *_data_key.",
         NO_TEXT: "Store text in UTF-8: binary values cannot be looked up.",
         "AlreadyExists": "Delete the Secret of that name, or label it so that it is found.",
+        AMBIGUOUS: "Delete with kubectl those that are not wanted: without the first, a lookup finds the next.",
         "HTTP 401": "Check that the API server accepts the service account's token, or log in to the kubeconfig anew.",
         "HTTP 404": "Check the server's address: what answers there does not know Secrets.",
         "HTTP 422": "Delete the Secret and write it again: it is immutable, or not one that Kubernetes stores.",
@@ -206,11 +210,16 @@ class KubernetesSecrets(Store):
         return _written(client.ask("PATCH", path, {"data": data}, "application/merge-patch+json"), created=False)
 
     def delete(self, client: KubernetesClient, name: str) -> None:
-        """Delete the Secret, with all keys of its data. Needs ``list`` and ``delete`` on Secrets."""
-        found = self._find(client, name)
-        if found is None:
+        """Delete the Secret, with all keys of its data. Needs ``list`` and ``delete`` on Secrets.
+
+        :raises StoreError: also if several Secrets have the labels: without the first, a lookup would find the next.
+        """
+        found = list(itertools.islice(self._all(client, name), 2))
+        if not found:
             raise StoreError(ABSENT)
-        client.ask("DELETE", client.secrets(_metadata(found, "name")))
+        if len(found) > 1:
+            raise StoreError(AMBIGUOUS)
+        client.ask("DELETE", client.secrets(_metadata(found[0], "name")))
 
     def identify(self, client: KubernetesClient) -> Identity:
         """Ask the API server who is asking (SelfSubjectReview, Kubernetes 1.28)."""
@@ -225,21 +234,25 @@ class KubernetesSecrets(Store):
 
     def _find(self, client: KubernetesClient, name: str) -> Mapping[str, Any] | None:
         """Return the Secret that *name* stands for, or ``None`` if the API proves that there is none."""
+        return next(self._all(client, name), None)
+
+    def _all(self, client: KubernetesClient, name: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the Secrets that *name* can stand for, the one that counts first."""
         asked = _parts(name)
         if not asked.labels:
             try:
-                return client.ask("GET", client.secrets(asked.secret))
+                yield client.ask("GET", client.secrets(asked.secret))
             except StoreError as error:
                 if ABSENT not in error.codes:
                     raise
-                return None
+            return
         selector = ",".join(f"{label}={value}" for label, value in asked.labels.items())
         team = self.options["team_label"]
         if team and team not in asked.labels:
             selector += f",!{team}"
         # A page may be empty although others follow. Secrets on later pages come later by name.
-        found = next(filter(None, _pages(client, selector, 2)), [])
-        return min(found, key=lambda item: _metadata(item, "name"), default=None)
+        for items in _pages(client, selector, 2):
+            yield from sorted(items, key=lambda item: _metadata(item, "name"))
 
     def _name_of(self, secret: Mapping[str, Any], name: str) -> str:
         """Return the name that an answer is for, spelled as *name* is."""
