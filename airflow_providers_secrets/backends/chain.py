@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final, NoReturn
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
@@ -20,7 +21,7 @@ from airflow_providers_secrets.backends._members import (
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 from airflow_providers_secrets.errors import ConfigurationError, SecretsError, did_you_mean, json_place, quoted
-from airflow_providers_secrets.lookup.notices import warn
+from airflow_providers_secrets.lookup.notices import are_left_to_children, warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
 
@@ -121,7 +122,7 @@ class ChainBackend(BaseSecretsBackend):
                 'for example [{"backend": "env"}, {"backend": "aws_ssm", "kwargs": {}}].'
             )
         self._given = backend_kwargs
-        self.members: tuple[Member, ...] = tuple(_member(at, entry) for at, entry in enumerate(entries, 1))
+        self.members: tuple[Member, ...] = tuple(_members(entries))
         """The members, in order."""
         # Computed once, so that on a hit in memory a member costs one pattern match and two calls.
         self._routes = {
@@ -259,6 +260,25 @@ def _made_again(chain_class: type[ChainBackend], backend_kwargs: dict[str, Any])
     return chain
 
 
+class _LeftToChildren(Exception):
+    """A fork is about to begin, and constructing a member could run code of others, or wait for a file."""
+
+
+def _members(entries: list[dict[str, Any]]) -> Iterator[Member]:
+    """Construct the members. Before a fork, construct this package's own, so that children inherit what they load.
+
+    :raises _LeftToChildren: before a fork, if there is another one.
+    """
+    left = None
+    for position, entry in enumerate(entries, 1):
+        try:
+            yield _member(position, entry)
+        except _LeftToChildren as error:
+            left = error
+    if left:
+        raise left
+
+
 def _member(position: int, entry: dict[str, Any]) -> Member:
     """Construct the member that *entry* describes.
 
@@ -270,6 +290,8 @@ def _member(position: int, entry: dict[str, Any]) -> Member:
         raise ConfigurationError(f"{where}: option 'backend' is missing: {_known_backends()}.")
     where = f"{where} ({name})"
     path = SHORT_NAMES.get(name, name)
+    if are_left_to_children() and not path.startswith((f"{_OURS}.", _ENVIRONMENT)):
+        raise _LeftToChildren
     backend_class = None if path in (_ENVIRONMENT, _LOCAL_FILES) else _class(where, path)
     _refuse_misplaced(where, entry, backend_class)
     values = options.parse(where, ENTRY_OPTIONS, entry)
@@ -294,33 +316,39 @@ def _member(position: int, entry: dict[str, Any]) -> Member:
 
 
 def _class(where: str, path: str) -> type:
-    """Import the class at *path*, which must be one that can be a member."""
+    """Return the class at *path*, which must be one that can be a member."""
     module, _, name = path.rpartition(".")
     if path == "metastore" or name in ASKED_ANYWAY:
-        raise ConfigurationError(
-            f"{where}: Airflow's database cannot be a member, since workers have no access to it. Remove it: Airflow "
-            "asks its database, or its API in workers, after the configured backend."
-        )
+        _refuse_database(where)
     if not module:
         _refuse_short_name(where, path)
-    reason = None
+    found = _imported(where, module, name)
+    if not isinstance(found, type):
+        raise ConfigurationError(f"{where}: it is not a class. Name the class of a secrets backend.")
+    if issubclass(found, ChainBackend):
+        _refuse_short_name(where, CHAIN)
+    if any(kind.__name__ in ASKED_ANYWAY for kind in found.__mro__):
+        _refuse_database(where)
+    return found
+
+
+def _imported(where: str, module: str, name: str) -> Any:
     try:
-        found: Any = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except ImportError as error:
         reason = f"no module named {error.name!r}" if error.name else type(error).__name__
     except AttributeError:
         reason = f"{module} has no {name!r}"
     except Exception as error:  # noqa: BLE001  # the module of another package may raise anything
         reason = type(error).__name__
-    if reason is not None:
-        raise ConfigurationError(f"{where}: it cannot be imported ({reason}). Install its package or fix the path.")
-    if not isinstance(found, type):
-        raise ConfigurationError(f"{where}: it is not a class. Name the class of a secrets backend.")
-    if issubclass(found, ChainBackend):
-        _refuse_short_name(where, CHAIN)
-    if any(kind.__name__ in ASKED_ANYWAY for kind in found.__mro__):
-        return _class(where, "metastore")
-    return found
+    raise ConfigurationError(f"{where}: it cannot be imported ({reason}). Install its package or fix the path.")
+
+
+def _refuse_database(where: str) -> NoReturn:
+    raise ConfigurationError(
+        f"{where}: Airflow's database cannot be a member, since workers have no access to it. Remove it: Airflow "
+        "asks its database, or its API in workers, after the configured backend."
+    )
 
 
 def _refuse_short_name(where: str, short_name: str) -> NoReturn:

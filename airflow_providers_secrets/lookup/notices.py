@@ -22,7 +22,10 @@ _left_to_children = contextvars.ContextVar("_left_to_children", default=False)
 
 @contextlib.contextmanager
 def left_to_children() -> Iterator[None]:
-    """Neither give nor record the calling thread's warnings, so that forked children give them."""
+    """Neither give nor record the calling thread's warnings, so that forked children give them.
+
+    Nor is anything constructed that runs code of others: see :func:`are_left_to_children`.
+    """
     token = _left_to_children.set(True)
     try:
         with warnings.catch_warnings():
@@ -32,9 +35,14 @@ def left_to_children() -> Iterator[None]:
         _left_to_children.reset(token)
 
 
+def are_left_to_children() -> bool:
+    """Return whether the calling thread is in :func:`left_to_children`, in a hook before a fork."""
+    return _left_to_children.get()
+
+
 def warn(subject: object, message: str, *args: object) -> None:
     """Log a WARNING, at most once a minute per *subject* and process."""
-    if _left_to_children.get():
+    if are_left_to_children():
         return
     # No lock, since a fork could leave it held: at worst, two threads log the same warning once each.
     now = clock()

@@ -12,8 +12,6 @@ from airflow_providers_secrets.lookup.notices import left_to_children
 BACKENDS: Final = __name__.partition(".")[0] + ".backends."
 """What the paths of this package's own classes start with."""
 
-CHAIN: Final = BACKENDS + "chain."
-
 
 @functools.cache
 def build_backend_of_workers() -> None:
@@ -26,18 +24,11 @@ def build_backend_of_workers() -> None:
     if configuration is None:
         return
     path = configuration.conf.get("workers", "secrets_backend", fallback=None) or ""
-    if may_be_built_in_a_fork(path) and is_at_hand("workers", "secrets_backend_kwargs"):
+    # A class of others may start a thread, fork or wait, in a hook in which some of Python's locks are held for the
+    # fork: the process would hang. For the same reason, a chain leaves members of others to the children.
+    if path.startswith(BACKENDS) and is_at_hand("workers", "secrets_backend_kwargs"):
         with left_to_children():
             configuration.get_custom_secret_backend(worker_mode=True)  # which records itself
-
-
-def may_be_built_in_a_fork(path: str) -> bool:
-    """Return whether a class is this package's, and runs no code of others when it is constructed.
-
-    That could start a thread, fork or wait, in a hook in which some of Python's locks are held for the fork: the
-    process would hang. A chain's members may be anything.
-    """
-    return path.startswith(BACKENDS) and not path.startswith(CHAIN)
 
 
 def is_at_hand(section: str, option: str) -> bool:

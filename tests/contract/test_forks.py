@@ -110,6 +110,66 @@ def test_children_give_the_warnings_of_the_backend_of_workers(ssm: Rig) -> None:
     ]
 
 
+OTHERS = """
+made = []
+class Recording(airflow.secrets.base_secrets.BaseSecretsBackend):
+    def __init__(self):
+        made.append(os.getpid() == parent)
+    def get_variable(self, key):
+        return None
+parent = os.getpid()
+sys.modules["airflow_providers_secrets_of_others"] = sys.modules["__main__"]
+others = {"backend": "airflow_providers_secrets_of_others.Recording"}
+"""
+"""A class of another package, which records whether it is constructed in the parent."""
+
+
+@pytest.mark.skipif(VERSION < (3,), reason="[workers] secrets_backend came with Airflow 3")
+@pytest.mark.parametrize(
+    ("path", "members", "printed"),
+    [
+        ("ChainBackend", "[{'backend': 'env'}, ours]", "parent 2 child None [] 2"),
+        ("ChainBackend", "[others, ours]", "parent 2 child None [False] 2"),
+        ("ChainBackend", "[ours, others]", "parent 2 child None [False] 2"),
+        ("ChainBackend", "[file, ours]", "parent 2 child None [] 2"),
+        ("Recording", None, "parent 1 child None [False] 1"),
+    ],
+    ids=[
+        "own members",
+        "a member of others",
+        "and in another order",
+        "a member that opens a file",
+        "a class of others",
+    ],
+)
+def test_no_code_of_others_runs_before_a_fork(
+    ssm: Rig, path: str, members: str | None, printed: str, tmp_path: Path
+) -> None:
+    """A thread pool that it starts, or a fork, would wait for a lock of Python's that the hooks hold."""
+    held = tmp_path / "held.json"
+    held.write_text("{}")
+    module = "airflow_providers_secrets.backends.chain" if members else "airflow_providers_secrets_of_others"
+    code = f"""
+    import json
+    from airflow_providers_secrets.lookup import forks
+    ours = {{"backend": "aws_ssm", "kwargs": {{**given, "max_attempts": 7}}}}
+    file = {{"backend": "file", "kwargs": {{"variables_file_path": {str(held)!r}}}}}
+    opened = []
+    sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+    os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = "{module}.{path}"
+    if {members}:
+        os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"] = json.dumps({{"backends": {members}}})
+    fork(lambda: None)
+    prepared = len(forks._prepared)
+    assert {str(held)!r} not in opened
+    def work():
+        value = airflow.configuration.get_custom_secret_backend(worker_mode=True).get_variable("absent")
+        print("parent", prepared, "child", value, made, len(forks._prepared))
+    fork(work)
+    """
+    assert in_a_process(ssm, OTHERS + textwrap.dedent(code))[-1:] == [printed]
+
+
 @pytest.mark.parametrize("source", ["fernet_key_secret", "fernet_key_cmd"])
 def test_no_key_is_fetched_in_a_fork(ssm: Rig, tmp_path: Path, source: str) -> None:
     """A command or a lookup for it would run in the hook."""

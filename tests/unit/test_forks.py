@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.errors import MissingDependencyError
-from airflow_providers_secrets.lookup import forks, resolve, workers
+from airflow_providers_secrets.lookup import forks, resolve
 from airflow_providers_secrets.testing.processes import run_python
 from tests.support.signals import TimeIsUp, waits_for_another
 
@@ -112,21 +112,6 @@ def test_what_cannot_be_loaded_fails_no_fork(monkeypatch: pytest.MonkeyPatch, ca
     assert [record.getMessage() for record in caplog.records if record.name == forks.__name__] == [
         "Acme: not loaded before a fork (MissingDependencyError)."
     ]
-
-
-@pytest.mark.parametrize(
-    ("path", "may"),
-    [
-        ("airflow_providers_secrets.backends.aws_ssm.SystemsManagerParameterStoreBackend", True),
-        ("airflow_providers_secrets.backends.chain.ChainBackend", False),
-        ("airflow_providers_secrets_of_mine.backends.aws_ssm.Backend", False),
-        ("mine.Backend", False),
-        ("", False),
-    ],
-)
-def test_no_code_of_others_runs_in_a_fork(path: str, may: bool) -> None:
-    """A thread pool that it starts, or a fork, would wait for a lock of Python's that the hooks hold."""
-    assert workers.may_be_built_in_a_fork(path) == may
 
 
 @pytest.mark.usefixtures("prepared")
