@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, Protocol, TextIO
 
 from airflow_providers_secrets import __version__
@@ -54,11 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(args.command, args.run, args)
 
 
-def run(name: str, command: object, args: argparse.Namespace) -> int:
+def run(name: str, command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run one subcommand so that it always ends with an exit code and prints at most one line about a failure."""
     from airflow_providers_secrets.cli.output import STDERR, STDOUT, drop, quiet, say
 
-    assert callable(command)
     verbose = getattr(args, "verbose", False)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -66,7 +65,7 @@ def run(name: str, command: object, args: argparse.Namespace) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with quiet(verbose=verbose):
         try:
-            code: int = command(args)
+            code = command(args)
             sys.stdout.flush()
             return code
         except SecretNotFound as error:

@@ -57,11 +57,10 @@ def add_kind(parser: argparse.ArgumentParser, *words: str) -> None:
     parser.add_argument("kind", choices=words or tuple(KINDS_BY_WORD), help="what it is")
 
 
-def add_id(parser: argparse.ArgumentParser, *, team: bool = True) -> None:
+def add_id(parser: argparse.ArgumentParser) -> None:
     """Declare an id, and the team that looks it up."""
     parser.add_argument("id", metavar="ID", help="connection id, variable key, or key of a configuration value")
-    if team:
-        add_team(parser)
+    add_team(parser)
 
 
 def add_team(parser: argparse.ArgumentParser) -> None:

@@ -151,8 +151,8 @@ def collected_warnings() -> Iterator[list[str]]:
                     handler.said.append(text)
 
 
-def console(*, errors: bool = False, at_least: int = 0) -> Console:
-    """Return a console that prints every text unchanged.
+def console(*, at_least: int = 0) -> Console:
+    """Return a console on standard output that prints every text unchanged.
 
     :param at_least: its minimum width if it is not a terminal, in characters.
     """
@@ -163,10 +163,9 @@ def console(*, errors: bool = False, at_least: int = 0) -> Console:
             """Leave a closed pipe to the command, which has an exit code for it; Rich would exit with 1."""
             raise BrokenPipeError
 
-    stream = sys.stderr if errors else sys.stdout
     # In a file or pipe, nothing is folded or cut.
-    width = None if stream.isatty() else max(UNFOLDED, at_least)
-    return Raising(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else max(UNFOLDED, at_least)
+    return Raising(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str, end: str = "\n") -> None:
