@@ -106,9 +106,7 @@ class Copying:
         by_name: dict[str, list[tuple[Kind, str]]] = {}
         for kind, secret_id in found:
             try:
-                by_name.setdefault(f"{self._scope(kind)}{self._target.name(kind, secret_id)}", []).append(
-                    (kind, secret_id)
-                )
+                by_name.setdefault(self._target.name(kind, secret_id), []).append((kind, secret_id))
             except Blocked:
                 continue
         return {
@@ -117,9 +115,6 @@ class Copying:
             if len(ones) > 1
             for one in ones
         }
-
-    def _scope(self, kind: Kind) -> str:
-        return f"{kind}:" if self._target.title == "metastore" else ""
 
     def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
         """Compare or copy one id; ``None`` if the copy was stopped before it."""

@@ -406,13 +406,13 @@ class ToMetastore(Target):
         self.identity = self._metastore.identity()
 
     def name(self, kind: Kind, secret_id: str) -> str:
-        """Return the id itself."""
+        """Return the id, and which of the two tables it is for."""
         from airflow.models.connection import sanitize_conn_id
 
         allowed = secret_id.isprintable() if kind == "variables" else sanitize_conn_id(secret_id) == secret_id
         if len(secret_id) > LONGEST_ID or not allowed:
             raise Blocked("the metastore does not allow this id")
-        return secret_id
+        return f"{kind}:{secret_id}"
 
     def check(self, kind: Kind, text: str) -> None:
         """Check that Airflow's model accepts the connection."""
