@@ -419,17 +419,23 @@ def _origin(
 
 
 def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list[str]]:
-    """Return the ids to request from a class that cannot list: those of target, environment and metastore."""
-    from airflow_providers_secrets.cli.endpoints import FromSource, ToBackend, gathered
+    """Return the ids to request from a class that cannot list: those of target, environment and metastore.
+
+    One that cannot be read is left out.
+    """
+    from airflow_providers_secrets.cli.endpoints import FromSource, ToBackend
+    from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup import inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
-    origins: list[tuple[str, Callable[[Kind], Iterable[str]]]] = []
+    known: list[Callable[[Kind], Iterable[str]]] = []
     if isinstance(target, ToBackend):
         backend = target.backend
-        origins.append((target.title, lambda kind: (one.secret_id for one in inventory.listed_ids(backend, kind))))
-    origins += [(source.title, FromSource(source).ids) for source in (Environment(), Metastore())]
+        known.append(lambda kind: (one.secret_id for one in inventory.listed_ids(backend, kind)))
+    known += [FromSource(source).ids for source in (Environment(), Metastore())]
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
-    for kind, secret_id in gathered(origins, kinds):
-        names[kind].append(secret_id)
+    for kind in kinds:
+        for ids in known:
+            with contextlib.suppress(SecretsError):
+                names[kind].extend(ids(kind))
     return names

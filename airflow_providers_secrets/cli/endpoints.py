@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
@@ -501,20 +501,3 @@ def names_from(path: str, kinds: Iterable[Kind]) -> dict[Kind, list[str]]:
             if one in names:
                 names[one].append(rest if kind else entry)
     return names
-
-
-def gathered(origins: Iterable[tuple[str, Any]], kinds: Iterable[Kind]) -> Iterator[tuple[Kind, str]]:
-    """Yield each id that any of *origins* knows, once.
-
-    :param origins: titles, and callables that take a kind; one that cannot be read is left out.
-    """
-    for kind in kinds:
-        seen: set[str] = set()
-        for _, ids in origins:
-            try:
-                for secret_id in ids(kind):
-                    if secret_id not in seen:
-                        seen.add(secret_id)
-                        yield kind, secret_id
-            except SecretsError:
-                continue
