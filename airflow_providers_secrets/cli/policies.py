@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +20,6 @@ from airflow_providers_secrets.lookup.plan import KINDS, Kind
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-
-KV_2: Final = 2
-"""The version of Vault's KV engine whose paths have ``data/`` and ``metadata/``."""
 
 ROLE: Final = "airflow-secrets"
 """The name of whatever the policies create; the number of a chain's member is appended."""
@@ -112,11 +109,8 @@ def policy_for(backend: SecretLookupMixin, wanted: Wanted) -> Policy:
 
 def _scope(backend: SecretLookupMixin, wanted: Wanted) -> _Scope:
     scope = _Scope()
-    kinds: Mapping[Kind, tuple[str, ...]] = {
-        kind: backend.rule(kind).prefixes or () for kind in KINDS if kind in wanted.kinds
-    }
-    for kind, prefixes in kinds.items():
-        for prefix in prefixes:
+    for kind in wanted.kinds:
+        for prefix in backend.rule(kind).prefixes or ():
             start = backend.name_start(prefix)
             if start not in scope.starts:
                 scope.starts.append(start)
@@ -222,7 +216,7 @@ def _secrets_manager(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) 
 def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     options = backend.options
     mount: str = options["mount_point"]
-    version = 1 if str(options["kv_engine_version"]) == "1" else 2
+    is_kv_2 = options["kv_engine_version"] != "1"
     rules: dict[str, list[str]] = {}
 
     def allow(path: str, *capabilities: str) -> None:
@@ -232,8 +226,9 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         _refuse_vaults_patterns(start)
         within = start.removeprefix(f"{mount}/").removesuffix("/")
         below = f"{within}/*" if within else "*"
-        data = f"{mount}/data/{below}" if version == KV_2 else f"{mount}/{below}"
-        metadata = f"{mount}/metadata/{below}" if version == KV_2 else data
+        # The paths of version 2 have a segment more.
+        data = f"{mount}/data/{below}" if is_kv_2 else f"{mount}/{below}"
+        metadata = f"{mount}/metadata/{below}" if is_kv_2 else data
         allow(data, "read")
         if start in scope.listed:
             allow(metadata, "list")
@@ -246,10 +241,10 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         f"path {_hcl(path)} {{\n  capabilities = [{', '.join(json.dumps(one) for one in capabilities)}]\n}}\n"
         for path, capabilities in rules.items()
     )
-    namespace = options.get("namespace")
+    namespace = options["namespace"]
     before = f"export VAULT_NAMESPACE={shlex.quote(namespace)}\n" if namespace else ""
-    auth = str(options["auth_type"])
-    at = options.get("auth_mount_point") or auth
+    auth = options["auth_type"]
+    at = options["auth_mount_point"] or auth
     commands = f"{before}vault policy write {wanted.name} policy.hcl\n{_vault_login(wanted.name, auth, at)}"
     terraform = (
         f'resource "vault_policy" "{wanted.label}" {{\n  name   = "{wanted.name}"\n  policy = <<-EOT\n'
@@ -264,7 +259,7 @@ def _vault(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
             "  token_ttl      = 3600\n  token_max_ttl  = 14400\n}\n"
         )
     notes = ["OpenBao takes the same policy; its command is bao."]
-    if str(options["kv_engine_version"]) == "auto":
+    if options["kv_engine_version"] == "auto":
         notes.append("It is for KV version 2; for version 1 set kv_engine_version to 1, and print it again.")
     if scope.listed:
         notes.append("A listing shows names, and no values.")
@@ -316,8 +311,8 @@ CUSTOM_ROLES: Final = {
 
 
 def _google(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
-    project = backend.options.get("project_id") or "<project-id>"
-    location = backend.options.get("location")
+    project = backend.options["project_id"] or "<project-id>"
+    location = backend.options["location"]
     inside = f"projects/{wanted.project_number}/" + (f"locations/{location}/" if location else "") + "secrets/"
     expression = " || ".join(f'resource.name.startsWith("{inside}{start}")' for start in scope.starts)
     condition = {"title": wanted.name, "expression": expression}
