@@ -32,8 +32,8 @@ def fields_of(text: str) -> dict[str, Any]:
         given["port"] = int(given["port"])
     if "conn_type" in given:
         given["conn_type"] = normal_type(given["conn_type"])
-    if "extra" in given and not (given := {**given, "extra": object_or_text(given["extra"])})["extra"]:
-        del given["extra"]
+    if extra := object_or_text(given.pop("extra", None)):
+        given["extra"] = extra
     return given
 
 
@@ -82,14 +82,15 @@ def uri_of(fields: Mapping[str, Any]) -> str:
         uri += f":{given['port']}" if host or authority else f"@:{given['port']}"
     if "schema" in given:
         uri += f"/{quote(given['schema'], safe='')}"
+    expected = {**given, "conn_type": normal_type(given["conn_type"].lower())}
     if extra := given.get("extra"):
         uri += ("?" if "schema" in given else "/?") + _query(extra)
-    expected = {**given, "conn_type": normal_type(given["conn_type"].lower())}
+        expected["extra"] = object_or_text(extra)
     try:
         back = fields_of(uri)
     except Unusable:
         back = {}
-    if lost := [name for name in expected if back.get(name) != _comparable(name, expected[name])]:
+    if lost := [name for name in expected if back.get(name) != expected[name]]:
         raise Unusable(f"a URI cannot carry this {' and '.join(lost)}: use JSON")
     return uri
 
@@ -101,10 +102,6 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _comparable(name: str, value: Any) -> Any:
-    return object_or_text(value) if name == "extra" else value
 
 
 def _query(extra: Any) -> str:

@@ -152,7 +152,7 @@ class Metastore(Source):
             row = query.first()
             if row is None:
                 return None
-            return _text_of_connection(row) if kind == "connections" else _text_of_variable(row)
+            return _text_of_connection(row) if kind == "connections" else _decrypted(row, "val") or ""
 
     def description(self, kind: Kind, secret_id: str) -> str | None:
         """Return the description that a variable's row has."""
@@ -245,11 +245,6 @@ def _text_of_connection(row: Any) -> str:
     )
 
 
-def _text_of_variable(row: Any) -> str:
-    text: str = _decrypted(row, "val") or ""
-    return text
-
-
 def _decrypted(row: Any, name: str) -> Any:
     """Return a field that Airflow encrypts.
 
@@ -259,7 +254,7 @@ def _decrypted(row: Any, name: str) -> Any:
     reason: str | None = None
     try:
         value = row.get_val() if name == "val" else getattr(row, name)
-        if value is None and getattr(row, {"val": "_val", "password": "_password", "extra": "_extra"}[name]):
+        if value is None and getattr(row, f"_{name}"):
             reason = UNDECRYPTED
     except ValueError:
         reason = NO_OBJECT if name == "extra" else UNDECRYPTED
