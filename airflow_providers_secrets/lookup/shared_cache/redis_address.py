@@ -112,7 +112,7 @@ class Address:
             self.kwargs |= {name: text for name, text in (("username", user), ("password", password)) if text}
         self.longest = STEPS[self.mode] * float(self.kwargs["socket_timeout"])
         """Seconds that one exchange may take."""
-        if redis_credentials.is_slow(self.credentials):
+        if isinstance(self.credentials, redis_credentials.Token):
             self.longest += LOGIN_SECONDS
         self._spare: Client | None = None
         self._tls: Tls | None = None

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
@@ -209,8 +209,3 @@ def load(of: CredentialProvider | None) -> None:
             import botocore.signers  # noqa: F401
         elif isinstance(of, EntraToken):
             import azure.identity  # noqa: F401
-
-
-def is_slow(of: Any) -> bool:
-    """Return whether *of* may ask another service first."""
-    return isinstance(of, Token)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from redis import exceptions
 from redis.sentinel import MasterNotFoundError
@@ -229,14 +229,10 @@ class RedisCache(CachePlace):
 
     def _or_reported(self, exchange: Callable[[], Any]) -> Any:
         """Return the result of *exchange*, or report to the operator a failure that a lookup would ignore."""
-        failure: str | None = None
         try:
             return exchange()
         except Exception as error:  # noqa: BLE001  # a nonsensical answer may raise anything
             failure = described(error)
-        return self._fail(failure)
-
-    def _fail(self, failure: str) -> NoReturn:
         raise SecretsError(f"The shared cache in {self.where} cannot be used: {failure}")
 
 
