@@ -63,17 +63,6 @@ class StoreConfig:  # not a NamedTuple: creating such a class takes longer than 
         where: tuple[str, ...] = self.options["shared_cache"]
         return where
 
-    @property
-    def shared_cache_key(self) -> tuple[str, ...] | None:
-        """The shared cache's Fernet keys; ``None`` for Airflow's own."""
-        keys: tuple[str, ...] | None = self.options["shared_cache_key"]
-        return keys
-
-    @property
-    def shared_cache_max_bytes(self) -> int:
-        """The most bytes that the shared cache takes on a host."""
-        return int(self.options["shared_cache_max_bytes"])
-
     def make_store(self) -> Store:
         """Import the store's module, and make the store."""
         module, _, name = self.store.partition(":")

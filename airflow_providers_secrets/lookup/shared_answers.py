@@ -192,7 +192,7 @@ class SharedAnswers(Answers):
 
     def open_for_children(self) -> None:
         """Open the shared cache if that neither runs a command nor asks a secrets backend; otherwise, children do."""
-        if self.config.shared_cache_key or shared_cache.has_airflow_key_at_hand():
+        if self.config.options["shared_cache_key"] or shared_cache.has_airflow_key_at_hand():
             self.shared_cache()
 
     def shared_cache(self) -> SharedCache | None:
@@ -240,7 +240,7 @@ class SharedAnswers(Answers):
     def _open(self, asker: bytes) -> None:
         with no_fork():
             shared_cache.load_client(self.config)
-        keys = self.config.shared_cache_key or shared_cache.airflow_keys()
+        keys = self.config.options["shared_cache_key"] or shared_cache.airflow_keys()
         if keys:
             lifetime = self._lifetimes.ttl + self._lifetimes.negative_ttl + self._lifetimes.max_stale
             lifetime = max(lifetime, Breaker.WITHIN + Breaker.PAUSE)  # an outage's entry lives as long, too

@@ -1780,11 +1780,11 @@ def test_a_host_without_credentials_leaves_a_team_what_is_everybodys(
 
 
 def test_keys_may_be_a_json_list(ssm: SsmRig, place: str) -> None:
-    assert sharing(ssm, place, shared_cache_key=json.dumps([OTHER_KEY, KEY])).config.shared_cache_key == (
+    assert sharing(ssm, place, shared_cache_key=json.dumps([OTHER_KEY, KEY])).config.options["shared_cache_key"] == (
         OTHER_KEY,
         KEY,
     )
-    assert sharing(ssm, place, shared_cache_key=[KEY]).config.shared_cache_key == (KEY,)
+    assert sharing(ssm, place, shared_cache_key=[KEY]).config.options["shared_cache_key"] == (KEY,)
 
 
 def test_nothing_is_shared_where_nothing_is_kept(ssm: SsmRig, place: str) -> None:

@@ -115,7 +115,7 @@ def opened(config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: 
 def _opened_at(
     where: str, config: StoreConfig, keys: Sequence[str], identity: bytes, lifetime: float
 ) -> CachePlace | None:
-    max_bytes = config.shared_cache_max_bytes
+    max_bytes = config.options["shared_cache_max_bytes"]
     if is_redis(where):
         try:
             from airflow_providers_secrets.lookup.shared_cache.redis_address import address_of
