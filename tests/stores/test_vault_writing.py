@@ -370,7 +370,7 @@ def test_file_tells_who_asks_where_the_login_reads_one(
 ) -> None:
     """The others do without the module that reads files."""
     file = str(tmp_path / "credential")
-    options = {name: file for names in identity._FILE_OPTIONS.values() for name in names}
+    options = dict.fromkeys(identity._FILE_OPTION.values(), file)
     for variable in itertools.chain(*identity._FILE_VARIABLES.values()):
         monkeypatch.setenv(variable, file)
     digest = identity.credential_digest({**options, "auth_type": auth_type, "cert": (file,)})

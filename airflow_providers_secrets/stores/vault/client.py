@@ -204,22 +204,21 @@ class VaultClient:
     def _renewed(self, token: Token) -> Token:
         """Renew *token*, or log in if it cannot be renewed; if neither works for now, keep using it."""
         # Postpone the next renewal first, whatever the result: other lookups must not repeat this one.
-        self._token = later = token.to_renew(_due(token.expires - base.clock()))
+        self._token = newest = token.to_renew(_due(token.expires - base.clock()))
         try:
             reply = self._send(lambda api: api.auth.token.renew_self(), token.text)
-            renewed, _ = _granted(contents(reply, self.options))
+            newest, _ = _granted(contents(reply, self.options))
         except StoreError as fault:
             if not {"HTTP 400", "HTTP 403"}.isdisjoint(fault.codes):
                 with contextlib.suppress(Exception):  # whatever the login's SDK raises
                     return self._logged_in()
-            renewed = later
         except (requests.RequestException, TimeoutError):
-            renewed = later
-        if renewed.life < token.life:
+            pass
+        if newest.life < token.life:
             # It nears its maximum TTL: each further renewal would grant less.
-            renewed = renewed.to_renew(NEVER)
-        self._token = renewed
-        return renewed
+            newest = newest.to_renew(NEVER)
+        self._token = newest
+        return newest
 
 
 def _granted(answer: Mapping[str, Any]) -> tuple[Token, int | None]:

@@ -11,12 +11,12 @@ from airflow_providers_secrets.stores.credential_files import holder
 
 Options = Mapping[str, Any]
 
-_FILE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "gcp": ("gcp_key_path",),
-    "github": ("token_path",),
-    "jwt": ("jwt_token_path",),
-    "kubernetes": ("kubernetes_jwt_path",),
-    "token": ("token_path",),
+_FILE_OPTION: Final = {
+    "gcp": "gcp_key_path",
+    "github": "token_path",
+    "jwt": "jwt_token_path",
+    "kubernetes": "kubernetes_jwt_path",
+    "token": "token_path",
 }
 
 _FILE_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -35,9 +35,8 @@ def credential_digest(options: Options) -> bytes:
 
 def _paths(options: Options) -> Iterator[str]:
     auth_type = options["auth_type"]
-    for name in _FILE_OPTIONS.get(auth_type, ()):
-        if options[name]:
-            yield options[name]
+    if path := options.get(_FILE_OPTION.get(auth_type, "")):
+        yield path
     for name in _FILE_VARIABLES.get(auth_type, ()):
         if path := os.environ.get(name):
             yield path

@@ -323,10 +323,7 @@ class Vault(Store):
         return self._for_version(client, f"{mount}/", lambda version: self._keys_of(version, client, mount, folder))
 
     def _keys_of(self, version: str, client: VaultClient, mount: str, folder: str) -> list[str]:
-        if version == "1":
-            reply = client.ask(lambda api: api.secrets.kv.v1.list_secrets(folder, mount_point=mount))
-        else:
-            reply = client.ask(lambda api: api.secrets.kv.v2.list_secrets(folder, mount_point=mount))
+        reply = client.ask(lambda api: getattr(api.secrets.kv, f"v{version}").list_secrets(folder, mount_point=mount))
         try:
             keys = read_contents(reply, self.options).get("keys")
         except StoreError as error:
