@@ -73,7 +73,7 @@ class _Session(BoundedSession):
         are appended here.
     """
 
-    def __init__(self, profile: str | None, pending: list[PendingCredentials] | None = None) -> None:
+    def __init__(self, profile: str | None, pending: list[PendingCredentials] | None) -> None:
         super().__init__(profile=profile)
         self._pending: PendingCredentials | None = None
         if pending is not None:
@@ -124,10 +124,9 @@ def load_files(services: Iterable[str], api_version: str | None) -> None:
     for name in ("endpoints", "sdk-default-configuration"):
         loader.load_data(name)
     for service in services:
-        version = None if service == STS else api_version
         for kind in ("service-2", "endpoint-rule-set-1"):
             with contextlib.suppress(DataNotFoundError):
-                loader.load_service_model(service, kind, version)
+                loader.load_service_model(service, kind, None if service == STS else api_version)
 
 
 def connect(
@@ -232,12 +231,12 @@ def _client(session: boto3.session.Session, service: str, options: Options) -> A
         api_version=None if is_sts else options["api_version"],
         use_ssl=is_sts or options["use_ssl"],
         verify=None if is_sts else options["verify"],
-        endpoint_url=(options["service_config"].get(service) or {}).get("endpoint_url") or own_endpoint,
+        endpoint_url=options["service_config"].get(service, {}).get("endpoint_url") or own_endpoint,
         config=_config(options),
     )
 
 
-def _session(options: Options, pending: list[PendingCredentials] | None = None) -> boto3.session.Session:
+def _session(options: Options, pending: list[PendingCredentials] | None) -> boto3.session.Session:
     keys = given_keys(options)
     session = _Session(options["profile_name"], pending if keys is None else None)
     session.register_component("data_loader", loader_for(session.get_config_variable("data_path")))
@@ -295,10 +294,7 @@ class _Given(CredentialProvider):  # type: ignore[misc]  # botocore is untyped
 
 
 def _session_in_role(
-    base: boto3.session.Session,
-    session_name: str,
-    options: Options,
-    pending: list[PendingCredentials] | None = None,
+    base: boto3.session.Session, session_name: str, options: Options, pending: list[PendingCredentials] | None
 ) -> boto3.session.Session:
     """Return a session whose credentials are those of the role, fetched at first use and refreshed in time."""
     fetcher = _ROLE_FETCHERS[options["assume_role_method"]](base, session_name, options)
@@ -319,7 +315,7 @@ def _sts_creator(base: boto3.session.Session, options: Options) -> Callable[...,
         return base.client(
             service,
             region_name=base.region_name,
-            endpoint_url=(options["service_config"].get(STS) or {}).get("endpoint_url"),
+            endpoint_url=options["service_config"].get(STS, {}).get("endpoint_url"),
             config=config,
             **kwargs,
         )
@@ -327,20 +323,16 @@ def _sts_creator(base: boto3.session.Session, options: Options) -> Callable[...,
     return create
 
 
-def _role_arguments(options: Options) -> dict[str, Any]:
-    external_id = {"ExternalId": options["external_id"]} if options["external_id"] else {}
-    return {**external_id, **options["assume_role_kwargs"]}
-
-
 def _by_role(base: boto3.session.Session, session_name: str, options: Options) -> AssumeRoleCredentialFetcher:
     source = base.get_credentials()
     if source is None:
         raise NoCredentialsError
+    external_id = {"ExternalId": options["external_id"]} if options["external_id"] else {}
     return AssumeRoleCredentialFetcher(
         _sts_creator(base, options),
         source,
         role_arn(options),
-        extra_args={"RoleSessionName": session_name, **_role_arguments(options)},
+        extra_args={"RoleSessionName": session_name, **external_id, **options["assume_role_kwargs"]},
         mfa_prompter=no_prompt("option 'assume_role_kwargs'"),
     )
 

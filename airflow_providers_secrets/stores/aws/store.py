@@ -160,7 +160,10 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     Outcome.MISCONFIGURED: "Correct the backend's AWS options or the environment's AWS settings.",
     Outcome.INVALID: "Rewrite it: a URI or JSON object for a connection, text for everything else.",
-    **dict.fromkeys((MALFORMED, FOREIGN), "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
+    **dict.fromkeys(
+        (MALFORMED, FOREIGN, *UNREADABLE),
+        "Check that 'endpoint_url' and every proxy in between lead to AWS itself.",
+    ),
     BAD_SETTING: "Write the tags as KEY=VALUE,KEY=VALUE.",
     **dict.fromkeys(
         ("NoCredentialsError", "MissingAuthenticationToken", "MissingAuthenticationTokenException"),
@@ -186,7 +189,6 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         REDIRECTS,
         "Name the store's own address in 'endpoint_url': redirects are not followed.",
     ),
-    **dict.fromkeys(UNREADABLE, "Check that 'endpoint_url' and every proxy in between lead to AWS itself."),
     BAD_URL: "Correct 'endpoint_url', or AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_* in the environment.",
     BAD_CREDENTIALS: (
         "Fix what the profile's credential_process prints, or AWS_CONTAINER_*, AWS_METADATA_*, AWS_EC2_METADATA_*, "
@@ -202,13 +204,15 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
         "Make the file readable that the AWS settings name: a token's, a credential_process, certificates.",
     ),
-    "JSONDecodeError": "Run the profile's credential_process by hand and fix what it prints.",
+    **dict.fromkeys(
+        ("JSONDecodeError", "CredentialRetrievalError"),
+        "Run the profile's credential_process by hand and fix what it prints.",
+    ),
     "ProfileNotFound": "Name a profile of the AWS configuration files in 'profile_name'.",
     "PartialCredentialsError": (
         "Complete the pair of access key and secret access key; a profile with a role_arn needs a source_profile or "
         "credential_source."
     ),
-    "CredentialRetrievalError": "Run the profile's credential_process by hand and fix what it prints.",
     **dict.fromkeys(("ConfigNotFound", "ConfigParseError"), "Fix the file that AWS_CONFIG_FILE names."),
     **dict.fromkeys(
         ("DataNotFoundError", "UnknownServiceError"), "Remove 'api_version': botocore has no such version."
