@@ -51,7 +51,10 @@ OTHER_RELEASES: Final[Mapping[str, Mapping[str, str]]] = {
 """Options of older and newer official releases, by the package below ``stores`` (empty: all of them), each with the
 reason why it is ignored. Many configurations still set them, or already do."""
 
-_EMPTY: Final = ("", "{}", "[]")
+
+def is_empty(value: Any) -> bool:
+    """Return whether *value* is an empty string, object or list, or the JSON text of one."""
+    return value in ("", "{}", "[]") if isinstance(value, str) else value in ({}, [], ())
 
 
 class Option:  # not a NamedTuple: creating such a class takes longer than importing a module
@@ -110,7 +113,7 @@ class Option:  # not a NamedTuple: creating such a class takes longer than impor
         """Return whether *value* asks for the default, or for null if that is a value of its own."""
         if value is None or value == "null":
             return True
-        return self.empty_is_unset and (value in _EMPTY if isinstance(value, str) else value in ({}, [], ()))
+        return self.empty_is_unset and is_empty(value)
 
 
 def text(value: Any) -> str:

@@ -47,16 +47,13 @@ ASKED_ANYWAY: Final = ("MetastoreBackend", "ExecutionAPISecretsBackend")
 CHAIN: Final = "chain"
 """The command's short name of this backend, which is no member's."""
 
-NOT_GIVEN: Final[tuple[Any, ...]] = ("", "{}", "[]", {}, [], ())
-"""What counts as an option that is not given, where null has a meaning of its own."""
-
 ENTRY_OPTIONS: Final = (
     Option("backend", options.strict_text, doc="A short name, or the path of any secrets backend's class."),
     Option("kwargs", options.mapping, {}, "The options of that backend."),
     *(
         Option(
             kind,
-            lambda value: ALL_IDS if value in NOT_GIVEN else options.pattern(value) or ALL_IDS,
+            lambda value: ALL_IDS if options.is_empty(value) else options.pattern(value),
             ALL_IDS,
             f"Ask it only for {kind} whose id matches from its start, ignoring case; null: for none.",
             nullable=True,
