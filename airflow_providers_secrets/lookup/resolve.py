@@ -110,7 +110,9 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
         try:
             entry = answers_of(backend.config).read(name, prefix, deadline)
         except LookupFailed as error:
-            passed_over, since = _passed_over(backend, name, error), cache.clock()
+            if error.store_has_spoken or not answers_of(backend.config).was_absent(name):
+                raise
+            passed_over, since = error.with_traceback(None), cache.clock()
             continue
         if passed_over is not None and entry.at >= since:
             break
@@ -123,13 +125,6 @@ def _answered(backend: SecretLookupMixin, kind: Kind, plan: LookupPlan) -> str |
     if passed_over is not None:
         raise passed_over
     return None
-
-
-def _passed_over(backend: SecretLookupMixin, name: str, failure: LookupFailed) -> LookupFailed:
-    """Return *failure* if it is an outage's and *name* was absent before it; otherwise raise it."""
-    if not failure.store_has_spoken and answers_of(backend.config).was_absent(name):
-        return failure.with_traceback(None)
-    raise failure
 
 
 def _planned(backend: SecretLookupMixin, kind: Kind, secret_id: str, team_name: str | None) -> LookupPlan:
