@@ -248,7 +248,7 @@ class SecretLookupMixin:
             for kind in KINDS
         }
         self.check_options()
-        self._config = StoreConfig(
+        self.config = StoreConfig(
             self.store,
             type(self).__module__.rpartition(".")[2],
             f"{self.stores}.{self.store_class}",
@@ -256,9 +256,10 @@ class SecretLookupMixin:
             options.fingerprint(type(self), declared, self.options),
             self._identity() if self.options["shared_cache"] else b"",
         )
+        """The key by which the process finds its one store with these options."""
         self.plans: dict[tuple[Kind, str, str | None], LookupPlan] = {}
         """The plans made so far, at most :data:`~airflow_providers_secrets.lookup.plan.MAX_CACHED_PLANS`."""
-        prepare_before_fork(self._config, also_for_one=self.loads_before_every_fork)
+        prepare_before_fork(self.config, also_for_one=self.loads_before_every_fork)
 
     def _identity(self) -> bytes:
         """Return a digest of which store it is and who asks; only a cache that outlives the process needs it."""
@@ -269,11 +270,6 @@ class SecretLookupMixin:
         rules: dict[Kind, KindRule] = getattr(self, "_rules", {})  # not set if the constructor failed
         prefixes = {self.prefix_option.format(kind=kind): rule.prefixes for kind, rule in rules.items()}
         return f"<{type(self).__name__} {prefixes}>"
-
-    @property
-    def config(self) -> StoreConfig:
-        """The key by which the process finds its one store with these options."""
-        return self._config
 
     # What Airflow calls.
 
