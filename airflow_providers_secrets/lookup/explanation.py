@@ -328,8 +328,7 @@ def _member_answer(
     :param decided: the member before it that has answered or failed.
     """
 
-    def made(role: str, outcome: str, **more: Any) -> MemberAnswer:
-        reason = more.pop("reason", None)
+    def made(role: str, outcome: str, reason: str | None = None, **more: Any) -> MemberAnswer:
         return MemberAnswer(member.position, member.name, member.optional, role, reason, outcome, **more)
 
     if reason := member.plan(kind, secret_id, team).reason:

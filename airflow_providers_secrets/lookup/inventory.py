@@ -197,9 +197,7 @@ def near_ids(
 
 def _asked_as(plan: MakePlan, listed: ListedId, team: str | None) -> str | None:
     """Return the id by which lookups of *team* ask for what is *listed*; ``None`` if they do not."""
-    secret_id = listed.secret_id
-    if team and secret_id.startswith(f"{team}{TEAM_SEP}"):
-        secret_id = secret_id.removeprefix(f"{team}{TEAM_SEP}")
+    secret_id = listed.secret_id.removeprefix(f"{team}{TEAM_SEP}") if team else listed.secret_id
     # Another team's secret must not be suggested.
     return secret_id if listed.name in plan(listed.kind, secret_id, team).names else None
 

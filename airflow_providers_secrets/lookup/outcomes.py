@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from airflow_providers_secrets.errors import (
@@ -77,13 +77,12 @@ GRANTED: Final = ("list", "write", "delete")
 NOTHING_TO_DELETE: Final = "There is nothing to delete; airflow-secrets list shows what is there."
 
 
-def advice(codes: Iterable[str], outcome: Outcome, own: Mapping[str | Outcome, str], act: str = "give") -> str:
+def advice(codes: Sequence[str], outcome: Outcome, own: Mapping[str | Outcome, str], act: str = "give") -> str:
     """Return the one piece of advice for the first of *codes* that a table knows, else for *outcome*.
 
     :param own: the store's own table, which takes precedence for each.
     :param act: the verb of the error. What the tables say of an outcome is about reading.
     """
-    codes = tuple(codes)
     if outcome is Outcome.DENIED and act in GRANTED and not any(code in own for code in codes):
         return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
     if outcome is Outcome.NOT_FOUND and act == "delete":
