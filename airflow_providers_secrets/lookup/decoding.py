@@ -12,6 +12,7 @@ called: they log and mask what they read, quote it in their errors, and do not r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -156,14 +157,11 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _port(value: Any) -> int:
     """Parse a port as Airflow does, by ``int()``, and refuse what that would truncate."""
     port = -1
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            port = int(value) if not isinstance(value, str) or len(value) <= _MAX_PORT_LENGTH else -1
-        except (ValueError, OverflowError):
-            port = -1
-        if isinstance(value, float) and port != value:
-            port = -1
-    if not 0 <= port <= _LAST_PORT:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and len(value) <= _MAX_PORT_LENGTH):
+        with contextlib.suppress(ValueError, OverflowError):
+            port = int(value)
+    if not 0 <= port <= _LAST_PORT or (is_number and port != value):
         raise Unusable("its port is not a number from 0 to 65535")
     return port
 
