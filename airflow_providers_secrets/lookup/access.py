@@ -150,7 +150,7 @@ class StoreAccess:
 
     @property
     def clients(self) -> list[Any]:
-        """The clients in use, usually at most one."""
+        """The client in use, if there is one."""
         return [client for _, client in self._clients]
 
     def ask(self, name: str, within: float) -> str | None:

@@ -1,7 +1,7 @@
 """A lookup that an event loop awaits: from memory at once, otherwise in a thread, a bounded number at a time.
 
-Airflow's triggerer runs all its triggers in one event loop. Nothing here blocks it: no import, no store, no lock
-that is held while a store is asked.
+Airflow's triggerer runs all its triggers in one event loop. Nothing here blocks it: no import but of this package's
+smallest modules, no store, no lock that is held while a store is asked.
 """
 
 from __future__ import annotations

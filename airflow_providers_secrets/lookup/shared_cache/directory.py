@@ -248,7 +248,7 @@ class DirectoryCache(CachePlace):
         except FileNotFoundError:
             return 0.0
 
-    def _sweep(self, *, clock_was_set_back: bool = False) -> None:
+    def _sweep(self, *, clock_was_set_back: bool) -> None:
         """Remove what has expired, and, if there is too much, the oldest until a quarter of the room is free.
 
         :param clock_was_set_back: remove everything: entries from the future would be valid again when the clock gets

@@ -246,7 +246,7 @@ MAX_PAGES: Final = 20_000
 class AwsStore(Store):
     """One AWS service.
 
-    Threads share its client; a forked child has its own, which its parent prepared before the fork.
+    Threads share its client; a forked child has its own, which its parent prepared before the fork if it could.
     """
 
     service: ClassVar[str]
