@@ -228,10 +228,6 @@ class VaultAdapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac is u
             response.close()
         return Reply(response.status_code, _parsed(body), seconds_to_wait(response.headers.get("Retry-After", "")))
 
-    def get_login_token(self, response: Reply) -> str:
-        """Return the token in the answer to a login, for hvac."""
-        return str(response.content["auth"]["client_token"])
-
 
 def _body(response: requests.Response) -> bytes:
     """Read the body as it arrives, until the deadline.
