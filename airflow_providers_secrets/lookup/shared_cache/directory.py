@@ -151,7 +151,7 @@ class DirectoryCache(CachePlace):
                 file.write(raw)
                 file.flush()  # a later flush would reset the time
                 now = entries.wall_clock()
-                os.utime(written, (now, now + self._lifetime))
+                os.utime(written, (now, now + self.lifetime))
             os.replace(path, f"{self._directory}/{token}")  # noqa: PTH105
         except BaseException:
             with contextlib.suppress(FileNotFoundError):  # a signal handler may raise after the rename

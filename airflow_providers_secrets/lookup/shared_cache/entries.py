@@ -167,15 +167,11 @@ class SharedCache(ABC):
 
     def __init__(self, keys: Sequence[str], identity: bytes, lifetime: float) -> None:
         self._seals = [Seal(key, identity) for key in keys]
-        self._lifetime = lifetime
+        self.lifetime = lifetime
+        """Seconds after which an entry is of no use to anyone."""
 
     where: str
     """The directory or server, without any credential."""
-
-    @property
-    def lifetime(self) -> float:
-        """Seconds after which an entry is of no use to anyone."""
-        return self._lifetime
 
     @abstractmethod
     def is_there(self) -> bool:

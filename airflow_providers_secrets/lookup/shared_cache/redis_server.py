@@ -91,7 +91,7 @@ class RedisCache(CachePlace):
         return raw if isinstance(raw, bytes) and 0 < len(raw) <= MAX_ENTRY_BYTES else None
 
     def _write(self, token: str, raw: bytes) -> bool:
-        kept_for = max(1, int(self._lifetime * 1000))
+        kept_for = max(1, int(self.lifetime * 1000))
         answer = self._in_time(lambda client: client.set(self._prefix + token, raw, px=kept_for), writes=SET)
         return answer is True
 
@@ -204,7 +204,7 @@ class RedisCache(CachePlace):
             for key in batch:
                 left, size = self._or_reported(partial(_measured, client, key))
                 if size and left > 0:
-                    yield StoredEntry(max(0.0, self._lifetime - left / 1000), size)
+                    yield StoredEntry(max(0.0, self.lifetime - left / 1000), size)
 
     def clear(self) -> int:
         """Remove every key of ours.
