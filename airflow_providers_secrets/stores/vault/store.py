@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import quote
 
@@ -189,7 +188,7 @@ class Vault(Store):
         text: str,
         *,
         only_if_absent: bool = False,
-        settings: Mapping[str, str] = MappingProxyType({}),  # noqa: ARG002  # there are none
+        settings: Mapping[str, str] = {},  # noqa: ARG002  # there are none
     ) -> Written:
         """Merge the JSON object *text* into the secret's data (RFC 7396): null removes a key, others stay.
 
