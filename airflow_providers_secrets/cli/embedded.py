@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from airflow_providers_secrets.cli.backend_names import short_names
 from airflow_providers_secrets.errors import StoreUnavailable
-from airflow_providers_secrets.provider_info import get_provider_info
 
 REGION: Final = "eu-west-1"
 KEYS: Final = {"aws_access_key_id": "AKIADEMO", "aws_secret_access_key": "demo"}
@@ -67,7 +67,7 @@ def require(name: str) -> None:
 def running(name: str, home: Path) -> Iterator[Embedded]:
     """Start the store *name*, and stop it afterwards."""
     store: Embedded = _OpenBao(home) if name == "hashicorp_vault" else _Moto(name)
-    store.class_path = next(path for path in get_provider_info()["secrets-backends"] if path.split(".")[-2] == name)
+    store.class_path = short_names()[name]
     try:
         store.start()
         yield store
