@@ -57,10 +57,8 @@ class Configured(NamedTuple):
         from airflow_providers_secrets.backends.mixin import FAILURE_POLICIES
 
         none = {"cache_ttl": 0, "shared_cache": None, "preload": None, **dict.fromkeys(FAILURE_POLICIES, "next")}
-        known = {option.name for option in type(self.backend).declared_options()}
-        changes = {name: value for name, value in {**none, **options}.items() if name in known}
         with collected_warnings():
-            return type(self.backend)(**{**self.kwargs, **changes})
+            return type(self.backend)(**{**self.kwargs, **none, **options})
 
     def passed_over_for(self, kind: Kind, secret_id: str) -> str | None:
         """Return why the chain that this member is taken from does not ask it for an id; ``None`` if it does.
