@@ -68,5 +68,5 @@ class SecretsPage(AirflowPlugin):
     @classmethod
     def on_load(cls, *_: Any, **__: Any) -> None:
         """Log in the web server of an older Airflow that the page is not available."""
-        if not SUPPORTED and "webserver" in sys.argv:
+        if not SUPPORTED and sys.argv[1:2] in (["webserver"], ["api-server"]):  # Airflow 2.11's and 3.0's
             log.info("The page 'Secrets' is not available: it needs Airflow 3.1 or later.")
