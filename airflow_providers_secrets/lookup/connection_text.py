@@ -19,8 +19,8 @@ from airflow_providers_secrets.options import CONNECTION_FIELDS
 def fields_of(text: str) -> dict[str, Any]:
     """Return the fields that a connection's URI or JSON sets; ``extra`` as an object if it is one.
 
-    A value in a URI's query stays text, as tasks read it: Airflow 2 and the Task SDK. Only the server of Airflow 3
-    parses JSON there, which loses the spelling (``12e5``).
+    A value in a URI's query stays text, as tasks read it: in Airflow 2 and 3.0, and from 3.2 on by the Task SDK. The
+    server parses JSON there from 3.1 on, which loses the spelling (``12e5``); in 3.1, tasks have no other parser.
 
     :param text: what :func:`~airflow_providers_secrets.lookup.decoding.connection` has accepted or would accept.
     :raises Unusable: naming what is wrong with *text*, without any of it.
@@ -113,7 +113,7 @@ def _query(extra: Any) -> str:
 
 
 def _is_json(value: str) -> bool:
-    """Return whether the server of Airflow 3 would turn *value* into something else in a query."""
+    """Return whether the server of Airflow 3.1 or later would turn *value* into something else in a query."""
     try:
         json.loads(value)
     except ValueError:

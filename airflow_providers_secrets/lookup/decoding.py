@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -151,7 +152,29 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     extra = fields.get("extra")
     if extra and not isinstance(extra, (str, dict)):
         raise Unusable("its field 'extra' is neither an object nor text")
+    _see_that_airflow_takes(extra)
     return checked
+
+
+def _see_that_airflow_takes(extra: str | dict[str, Any] | None) -> None:
+    """Refuse an extra that is not a JSON object, where all of Airflow's parsers refuse it."""
+    if not isinstance(extra, str) or not extra or _takes_any_extra():
+        return
+    try:
+        taken = isinstance(json.loads(extra), dict)
+    except (ValueError, RecursionError):
+        taken = False
+    if not taken:
+        raise Unusable("its extra is not a JSON object, which Airflow 3.0 and 3.1 need")
+
+
+def _takes_any_extra() -> bool:
+    """Tell whether a parser of this process's Airflow accepts any extra: that of 2.11, and the Task SDK's from 3.2 on.
+
+    In 3.0 and 3.1, tasks have the server's parser alone, which wants an object. Its error is only logged for debugging.
+    """
+    version = getattr(sys.modules.get("airflow"), "__version__", "")
+    return not version.startswith(("3.0.", "3.1."))
 
 
 def _port(value: Any) -> int:
@@ -215,6 +238,8 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
     host = unquote(parts.hostname or "")
     if "/" in host:  # not a host, but for the hook to interpret: Airflow keeps its capital letters, too
         host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
+    extra = query.get(EXTRA_KEY, query)
+    _see_that_airflow_takes(extra)
     fields = {
         "conn_type": conn_type.lower(),
         "login": unquote(parts.username or ""),
@@ -222,7 +247,7 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
         "host": f"{protocol.lower()}://{host}" if protocol else host,
         "port": port,
         "schema": unquote(parts.path[1:]),
-        "extra": query.get(EXTRA_KEY, query),
+        "extra": extra,
     }
     return {name: value for name, value in fields.items() if value not in (None, "", {})}
 

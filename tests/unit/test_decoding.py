@@ -10,6 +10,7 @@ import pytest
 
 from airflow_providers_secrets.errors import Unusable
 from airflow_providers_secrets.lookup.decoding import FieldAliases, connection
+from tests.support.airflow_process import VERSION
 
 
 @pytest.mark.parametrize(
@@ -23,10 +24,37 @@ from airflow_providers_secrets.lookup.decoding import FieldAliases, connection
         " postgres://h \n",
         '{"conn_type": "postgres", "host": "h", "port": 5432.0}',
         '{"conn_type": "http", "host": "h", "extra": false}',
-        '{"conn_type": "http", "extra": "no JSON"}',
     ],
 )
 def test_what_airflow_reads_is_handed_on_as_typed(text: str) -> None:
+    assert connection(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"conn_type": "http", "extra": "S3cr3t"}',
+        '{"conn_type": "http", "extra": "[5]"}',
+        '{"uri": "http://h?__extra__=S3cr3t"}',
+        "http://h?__extra__=5",
+        "http://h?__extra__=" + "[" * 100_000,
+    ],
+)
+def test_an_extra_that_is_no_object_is_refused_where_airflow_refuses_it(text: str) -> None:
+    """Airflow 2 accepts it, and so do tasks from Airflow 3.2 on; in 3.0 and 3.1 they have the server's parser alone."""
+    if (3, 0) <= VERSION < (3, 2):
+        with pytest.raises(Unusable, match="its extra is not a JSON object") as raised:
+            connection(text)
+        assert "S3cr3t" not in str(raised.value)
+        assert raised.value.__context__ is None
+    else:
+        assert connection(text) in (text, "http://h?__extra__=S3cr3t")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"conn_type": "http", "extra": "{\\"a\\": 1}"}', "http://h?__extra__=%7B%22a%22%3A+1%7D", "http://h?a=5"]
+)
+def test_an_extra_that_is_an_object_is_handed_on(text: str) -> None:
     assert connection(text) == text
 
 
