@@ -1,6 +1,6 @@
-"""Short tasks that look up secrets, run by Airflow's own scheduler, LocalExecutor and API server.
+"""Short tasks that look up secrets, run by Airflow's own scheduler, API server and LocalExecutor, or a Celery worker.
 
-    python benchmarks/tasks.py --official PYTHON
+    python benchmarks/tasks.py --official PYTHON [--broker redis://HOST:PORT/DATABASE]
 
 PYTHON is the interpreter of an environment with ``apache-airflow-providers-amazon`` and the same Airflow;
 without it the official class is left out. Each of 200 tasks looks up two variables and a connection, out of 100
@@ -9,14 +9,18 @@ names of which 70 are absent. The arms are those of ``dag_parse.py``.
 Airflow asks a backend twice about an absent name: in the task's process, and then in the API server, which the task
 asks next.
 
-"CPU" is that of the scheduler, the tasks and the API server, from the first task's lookups to the last one's.
+"CPU" is that of the scheduler, the tasks and the API server, from the first task's lookups to the last one's. With
+``--broker``, a Redis, a Celery worker's prefork pool runs the tasks and counts, too; each environment then needs
+``apache-airflow-providers-celery``.
 """
 
 from __future__ import annotations
 
 import argparse
 import socket
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -59,7 +63,7 @@ with DAG("short_tasks", schedule="@once", start_date=datetime(2024, 1, 1), catch
 """
 
 
-def run(arm: Arm, home: Home, store: Store, tasks: int) -> dict[str, float]:
+def run(arm: Arm, home: Home, store: Store, tasks: int, broker: str | None) -> dict[str, float]:
     """Run the tasks, and return the figures."""
     journal = home.path / "journal"
     dag_file = DAG_FILE.format(present=Names.present(), journal=str(journal), tasks=tasks)
@@ -76,22 +80,35 @@ def run(arm: Arm, home: Home, store: Store, tasks: int) -> dict[str, float]:
         "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
     }
+    if broker:
+        home.environment |= {
+            "AIRFLOW__CELERY__BROKER_URL": broker,
+            "AIRFLOW__CELERY__RESULT_BACKEND": broker,
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(PARALLELISM),
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
+            "AIRFLOW__OPERATORS__DEFAULT_QUEUE": f"benchmark-{port}",  # a late message of another arm is not run here
+        }
     home.run("dags", "reserialize")
     store.counts()
-    server = home.start("api-server")
-    try:
+    running = []
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> subprocess.Popen[bytes]:
+            running.append(home.start(*arguments))
+            stack.callback(end, running[-1])
+            return running[-1]
+
+        server = start("api-server")
         home.wait_until(lambda: _is_open(port), server, TIMEOUT)
-        scheduler = home.start("scheduler")
-        try:
-            home.wait_until(lambda: bool(read_journal(journal)), scheduler, TIMEOUT)
-            before, first = Used.by(scheduler, server), len(read_journal(journal))
-            home.wait_until(lambda: len(read_journal(journal)) >= tasks, scheduler, TIMEOUT)
-            used, lines = Used.by(scheduler, server).since(before), read_journal(journal)
-            counts, count = store.counts(), len(lines) - first
-        finally:
-            end(scheduler)
-    finally:
-        end(server)
+        if broker:
+            start("celery", "worker")
+        scheduler = start("scheduler")
+        home.wait_until(lambda: bool(read_journal(journal)), scheduler, TIMEOUT)
+        before, first = Used.by(*running), len(read_journal(journal))
+        home.wait_until(lambda: len(read_journal(journal)) >= tasks, scheduler, TIMEOUT)
+        used, lines = Used.by(*running).since(before), read_journal(journal)
+        counts, count = store.counts(), len(lines) - first
     return summary(arm.label, lines, counts, used, count)
 
 
@@ -110,9 +127,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--broker", metavar="URL", help="a Redis: a Celery worker runs the tasks")
     given = parser.parse_args()
     compare(
-        f"{given.tasks} tasks of 3 lookups each", given, lambda arm, home, store: run(arm, home, store, given.tasks)
+        f"{given.tasks} tasks of 3 lookups each",
+        given,
+        lambda arm, home, store: run(arm, home, store, given.tasks, given.broker),
     )
 
 
