@@ -146,7 +146,7 @@ def _is_no_backend(end: str) -> bool:
 
 def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     from airflow_providers_secrets.cli import output
-    from airflow_providers_secrets.cli.endpoints import names_from
+    from airflow_providers_secrets.cli.copy_files import names_from
     from airflow_providers_secrets.errors import SecretsError
 
     kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KINDS_BY_WORD[args.kind],)
@@ -401,10 +401,11 @@ def _origin(
 ) -> Origin:
     from airflow_providers_secrets.cli import configuration, endpoints
     from airflow_providers_secrets.cli.airflow_conf import load_airflow
+    from airflow_providers_secrets.cli.copy_files import FromFile
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
     if args.source.startswith("file:"):
-        return endpoints.FromFile(args.source.removeprefix("file:"), kinds)
+        return FromFile(args.source.removeprefix("file:"), kinds)
     if args.source in ("env", "environment"):
         return endpoints.FromSource(Environment())
     if args.source == "metastore":

@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD
 
@@ -25,6 +25,10 @@ STATES: Final = (CREATE, CREATED, SAME, DIFFERENT, OVERWRITTEN, INVALID, FAILED)
 
 PAUSES: Final = (0.0, 0.3, 1.0, 3.0)
 """Seconds before each attempt to read back: some stores show a write only a moment later."""
+
+
+class Blocked(Exception):
+    """The reason why an id cannot be copied, as a clause without any value."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,6 @@ class Copying:
 
     def _collisions(self, found: list[tuple[Kind, str]]) -> dict[tuple[Kind, str], str]:
         """Return ids that would be one secret in the target, with the reason: none may silently replace another."""
-        from airflow_providers_secrets.cli.endpoints import Blocked
-
         by_name: dict[str, list[tuple[Kind, str]]] = {}
         for kind, secret_id in found:
             try:
@@ -118,7 +120,6 @@ class Copying:
 
     def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
         """Compare or copy one id; ``None`` if the copy was stopped before it."""
-        from airflow_providers_secrets.cli.endpoints import Blocked, reason_of
         from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError, Unusable
 
         if self._stopped.is_set():
@@ -128,9 +129,9 @@ class Copying:
         except _Stopped:
             return None
         except (Blocked, Unusable, InvalidSecret, SecretRevoked) as error:
-            item = Item(kind, secret_id, INVALID, reason_of(error))
+            item = Item(kind, secret_id, INVALID, _reason_of(error))
         except SecretsError as error:
-            item = Item(kind, secret_id, FAILED, reason_of(error))
+            item = Item(kind, secret_id, FAILED, _reason_of(error))
         except Exception as error:  # noqa: BLE001  # one id must not end the others
             item = Item(kind, secret_id, FAILED, f"unexpected {type(error).__name__}")
         if journal and not journal.note(item):
@@ -138,7 +139,6 @@ class Copying:
         return item
 
     def _copied(self, kind: Kind, secret_id: str) -> Item:
-        from airflow_providers_secrets.cli.endpoints import Blocked, same
         from airflow_providers_secrets.errors import InvalidSecret, Unusable, quoted
         from airflow_providers_secrets.lookup.connection_text import fields_of
         from airflow_providers_secrets.lookup.plan import TEAM_SEP, multi_team
@@ -163,7 +163,7 @@ class Copying:
             if not self._overwrite:
                 return Item(kind, secret_id, DIFFERENT, f"the target's cannot be used: {getattr(error, 'code', error)}")
             unusable = True
-        if there is not None and same(kind, text, there):
+        if there is not None and _same(kind, text, there):
             return Item(kind, secret_id, SAME)
         self._target.check(kind, text)  # only what would be written: an equal value was already accepted there
         absent = there is None and not unusable
@@ -176,7 +176,6 @@ class Copying:
         return written if written.reason else dataclasses.replace(written, reason=lost)
 
     def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
-        from airflow_providers_secrets.cli.endpoints import reason_of, same
         from airflow_providers_secrets.errors import InvalidSecret, Unusable
         from airflow_providers_secrets.lookup.operations import AlreadyExists
 
@@ -189,10 +188,10 @@ class Copying:
             time.sleep(pause)
             try:
                 there = self._target.text(kind, secret_id)
-                if there is not None and same(kind, text, there):
+                if there is not None and _same(kind, text, there):
                     return Item(kind, secret_id, CREATED if created else OVERWRITTEN)
             except (InvalidSecret, Unusable) as error:
-                return Item(kind, secret_id, FAILED, f"written, but what is read back is unusable: {reason_of(error)}")
+                return Item(kind, secret_id, FAILED, f"written, but what is read back is unusable: {_reason_of(error)}")
         what = "nothing" if there is None else "something else"
         return Item(kind, secret_id, FAILED, f"reading back gave {what}")
 
@@ -215,3 +214,45 @@ def _done(item: Item) -> concurrent.futures.Future[Item | None]:
     future: concurrent.futures.Future[Item | None] = concurrent.futures.Future()
     future.set_result(item)
     return future
+
+
+def _same(kind: Kind, one: str, other: str) -> bool:
+    """Tell whether two texts are the same secret: for connections, whether Airflow reads the same fields.
+
+    :raises Unusable: if one of them cannot be read.
+    """
+    from airflow_providers_secrets.lookup.connection_text import fields_of
+
+    if kind == "connections":
+        return _equal(fields_of(one), fields_of(other))
+    return one == other
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are equal. Python alone would compare ``True`` and 1 as equal.
+
+    1 and 1.0 are equal: Vault may return one for the other.
+    """
+    if one != other:
+        return False
+    pairs = [(one, other)]  # no recursion: an extra may be nested as deep as it can be parsed
+    while pairs:
+        one, other = pairs.pop()
+        if isinstance(one, bool) != isinstance(other, bool):
+            return False
+        if isinstance(one, Mapping):
+            pairs += ((value, other[name]) for name, value in one.items())
+        elif isinstance(one, list):
+            pairs += zip(one, other, strict=True)
+    return True
+
+
+def _reason_of(error: Exception) -> str:
+    """Return why something failed, without values, for a table cell."""
+    from airflow_providers_secrets.errors import LookupFailed, SecretsError, Unusable
+
+    if isinstance(error, LookupFailed):
+        return f"{error.code}. {error.advice}"
+    if isinstance(error, (SecretsError, Blocked, Unusable)):
+        return str(error)
+    return type(error).__name__
