@@ -128,6 +128,16 @@ def test_vaults_policy_of_the_page_is_the_command_s(command: Command) -> None:
         ("aws_ssm", {}, [], "kms:Decrypt", "*", False),
         ("aws_ssm", {"variables_prefix": None}, [], "ssm:GetParameter", f"{SSM}/airflow/variables/a", False),
         ("aws_ssm", {"connections_prefix": "team/conn"}, [], "ssm:GetParameter", f"{SSM}/team/conn/db", True),
+        # A role's secrets are those of its own account, whoever assumes it.
+        (
+            "aws_ssm",
+            {"role_arn": "arn:aws:iam::999999999999:role/x"},
+            [],
+            "ssm:GetParameter",
+            f"{SSM.replace(ACCOUNT, '999999999999')}/airflow/connections/db",
+            True,
+        ),
+        ("aws_ssm", {"region_name": "eu-west-2"}, [], "ssm:GetParameter", f"{SSM}/airflow/connections/db", True),
         ("aws_ssm", {"preload": ["connections"]}, [], "ssm:GetParametersByPath", f"{SSM}/airflow/connections", True),
         ("aws_ssm", {"preload": ["connections"]}, [], "ssm:GetParametersByPath", f"{SSM}/airflow/variables", False),
         ("aws_ssm", {}, ["--allow", "list"], "ssm:GetParametersByPath", f"{SSM}/airflow/variables", True),
@@ -305,8 +315,13 @@ def test_vaults_policy_reads_and_everything_else_is_denied(
     assert status(token, "LIST", f"{metadata}/other") == "403"
     assert status(token, "LIST", f"{metadata}/") == "403"
     token = token_for("--allow", "write")
-    assert status(token, "POST", f"{data}/connections/new", written) == "done"
+    for path in ("connections/new", "connections/db"):  # one is created, the other written over
+        assert status(token, "POST", f"{data}/{path}", written) == "done"
     assert status(token, "POST", f"{data}/other/new", written) == "403"
+    assert status(token, "DELETE", f"{data}/connections/new") == "403"
+    token = token_for("--allow", "delete")
+    assert status(token, "DELETE", f"{data}/connections/new") == "done"
+    assert status(token, "DELETE", f"{data}/other/db") == "403"
 
 
 @pytest.mark.parametrize("path", ['a"b', "${b}", "${b", '${b"}', "%{b}", "$${b", "a*", "a+b", "é{b}", "a b"])
@@ -372,6 +387,20 @@ def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
     assert 'startsWith("projects/12/secrets/airflow-connections-")' in binding["condition"]["expression"]
     said = command("policy", "--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
     assert "never to a prefix" in said.err
+
+
+def test_google_s_roles_are_narrowed_to_the_prefixes_where_google_can(command: Command) -> None:
+    """Creating and listing are judged on the project, whose name no prefix starts; all else on the secret."""
+    at = ("policy", "--backend", "gcp_secret_manager", "--kwargs", '{"project_id": "p"}')
+    said = command(*at, *(word for act in ("list", "write", "delete") for word in ("--allow", act)))
+    bindings = json.loads(said.out)["bindings"]
+    assert {binding["role"]: "condition" in binding for binding in bindings} == {
+        "roles/secretmanager.secretAccessor": True,
+        "roles/secretmanager.secretVersionAdder": True,
+        "projects/p/roles/airflowSecretsDeleter": True,
+        "projects/p/roles/airflowSecretsCreator": False,
+        "projects/p/roles/airflowSecretsLister": False,
+    }
 
 
 # https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/security
