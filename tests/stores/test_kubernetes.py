@@ -81,6 +81,8 @@ def test_the_first_by_name_counts(kubernetes: KubernetesRig, made: Any) -> None:
     for name in ("zebra", "antelope", "mule"):
         made(name, {VARIABLE: "twice"}, {"value": name})
     assert kubernetes.backend().get_variable("twice") == "antelope"
+    assert kubernetes.caching(preload=["variables"]).get_variable("twice") == "antelope"
+    assert [one.secret_id for one in inventory.listed_ids(kubernetes.backend(), "variables")].count("twice") == 1
 
 
 @pytest.mark.parametrize("data", [{}, {"other": "S3cr3t"}], ids=["none", "another"])
@@ -273,6 +275,19 @@ def test_the_kubeconfig_that_is_read_is_the_one_that_counts_as_who_asks(
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
     monkeypatch.setenv("KUBECONFIG", str(kubernetes.kubeconfig))
     assert KubernetesSecretsBackend(cache_ttl=0, timeout=60).get_variable("of-the-environment") == "x"
+
+
+def test_options_count_before_the_environment_and_the_kubeconfig(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made("of-the-options", {VARIABLE: "of-the-options"}, {"value": "x"})
+    configuration = json.loads(kubernetes.kubeconfig.read_text())
+    configuration["contexts"][0]["context"]["namespace"] = "elsewhere"
+    (tmp_path / "elsewhere").write_text(json.dumps(configuration))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "elsewhere"))
+    assert kubernetes.backend().get_variable("of-the-options") == "x"
+    named = {"kubeconfig": str(tmp_path / "elsewhere"), "namespace": NAMESPACE}
+    assert kubernetes.backend(**named).get_variable("of-the-options") == "x"
 
 
 def denied_to(token: str) -> Any:
