@@ -17,6 +17,7 @@ from airflow_providers_secrets.cli import findings
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.shared_cache import directory
 from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
+from airflow_providers_secrets.testing.rig import PATIENT
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.conftest import RIGS
 from tests.rigs import PAGE, Rig, running
@@ -172,6 +173,9 @@ def test_an_option_that_only_the_sdk_can_judge_is_one_fault(command: Command, ss
     assert (said.code, said.out.count("✗"), said.out.count(told)) == (2, 1, 1), said.everything
     said = command("explain", "var", "x", "--no-metastore", *at)
     assert (said.code, said.out.count(told)) == (2, 1), said.everything
+    chain = {"backends": [{"backend": ssm.class_path, "kwargs": json.loads(at[-1])}]}
+    said = command("check", "--connection", "x", "--backend", "chain", "--kwargs", json.dumps(chain))
+    assert (said.code, said.out.count(told)) == (2, 2), said.everything
 
 
 def test_a_store_that_is_away_is_asked_once(command: Command, rig: Rig, base: str) -> None:
@@ -183,6 +187,22 @@ def test_a_store_that_is_away_is_asked_once(command: Command, rig: Rig, base: st
     assert len([name for name in asked if name != PAGE]) <= 1
     assert "· variables: no answer for the same reason\n" in said.out
     assert re.search(r"^! .* is asked at https?://\S+$", said.out, re.MULTILINE), said.out
+
+
+def test_of_several_faults_the_gravest_is_the_exit_code(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe that only wants to know whether the store answers reads nothing else."""
+    monkeypatch.setattr(findings, "pattern_seconds", {"quick": 0.05, "slow": 0.06, "endless": float("inf")}.__getitem__)
+    slow = {"connections_lookup_pattern": "slow", "variables_exclude_pattern": "endless"}
+    at = arguments(ssm, **prefixes(ssm, base), **PATIENT, max_attempts=1, config_lookup_pattern="quick", **slow)
+    said = command("check", *at)
+    assert (said.code, said.out.count("✗")) == (1, 2), said.everything
+    assert "✗ connections_lookup_pattern 'slow' took 0.06 s on an id of 512 characters\n" in said.out
+    assert "✗ variables_exclude_pattern 'endless' never ended on an id of 512 characters\n" in said.out
+    with ssm.fault("reset"):
+        said = command("check", *at)
+    assert (said.code, said.out.count("✗")) == (3, 3), said.everything
 
 
 UNMOUNTED = "with 'mount_point' null an id starts with its mount: MOUNT/ID"
