@@ -318,6 +318,19 @@ def test_workload_identity(azure: AzureRig, by: str, tmp_path: Path, monkeypatch
     assert (login["client_id"], login["client_assertion"]) == (CLIENT, "token-of-the-cluster")
 
 
+def test_tenant_of_a_workload_identity_counts_before_that_of_an_application(
+    azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("token-of-the-cluster")
+    monkeypatch.setattr(azure.entra, "federated", "token-of-the-cluster")
+    options = {"credential": "workload_identity", "client_id": CLIENT, "authority": azure.entra.url}
+    tenants = {"tenant_id": IDENTITY, "workload_identity_tenant_id": TENANT}
+    asked = unknown(azure, **options, **tenants, workload_identity_token_file=str(tmp_path / "token"))
+    assert asked.get_variable("found") == "x"
+    posted = [request.path for request in azure.entra.requests if request.method == "POST"]
+    assert [urlsplit(path).path.split("/")[1] for path in posted] == [TENANT]
+
+
 @pytest.mark.parametrize("options", [{}, {"credential": "default"}, {"credential": "environment"}], ids=repr)
 def test_environment(azure: AzureRig, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
@@ -1029,6 +1042,14 @@ def test_the_same_claims_are_asked_for_anew_after_a_while(azure: AzureRig, clock
         assert len(azure.entra.logins) == logins, passed
 
 
+def test_token_of_another_tenant_is_another_token(azure: AzureRig) -> None:
+    """A vault may move to another tenant: its challenge then names that one."""
+    login = Login(backend(azure, additionally_allowed_tenants=["*"]).options)
+    for tenant, logins in ((TENANT, 1), (IDENTITY, 2), (IDENTITY, 2)):
+        login.get_token_info(f"{RESOURCE}/.default", options={"tenant_id": tenant})
+        assert len(azure.entra.logins) == logins
+
+
 @pytest.mark.parametrize("leap", [86400.0, -86400.0])
 def test_wall_clock_that_leaps_ends_no_token(azure: AzureRig, clock: dict[str, float], leap: float) -> None:
     asked = backend(azure)
@@ -1108,6 +1129,17 @@ def test_login_that_fails_for_now_is_tried_again(azure: AzureRig) -> None:
         asked.get_variable("found")
     assert len(azure.entra.requests) == 3
     assert asked.get_variable("found") == "x"
+
+
+def test_login_that_is_refused_after_an_outage_is_told_as_refused(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://127.0.0.1:1")  # the option counts
+    asked = backend(azure, max_attempts=1, client_secret="S3cr3t-wrong")
+    with azure.entra.fault(Reply(503, b"{}")), pytest.raises(StoreUnavailable, match="client_secret login: HTTP 503"):
+        asked.get_variable("found")
+    with pytest.raises(StoreMisconfigured, match=r"client_secret login refused \(AADSTS7000215\)"):
+        asked.get_variable("found")
 
 
 @pytest.mark.parametrize(
