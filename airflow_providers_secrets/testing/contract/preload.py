@@ -95,6 +95,15 @@ def test_ids_with_slashes_are_listed_too(rig: Rig) -> None:
     assert set(calls) <= {PAGE, path}
 
 
+def test_a_listed_value_is_given_as_typed(rig: Rig) -> None:
+    needs(rig, "listing")
+    values = {"padded": " padded ", "lines": "multi\nline\n", "unicode": "日本語 ✓ é"}
+    for key, value in values.items():
+        rig.put(rig.path("variables", key, base=f"{BASE}-typed"), value)
+    backend = preloading(rig, base=f"{BASE}-typed")
+    assert {key: backend.get_variable(key) for key in values} == values
+
+
 def test_a_base_without_anything_proves_every_absence(rig: Rig) -> None:
     needs(rig, "listing")
     backend = preloading(rig, base="nothing-here")

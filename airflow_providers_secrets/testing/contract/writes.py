@@ -1,19 +1,136 @@
-"""Rules for every store that can be written to."""
+"""Rules for every store that can be written to, deleted from, or asked who is asking."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, LookupFailed, StoreUnavailable, Unusable
+from airflow_providers_secrets.errors import (
+    ConfigurationError,
+    InvalidSecret,
+    LookupFailed,
+    SecretNotFound,
+    SecretRevoked,
+    StoreUnavailable,
+    Unusable,
+)
 from airflow_providers_secrets.lookup import operations
+from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.testing.contract.leaks import CANARY, assert_no_canary
-from airflow_providers_secrets.testing.lookups import needs, stored
-from airflow_providers_secrets.testing.rig import PATIENT, Rig
+from airflow_providers_secrets.testing.lookups import ONE_TRY, credentials, needs, stored
+from airflow_providers_secrets.testing.proxy import Reply, Request
+from airflow_providers_secrets.testing.rig import PATIENT, Rig, answer_to
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("padded", " padded "), ("lines", "multi\nline"), ("unicode", "日本語 ✓ é")],
+    ids=lambda one: one[:7],
+)
+def test_a_variable_that_is_written_is_read_as_typed(rig: Rig, key: str, value: str) -> None:
+    needs(rig, "write")
+    backend, key = rig.backend(), f"written-{key}"
+    try:
+        first = operations.write(backend, "variables", key, "first")
+        again = operations.write(backend, "variables", key, value)
+        assert (first.created, again.created) == (True, False)
+        assert {type(written.version) for written in (first, again)} <= {str, type(None)}
+        assert backend.get_variable(key) == value
+    finally:
+        removed(rig, rig.path("variables", key))
+
+
+def removed(rig: Rig, path: str) -> None:
+    """Remove whatever a change has left of *path*: nothing, or what a store keeps of it to be recovered."""
+    with contextlib.suppress(Exception):  # as a rig's own client says that there is nothing
+        rig.remove(path)
+
+
+def test_what_is_deleted_is_gone_and_what_was_never_there_is_told(rig: Rig) -> None:
+    needs(rig, "delete")
+    backend, path = rig.backend(), stored(rig, "deleted", "x")
+    try:
+        assert operations.delete(backend, "variables", "deleted") == path
+        with contextlib.suppress(SecretRevoked):  # it can be recovered
+            assert backend.get_variable("deleted") is None
+        with pytest.raises(SecretNotFound):
+            operations.delete(backend, "variables", "never-there")
+    finally:
+        removed(rig, path)
+
+
+def change(backend: Any, act: str) -> None:
+    if act == "write":
+        operations.write(backend, "variables", "changed", "S3cr3t")
+    else:
+        operations.delete(backend, "variables", "changed")
+
+
+@pytest.mark.parametrize("act", ["write", "delete"])
+def test_no_request_of_a_change_is_redirected_to_another_host(rig: Rig, act: str) -> None:
+    """A write that follows a redirect takes the value there. A store may ask for something before it changes it."""
+    needs(rig, act)
+    if "redirect" in rig.missing_faults:
+        pytest.skip("the protocol has no redirect")
+    backend, redirect = rig.backend(**ONE_TRY), rig.faults()["redirect"]
+    path = stored(rig, "changed", "x")
+    backend.get_variable("changed")  # logs in
+    passed, numbers = 0, 0
+
+    def answer(request: Request) -> Reply | None:
+        nonlocal numbers
+        numbers += 1
+        return answer_to(request, redirect) if numbers == passed + 1 else None
+
+    try:
+        while passed < 10:
+            numbers = 0
+            with rig.answering(answer):
+                try:
+                    change(backend, act)
+                except LookupFailed:
+                    assert numbers > passed
+                else:  # it needs no further request
+                    assert numbers == passed > 0, "an answer from elsewhere was taken for the store's own"
+                    break
+                finally:
+                    assert rig.elsewhere.requests == []
+            passed += 1
+    finally:
+        removed(rig, path)
+
+
+@pytest.mark.parametrize("act", ["write", "delete"])
+@pytest.mark.parametrize("fault", ["denied", "proxy-404"])
+def test_a_change_that_is_refused_is_no_success_and_no_absence(rig: Rig, act: str, fault: str) -> None:
+    """A proxy's 404 does not prove that there is no such name."""
+    needs(rig, act)
+    backend, path = rig.backend(**ONE_TRY), stored(rig, "changed", "x")
+    with rig.fault(fault), pytest.raises(LookupFailed) as raised:
+        change(backend, act)
+    assert not isinstance(raised.value, SecretNotFound)
+    assert rig.backend().get_variable("changed") == "x"
+    rig.remove(path)
+
+
+def test_who_is_asking_and_where_is_told_without_credentials(rig: Rig) -> None:
+    """The command and the page show both."""
+    needs(rig, "identify")
+    backend = rig.backend()
+    backend.get_variable("absent")
+    told = [store_of(backend.config).address(client) for client in answers_of(backend.config).access.clients]
+    assert told
+    with contextlib.suppress(StoreUnavailable):  # whoever knows it may be another server, which the rig has not
+        identity = operations.identify(backend)
+        assert identity is not None
+        told += [identity.who, *identity.details.values()]
+    for secret in credentials(rig):
+        assert secret not in str(told)
 
 
 def test_a_name_that_is_taken_is_no_outage_and_stays_as_it_is(rig: Rig) -> None:
