@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,9 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+from airflow_providers_secrets.cli.copying import Copying
+from airflow_providers_secrets.cli.endpoints import ToBackend
+from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
 from tests.rigs import Rig
@@ -206,6 +210,54 @@ def test_a_documented_quota_of_writes_sets_the_pace(
     for rig, given in ((google, []), (google, ["--rate", "2"]), (ssm, [])):
         command("copy", "--from", export, *target(rig, base), *given)
     assert paces == [4.5, 2.0, None]
+
+
+def test_the_rate_holds_for_all_writes_together(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    class Stopped(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0.0)
+            return False
+
+    class Waiting(Copying):
+        def __init__(self, *ends: Any, **how: Any) -> None:
+            super().__init__(*ends, **how)
+            self._stopped = Stopped()
+
+    monkeypatch.setattr("airflow_providers_secrets.cli.copy.Copying", Waiting)
+    clock = SimpleNamespace(monotonic=lambda: 1000.0, sleep=lambda _: None)
+    monkeypatch.setattr("airflow_providers_secrets.cli.copying.time", clock)
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({f"v{number}": "x" for number in range(5)}))
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "--apply", "--rate", "2",
+                   "--journal", str(tmp_path / "j"), "-o", "json")  # fmt: skip
+    assert (said.code, len(states(said))) == (0, 5), said.everything
+    assert sorted(waited) == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_what_somebody_else_creates_meanwhile_is_not_overwritten(
+    command: Command, rig: Rig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the comparison, which found nothing, and the write."""
+    check = ToBackend.check
+
+    def meanwhile(self: ToBackend, kind: Kind, text: str) -> None:
+        check(self, kind, text)
+        rig.put(path_of(rig, base, "variables", "raced"), "somebody else's")
+
+    monkeypatch.setattr(ToBackend, "check", meanwhile)
+    monkeypatch.setattr("airflow_providers_secrets.cli.copying.PAUSES", (0.0,))
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"raced": "x"}))
+    copied = ["copy", "--from", f"file:{path}", "--kind", "var", *target(rig, base), "--apply", "--overwrite"]
+    said = command(*copied, "--journal", str(tmp_path / "j"), "-o", "json")
+    assert (said.code, states(said)) == (3, {"raced": "failed"}), said.everything
+    assert said.json[0]["reason"] == "reading back gave something else"
+    at = using(rig, **prefixes(rig, base))
+    assert command("get", "var", "raced", "--show-value", *at).out == "somebody else's\n"
 
 
 class Acme(ParameterStore):
