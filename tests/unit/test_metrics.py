@@ -61,6 +61,18 @@ def test_what_one_thread_tells_is_not_told_by_another_one(stats: Stats, monkeypa
     assert stats.told == [("secrets_backend.vault.calls", 1), ("secrets_backend.vault.call", 250.0)]
 
 
+def test_what_is_counted_before_metrics_are_set_up_is_told_once_they_are(
+    stats: Stats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counts("vault")
+    counts.called(0.25)
+    with monkeypatch.context() as before:
+        before.setattr(metrics, "_stats", lambda: None)
+        counts.tell()
+    counts.tell()
+    assert stats.told == [("secrets_backend.vault.calls", 1), ("secrets_backend.vault.call", 250.0)]
+
+
 def test_another_thread_that_counts_meanwhile_fails_no_lookup(stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told where a lookup's answer is about to be returned, which an exception would replace."""
 
