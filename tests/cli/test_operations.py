@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_providers_secrets.cli import findings, output
+from airflow_providers_secrets.cli import findings, main, output
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE
 from airflow_providers_secrets.lookup import answers, inventory
 from airflow_providers_secrets.lookup.connection_text import fields_of
@@ -146,6 +147,26 @@ def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], 
     assert command("get", "conn", "db", *at).code != 0
     said = command("delete", "var", "never-there", "--yes", *at)
     assert (said.code, "There is nothing to delete" in said.err, "Create it" in said.err) == (1, True, False), said.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y\n", 0), ("Yes\n", 0), ("\n", 1), ("n\n", 1), ("yep\n", 1), ("", 1)], ids=repr
+)
+def test_only_a_yes_deletes(
+    ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, code: int
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    path = path_of(ssm, base, "variables", "asked")
+    ssm.put(path, "x")
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert main(["delete", "var", "asked", *using(ssm, **prefixes(ssm, base))]) == code
+    said = capfd.readouterr()
+    assert f"Delete '{path}' from AWS SSM Parameter Store? [y/N] " in said.err
+    assert ("Nothing was deleted." in said.err) is bool(code)
+    assert ssm.backend(**prefixes(ssm, base)).get_variable("asked") == ("x" if code else None)
 
 
 def test_get_of_a_field_that_is_not_there_lists_those_that_are(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import getpass
 import io
 import json
@@ -263,6 +264,21 @@ def test_an_empty_backend_is_not_the_configured_one(command: Command, line: str)
     said = command(*line.split(), "--backend", "")
     assert (said.code, said.out) == (2, "")
     assert "--backend is empty; name one, or leave it out for the configured one." in said.err
+
+
+def test_a_long_table_has_one_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is printed in parts."""
+    number = 2 * output.FIRST_ROWS + 1
+    assert output.show_rows(({"id": f"row-{one}"} for one in range(number)), ("id",), "table") == number
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if not line.startswith(("row-", "─"))] == ["id"]
+    assert [line for line in lines if line.startswith("row-")] == [f"row-{one}" for one in range(number)]
+
+
+def test_times_are_told_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
+    changed = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    output.show_rows([{"changed": changed}], ("changed",), "plain")
+    assert capsys.readouterr().out == "2026-01-01T10:00:00+00:00\n"
 
 
 @pytest.mark.parametrize("width", [18, 24, 32, 40, 60])
