@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
-from airflow_providers_secrets.cli.copying import Copying
+from airflow_providers_secrets.cli.copy_files import FromFile
+from airflow_providers_secrets.cli.copying import Copying, Item
 from airflow_providers_secrets.cli.endpoints import ToBackend
+from airflow_providers_secrets.cli.journal import Journal
 from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
@@ -87,6 +89,27 @@ def test_a_copy_creates_verifies_and_is_repeatable(
     elsewhere = [*target(rig, f"{base}-elsewhere"), "-o", "json", "--apply", "--journal", str(journal)]
     said = command("copy", "--from", export, *elsewhere, "--match", "db|plain", "--resume")
     assert {(item["state"], item["reason"]) for item in said.json} == {("created", None)}, said.everything
+
+
+def test_what_failed_after_it_was_copied_is_not_skipped(tmp_path: Path) -> None:
+    """As by a later copy with the same journal, which found the target's value lost."""
+    journal = Journal(tmp_path / "journal", "here", resume=False)
+    for secret_id, states in (("lost", ("created", "failed")), ("kept", ("failed", "created"))):
+        for state in states:
+            assert journal.note(Item("variables", secret_id, state))
+    journal.close()
+    again = Journal(tmp_path / "journal", "here", resume=True)
+    assert again.verified == {("variables", "kept")}
+    again.close()
+
+
+def test_what_an_export_says_of_encryption_is_no_field_of_a_connection(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    said = {"conn_id": "db", "id": 1, "is_encrypted": True, "is_extra_encrypted": False}
+    path.write_text(json.dumps({"db": {"conn_type": "http", "host": "h", **said}}))
+    text = FromFile(str(path), ("connections",)).text("connections", "db")
+    assert text is not None
+    assert json.loads(text) == {"conn_type": "http", "host": "h"}
 
 
 def test_nothing_is_overwritten_without_being_told(
@@ -170,11 +193,13 @@ def test_a_write_that_aws_refuses_midway_names_what_it_refused(
 
 def test_what_cannot_be_held_is_found_before_any_write(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
     path = tmp_path / "variables.json"
-    path.write_text(json.dumps({"large": "x" * 5000, "blank": " ", "a b": "x", "fine": "x"}))
+    path.write_text(json.dumps({"large": "x" * 5000, "wide": "é" * 2049, "blank": " ", "a b": "x", "fine": "é" * 2048}))
     said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "-o", "json")
-    assert states(said) == {"large": "invalid", "blank": "invalid", "a b": "invalid", "fine": "create"}
+    invalid = dict.fromkeys(("large", "wide", "blank", "a b"), "invalid")
+    assert states(said) == {**invalid, "fine": "create"}
     reasons = {item["id"]: item["reason"] for item in said.json}
     assert "5000 bytes; the store holds 4096" in reasons["large"]
+    assert "4098 bytes; the store holds 4096" in reasons["wide"]
 
 
 def test_a_larger_tier_holds_more(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
