@@ -179,6 +179,10 @@ def test_the_metastore(airflow: Airflow, ssm: SsmRig, database: Path) -> None:
     (item,) = json.loads(run.output)
     assert (run.code, item["state"]) == (1, "invalid"), run.everything
     assert "S3cr3t" not in run.everything
+    run = ran(airflow, "copy", "--from", "metastore", "--kind", "var", "-o", "json", AIRFLOW__CORE__FERNET_KEY=other)
+    (item,) = json.loads(run.output)
+    assert (run.code, item["state"], "S3cr3t" in run.everything) == (1, "invalid", False), run.everything
+    assert "fernet_key" in item["reason"]
     # Nor is it what Airflow takes the connection from.
     run = ran(airflow, "explain", "conn", "locked", AIRFLOW__CORE__FERNET_KEY=other)
     assert "✗ metastore: holds it, but Airflow cannot use it: Airflow's [core] fernet_key" in run.output, run.everything
@@ -203,6 +207,29 @@ def test_a_connection_in_the_metastore_is_overwritten_as_a_whole(
     assert (shown.fields, "S3cr3t" in shown.output) == ({"conn_type": "http", "host": "new"}, False)
 
 
+def test_a_row_that_appears_meanwhile_is_not_written_over(airflow: Airflow, database: Path) -> None:
+    """Between the comparison, which found none, and the write."""
+    airflow.use_database(database)
+    run = airflow.python(
+        """
+        from airflow_providers_secrets.cli.endpoints import ToMetastore
+        from airflow_providers_secrets.errors import SecretsError
+
+        target = ToMetastore()
+        for kind, kept, lost in (("variables", "kept", "lost"), ("connections", "http://kept", "http://lost")):
+            target.write(kind, "raced", kept, only_if_absent=True)
+            try:
+                target.write(kind, "raced", lost, only_if_absent=True)
+            except SecretsError as error:
+                print("TOLD", error, "kept" in target.text(kind, "raced"))
+            target.write(kind, "raced", lost, only_if_absent=False)
+            print("TOLD", "lost" in target.text(kind, "raced"))
+        """
+    )
+    told = [line for line in run.output.splitlines() if line.startswith("TOLD")]
+    assert told == ["TOLD The metastore has 'raced' already. True", "TOLD True"] * 2, run.everything
+
+
 def test_what_the_metastore_does_not_take_is_found_before_any_write(
     airflow: Airflow, database: Path, tmp_path: Path
 ) -> None:
@@ -213,12 +240,13 @@ def test_what_the_metastore_does_not_take_is_found_before_any_write(
         connections |= {
             f"extra{i}": {"conn_type": "http", "host": "h", "extra": extra} for i, extra in enumerate(("S3cr3t", "[1]"))
         }
-    held = {"connections": connections, "variables": {"x" * 251: "S3cr3t", "a b": "S3cr3t"}}
+    longest = "x" * 250
+    held = {"connections": connections, "variables": {longest + "x": "S3cr3t", longest: "S3cr3t", "a b": "S3cr3t"}}
     (tmp_path / "held.json").write_text(json.dumps(held))
     for more, state in (([], "create"), (["--apply"], "created")):
         run = ran(airflow, "copy", "--from", f"file:{tmp_path}/held.json", "--to", "metastore", "-o", "json", *more)
         items = {(item["kind"], item["id"]): item for item in json.loads(run.output)}
-        taken = {("connections", "good"), ("variables", "a b")}
+        taken = {("connections", "good"), ("variables", "a b"), ("variables", longest)}
         assert {one: item["state"] for one, item in items.items()} == {
             one: state if one in taken else "invalid" for one in items
         }
