@@ -145,7 +145,7 @@ class StoreAccess:
         self._config = config
         self._connecting = Turn()
         self._clients: list[tuple[bytes, Any]] = []  # each with what Store.asker() returned before it was made
-        self._overdue: set[DeadlineCall[Any]] = set()
+        self._overdue: set[DeadlineCall] = set()
         self._last_overdue = 0.0
 
     @property
@@ -214,7 +214,7 @@ class StoreAccess:
         self._overdue.difference_update([call for call in list(self._overdue) if call.has_ended])
         return len(self._overdue) >= MAX_OVERDUE
 
-    def _leave_behind(self, call: DeadlineCall[Any]) -> None:
+    def _leave_behind(self, call: DeadlineCall) -> None:
         self._overdue.add(call)
         self._last_overdue = clock()
 

@@ -9,13 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from airflow_providers_secrets.errors import raise_interruption
 from airflow_providers_secrets.lookup import forks
 from airflow_providers_secrets.stores.base import deadline, given_up
 
-Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LINGER: Final = 0.2
@@ -55,7 +54,7 @@ def roomy(function: Function) -> Function:
     return function
 
 
-class DeadlineCall(Generic[Result]):
+class DeadlineCall:  # not generic: that takes as long as reading this module
     """One piece of work in a daemon thread, so that it can hold up neither its caller nor the interpreter's exit.
 
     A thread does one piece of work at a time, then waits :data:`LINGER` seconds for another; work that hangs occupies
@@ -67,15 +66,15 @@ class DeadlineCall(Generic[Result]):
     :param ended_late: called with this call when such abandoned work ends after all.
     """
 
-    result: Result | None = None
+    result: Any = None
     error: Exception | None = None
 
     def __init__(
         self,
-        work: Callable[[threading.Event], Result],
+        work: Callable[[threading.Event], Any],
         seconds: float,
-        left_behind: Callable[[DeadlineCall[Result]], None] = lambda _: None,
-        ended_late: Callable[[DeadlineCall[Result]], None] = lambda _: None,
+        left_behind: Callable[[DeadlineCall], None] = lambda _: None,
+        ended_late: Callable[[DeadlineCall], None] = lambda _: None,
     ) -> None:
         self._work = work
         self._until = time.monotonic() + seconds
@@ -148,13 +147,13 @@ class _Worker(threading.Thread):
     raise, between any two steps here.
     """
 
-    def __init__(self, first: DeadlineCall[Any]) -> None:
+    def __init__(self, first: DeadlineCall) -> None:
         super().__init__(name="secrets-lookup", daemon=True)
-        self._inbox: queue.SimpleQueue[DeadlineCall[Any] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[DeadlineCall | None] = queue.SimpleQueue()
         self._inbox.put(first)
         self._ended = False
 
-    def takes(self, call: DeadlineCall[Any]) -> bool:
+    def takes(self, call: DeadlineCall) -> bool:
         """Hand over *call*, and return whether this thread can still see it."""
         self._inbox.put(call)
         return not self._ended
@@ -178,7 +177,7 @@ class _Worker(threading.Thread):
                 if call := self._inbox.get_nowait():
                     call.run()
 
-    def _next(self) -> DeadlineCall[Any] | None:
+    def _next(self) -> DeadlineCall | None:
         try:
             return self._inbox.get(timeout=LINGER)
         except queue.Empty:

@@ -54,7 +54,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     """The seconds that each call to the store was given; a test may shorten them."""
     waits = Waits()
 
-    class Watched(DeadlineCall[Any]):
+    class Watched(DeadlineCall):
         def __init__(self, work: Callable[..., Any], seconds: float, *call_backs: Any) -> None:
             waits.granted.append(seconds)
             super().__init__(work, waits.shortened(seconds), *call_backs)

@@ -24,7 +24,7 @@ AGES = 60.0
 asked_by = ContextVar("asked_by", default="nobody")
 
 
-def result_of(call: DeadlineCall[object]) -> object:
+def result_of(call: DeadlineCall) -> object:
     assert call.finished()
     assert call.error is None
     return call.result

@@ -75,7 +75,7 @@ class RedisCache(CachePlace):
         self._longest = min(address.longest, longest)
         self._client: Client | None = None
         self._connecting = threading.Lock()
-        self._hanging: set[DeadlineCall[Any]] = set()
+        self._hanging: set[DeadlineCall] = set()
         self._left_alone_until = 0.0
         self._refused_until: dict[str, float] = {}
 
