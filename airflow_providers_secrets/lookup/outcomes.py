@@ -16,7 +16,17 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.stores.base import EXISTS, MALFORMED, Outcome
+from airflow_providers_secrets.stores.base import (
+    CONNECTION_REFUSED,
+    EXISTS,
+    MALFORMED,
+    NO_ROUTE,
+    NOT_ANSWERED,
+    NOT_CONNECTED,
+    NOT_RESOLVED,
+    NOT_THROUGH_PROXY,
+    Outcome,
+)
 
 RETRIED: Final = frozenset({Outcome.UNAVAILABLE, Outcome.THROTTLED})
 """The outcomes that another attempt may change."""
@@ -43,6 +53,12 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     EXISTS: "Choose another name, or overwrite it.",
     "CERTIFICATE_VERIFY_FAILED": "Name the CA bundle that signed the server's certificate in the backend's TLS option.",
     "WRONG_VERSION_NUMBER": "Check the scheme and port of the store's address: that port does not speak TLS.",
+    CONNECTION_REFUSED: "Check that host and port are right, and that a server is running there.",
+    NO_ROUTE: "Check the routes, firewalls and proxies between this host and that one.",
+    NOT_ANSWERED: "Check that this server is healthy, or raise the option read_timeout.",
+    NOT_CONNECTED: "Check the firewalls between this host and that one, or raise the option connect_timeout.",
+    NOT_RESOLVED: "Check the spelling of the host name, and that this host's DNS knows it.",
+    NOT_THROUGH_PROXY: "Check the proxy's address and login, and whether it lets this host through to the store.",
     MALFORMED: "Check that the store's address leads to the store itself, and not to something else.",
     Outcome.NOT_FOUND: "Create it, or ask for another name.",
     Outcome.DENIED: "Allow the backend's identity to read it.",

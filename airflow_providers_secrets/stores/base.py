@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import enum
+import errno
+import itertools
 import os
 import re
 import threading
@@ -55,6 +57,27 @@ LOGIN_REFUSED: Final = "login refused"
 
 EXISTS: Final = "exists already"
 """The code of a write that should create a name which already exists."""
+
+CONNECTION_REFUSED: Final = "connection refused"
+CUT_OFF: Final = "connection closed without an answer"
+NO_ROUTE: Final = "no route to the host"
+NOT_ANSWERED: Final = "nothing received within read_timeout"
+NOT_CONNECTED: Final = "no connection within connect_timeout"
+NOT_RESOLVED: Final = "host name not resolved"
+NOT_THROUGH_PROXY: Final = "no connection through the proxy"
+
+NETWORK_FAILURES: Final[Mapping[str | int | None, str]] = {
+    "ConnectionRefusedError": CONNECTION_REFUSED,
+    **dict.fromkeys(("ConnectionResetError", "ConnectionAbortedError", "BrokenPipeError"), CUT_OFF),
+    **dict.fromkeys((errno.EHOSTUNREACH, errno.ENETUNREACH), NO_ROUTE),
+    **dict.fromkeys(("ReadTimeout", "ReadTimeoutError"), NOT_ANSWERED),
+    **dict.fromkeys(("ConnectTimeout", "ConnectTimeoutError"), NOT_CONNECTED),
+    "gaierror": NOT_RESOLVED,
+    **dict.fromkeys(("ProxyError", "ProxyConnectionError"), NOT_THROUGH_PROXY),
+}
+"""The codes of the network's failures, by the class or number of Python's own errors, or by the class that requests,
+urllib3 or botocore has for them. An SDK wraps these in an error that is the same for several of them, so the innermost
+counts."""
 
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     ABSENT: Outcome.NOT_FOUND,
@@ -378,6 +401,39 @@ def codes_of_page(status: object) -> tuple[str, ...]:
     return (f"HTTP {status}", FOREIGN) if is_refusal else (f"HTTP {status}",)
 
 
+def wrapped(error: BaseException) -> list[BaseException]:
+    """Return *error* and the errors that it wraps or that were being handled, the innermost last."""
+    found: list[BaseException] = []
+    waiting: list[object] = [error]
+    for one in waiting:  # which grows
+        if isinstance(one, BaseException) and not any(one is other for other in found):
+            found.append(one)
+            waiting += (one.__context__, one.__cause__, getattr(one, "inner_exception", None))  # the last: azure-core's
+    return found
+
+
+def codes_of_network(error: BaseException) -> Iterator[str]:
+    """Yield what happened to the connection, with its other end and without; nothing, if *error* wraps no such failure.
+
+    That end may be a proxy, or the server of a login.
+    """
+    found = wrapped(error)
+    kinds = [[*(kind.__name__ for kind in type(one).__mro__), getattr(one, "errno", None)] for one in reversed(found)]
+    code = next((NETWORK_FAILURES[kind] for kind in itertools.chain(*kinds) if kind in NETWORK_FAILURES), None)
+    if code is None:
+        return
+    for one in reversed(found):
+        if refused := re.match(r"Tunnel connection failed: (\d{3})\b", str(one)):  # http.client's text
+            yield f"HTTP {refused[1]} from the proxy"
+            break
+        end = vars(one).get("conn") or vars(one).get("pool") or next(iter(one.args), None)  # urllib3's attributes
+        host, port = getattr(end, "host", None), getattr(end, "port", None)
+        if isinstance(host, str) and isinstance(port, int):
+            yield f"{code} ({host} port {port})"
+            break
+    yield code
+
+
 LONGEST_WAIT: Final = 1e6
 """Maximum number of seconds taken from a Retry-After, eleven days: longer than any deadline, and valid for a timer."""
 
@@ -500,13 +556,17 @@ class Store(ABC):
     def codes(self, error: Exception) -> Iterator[str]:
         """Yield the codes of *error* to look up in :attr:`outcomes`, the most specific first.
 
-        These are the codes of a :class:`StoreError`, or OpenSSL's reason and the class names of an SDK's error.
+        These are the codes of a :class:`StoreError`, or OpenSSL's reason, what happened to the connection, and the
+        class names of an SDK's error.
         """
         if isinstance(error, StoreError):
             yield from error.codes
             return
         yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
-        yield from (kind.__name__ for kind in type(error).__mro__)
+        names = [kind.__name__ for kind in type(error).__mro__]
+        if not any(name in self.outcomes for name in names):  # those say more, whatever they wrap
+            yield from codes_of_network(error)
+        yield from names
 
     def retry_after(self, error: Exception) -> float | None:
         """Return the seconds that the store asked to wait, or ``None``."""

@@ -479,7 +479,7 @@ def test_a_write_whose_answer_is_lost_is_not_repeated_although_certificates_are_
         posted.append(request)
         return Reply(reset=True)
 
-    with kubernetes.proxy.fault(lost), pytest.raises(StoreUnavailable, match="ProtocolError"):
+    with kubernetes.proxy.fault(lost), pytest.raises(StoreUnavailable, match="connection closed without an answer"):
         operations.write(backend, "variables", "lost", "x")
     assert len(posted) == 1
 
@@ -574,14 +574,14 @@ def in_pages(*pages: list[dict[str, Any]]) -> Any:
 
 
 def test_an_empty_page_that_goes_on_proves_nothing(kubernetes: KubernetesRig, made: Any) -> None:
-    made("found", {VARIABLE: "found"}, {"value": "x"})
+    made("paged", {VARIABLE: "paged"}, {"value": "x"})
     backend = kubernetes.backend()
-    with kubernetes.proxy.fault(in_pages([], [], [stored(kubernetes, "found")])):
-        assert backend.get_variable("found") == "x"
-        assert not called(backend, "found", lambda store, client: store.write(client, f"{VARIABLE}=found", "y")).created
+    with kubernetes.proxy.fault(in_pages([], [], [stored(kubernetes, "paged")])):
+        assert backend.get_variable("paged") == "x"
+        assert not called(backend, "paged", lambda store, client: store.write(client, f"{VARIABLE}=paged", "y")).created
     with kubernetes.proxy.fault(in_pages([], [])):
-        assert backend.get_variable("found") is None
-    assert backend.get_variable("found") == "y"
+        assert backend.get_variable("paged") is None
+    assert backend.get_variable("paged") == "y"
 
 
 def test_empty_pages_without_end_are_no_answer(kubernetes: KubernetesRig) -> None:

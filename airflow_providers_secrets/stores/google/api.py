@@ -22,7 +22,10 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 from google.protobuf.json_format import ParseError
 
 from airflow_providers_secrets.stores.base import (
+    CONNECTION_REFUSED,
+    CUT_OFF,
     MALFORMED,
+    NOT_RESOLVED,
     USER_AGENT,
     StoreError,
     seconds_left,
@@ -42,6 +45,12 @@ CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 
 _TYPE: Final = "type.googleapis.com/google.rpc."
 _TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
+_NETWORK: Final[Mapping[str, str]] = {
+    "Connection refused": CONNECTION_REFUSED,
+    "Connection reset|Socket closed": CUT_OFF,
+    "DNS resolution failed|errors resolving": NOT_RESOLVED,
+}
+"""What gRPC's own messages contain where it reached no server."""
 
 
 class Api:
@@ -140,7 +149,7 @@ class _ApiAdapter(BoundedAdapter):
 _TRANSPORTS: Final[Mapping[str, Callable[[str, Options], Any]]] = {"grpc": _grpc_transport, "rest": _rest_transport}
 
 
-# Reading the SDK's errors. Their text comes from the server: only OpenSSL's reasons are taken from it.
+# Reading the SDK's errors. Their text may come from the server: it is searched for known reasons, and never quoted.
 
 
 def codes(error: GoogleAPICallError) -> Iterator[str]:
@@ -153,7 +162,9 @@ def codes(error: GoogleAPICallError) -> Iterator[str]:
         reason, status = _reason(told), told["status"]
     else:
         reason, status = error.reason, getattr(error.grpc_status_code, "name", "UNKNOWN")
-        yield from _TLS.findall(str(error.message))[:1]
+        message = str(error.message)
+        yield from _TLS.findall(message)[:1]
+        yield from (code for pattern, code in _NETWORK.items() if re.search(pattern, message))
     if isinstance(reason, str) and CODE.fullmatch(reason):
         yield reason
     yield status
