@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -422,21 +422,25 @@ def _origin(
 def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list[str]]:
     """Return the ids to request from a class that cannot list: those of target, environment and metastore.
 
-    One that cannot be read is left out.
+    An environment or metastore that cannot be read is left out.
+
+    :raises SecretsError: if the target cannot list them: a comparison of no ids would look like a proof.
     """
     from airflow_providers_secrets.cli.endpoints import FromSource, ToBackend
+    from airflow_providers_secrets.cli.output import say
     from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup import inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
-    known: list[Callable[[Kind], Iterable[str]]] = []
-    if isinstance(target, ToBackend):
-        backend = target.backend
-        known.append(lambda kind: (one.secret_id for one in inventory.listed_ids(backend, kind)))
-    known += [FromSource(source).ids for source in (Environment(), Metastore())]
     names: dict[Kind, list[str]] = {kind: [] for kind in kinds}
     for kind in kinds:
-        for ids in known:
+        if isinstance(target, ToBackend) and target.backend.rule(kind).prefixes is not None:
+            try:
+                names[kind].extend(one.secret_id for one in inventory.listed_ids(target.backend, kind))
+            except SecretsError:
+                say("The ids to compare come from the target's listing; --names FILE names them without it.")
+                raise
+        for source in (Environment(), Metastore()):
             with contextlib.suppress(SecretsError):
-                names[kind].extend(ids(kind))
+                names[kind].extend(FromSource(source).ids(kind))
     return names

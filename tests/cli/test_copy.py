@@ -725,6 +725,23 @@ def test_the_dry_run_is_the_proof_before_a_switch(
     assert "S3cr3t" not in said.everything
 
 
+def test_without_the_targets_listing_there_is_no_proof(command: Command, ssm: Rig, base: str) -> None:
+    """Nothing would be compared, and that is not to be taken for a success; a kind that is off has no listing."""
+    ssm.put(path_of(ssm, base, "connections", "one"), "http://one")
+    foreign = ["copy", "--from", f"{__name__}.Foreign", "-o", "json"]
+    with ssm.fault("denied"):
+        said = command(*foreign, *target(ssm, base))
+    assert (said.code, said.out) == (3, ""), said.everything
+    assert "--names FILE" in said.err
+    assert "ssm:GetParametersByPath" in said.err
+    said = command(*foreign, *target(ssm, base, variables_prefix=None))
+    assert (said.code, states(said)) == (0, {"one": "same"}), said.everything
+    vault = {"url": "http://127.0.0.1:1", "token": "S3cr3t", "mount_point": None}
+    said = command(*foreign, "--to", "hashicorp_vault", "--to-kwargs", json.dumps(vault))
+    assert (said.code, said.out) == (2, ""), said.everything
+    assert "--names FILE" in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
