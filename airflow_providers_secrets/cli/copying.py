@@ -139,19 +139,18 @@ class Copying:
         return item
 
     def _copied(self, kind: Kind, secret_id: str) -> Item:
-        from airflow_providers_secrets.errors import InvalidSecret, Unusable, quoted
+        from airflow_providers_secrets.errors import InvalidSecret, Unusable
         from airflow_providers_secrets.lookup.connection_text import fields_of
-        from airflow_providers_secrets.lookup.plan import TEAM_SEP, multi_team
 
-        self._target.name(kind, secret_id)
+        try:
+            self._target.name(kind, secret_id)
+        except Blocked:
+            if self._origin.guesses and self._no_value(kind, secret_id):
+                return Item(kind, secret_id, SAME, "neither of the two gives it to Airflow")
+            raise
         text = self._origin.text(kind, secret_id)
         if text is None:
-            if self._origin.guesses and self._target.text(kind, secret_id) is None:
-                return Item(kind, secret_id, SAME, "neither of the two holds it")
-            team, found, _ = secret_id.rpartition(TEAM_SEP)
-            if found and multi_team():
-                raise Blocked(f"it belongs to the team {quoted(team)}, and copy is for what belongs to none")
-            raise Blocked("the source does not hold it")
+            return self._absent(kind, secret_id)
         if kind == "connections":
             fields_of(text)
         there: str | None = None
@@ -174,6 +173,28 @@ class Copying:
             return Item(kind, secret_id, DIFFERENT)
         written = self._written(kind, secret_id, text, created=absent)
         return written if written.reason else dataclasses.replace(written, reason=lost)
+
+    def _absent(self, kind: Kind, secret_id: str) -> Item:
+        """Return what the source's lack of an id means.
+
+        :raises Blocked: unless it is how source and target agree.
+        """
+        from airflow_providers_secrets.errors import quoted
+        from airflow_providers_secrets.lookup.plan import TEAM_SEP, multi_team
+
+        if self._origin.guesses and self._target.text(kind, secret_id) is None:
+            return Item(kind, secret_id, SAME, "neither of the two holds it")
+        team, found, _ = secret_id.rpartition(TEAM_SEP)
+        if found and multi_team():
+            raise Blocked(f"it belongs to the team {quoted(team)}, and copy is for what belongs to none")
+        raise Blocked("the source does not hold it")
+
+    def _no_value(self, kind: Kind, secret_id: str) -> bool:
+        from airflow_providers_secrets.errors import SecretsError
+
+        with contextlib.suppress(SecretsError):  # it may have sent a name that no store allows
+            return self._origin.text(kind, secret_id) is None
+        return False
 
     def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
         from airflow_providers_secrets.errors import InvalidSecret, Unusable

@@ -718,6 +718,15 @@ def test_the_dry_run_is_the_proof_before_a_switch(
     said = command(*foreign)
     assert states(said) == {"one": "same", "ours": "invalid", "nowhere_else": "same"}, said.everything
     assert "neither of the two holds it" in said.out
+    for off in ({"connections_prefix": None}, {"connections_lookup_pattern": "one"}):
+        narrowed = ["copy", "--from", f"{__name__}.Foreign", "--kind", "conn", *target(ssm, base, **off), "-o", "json"]
+        said = command(*narrowed, "--match", "nowhere|ours")
+        assert set(states(said).values()) == {"same"}, said.everything  # neither of the two looks it up
+        assert "nowhere_else" in said.out
+    named = tmp_path / "narrowed"
+    named.write_text("conn:one\nconn:nowhere_else\n")
+    said = command(*narrowed, "--names", str(named))
+    assert states(said) == {"one": "same", "nowhere_else": "invalid"}, said.everything
     names = tmp_path / "names"
     names.write_text("conn:one\nbroken\nvar:x\nmistyped\n")
     said = command(*foreign, "--names", str(names))
