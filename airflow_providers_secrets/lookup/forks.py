@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import concurrent.futures.thread  # noqa: F401  # its hooks are a pair: imported between them, it would print an error
 import contextlib
 import functools
 import gc
@@ -138,14 +139,19 @@ def thread_ending(native_id: int) -> None:
 
 
 def let_threads_end() -> None:
-    """Wait until the threads that were about to end have ended; return at once if the system does not tell."""
+    """Wait until the threads that were about to end have ended; return at once if the system does not tell.
+
+    The calling thread is not waited for: with gevent, every greenlet has its number.
+    """
     latest = time.monotonic() + LONGEST_WAIT
+    me = threading.get_native_id()
     while True:
         try:
-            thread = f"/proc/self/task/{_ending.popleft()}"
+            ending = _ending.popleft()
         except IndexError:  # that was the last one, or another forking thread took it
             return
-        while os.path.exists(thread) and time.monotonic() < latest:  # noqa: PTH110  # pathlib would be imported for it
+        thread = f"/proc/self/task/{ending}"
+        while ending != me and os.path.exists(thread) and time.monotonic() < latest:  # noqa: PTH110  # pathlib would be imported for it
             time.sleep(0.0002)
 
 

@@ -127,6 +127,27 @@ def test_a_fork_registers_no_hook_that_an_earlier_one_did(monkeypatch: pytest.Mo
     assert done == []
 
 
+LOADS_AN_EXECUTOR = """
+import os
+from airflow_providers_secrets.lookup import forks, resolve
+
+def prepare(*_, **__):
+    import concurrent.futures.thread
+
+resolve.prepare = prepare
+forks.prepare_before_fork(type("Config", (), {"fingerprint": b"", "title": ""}), also_for_one=True)
+if not os.fork():
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_an_executor_loaded_for_a_fork_reports_no_error() -> None:
+    """Its module acquires a lock before each fork and releases it after that."""
+    run = run_python(LOADS_AN_EXECUTOR)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 # Who waits.
 
 
@@ -147,6 +168,15 @@ def test_nobody_waits_where_nobody_is_in_the_way() -> None:
     forks._after_in_parent()
     with forks.no_fork():
         pass
+
+
+def test_a_fork_does_not_wait_for_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gevent, a lookup's thread that ends is a greenlet, and has the number of the thread that it ran in."""
+    slept: list[float] = []
+    monkeypatch.setattr(forks, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
+    forks.thread_ending(threading.get_native_id())
+    forks.let_threads_end()
+    assert slept == []
 
 
 def test_an_import_waits_for_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:

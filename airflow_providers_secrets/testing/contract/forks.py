@@ -42,8 +42,9 @@ def test_fork_waits_for_the_threads_of_lookups_that_have_ended(rig: Rig, monkeyp
     slept: list[float] = []
     monkeypatch.setattr(forks, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
     monkeypatch.setattr(forks, "LONGEST_WAIT", 0.05)
-    forks.thread_ending(threading.get_native_id())
-    forks.let_threads_end()
+    with ThreadPoolExecutor(1) as pool:
+        forks.thread_ending(pool.submit(threading.get_native_id).result())
+        forks.let_threads_end()
     assert sum(slept) == pytest.approx(0.05, abs=0.001)
 
 
