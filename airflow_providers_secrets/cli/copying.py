@@ -27,6 +27,10 @@ PAUSES: Final = (0.0, 0.3, 1.0, 3.0)
 """Seconds before each attempt to read back: some stores show a write only a moment later."""
 
 
+MAX_DIFFERENCE_LENGTH: Final = 200
+"""Maximum length of the list of fields in which two connections differ."""
+
+
 class Blocked(Exception):
     """The reason why an id cannot be copied, as a clause without any value."""
 
@@ -36,7 +40,7 @@ class Item:
     """The planned or completed action for one id.
 
     :param state: one of :data:`STATES`.
-    :param reason: why it is invalid or failed; or what a write loses.
+    :param reason: why it is invalid or failed; or what differs, and what a write loses.
     """
 
     kind: Kind
@@ -164,13 +168,16 @@ class Copying:
             unusable = True
         if there is not None and _same(kind, text, there):
             return Item(kind, secret_id, SAME)
+        differing = None if there is None else _differing(kind, text, there)
         self._target.check(kind, text)  # only what would be written: an equal value was already accepted there
         absent = there is None and not unusable
         lost = self._origin.loses(kind, secret_id)
         if not self._apply:
-            return Item(kind, secret_id, CREATE if absent else DIFFERENT, lost)
+            return Item(
+                kind, secret_id, CREATE if absent else DIFFERENT, "; ".join(filter(None, (differing, lost))) or None
+            )
         if not absent and not self._overwrite:
-            return Item(kind, secret_id, DIFFERENT)
+            return Item(kind, secret_id, DIFFERENT, differing)
         written = self._written(kind, secret_id, text, created=absent)
         return written if written.reason else dataclasses.replace(written, reason=lost)
 
@@ -247,6 +254,25 @@ def _same(kind: Kind, one: str, other: str) -> bool:
     if kind == "connections":
         return _equal(fields_of(one), fields_of(other))
     return one == other
+
+
+def _differing(kind: Kind, one: str, other: str) -> str | None:
+    """Name the fields in which two connections differ, without their values; ``None`` for texts without fields."""
+    from airflow_providers_secrets.errors import printable, quoted
+    from airflow_providers_secrets.lookup.connection_text import fields_of
+
+    if kind != "connections":
+        return None
+    ours, theirs = fields_of(one), fields_of(other)
+    names = _names_of_differing(ours, theirs)
+    extras = ours.get("extra", {}), theirs.get("extra", {})
+    if "extra" in names and all(isinstance(extra, Mapping) for extra in extras):
+        names[names.index("extra")] = f"extra ({', '.join(map(quoted, _names_of_differing(*extras)))})"
+    return printable(f"in {', '.join(names)}", MAX_DIFFERENCE_LENGTH)
+
+
+def _names_of_differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return [name for name in dict.fromkeys((*one, *other)) if not _equal(one.get(name), other.get(name))]
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -335,6 +335,38 @@ def test_a_number_in_an_extra_is_not_the_truth(
     ssm.put(path_of(ssm, base, "connections", "api"), stored)
     said = command("copy", "--from", f"file:{path}", "--kind", "conn", *target(ssm, base), "-o", "json")
     assert states(said) == {"api": state}, said.everything
+    assert said.json[0]["reason"] == (None if state == "same" else "in extra ('verify')")
+
+
+def test_the_fields_that_differ_are_named_without_their_values(
+    command: Command, ssm: Rig, base: str, tmp_path: Path
+) -> None:
+    """Otherwise nobody could tell what another class reads differently on purpose from a fault."""
+    path = tmp_path / "connections.json"
+    path.write_text(
+        '{"db": {"conn_type": "mysql", "login": "S3cr3t-a", "port": 1, "extra": {"a": "S3cr3t-b", "c": 1}}}'
+    )
+    stored = {
+        "conn_type": "mysql",
+        "login": "S3cr3t-c",
+        "host": "S3cr3t-d",
+        "port": 1,
+        "extra": {"c": 1, "d": "S3cr3t"},
+    }
+    ssm.put(path_of(ssm, base, "connections", "db"), json.dumps(stored))
+    copied = ["copy", "--from", f"file:{path}", "--kind", "conn", *target(ssm, base), "-o", "json"]
+    for arguments in ([], ["--apply", "--journal", str(tmp_path / "journal")]):
+        said = command(*copied, *arguments)
+        assert said.json[0]["reason"] == "in login, extra ('a', 'd'), host"
+        assert "S3cr3t" not in said.everything
+    assert "S3cr3t" not in (tmp_path / "journal").read_text()
+    ssm.put(
+        path_of(ssm, base, "connections", "db"),
+        json.dumps({"conn_type": "mysql", "extra": {"x" * 120: 1, "y" * 120: 1}}),
+    )
+    reason = command(*copied).json[0]["reason"]
+    assert reason.startswith("in login, port, extra ('a', 'c', 'xxxx")
+    assert len(reason) == 200
 
 
 def test_an_extra_may_be_nested_as_deep_as_it_can_be_parsed(
