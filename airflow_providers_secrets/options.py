@@ -69,7 +69,7 @@ class Option:  # not a NamedTuple: creating such a class takes longer than impor
         such options share one client and one cache in a process.
     :param nullable: null is a value of its own here, not a request for the default.
     :param deprecated: what to use instead, if the option is accepted only for old configurations.
-    :param ignored: why nothing replaces it, if the option is accepted only for old configurations.
+    :param ignored: why, or what to use instead, if the option is accepted but has no effect.
     :param empty_is_unset: an empty string, object or list means null, as Helm and Terraform write it and the official
         classes read it. Prefixes and separators may be empty.
     """

@@ -120,7 +120,7 @@ PASSED_ON: Final = (
 """The parameters of ``SecretClient``, azure-core and azure-identity that are passed on."""
 
 OURS: Final = tuple(
-    Option(name, lambda value: value, doc="Ignored.", deprecated=instead, identifies_client=False)
+    Option(name, lambda value: value, doc="Ignored.", ignored=f"use {instead}", identifies_client=False)
     for name, instead in {
         "connection_timeout": "'connect_timeout'",
         **dict.fromkeys(
@@ -138,7 +138,7 @@ REFUSED: Final = (
         "logging_enable",
         no_logging,
         doc="Refused where true: it would log values.",
-        deprecated="no logging",
+        ignored="nothing is logged",
         identifies_client=False,
     ),
 )

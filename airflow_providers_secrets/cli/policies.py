@@ -390,7 +390,8 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         indent=2,
     )
     commands = (
-        f'az role assignment create --role "{role}" --assignee-object-id {wanted.principal} --scope {wanted.vault_id}'
+        f"az role assignment create --role '{role}' --assignee-object-id '{wanted.principal}' "
+        f"--assignee-principal-type ServicePrincipal --scope '{wanted.vault_id}'"
     )
     terraform = (
         f'resource "azurerm_role_assignment" "{wanted.label}" {{\n'

@@ -453,3 +453,13 @@ def test_kubernetes_policy_is_the_page_s(command: Command) -> None:
     assert said.out.strip() == page.split("```yaml\n")[1].split("```")[0].strip()
     said = command("policy", "--backend", "kubernetes_secrets", "--terraform", *asking)
     assert said.out.strip() == page.split("```terraform\n")[1].split("```")[0].strip()
+
+
+def test_azures_command_is_one_command_with_placeholders_too(command: Command) -> None:
+    """A shell would take ``<principal>`` for the name of a file to read."""
+    at = ("--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
+    words = shlex.split(command("policy", *at, "--commands").out, comments=True)
+    assert words[words.index("--assignee-object-id") + 1] == "<principal>"
+    assert words[words.index("--assignee-principal-type") + 1] == "ServicePrincipal"
+    assert words[words.index("--scope") + 1] == "<key-vault-resource-id>"
+    assert "'<principal>'" in command("policy", *at, "--commands").out

@@ -467,7 +467,7 @@ def test_address_of_a_vault(azure: AzureRig, vault_url: str) -> None:
 
 @pytest.mark.parametrize("option", ["connection_timeout", "retry_total", "retry_backoff_max", "permit_redirects"])
 def test_option_of_the_sdk_that_has_another_name_here(azure: AzureRig, option: str) -> None:
-    with pytest.warns(DeprecationWarning, match=option):
+    with pytest.warns(DeprecationWarning, match=f"option '{option}' is ignored: use "):
         backend(azure, **{option: 1})
 
 
