@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import multiprocessing
+import os
 import re
 import ssl
 import threading
@@ -387,6 +388,20 @@ def test_command_that_gives_the_same_token_again_is_run_twice_a_minute(
         clock["monotonic"] = clock["wall"] = float(passed)
         assert asked.get_variable("found") == "x"
         assert runs.read_text().count("run") == times, passed
+
+
+def test_command_that_hangs_is_an_outage_after_its_own_seconds(
+    azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal would be remembered, and no last known value would stand in for it."""
+    never, command = tmp_path / "never", tmp_path / "az"
+    os.mkfifo(never)
+    command.write_text(f"#!/bin/sh\nread answer < {never}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    asked = unknown(azure, credential="cli", read_timeout=1, max_attempts=1, timeout=60)
+    with pytest.raises(StoreUnavailable, match=r"cli login: no answer \(TimeoutExpired\)"):
+        asked.get_variable("found")
 
 
 @pytest.mark.parametrize("options", [{"credential": "environment"}, {"credential": "cli"}], ids=repr)

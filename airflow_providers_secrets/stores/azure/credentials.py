@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -211,6 +212,8 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
         :param name: the name of the login in messages.
         :param error: what azure-identity raised.
         """
+        if isinstance(hangs := error.__cause__, subprocess.TimeoutExpired):  # az, azd or PowerShell
+            self.troubles.append((f"no answer ({type(hangs).__name__})", None))
         for trouble, retry_after in self.troubles:
             return StoreError(f"{name} login: {trouble}", trouble, retry_after=retry_after)
         found = re.search(r"\bAADSTS\d+\b", str(error))
