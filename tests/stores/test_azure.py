@@ -41,6 +41,7 @@ from airflow_providers_secrets.lookup import answers, resolve
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure import key_vault, session
+from airflow_providers_secrets.stores.azure.client import VaultClient
 from airflow_providers_secrets.stores.azure.credentials import Login, LoginTransport
 from airflow_providers_secrets.stores.azure.key_vault import KeyVault
 from airflow_providers_secrets.stores.base import StoreError
@@ -282,11 +283,12 @@ def test_managed_identity_that_is_not_assigned(azure: AzureRig, monkeypatch: pyt
         asked.get_variable("found")
 
 
+@pytest.mark.parametrize("status", [404, 408, 410, 429, 500])
 def test_managed_identity_endpoint_that_is_busy_is_asked_again(
-    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
+    azure: AzureRig, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata.url)
-    replies = [Reply(500, b"{}"), None]
+    replies = [Reply(status, b"{}"), None]
     with azure.metadata.fault(lambda _: replies.pop(0)):
         assert unknown(azure, credential="managed_identity").get_variable("found") == "x"
     assert len(azure.metadata.requests) == 2
@@ -388,6 +390,21 @@ def test_command_that_gives_the_same_token_again_is_run_twice_a_minute(
         clock["monotonic"] = clock["wall"] = float(passed)
         assert asked.get_variable("found") == "x"
         assert runs.read_text().count("run") == times, passed
+
+
+def test_command_is_run_for_the_options_tenant(
+    azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A challenge of federation services names none."""
+    monkeypatch.setattr(azure.proxy, "tenant", "adfs")
+    given = azure.entra.issued(RESOURCE)
+    answer = {"accessToken": given["access_token"], "expires_on": int(time.time()) + 3600, "tokenType": "Bearer"}
+    command, runs = tmp_path / "az", tmp_path / "runs"
+    command.write_text(f"#!/bin/sh\necho \"$@\" > {runs}\necho '{json.dumps(answer)}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert unknown(azure, credential="cli", tenant_id=TENANT).get_variable("found") == "x"
+    assert f"--tenant {TENANT}" in runs.read_text()
 
 
 def test_command_that_hangs_is_an_outage_after_its_own_seconds(
@@ -654,6 +671,23 @@ def test_replaced_certificates_count_for_a_proxy_that_is_asked_over_tls(azure: A
     path.write_bytes(azure.bundle.read_bytes())
     assert asked.get_variable("found") == "x"
     front.stop()
+
+
+@pytest.mark.parametrize(
+    ("link", "leads"),
+    [
+        ("https://v.vault.azure.net/secrets?api-version=7.4&$skiptoken=x", None),
+        ("https://V.vault.azure.net:443/secrets?api-version=7.4&$skiptoken=x", None),
+        ("https://v.vault.azure.net:8443/secrets?$skiptoken=x", "another host"),
+        ("http://v.vault.azure.net/secrets?$skiptoken=x", "another host"),
+        ("https://v.vault.azure.net.example.com/secrets?$skiptoken=x", "another host"),
+    ],
+)
+def test_link_of_a_page_may_name_the_default_port(azure: AzureRig, link: str, leads: str | None) -> None:
+    """Key Vault's own links do, where ``vault_url`` names none."""
+    client = VaultClient(backend(azure, vault_url="https://v.vault.azure.net").options)
+    with pytest.raises(StoreError, match=leads) if leads else contextlib.nullcontext():
+        client.check_host(link)
 
 
 def test_api_version(azure: AzureRig) -> None:
@@ -1080,7 +1114,12 @@ def test_token_that_cannot_be_renewed_is_used_to_its_end(azure: AzureRig, clock:
     clock["monotonic"] = clock["wall"] = 3400.0
     with azure.entra.fault(Reply(500, b"{}")):
         assert [asked.get_variable("found"), asked.get_variable("found")] == ["x", "x"]
-    assert len(azure.entra.logins) == 2
+        assert len(azure.entra.logins) == 2
+        clock["monotonic"] = clock["wall"] = 3601.0
+        sent = len(azure.proxy.requests)
+        with pytest.raises(StoreUnavailable, match="client_secret login: HTTP 500"):
+            asked.get_variable("found")
+        assert len(azure.proxy.requests) == sent
 
 
 def test_token_that_is_no_longer_taken_costs_one_login(azure: AzureRig) -> None:
