@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from airflow_providers_secrets.errors import ConfigurationError
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError
 from airflow_providers_secrets.lookup import answers, cache, deadline, operations, resolve, shared_cache
 from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
@@ -278,6 +278,28 @@ def test_a_reader_that_is_sent_elsewhere_too_often_asks_for_the_map(ssm: SsmRig)
     assert times_asked(nodes, "getrange") - sent_elsewhere <= len(names) + REDIRECTIONS
 
 
+def test_nodes_that_leave_their_hosts_out_are_found(ssm: SsmRig) -> None:
+    """Of a node that names the port alone, the certificate is checked for the host that it was asked at."""
+    nodes = tls_cluster().nodes
+    names = [f"unnamed-{number}" for number in range(12)]
+    backend = emptied(sharing(ssm, FORMS["tls-cluster"](), timeout=60))
+    for name in names:
+        stored(ssm, name, name)
+        backend.get_variable(name)
+    for node in nodes:
+        node.client.config_set("cluster-preferred-endpoint-type", "unknown-endpoint")
+    try:
+        before = times_asked(nodes, "cluster|slots")
+        with ssm.counted() as calls:
+            for name in names:
+                assert anew(lambda name=name: backend.get_variable(name)) == name
+        assert calls == []
+        assert times_asked(nodes, "cluster|slots") == before
+    finally:
+        for node in nodes:
+            node.client.config_set("cluster-preferred-endpoint-type", "ip")
+
+
 def test_a_key_that_is_just_moving_is_found(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
     moving = cluster()
     backend = emptied(sharing(ssm, moving.url, timeout=60))
@@ -485,6 +507,29 @@ def test_who_has_waited_for_an_answer_of_the_host_keeps_nobody_of_the_fleet_from
     with shared.flight("awaited", 30.0, lambda entry: entry.text == "y"):
         assert locks_of_the_fleet() == 1
     assert locks_of_the_fleet() == 0
+
+
+def test_who_waits_for_host_and_fleet_waits_no_longer_than_for_one(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = shared_of(emptied(sharing(ssm, both("single", tmp_path))))
+    host, of_fleet = shared._layers
+    granted: list[float] = []
+    really = of_fleet.flight
+    monkeypatch.setattr(of_fleet, "flight", lambda name, seconds: granted.append(seconds) or really(name, seconds))
+    with host.flight("waited-for", 60), shared.flight("waited-for", 0.05):
+        assert granted == [0.0]
+
+
+def test_an_operator_sees_both_the_hosts_and_the_fleets(ssm: SsmRig, tmp_path: Path) -> None:
+    shared = shared_of(emptied(sharing(ssm, both("single", tmp_path))))
+    shared.put("both", "x")
+    shared.probe()
+    assert len(list(shared.entries())) == 2
+    assert shared.clear() == 2
+    away = shared_of(sharing(ssm, [f"file://{tmp_path}/shared", "redis://127.0.0.1:1"]))
+    with pytest.raises(SecretsError, match="refuses the connection"):
+        away.probe()
 
 
 def test_the_host_goes_on_while_the_fleets_cache_is_away(
@@ -1081,6 +1126,21 @@ def test_an_answer_that_never_ends_holds_no_thread(
     """Nor memory, though each byte is in time: its connection is ended, also that of a client still being made."""
     with fleet.dripping(command) as port:
         shared = shared_of(sharing(ssm, f"{form.replace('PORT', str(port))}?socket_timeout=20", timeout=60))
+        monkeypatch.setattr(shared, "_longest", 0.3)
+        before = set(threading.enumerate())
+        assert shared.get("x") is None
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "secrets-lookup":
+                thread.join(60)
+                assert not thread.is_alive()
+        assert not shared._hanging
+
+
+def test_an_answer_that_never_ends_at_another_node_holds_no_thread(
+    ssm: SsmRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fleet.dripping(b"GETRANGE") as node, fleet.answering(b"-MOVED 5 127.0.0.1:%d\r\n" % node) as port:
+        shared = shared_of(sharing(ssm, f"redis+cluster://127.0.0.1:{port}?socket_timeout=20", timeout=60))
         monkeypatch.setattr(shared, "_longest", 0.3)
         before = set(threading.enumerate())
         assert shared.get("x") is None

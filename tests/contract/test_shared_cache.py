@@ -1238,7 +1238,10 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(ssm: SsmRig, tmp_path: Pa
     assert (other.read_bytes(), other.stat().st_mtime) == (before, 1)
 
 
-def test_a_directory_that_was_opened_to_others_since_a_parent_looked_is_refused(ssm: SsmRig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind", ["nothing", "redis"])
+def test_a_directory_that_was_opened_to_others_since_a_parent_looked_is_refused(
+    ssm: SsmRig, behind: str, tmp_path: Path
+) -> None:
     stored(ssm, "opened-before", "x")
     code = f"""
         def work():
@@ -1250,7 +1253,8 @@ def test_a_directory_that_was_opened_to_others_since_a_parent_looked_is_refused(
         os.chmod("{tmp_path}/shared/{SUBDIRECTORY}", 0o777)
         fork(work)
     """
-    printed = in_a_process(ssm, code, shared_cache=f"file://{tmp_path}/shared", shared_cache_key=KEY)
+    places = [f"file://{tmp_path}/shared", *([redis_url()] if behind == "redis" else [])]
+    printed = in_a_process(ssm, code, shared_cache=places, shared_cache_key=KEY)
     value, refused = [line for line in printed if line.startswith("read ")]
     assert value == "read x"
     assert "is open to other users" in refused
