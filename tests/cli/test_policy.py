@@ -235,6 +235,36 @@ def test_a_customers_key_is_usable_for_these_secrets_alone(command: Command) -> 
         assert not allowed(document, action, key, **fitting)
 
 
+def test_a_customers_key_of_secrets_manager_is_usable_for_these_secrets_alone(command: Command) -> None:
+    """Secrets Manager encrypts by data keys, under the complete ARN, with the six characters."""
+    key = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1"
+    arguments = ["--backend", "aws_secrets_manager", *AWS, "--kms-key", key]
+    to_read, to_write = (command("policy", *arguments, *more).out for more in ([], ["--allow", "write"]))
+    fitting = {
+        "kms_ViaService": "secretsmanager.eu-west-1.amazonaws.com",
+        "kms_EncryptionContext:SecretARN": f"{SECRET}airflow/connections/db-AbC123",
+    }
+    assert allowed(to_read, "kms:Decrypt", key, **fitting)
+    for another in ("airflow/connections/db", "airflow/x-AbC123"):
+        context = {**fitting, "kms_EncryptionContext:SecretARN": f"{SECRET}{another}"}
+        assert not allowed(to_read, "kms:Decrypt", key, **context)
+    assert [allowed(one, "kms:GenerateDataKey", key, **fitting) for one in (to_read, to_write)] == [False, True]
+    assert not allowed(to_write, "kms:Encrypt", key, **fitting)
+
+
+@pytest.mark.parametrize(
+    ("backend", "action", "resource"),
+    [
+        ("aws_ssm", "ssm:GetParameter", f"{SSM}/airflow/connections/db"),
+        ("aws_secrets_manager", "secretsmanager:GetSecretValue", f"{SECRET}airflow/connections/db-AbC123"),
+    ],
+)
+def test_another_partition_is_in_every_arn(command: Command, backend: str, action: str, resource: str) -> None:
+    document = command("policy", "--backend", backend, *AWS, "--partition", "aws-us-gov").out
+    assert allowed(document, action, resource.replace("arn:aws:", "arn:aws-us-gov:"))
+    assert not allowed(document, action, resource)
+
+
 CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
     ("aws_ssm", {"preload": ["connections"], "role_arn": "arn:aws:iam::1:role/x"}),
     ("aws_secrets_manager", {}),
