@@ -425,6 +425,23 @@ def test_what_is_written_is_seen_at_once_through_every_layer(ssm: SsmRig, tmp_pa
         assert anew(lambda other=other: other.get_variable("layers")) == "new", place
 
 
+def test_what_is_cleared_by_name_is_gone_under_every_key_and_in_every_layer(ssm: SsmRig, tmp_path: Path) -> None:
+    near, far = f"file://{tmp_path}/near", f"file://{tmp_path}/far"
+    path = stored(ssm, "cleared", "x")
+    whole = sharing(ssm, f"{near},{far}", shared_cache_key=f"{OTHER_KEY}, {KEY}")
+    for place in (near, far):
+        for key in (KEY, OTHER_KEY):
+            shared = answers.answers_of(sharing(ssm, place, shared_cache_key=key).config)._opened()
+            assert shared is not None
+            shared.put(path, "x")
+    shared = answers.answers_of(whole.config)._opened()
+    assert shared is not None
+    assert len(list(shared.entries())) == 4
+    assert shared.remove(path)
+    assert list(shared.entries()) == []
+    assert not shared.remove(path)
+
+
 def test_a_directory_that_cannot_be_used_any_more_fails_no_write(
     ssm: SsmRig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -601,6 +601,15 @@ def test_certificates_that_were_replaced_are_read_anew(azure: AzureRig, tmp_path
     assert asked.get_variable("found") == "x"
 
 
+def test_certificates_that_are_just_being_written_leave_the_former_ones(azure: AzureRig, tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(azure.bundle.read_bytes())
+    asked = backend(azure, connection_verify=str(bundle))
+    assert asked.get_variable("found") == "x"
+    bundle.write_bytes(b"-----BEGIN CERTIFICATE-----\n")
+    assert asked.get_variable("found") == "x"
+
+
 def test_certificate_of_the_vault_may_be_taken_as_it_is(azure: AzureRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the authority is verified all the same: it is given the application's secret."""
     with pytest.warns(Warning, match="Unverified"), pytest.raises(StoreUnavailable, match="client_secret"):
