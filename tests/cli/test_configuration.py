@@ -52,6 +52,18 @@ def test_options_and_their_sources_are_those_of_airflow(airflow: Airflow, ssm: S
     assert options["variables_prefix"] == ("/by-cmd", "AIRFLOW__SECRETS__BACKEND_KWARGS_CMD")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "prefix"), [([], "/configured"), (["--kwargs", "{}"], "/airflow/connections")], ids=repr
+)
+def test_no_options_in_place_of_the_configured_ones(
+    airflow: Airflow, ssm: SsmRig, arguments: list[str], prefix: str
+) -> None:
+    airflow.use(ssm, {"connections_prefix": "/configured"})
+    run = ran(airflow, "policy", *arguments)
+    assert run.code == 0, run.everything
+    assert [one for one in ("/configured", "/airflow/connections") if f":parameter{one}/" in run.output] == [prefix]
+
+
 @pytest.mark.long
 @pytest.mark.skipif(VERSION < (3, 0), reason="[workers] secrets_backend came with Airflow 3")
 def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
@@ -410,3 +422,10 @@ def test_a_metastore_that_is_away_is_no_absence(airflow: Airflow, ssm: SsmRig) -
 def test_a_missing_path_of_the_options_is_told(command: Command) -> None:
     said = command("check", "--backend", "aws_ssm", "--kwargs", "@")
     assert (said.code, said.err) == (2, "airflow-secrets check: the path of a file is missing; write --kwargs @FILE.\n")
+
+
+def test_empty_options_of_an_unset_variable_are_refused(command: Command) -> None:
+    """They must not stand for none, or for the configured ones."""
+    said = command("policy", "--backend", "aws_ssm", "--kwargs", "")
+    assert (said.code, said.out) == (2, "")
+    assert "--kwargs is not valid JSON" in said.err
