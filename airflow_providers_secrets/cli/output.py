@@ -66,7 +66,9 @@ def quiet(*, verbose: bool) -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     with warnings.catch_warnings(), contextlib.ExitStack() as undone:
         warnings.simplefilter("ignore")
-        # Airflow adds filters of its own.
+        # Airflow adds filters of its own, unless Python was given some; Airflow 2 also shows warnings by itself.
+        sys.warnoptions.append("ignore")
+        undone.callback(sys.warnoptions.remove, "ignore")
         warnings.showwarning = lambda *_, **__: None
         _quiet = undone
         try:

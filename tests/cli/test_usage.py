@@ -43,6 +43,26 @@ def test_a_wrong_command_line_is_told_in_one_line(command: Command, line: str) -
     assert "S3cr3t" not in said.err
 
 
+def test_airflow_warns_of_nothing_beside_the_output(tmp_path: Path) -> None:
+    """Airflow 2.11 with its default configuration warns while it is imported, and shows that by itself."""
+    run = subprocess.run(
+        [sys.executable, "-m", "airflow_providers_secrets.cli", "explain", "var", "x"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(PACKAGE_ROOT),
+            "HOME": str(tmp_path),
+            "AIRFLOW__SECRETS__BACKEND": "airflow_providers_secrets.backends.hashicorp_vault.VaultBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": '{"url": "http://127.0.0.1:1", "token": "S3cr3t", "max_attempts": 1}',
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert "connection refused (127.0.0.1 port 1)" in run.stdout
+
+
 @pytest.mark.parametrize("module", ["cli", "cli.check"])
 def test_an_interrupt_while_the_command_is_imported_ends_in_one_line(module: str) -> None:
     code = f"""
