@@ -25,6 +25,9 @@ from airflow_providers_secrets.stores.base import (
     NOT_CONNECTED,
     NOT_RESOLVED,
     NOT_THROUGH_PROXY,
+    NOT_VALID_NOW,
+    OF_ANOTHER_HOST,
+    UNTRUSTED,
     Outcome,
 )
 
@@ -51,7 +54,9 @@ TOO_MUCH: Final = "listing too long"
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     TOO_MUCH: "Take the kind out of the option preload, or divide what is under its prefix.",
     EXISTS: "Choose another name, or overwrite it.",
-    "CERTIFICATE_VERIFY_FAILED": "Name the CA bundle that signed the server's certificate in the backend's TLS option.",
+    NOT_VALID_NOW: "Renew the server's certificate, or set this host's clock.",
+    OF_ANOTHER_HOST: "Ask under a name that the server's certificate has.",
+    UNTRUSTED: "Name the CA bundle that signed the server's certificate in the backend's TLS option.",
     "WRONG_VERSION_NUMBER": "Check the scheme and port of the store's address: that port does not speak TLS.",
     CONNECTION_REFUSED: "Check that host and port are right, and that a server is running there.",
     NO_ROUTE: "Check the routes, firewalls and proxies between this host and that one.",

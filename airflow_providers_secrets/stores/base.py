@@ -13,6 +13,7 @@ import errno
 import itertools
 import os
 import re
+import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -79,12 +80,23 @@ NETWORK_FAILURES: Final[Mapping[str | int | None, str]] = {
 urllib3 or botocore has for them. An SDK wraps these in an error that is the same for several of them, so the innermost
 counts."""
 
+UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+NOT_VALID_NOW: Final = "certificate not valid now"
+OF_ANOTHER_HOST: Final = "certificate of another host"
+
+CERTIFICATE_FAULTS: Final[Mapping[int, str]] = {
+    **dict.fromkeys((9, 10), NOT_VALID_NOW),
+    **dict.fromkeys((62, 64), OF_ANOTHER_HOST),
+}
+"""The codes of certificates whose issuer is not at fault, by OpenSSL's number (``X509_V_ERR_…`` in x509_vfy.h): not yet
+valid, expired, for another host name or address."""
+
 COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     ABSENT: Outcome.NOT_FOUND,
     MALFORMED: Outcome.INVALID,
     EXISTS: Outcome.INVALID,
     # OpenSSL's reasons: the wrong CA bundle, or a port that does not speak TLS.
-    "CERTIFICATE_VERIFY_FAILED": Outcome.MISCONFIGURED,
+    UNTRUSTED: Outcome.MISCONFIGURED,
     "WRONG_VERSION_NUMBER": Outcome.MISCONFIGURED,
 }
 """What codes mean on every store; a store's own table comes first."""
@@ -93,7 +105,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 REDIRECTS: Final = tuple(f"HTTP {status}" for status in (301, 302, 303, 307, 308))
 """The codes of redirects. A store's own answer never is one, and none is followed to another host."""
 
-ON_THE_WAY: Final = frozenset({MALFORMED, FOREIGN, *REDIRECTS, "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"})
+ON_THE_WAY: Final = frozenset({MALFORMED, FOREIGN, *REDIRECTS, UNTRUSTED, "WRONG_VERSION_NUMBER"})
 """The codes of failures on the way to any store, which are not the store's own answer: a proxy's page instead of an
 answer, a captive portal, a CA bundle that the host has not renewed yet."""
 
@@ -422,16 +434,34 @@ def codes_of_network(error: BaseException) -> Iterator[str]:
     code = next((NETWORK_FAILURES[kind] for kind in itertools.chain(*kinds) if kind in NETWORK_FAILURES), None)
     if code is None:
         return
+    tunnels = (re.match(r"Tunnel connection failed: (\d{3})\b", str(one)) for one in found)  # http.client's text
+    refused = next(filter(None, tunnels), None)
+    yield f"HTTP {refused[1]} from the proxy" if refused else f"{code}{_other_end(found)}"
+    yield code
+
+
+def codes_of_certificate(error: BaseException) -> Iterator[str]:
+    """Yield what is wrong with a server's certificate, with the server and without; nothing, if nothing is known."""
+    found = wrapped(error)
+    for one in found:
+        if isinstance(one, ssl.SSLCertVerificationError):
+            said, fault = one.verify_message.rstrip("."), CERTIFICATE_FAULTS.get(one.verify_code, UNTRUSTED)
+        elif type(one).__name__ == "CertificateError":  # urllib3 has compared the names itself; its text quotes theirs
+            said, fault = "certificate is not valid for this host", OF_ANOTHER_HOST
+        else:
+            continue
+        yield from (f"{UNTRUSTED}: {said}{_other_end(found)}", fault, UNTRUSTED)
+        return
+
+
+def _other_end(found: Sequence[BaseException]) -> str:
+    """Return, for a message, the host and port that urllib3 keeps in an error; empty if there are none."""
     for one in reversed(found):
-        if refused := re.match(r"Tunnel connection failed: (\d{3})\b", str(one)):  # http.client's text
-            yield f"HTTP {refused[1]} from the proxy"
-            break
-        end = vars(one).get("conn") or vars(one).get("pool") or next(iter(one.args), None)  # urllib3's attributes
+        end = vars(one).get("conn") or vars(one).get("pool") or next(iter(one.args), None)
         host, port = getattr(end, "host", None), getattr(end, "port", None)
         if isinstance(host, str) and isinstance(port, int):
-            yield f"{code} ({host} port {port})"
-            break
-    yield code
+            return f" ({host} port {port})"
+    return ""
 
 
 LONGEST_WAIT: Final = 1e6
@@ -562,6 +592,7 @@ class Store(ABC):
         if isinstance(error, StoreError):
             yield from error.codes
             return
+        yield from codes_of_certificate(error)
         yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
         names = [kind.__name__ for kind in type(error).__mro__]
         if not any(name in self.outcomes for name in names):  # those say more, whatever they wrap

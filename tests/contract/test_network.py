@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import socket
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-from airflow_providers_secrets.errors import StoreUnavailable
+from airflow_providers_secrets.errors import StoreMisconfigured, StoreUnavailable
+from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.outcomes import ADVICE
 from airflow_providers_secrets.stores.base import (
     CONNECTION_REFUSED,
@@ -18,10 +21,14 @@ from airflow_providers_secrets.stores.base import (
     NOT_ANSWERED,
     NOT_RESOLVED,
     NOT_THROUGH_PROXY,
+    NOT_VALID_NOW,
+    OF_ANOTHER_HOST,
+    UNTRUSTED,
 )
 from airflow_providers_secrets.testing.lookups import stored
 from airflow_providers_secrets.testing.proxy import Proxy, Reply
 from airflow_providers_secrets.testing.rig import PATIENT, Rig
+from airflow_providers_secrets.testing.tls import TlsFront
 
 ADDRESSES = ("url", "endpoint_url", "endpoint", "vault_url")
 """The options that hold a store's address."""
@@ -109,3 +116,45 @@ def test_proxy_that_refuses_is_told(refusing_proxy: Proxy, request: pytest.Fixtu
     assert refusing_proxy.requests[-1].method == "CONNECT"
     assert error.code == "HTTP 407 from the proxy"
     assert error.advice == ADVICE[NOT_THROUGH_PROXY]
+
+
+@pytest.mark.parametrize(("store", "trusts"), [("ssm", "verify"), ("vault", "verify"), ("azure", "connection_verify")])
+@pytest.mark.parametrize(
+    ("fault", "said", "known_as"),
+    [
+        ("expired", "certificate has expired", NOT_VALID_NOW),
+        ("elsewhere", "IP address mismatch, certificate is not valid for '127.0.0.1'", OF_ANOTHER_HOST),
+        ("unknown", "unable to get local issuer certificate", UNTRUSTED),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_told(
+    request: pytest.FixtureRequest, tmp_path: Path, store: str, trusts: str, fault: str, said: str, known_as: str
+) -> None:
+    rig = request.getfixturevalue(store)
+    port = served_by(tmp_path, fault, rig.proxy.port)
+    (name,) = [name for name in ADDRESSES if name in rig.options()]
+    place = {name: f"https://127.0.0.1:{port}", trusts: str(tmp_path / "bundle.pem")}
+    with pytest.raises(StoreMisconfigured) as raised:
+        rig.backend(**{**PATIENT, **place}).get_variable("found")
+    # botocore's error has no connection, and urllib3 compares the names for it.
+    end = "" if store == "ssm" else f" (127.0.0.1 port {port})"
+    words = "certificate is not valid for this host" if (store, fault) == ("ssm", "elsewhere") else said
+    assert raised.value.code == f"{UNTRUSTED}: {words}{end}"
+    cures = (type(store_of(rig.backend().config)).advice, ADVICE)
+    assert raised.value.advice == next(table[known_as] for table in cures if known_as in table)
+
+
+def served_by(directory: Path, fault: str, plain: int) -> int:
+    """Serve with TLS, by a certificate that has a fault, and return the port; ``bundle.pem`` is to be trusted."""
+    known, unknown = trustme.CA(), trustme.CA()
+    known.cert_pem.write_to_path(str(directory / "bundle.pem"))
+    yesterday = dt.datetime.now(dt.timezone.utc) - dt.timedelta(days=1)
+    issued = (unknown if fault == "unknown" else known).issue_cert(
+        "192.0.2.1" if fault == "elsewhere" else "127.0.0.1",
+        not_before=yesterday - dt.timedelta(days=1) if fault == "expired" else None,
+        not_after=yesterday if fault == "expired" else None,
+    )
+    paths = str(directory / "certificate.pem"), str(directory / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(paths[0])
+    issued.private_key_pem.write_to_path(paths[1])
+    return TlsFront(paths, plain).ports[0]
