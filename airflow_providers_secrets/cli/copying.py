@@ -272,7 +272,8 @@ def _differing(kind: Kind, one: str, other: str) -> str | None:
 
 
 def _names_of_differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return [name for name in dict.fromkeys((*one, *other)) if not _equal(one.get(name), other.get(name))]
+    both = one.keys() & other.keys()  # a null is not the same as nothing
+    return [name for name in dict.fromkeys((*one, *other)) if name not in both or not _equal(one[name], other[name])]
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -338,6 +338,18 @@ def test_a_number_in_an_extra_is_not_the_truth(
     assert said.json[0]["reason"] == (None if state == "same" else "in extra ('verify')")
 
 
+@pytest.mark.parametrize("stored", ['{"conn_type": "http"}', '{"conn_type": "http", "extra": {"b": null}}'])
+def test_a_null_in_an_extra_differs_from_nothing(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, stored: str
+) -> None:
+    path = tmp_path / "connections.json"
+    path.write_text('{"api": {"conn_type": "http", "extra": {"a": null, "b": null}}}')
+    ssm.put(path_of(ssm, base, "connections", "api"), stored)
+    said = command("copy", "--from", f"file:{path}", "--kind", "conn", *target(ssm, base), "-o", "json")
+    both = "b" not in stored
+    assert said.json[0]["reason"] == ("in extra ('a', 'b')" if both else "in extra ('a')")
+
+
 def test_the_fields_that_differ_are_named_without_their_values(
     command: Command, ssm: Rig, base: str, tmp_path: Path
 ) -> None:
