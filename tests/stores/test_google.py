@@ -1288,6 +1288,15 @@ def test_status_that_is_none_of_google_proves_nothing(google: GoogleRestRig, sta
         google.backend(max_attempts=1).get_variable("found")
 
 
+@pytest.mark.parametrize("text", ["Connection refused", "Connection reset by peer", "DNS resolution failed"])
+def test_what_a_refusal_quotes_is_no_failure_of_the_connection(google: GoogleRestRig, text: str) -> None:
+    """It may come from a server behind Google, such as an external key manager."""
+    with google.server.fault(google_error(403, "PERMISSION_DENIED", f"external key manager: {text}")):
+        with pytest.raises(AccessDenied) as raised:
+            google.backend(max_attempts=1).get_variable("found")
+    assert raised.value.code == "PERMISSION_DENIED"
+
+
 @over_grpc
 def test_details_that_nobody_can_read_leave_the_error(google: GoogleRestRig) -> None:
     with google.server.fault(google_error(403, "PERMISSION_DENIED", details="S3cr3t")):

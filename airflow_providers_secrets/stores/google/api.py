@@ -164,7 +164,8 @@ def codes(error: GoogleAPICallError) -> Iterator[str]:
         reason, status = error.reason, getattr(error.grpc_status_code, "name", "UNKNOWN")
         message = str(error.message)
         yield from _TLS.findall(message)[:1]
-        yield from (code for pattern, code in _NETWORK.items() if re.search(pattern, message))
+        if status == "UNAVAILABLE":  # gRPC's own, where no server answered
+            yield from (code for pattern, code in _NETWORK.items() if re.search(pattern, message))
     if isinstance(reason, str) and CODE.fullmatch(reason):
         yield reason
     yield status
