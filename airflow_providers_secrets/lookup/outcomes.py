@@ -60,7 +60,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "WRONG_VERSION_NUMBER": "Check the scheme and port of the store's address: that port does not speak TLS.",
     CONNECTION_REFUSED: "Check that host and port are right, and that a server is running there.",
     NO_ROUTE: "Check the routes, firewalls and proxies between this host and that one.",
-    NOT_ANSWERED: "Check that this server is healthy, or raise the option read_timeout.",
+    NOT_ANSWERED: "Check that this server and any proxy are healthy, or raise read_timeout and connect_timeout.",
     NOT_CONNECTED: "Check the firewalls between this host and that one, or raise the option connect_timeout.",
     NOT_RESOLVED: "Check the spelling of the host name, and that this host's DNS knows it.",
     NOT_THROUGH_PROXY: "Check the proxy's address and login, and whether it lets this host through to the store.",

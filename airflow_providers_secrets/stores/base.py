@@ -62,7 +62,7 @@ EXISTS: Final = "exists already"
 CONNECTION_REFUSED: Final = "connection refused"
 CUT_OFF: Final = "connection closed without an answer"
 NO_ROUTE: Final = "no route to the host"
-NOT_ANSWERED: Final = "nothing received within read_timeout"
+NOT_ANSWERED: Final = "nothing received in time"
 NOT_CONNECTED: Final = "no connection within connect_timeout"
 NOT_RESOLVED: Final = "host name not resolved"
 NOT_THROUGH_PROXY: Final = "no connection through the proxy"
@@ -78,7 +78,7 @@ NETWORK_FAILURES: Final[Mapping[str | int | None, str]] = {
 }
 """The codes of the network's failures, by the class or number of Python's own errors, or by the class that requests,
 urllib3 or botocore has for them. An SDK wraps these in an error that is the same for several of them, so the innermost
-counts."""
+counts. urllib3's ReadTimeoutError may be about a TLS handshake or a proxy, which have connect_timeout seconds."""
 
 UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 NOT_VALID_NOW: Final = "certificate not valid now"

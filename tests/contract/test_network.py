@@ -95,6 +95,19 @@ def test_server_that_does_not_answer_is_told(rig: Rig) -> None:
     assert error.advice == ADVICE[NOT_ANSWERED]
 
 
+@pytest.mark.parametrize("module", ["ssm", "vault", "azure"])
+def test_tls_handshake_that_hangs_is_told(request: pytest.FixtureRequest, module: str) -> None:
+    """It ends after connect_timeout; urllib3 calls that a read time-out."""
+    rig = request.getfixturevalue(module)
+    (name,) = [name for name in ADDRESSES if name in rig.options()]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        error = failure(rig, **{name: f"https://127.0.0.1:{port}"}, connect_timeout=0.2, read_timeout=30)
+    assert error.code == f"{NOT_ANSWERED} (127.0.0.1 port {port})"
+    assert "read_timeout" not in error.code
+    assert "connect_timeout" in error.advice
+
+
 @pytest.fixture
 def refusing_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy, in the environment, that asks for a login."""
