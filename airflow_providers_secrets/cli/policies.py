@@ -351,7 +351,7 @@ def _google(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy
         role = str(one["role"])
         given = f"expression={expression},title={wanted.name}" if "condition" in one else "None"
         commands.append(
-            f"gcloud projects add-iam-policy-binding {project} --member='{wanted.principal}' "
+            f"gcloud projects add-iam-policy-binding {project} --member={shlex.quote(wanted.principal)} "
             f"--role={role} --condition='{given}'"
         )
         name = re.sub(r"\W", "_", re.split(r"[./]", role)[-1]).lower()
@@ -390,8 +390,8 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
         indent=2,
     )
     commands = (
-        f"az role assignment create --role '{role}' --assignee-object-id '{wanted.principal}' "
-        f"--assignee-principal-type ServicePrincipal --scope '{wanted.vault_id}'"
+        f"az role assignment create --role '{role}' --assignee-object-id {shlex.quote(wanted.principal)} "
+        f"--assignee-principal-type ServicePrincipal --scope {shlex.quote(wanted.vault_id)}"
     )
     terraform = (
         f'resource "azurerm_role_assignment" "{wanted.label}" {{\n'

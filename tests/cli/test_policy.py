@@ -485,6 +485,23 @@ def test_kubernetes_policy_is_the_page_s(command: Command) -> None:
     assert said.out.strip() == page.split("```terraform\n")[1].split("```")[0].strip()
 
 
+@pytest.mark.parametrize(
+    ("backend", "options", "word"),
+    [
+        ("azure_key_vault", {"vault_url": "https://v.vault.azure.net"}, "{}"),
+        ("gcp_secret_manager", {"project_id": "p"}, "--member={}"),
+    ],
+)
+def test_a_quote_in_a_principal_ends_no_word_of_a_command(
+    command: Command, backend: str, options: dict[str, str], word: str
+) -> None:
+    principal = "o'x; echo '"
+    said = command(
+        "policy", "--backend", backend, "--kwargs", json.dumps(options), "--principal", principal, "--commands"
+    )
+    assert word.format(principal) in shlex.split(said.out, comments=True)
+
+
 def test_azures_command_is_one_command_with_placeholders_too(command: Command) -> None:
     """A shell would take ``<principal>`` for the name of a file to read."""
     at = ("--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
