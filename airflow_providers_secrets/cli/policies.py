@@ -391,7 +391,7 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     )
     commands = (
         f"az role assignment create --role '{role}' --assignee-object-id {shlex.quote(wanted.principal)} "
-        f"--assignee-principal-type ServicePrincipal --scope {shlex.quote(wanted.vault_id)}"
+        f"--scope {shlex.quote(wanted.vault_id)}"
     )
     terraform = (
         f'resource "azurerm_role_assignment" "{wanted.label}" {{\n'

@@ -414,13 +414,14 @@ def codes_of_page(status: object) -> tuple[str, ...]:
 
 
 def wrapped(error: BaseException) -> list[BaseException]:
-    """Return *error* and the errors that it wraps or that were being handled, the innermost last."""
+    """Return *error* and the errors that it shows as its causes, and azure-core's inner ones; the innermost last."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
     for one in waiting:  # which grows
         if isinstance(one, BaseException) and not any(one is other for other in found):
             found.append(one)
-            waiting += (one.__context__, one.__cause__, getattr(one, "inner_exception", None))  # the last: azure-core's
+            handled = None if one.__suppress_context__ else one.__context__
+            waiting += (handled, one.__cause__, getattr(one, "inner_exception", None))
     return found
 
 
@@ -459,7 +460,9 @@ def _other_end(found: Sequence[BaseException]) -> str:
     for one in reversed(found):
         end = vars(one).get("conn") or vars(one).get("pool") or next(iter(one.args), None)
         host, port = getattr(end, "host", None), getattr(end, "port", None)
-        if isinstance(host, str) and isinstance(port, int):
+        # An unencoded "/" in a proxy's password makes its user the host, and ends up in the path with all that follows.
+        proxy = getattr(getattr(end, "proxy", None), "path", None) or ""
+        if isinstance(host, str) and isinstance(port, int) and "@" not in proxy:
             return f" ({host} port {port})"
     return ""
 
@@ -592,10 +595,12 @@ class Store(ABC):
         if isinstance(error, StoreError):
             yield from error.codes
             return
-        yield from codes_of_certificate(error)
-        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
         names = [kind.__name__ for kind in type(error).__mro__]
-        if not any(name in self.outcomes for name in names):  # those say more, whatever they wrap
+        says_little = self.outcomes.keys().isdisjoint(names)  # a class with a meaning says more than what it wraps
+        if says_little:
+            yield from codes_of_certificate(error)
+        yield from re.findall(r"\[SSL: ([A-Z0-9_]{1,60})\]", str(error))
+        if says_little:
             yield from codes_of_network(error)
         yield from names
 

@@ -507,6 +507,5 @@ def test_azures_command_is_one_command_with_placeholders_too(command: Command) -
     at = ("--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
     words = shlex.split(command("policy", *at, "--commands").out, comments=True)
     assert words[words.index("--assignee-object-id") + 1] == "<principal>"
-    assert words[words.index("--assignee-principal-type") + 1] == "ServicePrincipal"
     assert words[words.index("--scope") + 1] == "<key-vault-resource-id>"
     assert "'<principal>'" in command("policy", *at, "--commands").out

@@ -131,6 +131,20 @@ def test_proxy_that_refuses_is_told(refusing_proxy: Proxy, request: pytest.Fixtu
     assert error.advice == ADVICE[NOT_THROUGH_PROXY]
 
 
+@pytest.mark.parametrize("store", ["ssm", "vault", "azure"])
+def test_a_proxys_login_is_not_shown_even_if_it_is_not_encoded(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """Up to the slash in the password, it looks like a host and a port."""
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://user.invalid:123/S3cr3t@127.0.0.1:1")
+    rig = request.getfixturevalue(store)
+    (name,) = [name for name in ADDRESSES if name in rig.options()]
+    error = failure(rig, **{name: "https://store.example:8200"})
+    assert error.code == NOT_RESOLVED
+    assert "user" not in str(error)
+
+
 @pytest.mark.parametrize(("store", "trusts"), [("ssm", "verify"), ("vault", "verify"), ("azure", "connection_verify")])
 @pytest.mark.parametrize(
     ("fault", "said", "known_as"),

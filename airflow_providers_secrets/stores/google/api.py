@@ -25,6 +25,7 @@ from airflow_providers_secrets.stores.base import (
     CONNECTION_REFUSED,
     CUT_OFF,
     MALFORMED,
+    NO_ROUTE,
     NOT_RESOLVED,
     USER_AGENT,
     StoreError,
@@ -47,6 +48,7 @@ _TYPE: Final = "type.googleapis.com/google.rpc."
 _TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
 _NETWORK: Final[Mapping[str, str]] = {
     "Connection refused": CONNECTION_REFUSED,
+    "No route to host|Network is unreachable": NO_ROUTE,
     "Connection reset|Socket closed": CUT_OFF,
     "DNS resolution failed|errors resolving": NOT_RESOLVED,
 }
@@ -165,7 +167,7 @@ def codes(error: GoogleAPICallError) -> Iterator[str]:
         message = str(error.message)
         yield from _TLS.findall(message)[:1]
         if status == "UNAVAILABLE":  # gRPC's own, where no server answered
-            yield from (code for pattern, code in _NETWORK.items() if re.search(pattern, message))
+            yield from [code for pattern, code in _NETWORK.items() if re.search(pattern, message)][:1]
     if isinstance(reason, str) and CODE.fullmatch(reason):
         yield reason
     yield status
