@@ -134,13 +134,7 @@ OURS: Final = tuple(
 """SDK parameters that this package sets itself: time-outs, attempts, redirects. Ignored, with a warning."""
 
 REFUSED: Final = (
-    Option(
-        "logging_enable",
-        no_logging,
-        doc="Refused where true: it would log values.",
-        ignored="nothing is logged",
-        identifies_client=False,
-    ),
+    Option("logging_enable", no_logging, doc="Refused where true: it would log values.", identifies_client=False),
 )
 """SDK parameters that would leak secret values."""
 

@@ -549,8 +549,7 @@ def test_certificate_for_a_gateway_that_cannot_be_read_names_the_option(azure: A
 def test_parameter_of_the_sdk_that_would_log_values_is_refused(azure: AzureRig) -> None:
     with pytest.raises(ConfigurationError, match="'logging_enable' would write secret values to the log"):
         backend(azure, logging_enable=True)
-    with pytest.warns(DeprecationWarning, match="logging_enable"):
-        assert backend(azure, logging_enable="false").get_variable("found") == "x"
+    assert backend(azure, logging_enable="false").get_variable("found") == "x"
 
 
 def test_every_official_parameter_of_the_sdk_is_in_one_row_of_the_table() -> None:
