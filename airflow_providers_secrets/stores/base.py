@@ -445,7 +445,7 @@ def codes_of_certificate(error: BaseException) -> Iterator[str]:
     """Yield what is wrong with a server's certificate, with the server and without; nothing, if nothing is known."""
     found = wrapped(error)
     for one in found:
-        if isinstance(one, ssl.SSLCertVerificationError):
+        if isinstance(one, ssl.SSLCertVerificationError) and hasattr(one, "verify_code"):
             said, fault = one.verify_message.rstrip("."), CERTIFICATE_FAULTS.get(one.verify_code, UNTRUSTED)
         elif type(one).__name__ == "CertificateError":  # urllib3 has compared the names itself; its text quotes theirs
             said, fault = "certificate is not valid for this host", OF_ANOTHER_HOST
