@@ -136,11 +136,14 @@ def has_workers_backend() -> bool:
 
 
 def ignored_of_workers() -> str | None:
-    """Return a warning if there are options for the workers' backend but no such backend: Airflow ignores them."""
+    """Return a warning if Airflow ignores what is set for the workers' backend."""
     from airflow.configuration import conf
 
     version, (section, key, kwargs_key) = _airflow_version(), WORKERS
-    text = conf.get(section, kwargs_key, fallback=None) if version >= WORKERS_SINCE else None
+    if version < WORKERS_SINCE:
+        since = ".".join(map(str, WORKERS_SINCE))
+        return f"Airflow before {since} ignores [{section}]: tasks use [secrets]." if WORKERS.class_path() else None
+    text = conf.get(section, kwargs_key, fallback=None)
     single = version >= SINGLE_SINCE and any(variable.startswith(WORKERS.single_prefix) for variable in os.environ)
     if not single and (text or "").strip() in ("", "{}"):
         return None

@@ -85,6 +85,16 @@ def test_the_workers_backend(airflow: Airflow, aws: AwsRig) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.skipif(VERSION >= (3, 0), reason="Airflow 3 has a workers' backend")
+def test_a_workers_backend_that_airflow_ignores_is_told(airflow: Airflow, ssm: SsmRig) -> None:
+    airflow.use(ssm, {"variables_prefix": "/of-secrets"})
+    told = "! Airflow before 3.0 ignores [workers]: tasks use [secrets]."
+    run = ran(airflow, "check", "--worker", AIRFLOW__WORKERS__SECRETS_BACKEND=ssm.class_path)
+    assert (run.code, told in run.output, "/of-secrets" in run.output) == (0, True, True), run.everything
+    assert told not in ran(airflow, "check", "--worker").output
+
+
+@pytest.mark.long
 @pytest.mark.skipif(VERSION < (3, 0), reason="[workers] secrets_backend came with Airflow 3")
 def test_options_of_workers_that_airflow_ignores_are_told(airflow: Airflow, ssm: SsmRig) -> None:
     airflow.use(ssm, {"variables_prefix": "/of-secrets"})
