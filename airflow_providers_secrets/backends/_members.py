@@ -248,12 +248,12 @@ class EnvironmentVariables:
         text = self._backend().get_conn_value(conn_id, **_team(team_name))
         return checked_connection("Environment", f"AIRFLOW_CONN_{conn_id.upper()}", text)
 
-    def conn_value_in_memory(self, conn_id: str, team_name: str | None) -> tuple[str | None] | None:
+    def value_in_memory(self, kind: Kind, secret_id: str, team_name: str | None) -> tuple[str | None] | None:
         """Return what the environment holds; ``None`` before the first lookup, and if a lookup would raise."""
         if self._airflows is None:
             return None
         with contextlib.suppress(InvalidSecret):
-            return (self._connection(conn_id, team_name),)
+            return (self.lookups()[kind](secret_id, team_name),)
         return None
 
     def _variable(self, key: str, team_name: str | None) -> str | None:

@@ -176,20 +176,37 @@ class ChainBackend(BaseSecretsBackend):
         from airflow_providers_secrets.lookup.awaiting import awaited
 
         return await awaited(
-            lambda: self._conn_value_in_memory(conn_id, team_name),
+            lambda: self._value_in_memory("connections", conn_id, team_name),
             lambda: self.get_conn_value(conn_id, team_name),
-            lambda text: self.deserialize_connection(conn_id, text),
+            lambda text: self.deserialize_connection(conn_id, text) if text else None,
         )
 
-    def _conn_value_in_memory(self, conn_id: str, team_name: str | None) -> tuple[str | None] | None:
+    async def aget_variable(self, key: str, team_name: str | None = None) -> str | None:
+        """Return the first variable found, as :meth:`get_variable` does (Airflow 3.4+).
+
+        The event loop is never blocked, as with :meth:`aget_connection`.
+
+        :param key: the variable's key.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises SecretsError: as :meth:`get_variable` does.
+        """
+        from airflow_providers_secrets.lookup.awaiting import awaited
+
+        found: str | None = await awaited(
+            lambda: self._value_in_memory("variables", key, team_name), lambda: self.get_variable(key, team_name)
+        )
+        return found
+
+    def _value_in_memory(self, kind: Kind, secret_id: str, team_name: str | None) -> tuple[str | None] | None:
         """Return the first value if every member up to it answers without waiting; else ``None``."""
-        if type(self).get_conn_value is not ChainBackend.get_conn_value:  # a subclass looks up in its own way
-            return None
-        for member, pattern, _ in self._routes["connections"]:
-            if pattern is not None and not matches(pattern, conn_id):
+        own, ours = type(self), ChainBackend
+        if (own.get_conn_value, own.get_variable) != (ours.get_conn_value, ours.get_variable):
+            return None  # a subclass looks up in its own way
+        for member, pattern, _ in self._routes[kind]:
+            if pattern is not None and not matches(pattern, secret_id):
                 continue
-            in_memory = getattr(member.backend, "conn_value_in_memory", None)
-            known: tuple[str | None] | None = in_memory(conn_id, team_name) if in_memory is not None else None
+            in_memory = getattr(member.backend, "value_in_memory", None)
+            known: tuple[str | None] | None = in_memory(kind, secret_id, team_name) if in_memory is not None else None
             if known is None or known[0] is not None:
                 return known
         return (None,)

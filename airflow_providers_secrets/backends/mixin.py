@@ -305,18 +305,38 @@ class SecretLookupMixin:
         from airflow_providers_secrets.lookup.awaiting import awaited
 
         return await awaited(
-            lambda: self.conn_value_in_memory(conn_id, team_name),
+            lambda: self.value_in_memory("connections", conn_id, team_name),
             lambda: self.get_conn_value(conn_id, team_name),
-            lambda text: self.deserialize_connection(conn_id, text),
+            lambda text: self.deserialize_connection(conn_id, text) if text else None,
         )
 
-    def conn_value_in_memory(self, conn_id: str, team_name: str | None = None) -> tuple[str | None] | None:
-        """Return what :meth:`get_conn_value` would if this process has it in memory; else ``None``, at once."""
-        if _resolve is None or type(self).get_conn_value is not SecretLookupMixin.get_conn_value:
+    async def aget_variable(self, key: str, team_name: str | None = None) -> str | None:
+        """Return the variable's text, as :meth:`get_variable` does; the Task SDK awaits this (Airflow 3.4+).
+
+        Blocks, ends and caches as :meth:`aget_connection` does.
+
+        :param key: the variable's key.
+        :param team_name: the team of the caller, in multi-team mode.
+        :raises LookupFailed: as :meth:`get_variable` does.
+        """
+        from airflow_providers_secrets.lookup.awaiting import awaited
+
+        found: str | None = await awaited(
+            lambda: self.value_in_memory("variables", key, team_name), lambda: self.get_variable(key, team_name)
+        )
+        return found
+
+    def value_in_memory(self, kind: Kind, secret_id: str, team_name: str | None = None) -> tuple[str | None] | None:
+        """Return what a lookup would if this process has it in memory; else ``None``, at once.
+
+        :param kind: connections or variables.
+        """
+        own, ours = type(self), SecretLookupMixin
+        if _resolve is None or (own.get_conn_value, own.get_variable) != (ours.get_conn_value, ours.get_variable):
             return None  # nothing was looked up yet, or a subclass looks up in its own way
         from airflow_providers_secrets.lookup.resolve import from_memory
 
-        return from_memory(self, "connections", conn_id, team_name)
+        return from_memory(self, kind, secret_id, team_name)
 
     if TYPE_CHECKING:
 

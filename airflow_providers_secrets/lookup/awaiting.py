@@ -26,12 +26,16 @@ Known = tuple["str | None"]
 _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
 
+def _as_it_is(text: str | None) -> str | None:
+    return text
+
+
 async def awaited(
     from_memory: Callable[[], Known | None],
     look_up: Callable[[], str | None],
-    parse: Callable[[str], Any],
+    parse: Callable[[str | None], Any] = _as_it_is,
 ) -> Any:
-    """Return what *from_memory* knows, else what *look_up* returns in a thread of its own; parsed, unless empty.
+    """Return what *from_memory* knows, else what *look_up* returns in a thread of its own; parsed.
 
     A cancelled caller returns at once; the lookup continues to its own deadline, and its answer is cached.
 
@@ -51,7 +55,7 @@ async def awaited(
 async def _found(
     from_memory: Callable[[], Known | None],
     look_up: Callable[[], str | None],
-    parse: Callable[[str], Any],
+    parse: Callable[[str | None], Any],
 ) -> Any:
     known = from_memory()
     if known is None:
@@ -66,20 +70,16 @@ async def _found(
         try:
             known = from_memory()  # another caller may have fetched it meanwhile
             if known is None:
-                result = in_a_thread(lambda: _parsed(look_up(), parse), give_back)
+                result = in_a_thread(lambda: parse(look_up()), give_back)
                 give_back = _nothing  # the thread does, even if its caller is cancelled and does not wait for it
                 return await result
         finally:
             give_back()
-    return _parsed(known[0], parse)
+    return parse(known[0])
 
 
 def _nothing() -> None:
     pass
-
-
-def _parsed(text: str | None, parse: Callable[[str], Any]) -> Any:
-    return parse(text) if text else None
 
 
 def in_a_thread(find: Callable[[], Any], ended: Callable[[], None] = _nothing) -> asyncio.Future[Any]:

@@ -13,6 +13,39 @@ pytestmark = pytest.mark.skipif(VERSION < (3, 2), reason="the SDK awaits a backe
 
 
 @pytest.mark.long
+@pytest.mark.skipif(VERSION < (3, 4), reason="the SDK awaits variables from Airflow 3.4 on")
+def test_variables_that_are_awaited(airflow: Airflow, ssm: SsmRig) -> None:
+    ssm.put("/airflow/variables/awaited", '{"a": 1}')
+    airflow.use(ssm)
+    with ssm.counted() as calls:
+        run = airflow.python(
+            """
+            import asyncio
+            from airflow.sdk import Variable
+            from airflow_providers_secrets.backends.mixin import SecretLookupMixin
+
+            awaited, original = [], SecretLookupMixin.aget_variable
+
+            async def noting(self, key, team_name=None):
+                awaited.append(key)
+                return await original(self, key, team_name)
+
+            SecretLookupMixin.aget_variable = noting
+
+            async def asked():
+                found = await Variable.aget("awaited", deserialize_json=True), await Variable.aget("nowhere", "d")
+                return *found, await Variable.aget("awaited")
+
+            print("FOUND", asyncio.run(asked()))
+            print("AWAITED", *awaited)
+            """
+        )
+    assert run.printed("FOUND") == ["({'a': 1}, 'd', '{\"a\": 1}')"], run.everything
+    assert run.printed("AWAITED") == ["awaited nowhere awaited"]
+    assert calls == ["/airflow/variables/awaited", "/airflow/variables/nowhere"]
+
+
+@pytest.mark.long
 def test_five_hundred_triggers_in_one_event_loop(airflow: Airflow, ssm: SsmRig) -> None:
     names = [f"of_a_trigger_{number}" for number in range(10)]
     paths = [f"/airflow/connections/{name}" for name in names]

@@ -1,4 +1,4 @@
-"""What the Task SDK awaits: ``aget_connection`` answers as ``get_connection`` does, and blocks no event loop."""
+"""What the Task SDK awaits: it is answered as ``get_connection`` and ``get_variable`` do, and blocks no event loop."""
 
 from __future__ import annotations
 
@@ -81,9 +81,28 @@ def test_the_same_connection_and_then_without_a_thread(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_subclass_that_changes_the_text_changes_the_connection(rig: Rig) -> None:
+def test_the_same_variable_and_then_without_a_thread(rig: Rig) -> None:
+    path, absent = (rig.path("variables", key) for key in ("awaited", "awaited_absent"))
+    rig.put(path, '{"a": 1}')
+    backend = rig.caching()
+    with rig.counted() as calls:
+        assert [asyncio.run(backend.aget_variable(key)) for key in ("awaited", "awaited_absent")] == ['{"a": 1}', None]
+        assert [at_once(backend.aget_variable(key)) for key in ("awaited", "awaited_absent")] == ['{"a": 1}', None]
+    assert calls == [path, absent]
+
+
+def test_an_empty_variable_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_AWAITED", "")
+    chain = ChainBackend(backends=[{"backend": "env"}])
+    assert asyncio.run(chain.aget_variable("awaited")) == ""
+    assert at_once(chain.aget_variable("awaited")) == ""
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_subclass_that_changes_the_text_changes_what_is_awaited(rig: Rig) -> None:
     """From memory, too."""
     put(rig, "awaited-changed")
+    rig.put(rig.path("variables", "awaited-changed"), "x@h")
     backend = rig.caching()
 
     class Changing(type(backend)):  # type: ignore[misc]
@@ -91,9 +110,16 @@ def test_a_subclass_that_changes_the_text_changes_the_connection(rig: Rig) -> No
             text = super().get_conn_value(*args)
             return text and text.replace("@h", "@elsewhere")
 
-    backend.__class__ = Changing
+    class ChangingVariables(type(backend)):  # type: ignore[misc]
+        def get_variable(self, *args: Any) -> str | None:
+            text = super().get_variable(*args)
+            return text and text.replace("@h", "@elsewhere")
+
     for _ in range(2):
+        backend.__class__ = Changing
         assert asyncio.run(backend.aget_connection("awaited-changed")).host == "elsewhere"
+        backend.__class__ = ChangingVariables
+        assert asyncio.run(backend.aget_variable("awaited-changed")) == "x@elsewhere"
 
 
 @pytest.mark.usefixtures("clock")
@@ -142,12 +168,16 @@ def test_what_has_expired_is_asked_for_again(rig: Rig, clock: Clock) -> None:
 def test_the_same_error(rig: Rig, fault: str) -> None:
     put(rig, "awaited")
     backend = rig.backend(max_attempts=1)
-    with rig.fault(fault):
-        with pytest.raises(LookupFailed) as expected:
-            backend.get_conn_value("awaited")
-        with pytest.raises(LookupFailed) as raised:
-            asyncio.run(backend.aget_connection("awaited"))
-    assert (type(raised.value), str(raised.value)) == (type(expected.value), str(expected.value))
+    for look_up, awaited in (
+        (backend.get_conn_value, backend.aget_connection),
+        (backend.get_variable, backend.aget_variable),
+    ):
+        with rig.fault(fault):
+            with pytest.raises(LookupFailed) as expected:
+                look_up("awaited")
+            with pytest.raises(LookupFailed) as raised:
+                asyncio.run(awaited("awaited"))
+        assert (type(raised.value), str(raised.value)) == (type(expected.value), str(expected.value))
 
 
 @pytest.mark.parametrize("known", [False, True])

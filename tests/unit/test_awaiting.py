@@ -25,14 +25,14 @@ def test_a_cancelled_caller_s_thread_keeps_its_turn_until_it_ends() -> None:
         return None
 
     async def scenario() -> None:
-        first = [asyncio.create_task(awaited(lambda: None, look_up, str)) for _ in range(MAX_AT_A_TIME)]
+        first = [asyncio.create_task(awaited(lambda: None, look_up)) for _ in range(MAX_AT_A_TIME)]
         for _ in first:
             assert await asyncio.to_thread(going_on.acquire, timeout=LONG)
         for task in first:
             task.cancel()
         ended = await asyncio.gather(*first, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in ended)
-        later = [asyncio.create_task(awaited(lambda: None, look_up, str)) for _ in range(3)]
+        later = [asyncio.create_task(awaited(lambda: None, look_up)) for _ in range(3)]
         for _ in range(10):
             await asyncio.sleep(0)
         assert len(begun) == MAX_AT_A_TIME
@@ -55,8 +55,7 @@ def test_who_has_waited_for_a_turn_finds_what_was_fetched_meanwhile() -> None:
 
     async def scenario() -> None:
         asked = [
-            asyncio.create_task(awaited(lambda: known[0] if known else None, look_up, str))
-            for _ in range(MAX_AT_A_TIME + 4)
+            asyncio.create_task(awaited(lambda: known[0] if known else None, look_up)) for _ in range(MAX_AT_A_TIME + 4)
         ]
         for _ in range(10):
             await asyncio.sleep(0)
@@ -71,7 +70,7 @@ def test_no_loop_is_kept_that_is_closed() -> None:
     """A semaphore that was waited for keeps its loop."""
 
     async def more_than_at_a_time() -> None:
-        await asyncio.gather(*(awaited(lambda: None, lambda: "x", str) for _ in range(MAX_AT_A_TIME + 1)))
+        await asyncio.gather(*(awaited(lambda: None, lambda: "x") for _ in range(MAX_AT_A_TIME + 1)))
 
     for _ in range(3):
         asyncio.run(more_than_at_a_time())
