@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import logging
 import multiprocessing
@@ -18,8 +19,9 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import redis
@@ -34,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from airflow_providers_secrets.errors import ConfigurationError, SecretsError
 from airflow_providers_secrets.lookup import answers, cache, deadline, operations, resolve, shared_cache
-from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_server
+from airflow_providers_secrets.lookup.shared_cache import entries, redis_address, redis_credentials, redis_server
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
 from airflow_providers_secrets.lookup.shared_cache.redis_credentials import AwsToken, EntraToken
@@ -42,6 +44,7 @@ from tests.rigs import redis_fleet as fleet
 from tests.rigs.aws import SsmRig
 from tests.rigs.redis import valkey_server
 from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
+from tests.support.ports import free_port
 from tests.support.sharing import KEY, anew, sharing
 from tests.support.speed import slowness
 
@@ -371,6 +374,21 @@ def connections(server: fleet.RedisServer) -> int:
     return int(server.client.info("stats")["total_connections_received"])
 
 
+def test_a_cluster_that_serves_a_part_of_the_slots_is_of_use(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-require-full-coverage": "no"}
+    server = fleet.RedisServer(**options)
+    shared = shared_of(sharing(ssm, f"redis+cluster://127.0.0.1:{server.port}", timeout=60))
+    slot = redis.crc.key_slot(f"airflow-secrets:{shared._seals[0].token('x')}".encode())
+    missing = slot + 1 if slot < fleet.SLOTS // 2 else slot - 1
+    served = (0, missing - 1, missing + 1, fleet.SLOTS - 1)
+    server.client.execute_command("CLUSTER ADDSLOTSRANGE", *served)
+    fleet.until(lambda: b"cluster_state:ok" in fleet.raw(server, "CLUSTER INFO"), "it serves what it has")
+    shared.put("x", "y")
+    assert shared.get("x").text == "y"
+    assert warned(caplog) == []
+    server.stop()
+
+
 def test_a_process_connects_once(ssm: SsmRig) -> None:
     backend = emptied(sharing(ssm, FORMS["single"]()))
     anew(lambda: None)
@@ -438,6 +456,87 @@ def test_an_encrypted_key_without_its_password_is_told(
     lookups = Lookups(ssm, emptied(sharing(ssm, f"{url}&ssl_password=S3cr3t-of-the-key", timeout=60)))
     assert lookups.are_shared(lookups.go_on(2))
     assert "S3cr3t" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "ssl_min_version=772",
+        "ssl_ciphers=ECDHE-RSA-AES256-GCM-SHA384",
+        "ssl_include_verify_flags=VERIFY_CRL_CHECK_LEAF",
+    ],
+)
+def test_what_a_url_asks_of_tls_is_kept(
+    ssm: SsmRig, asked: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server speaks TLS 1.2 alone; its certificate's key is none of RSA, and names no CRL."""
+    skip_without(asked)
+    with fleet.speaking_tls("127.0.0.1", single().port, ssl.TLSVersion.TLSv1_2) as port:
+        url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={fleet.ca_file()}"
+        lookups = Lookups(ssm, emptied(sharing(ssm, url, timeout=60)))
+        assert lookups.are_shared(lookups.go_on(2))
+        assert warnings_of_redis(caplog) == []
+        Lookups(ssm, sharing(ssm, f"{url}&{asked}", timeout=60)).go_on(2)
+    assert len(warnings_of_redis(caplog)) == 1
+
+
+def skip_without(query: str) -> None:
+    """Skip a test of parameters that this redis-py does not have."""
+    for name in parse_qs(query):
+        if name not in inspect.signature(redis.connection.SSLConnection.__init__).parameters:
+            pytest.skip(f"redis {redis.__version__} has no {name}")
+
+
+TRUSTING = {
+    "a file": lambda: f"ssl_ca_certs={fleet.ca_file()}",
+    "text": lambda: f"ssl_ca_data={quote(Path(fleet.ca_file()).read_text(), safe='')}",
+    "a directory": lambda: f"ssl_ca_path={fleet.ca_directory()}",
+    "flags": lambda: (
+        f"ssl_ca_certs={fleet.ca_file()}"
+        "&ssl_include_verify_flags=VERIFY_CRL_CHECK_LEAF&ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF"
+    ),
+}
+
+
+@pytest.mark.parametrize("trusting", TRUSTING)
+def test_an_authority_may_be_named_in_any_way(
+    ssm: SsmRig, trusting: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip_without(query := TRUSTING[trusting]())
+    with fleet.speaking_tls("127.0.0.1", single().port) as port:
+        lookups = Lookups(ssm, emptied(sharing(ssm, f"rediss://127.0.0.1:{port}?{query}", timeout=60)))
+        assert lookups.are_shared(lookups.go_on(2))
+    assert warnings_of_redis(caplog) == []
+
+
+def test_a_certificate_that_is_not_to_be_checked_may_be_for_any_host(
+    ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fleet.speaking_tls("another.test", single().port) as port:
+        url = f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none"
+        lookups = Lookups(ssm, emptied(sharing(ssm, url, timeout=60)))
+        assert lookups.are_shared(lookups.go_on(2))
+    assert warnings_of_redis(caplog) == []
+
+
+def state_of(port: int) -> bytes:
+    """What a Sentinel answers about its one primary, which is on *port*."""
+    said = {"name": "fleet", "ip": "127.0.0.1", "port": str(port), "flags": "master", "num-other-sentinels": "0"}
+    words = [word.encode() for pair in said.items() for word in pair]
+    return b"*1\r\n*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+def test_sentinels_and_their_primary_speak_tls(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    name = "127.0.0.1"
+    with (
+        fleet.speaking_tls(name, single().port) as primary,
+        fleet.answering(state_of(primary)) as plain,
+        fleet.speaking_tls(name, plain) as sentinel,
+    ):
+        url = f"rediss+sentinel://127.0.0.1:{sentinel}/fleet/0?ssl_ca_certs={fleet.ca_file()}"
+        lookups = Lookups(ssm, emptied(sharing(ssm, url, timeout=60)))
+        assert lookups.are_shared(lookups.go_on(2))
+    assert warnings_of_redis(caplog) == []
 
 
 # The host's directory before the fleet's Redis.
@@ -578,6 +677,36 @@ def test_the_documented_rights_suffice(ssm: SsmRig, account: str, caplog: pytest
     assert warned(caplog) == []
 
 
+def test_a_password_may_be_percent_encoded(ssm: SsmRig, account: str, caplog: pytest.LogCaptureFixture) -> None:
+    changed("7/S3@cr:3t%41")
+    url = f"redis://{account}:{quote('7/S3@cr:3t%41', safe='')}@127.0.0.1:{single().port}"
+    lookups = Lookups(ssm, emptied(sharing(ssm, url, timeout=60)))
+    assert lookups.are_shared(lookups.go_on(2))
+    assert warned(caplog) == []
+
+
+def test_two_logins_to_one_server_are_two(ssm: SsmRig, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"redis://127.0.0.1:{locked().port}"
+    lookups = Lookups(ssm, emptied(sharing(ssm, url, shared_cache_credentials={"password": SECRET}, timeout=60)))
+    assert lookups.are_shared(lookups.go_on(2))
+    assert warned(caplog) == []
+    wrong = {"password": f"{SECRET}-wrong"}
+    Lookups(ssm, sharing(ssm, url, shared_cache_credentials=wrong, timeout=60)).go_on(2)
+    (warning,) = warnings_of_redis(caplog)
+    assert "refuses the user or the password" in warning
+
+
+def test_the_login_of_the_primary_is_none_of_the_sentinels(ssm: SsmRig, caplog: pytest.LogCaptureFixture) -> None:
+    """Of those the query says who logs in; here, that is nobody by name."""
+    client = sentinels().primary.client
+    client.execute_command("ACL", "SETUSER", "airflow", "reset", "on", f">{SECRET}", "allcommands", "allkeys")
+    url = sentinels().url.replace("://:", "://airflow:")
+    lookups = Lookups(ssm, emptied(sharing(ssm, url, timeout=60)))
+    assert lookups.are_shared(lookups.go_on(2))
+    assert warned(caplog) == []
+    client.execute_command("ACL", "DELUSER", "airflow")
+
+
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_blanks_are_part_of_a_password_and_the_line_s_end_is_not(
     ssm: SsmRig, account: str, end: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -690,7 +819,9 @@ def test_an_aws_token_is_a_signed_request_for_the_user(
     single().client.execute_command("ACL", "DELUSER", "airflow")
 
 
-@pytest.mark.parametrize(("said", "kind"), [("", None), ("&serverless=true", ["ServerlessCache"])])
+@pytest.mark.parametrize(
+    ("said", "kind"), [("", None), ("&serverless=true", ["ServerlessCache"]), ("&serverless=false", None)]
+)
 @pytest.mark.parametrize(("named", "service"), [("", "elasticache"), ("&service=memorydb", "memorydb")])
 def test_an_aws_token_is_for_the_service_and_kind_of_cache_that_is_named(
     monkeypatch: pytest.MonkeyPatch, said: str, kind: Any, named: str, service: str
@@ -703,6 +834,31 @@ def test_an_aws_token_is_for_the_service_and_kind_of_cache_that_is_named(
     parts = parse_qs(urlsplit(f"//{token}").query)
     assert parts.get("ResourceType") == kind
     assert parts["X-Amz-Credential"][0].endswith(f"/eu-west-1/{service}/aws4_request")
+
+
+@pytest.mark.parametrize(("said", "region"), [("", "eu-central-1"), ("&region=eu-west-1", "eu-west-1")])
+def test_an_aws_token_is_for_the_region_of_the_environment_unless_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, said: str, region: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTING")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    address = Address(f"redis://h?credentials=aws-iam&user=airflow&cluster_name=fleet{said}")
+    parts = parse_qs(urlsplit(f"//{address.credentials.get_credentials()[1]}").query)
+    assert parts["X-Amz-Credential"][0].endswith(f"/{region}/elasticache/aws4_request")
+
+
+def test_a_token_is_renewed_a_minute_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS takes one for 15 minutes."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTING")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    now, asked, made = 1000.0, [], AwsToken.made
+    monkeypatch.setattr(redis_credentials, "time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(AwsToken, "made", lambda self: (asked.append(now), made(self))[1])
+    token = Address("redis://h?credentials=aws-iam&user=airflow&cluster_name=fleet&region=eu-west-1").credentials
+    for now in (1000.0, 1839.0, 1840.0, 1841.0):  # noqa: B007  # the clock reads it
+        token.get_credentials()
+    assert asked == [1000.0, 1840.0]
 
 
 def test_a_refused_token_is_asked_for_anew(ssm: SsmRig, account: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1184,6 +1340,50 @@ def test_an_oversized_value_is_not_read_whole(ssm: SsmRig) -> None:
     assert shared.get("big") is None
     assert single().client.info("stats")["total_net_output_bytes"] - before < entries.MAX_ENTRY_BYTES * 1.1
     client.flushdb()
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds"),
+    [
+        ("redis://h?socket_timeout=0.2", 0.4),
+        ("redis+cluster://h?socket_timeout=0.2", 0.8),
+        ("redis+sentinel://h/service?socket_timeout=0.2", 0.8),
+        ("redis://h?socket_timeout=0.2&credentials=aws-iam&user=u&cluster_name=c", 2.4),
+        ("redis://h?socket_timeout=20", 15.0),
+    ],
+)
+def test_an_exchange_may_take_a_few_steps_and_a_quarter_of_the_lookup(
+    ssm: SsmRig, url: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And two seconds more if a cloud is to be asked for a token."""
+    granted: list[float] = []
+    call = redis_server.DeadlineCall
+
+    def noted(_: Any, within: float, *notes: Any) -> Any:
+        granted.append(within)
+        return call(lambda _: None, 60.0, *notes)
+
+    monkeypatch.setattr(redis_server, "DeadlineCall", noted)
+    assert shared_of(sharing(ssm, url, timeout=60)).get("x") is None
+    assert granted == [pytest.approx(seconds)]
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("socket_timeout=0.2", 0.2), ("socket_connect_timeout=0.1", 0.1)])
+def test_connecting_takes_no_longer_than_an_answer_unless_it_is_said(said: str, seconds: float) -> None:
+    (pool,) = redis_address.pools(Address(f"redis://h?{said}").client())
+    assert pool.make_connection().socket_connect_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("url", "same", "other"),
+    [
+        ("redis://h", "redis://h:6379/0", "redis://h/1"),
+        ("redis+cluster://h", "redis+cluster://h:6379", "redis+cluster://h:6380"),
+        ("redis+sentinel://h/one", "redis+sentinel://h:26379/one/0", "redis+sentinel://h/two"),
+    ],
+)
+def test_what_a_url_leaves_out_has_a_default(url: str, same: str, other: str) -> None:
+    assert Address(url).place == Address(same).place != Address(other).place
 
 
 # What the user must set right.

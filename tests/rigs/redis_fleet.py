@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 import trustme
 
@@ -146,6 +148,19 @@ def ca_file() -> str:
     path = _tls_directory() / "ca.pem"
     authority().cert_pem.write_to_path(str(path))
     return str(path)
+
+
+@functools.cache
+def ca_directory() -> str:
+    """Return a directory of authorities, in which OpenSSL finds one by the hash of its name."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("there is no openssl command")
+    asked = [openssl, "x509", "-noout", "-hash", "-in", ca_file()]
+    name = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    directory = _tls_directory() / "authorities"
+    directory.mkdir()
+    authority().cert_pem.write_to_path(str(directory / f"{name}.0"))
+    return str(directory)
 
 
 @functools.cache
@@ -407,9 +422,10 @@ def cutting(port: int, command: bytes) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def speaking_tls(name: str, port: int) -> Iterator[int]:
+def speaking_tls(name: str, port: int, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> Iterator[int]:
     """Run a TLS front, with a certificate for *name*, for the plain server on *port*; it asks no certificate back."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = newest
     context.load_cert_chain(*certificate(name))
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
