@@ -151,8 +151,7 @@ class Address:
             kwargs.pop("socket_connect_timeout")
         if scheme == "rediss":
             # redis-py 5 does not check the host name by itself.
-            unchecked = str(kwargs.get("ssl_cert_reqs", "required")).lower() in ("none", "0", "cert_none")
-            kwargs = {"ssl_check_hostname": not unchecked, **kwargs, "ssl": True}
+            kwargs = {"ssl_check_hostname": True, **kwargs, "ssl": True}
         if self.mode == "cluster" and kwargs.pop("db", 0):
             raise ConfigurationError("Option 'shared_cache': a cluster has only database 0; leave it out.")
         return kwargs

@@ -10,10 +10,8 @@ from typing import Any, Final
 
 from redis.crc import key_slot
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     AuthorizationError,
-    MovedError,
     NoPermissionError,
     RedisError,
     ResponseError,
@@ -80,7 +78,7 @@ class Cluster:
                 return node.getrange(key, start, end)
             except ResponseError as error:
                 moved = _MOVED.fullmatch(str(error))
-                if not moved or (isinstance(error, AskError) and not isinstance(error, MovedError)):
+                if not moved:
                     raise
                 node = self._owners[slot] = self._owner(node, moved[1], int(moved[2]))
         raise RedisError
