@@ -464,12 +464,13 @@ def test_an_encrypted_key_without_its_password_is_told(
         "ssl_min_version=772",
         "ssl_ciphers=ECDHE-RSA-AES256-GCM-SHA384",
         "ssl_include_verify_flags=VERIFY_CRL_CHECK_LEAF",
+        "ssl_validate_ocsp=true",
     ],
 )
 def test_what_a_url_asks_of_tls_is_kept(
     ssm: SsmRig, asked: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server speaks TLS 1.2 alone; its certificate's key is none of RSA, and names no CRL."""
+    """The server speaks TLS 1.2 alone; its certificate's key is none of RSA, and names neither CRL nor OCSP."""
     skip_without(asked)
     with fleet.speaking_tls("127.0.0.1", single().port, ssl.TLSVersion.TLSv1_2) as port:
         url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={fleet.ca_file()}"
@@ -491,6 +492,7 @@ TRUSTING = {
     "a file": lambda: f"ssl_ca_certs={fleet.ca_file()}",
     "text": lambda: f"ssl_ca_data={quote(Path(fleet.ca_file()).read_text(), safe='')}",
     "a directory": lambda: f"ssl_ca_path={fleet.ca_directory()}",
+    "no OCSP": lambda: f"ssl_ca_certs={fleet.ca_file()}&ssl_validate_ocsp=false&ssl_validate_ocsp_stapled=false",
     "flags": lambda: (
         f"ssl_ca_certs={fleet.ca_file()}"
         "&ssl_include_verify_flags=VERIFY_CRL_CHECK_LEAF&ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF"

@@ -40,6 +40,7 @@ from airflow_providers_secrets.options import LONGEST_TIMEOUT
 ClusterNode: Any = redis.cluster.ClusterNode
 Sentinel: Any = redis.sentinel.Sentinel
 parse_url: Any = redis.connection.parse_url
+to_bool: Any = redis.connection.to_bool
 
 Client = Any
 """``redis.Redis`` or ``redis.cluster.RedisCluster``: they share no base class that type checkers know."""
@@ -58,6 +59,9 @@ DEFAULT_PORTS: Final = {"": 6379, "cluster": 6379, "sentinel": 26379}
 _FORM = re.compile(r"(redis|rediss|unix)(?:\+(cluster|sentinel))?://(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?([^#]*))?")
 
 _SENTINELS_OWN = ("sentinel_username", "sentinel_password")
+
+_FLAGS: Final = frozenset({"ssl_validate_ocsp", "ssl_validate_ocsp_stapled"})
+"""The parameters that redis-py leaves as text, and then takes "true" for false, or "false" for true."""
 
 _COMMANDS: Final[Mapping[str, Any]] = {
     name: {"name": name, "flags": [], "first_key_pos": 1, "last_key_pos": 1, "step_count": 1}
@@ -133,6 +137,8 @@ class Address:
             raise ConfigurationError(f"Option 'shared_cache': redis-py {fault}.")
         for name in ("host", "port", "connection_class"):
             kwargs.pop(name, None)
+        for name in _FLAGS & set(kwargs):
+            kwargs[name] = to_bool(kwargs[name])
         for name in ("socket_timeout", "socket_connect_timeout"):
             if not 0 < kwargs.get(name, REDIS_TIMEOUT) <= LONGEST_TIMEOUT:
                 raise ConfigurationError(
