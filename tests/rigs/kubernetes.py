@@ -41,6 +41,8 @@ LABELS = {
     "config": "airflow.apache.org/config-key",
 }
 JSON = {"Content-Type": "application/json"}
+PATCHES = {f"application/{kind}-patch+json" for kind in ("merge", "strategic-merge")}
+"""The content types of a change that names nothing but what it changes."""
 
 SECRETS = {"name": "secrets", "singularName": "secret", "namespaced": True, "kind": "Secret"}
 VERBS = ["create", "delete", "get", "list", "patch"]
@@ -132,6 +134,8 @@ class ApiServer(Proxy):
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if (scheme.lower(), token) != ("bearer", TOKEN):  # the scheme's case does not count (RFC 9110, section 11.1)
             return status(401, "Unauthorized", "Unauthorized")
+        if request.method == "PATCH" and headers.get("content-type") not in PATCHES:
+            return status(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
         return self.do(request.method, request.path, request.body)
 
     def do(self, method: str, path: str, body: bytes = b"") -> Reply:

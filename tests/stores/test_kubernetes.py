@@ -7,12 +7,14 @@ import contextlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
 from airflow_providers_secrets.errors import (
@@ -26,6 +28,7 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup import inventory, operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
+from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
 from airflow_providers_secrets.stores.kubernetes import secrets
 from airflow_providers_secrets.stores.kubernetes.secrets import _secret_name
@@ -83,6 +86,8 @@ def test_the_first_by_name_counts(kubernetes: KubernetesRig, made: Any) -> None:
     assert kubernetes.backend().get_variable("twice") == "antelope"
     assert kubernetes.caching(preload=["variables"]).get_variable("twice") == "antelope"
     assert [one.secret_id for one in inventory.listed_ids(kubernetes.backend(), "variables")].count("twice") == 1
+    with kubernetes.proxy.fault(in_pages([stored(kubernetes, name) for name in ("zebra", "antelope")])):
+        assert kubernetes.backend().get_variable("twice") == "antelope"  # no page need be in order
 
 
 @pytest.mark.parametrize("data", [{}, {"other": "S3cr3t"}], ids=["none", "another"])
@@ -165,7 +170,33 @@ def test_a_pod_logs_in_as_its_service_account(
     assert backend.get_variable("in-pod") == "x"
     who: Identity = called(backend, "", lambda store, client: store.identify(client))
     assert who.who == WHO
-    assert who.details["namespace"] == NAMESPACE
+    assert who.details == {"server": f"https://127.0.0.1:{kubernetes.tls.ports[0]}", "namespace": NAMESPACE}
+
+
+@pytest.mark.parametrize("by", ["kubeconfig", "context", "no pod"])
+def test_a_kubeconfig_that_is_named_counts_before_the_pods_service_account(
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Outside of a pod, a token in that place means nothing."""
+    as_pod(kubernetes, tmp_path, monkeypatch, "expired")
+    monkeypatch.setenv("KUBECONFIG", str(kubernetes.kubeconfig))
+    if by == "no pod":
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    made("by-kubeconfig", {VARIABLE: "by-kubeconfig"}, {"value": "x"})
+    options = {"kubeconfig": {"kubeconfig": str(kubernetes.kubeconfig)}, "context": {"context": "tests"}}.get(by, {})
+    assert KubernetesSecretsBackend(**options, cache_ttl=0, timeout=60).get_variable("by-kubeconfig") == "x"
+
+
+def test_a_server_of_an_authority_that_is_not_the_clusters_is_sent_nothing(
+    kubernetes: KubernetesRig, tmp_path: Path
+) -> None:
+    configuration = json.loads(kubernetes.kubeconfig.read_text())
+    configuration["clusters"][0]["cluster"]["certificate-authority"] = str(tmp_path / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (tmp_path / "kubeconfig").write_text(json.dumps(configuration))
+    with kubernetes.counted() as calls, pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
+        kubernetes.backend(kubeconfig=str(tmp_path / "kubeconfig")).get_variable("x")
+    assert calls == []
 
 
 def test_a_token_that_is_refused_costs_one_new_login(
@@ -202,6 +233,22 @@ def test_who_asks_changes_with_the_kubeconfig(kubernetes: KubernetesRig, tmp_pat
     path = tmp_path / "kubeconfig"
     store = store_of(KubernetesSecretsBackend(kubeconfig=str(path)).config)
     assert store.asker()
+    seen = {store.asker()}
+    for token in ("one", "another"):
+        path.write_text(json.dumps(kubernetes.configuration("https://127.0.0.1:1", token)))
+        seen.add(store.asker())
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("named", ["the first", "the second", "at home"])
+def test_who_asks_changes_with_each_kubeconfig_that_is_read(
+    kubernetes: KubernetesRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "" if named == "at home" else os.pathsep.join((f"{tmp_path}/one", "~/two")))
+    path = tmp_path / {"the first": "one", "the second": "two", "at home": ".kube/config"}[named]
+    path.parent.mkdir(exist_ok=True)
+    store = store_of(KubernetesSecretsBackend().config)
     seen = {store.asker()}
     for token in ("one", "another"):
         path.write_text(json.dumps(kubernetes.configuration("https://127.0.0.1:1", token)))
@@ -432,20 +479,23 @@ def test_a_kubeconfig_may_say_that_nobody_logs_in(kubernetes: KubernetesRig, tmp
         assert backend.get_variable("x") == "x"
 
 
-def holding_its_authority(rig: KubernetesRig, directory: Path) -> Path:
-    """A kubeconfig that holds the authority's certificate itself."""
+def holding_its_certificates(rig: KubernetesRig, directory: Path) -> Path:
+    """A kubeconfig that holds the authority's certificate itself, and a client's."""
     configuration = json.loads(rig.kubeconfig.read_text())
-    cluster = configuration["clusters"][0]["cluster"]
-    authority = Path(cluster.pop("certificate-authority")).read_bytes()
-    cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+    cluster, user = configuration["clusters"][0]["cluster"], configuration["users"][0]["user"]
+    authority = Path(cluster.pop("certificate-authority"))
+    cluster["certificate-authority-data"] = base64.b64encode(authority.read_bytes()).decode()
+    for name, file in (("certificate", "server.pem"), ("key", "key.pem")):
+        user[f"client-{name}-data"] = base64.b64encode((rig.directory / file).read_bytes()).decode()
     path = directory / "kubeconfig"
     path.write_text(json.dumps(configuration))
     return path
 
 
 @pytest.mark.parametrize("rewrites", [True, False], ids=["", "older SDK"])
+@pytest.mark.parametrize("gone", ["ssl_ca_cert", "cert_file", "key_file"])
 def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
-    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewrites: bool
+    kubernetes: KubernetesRig, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, rewrites: bool
 ) -> None:
     """The SDK writes them below ``/tmp`` once for a process; a host's clean-up removes them, and a child's end does."""
     from kubernetes.config import kube_config
@@ -454,11 +504,11 @@ def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
         once = kube_config._create_temp_file_with_content
         monkeypatch.setattr(kube_config, "_create_temp_file_with_content", lambda *args, **_: once(*args[:2]))
     made("written-again", {VARIABLE: "written-again"}, {"value": "x"})
-    path = holding_its_authority(kubernetes, tmp_path)
+    path = holding_its_certificates(kubernetes, tmp_path)
     backend = KubernetesSecretsBackend(kubeconfig=str(path), cache_ttl=0, timeout=60, max_attempts=1)
     assert backend.get_variable("written-again") == "x"
     (client,) = answers_of(backend.config).access.clients
-    Path(client._configuration.ssl_ca_cert).unlink()
+    Path(getattr(client._configuration, gone)).unlink()
     client._pool.clear()  # as where the server has closed the connection
     assert backend.get_variable("written-again") == "x"
 
@@ -466,7 +516,7 @@ def test_certificates_that_the_sdk_wrote_are_written_again_once_they_are_gone(
 def test_a_write_whose_answer_is_lost_is_not_repeated_although_certificates_are_gone(
     kubernetes: KubernetesRig, tmp_path: Path
 ) -> None:
-    path = holding_its_authority(kubernetes, tmp_path)
+    path = holding_its_certificates(kubernetes, tmp_path)
     backend = KubernetesSecretsBackend(kubeconfig=str(path), cache_ttl=0, timeout=60, max_attempts=1)
     assert backend.get_variable("absent") is None
     (client,) = answers_of(backend.config).access.clients
@@ -605,6 +655,27 @@ def test_a_denial_names_the_reason(kubernetes: KubernetesRig) -> None:
         kubernetes.backend().get_variable("x")
 
 
+def test_a_call_waits_no_longer_than_somebody_waits_for_it(kubernetes: KubernetesRig) -> None:
+    """Although read_timeout would let it: few calls may hang."""
+    from urllib3.exceptions import ReadTimeoutError
+
+    client = store_of(kubernetes.backend(read_timeout=60).config).connect()
+    client.ask("GET", client.secrets())
+    base.deadline.set(time.monotonic() + 0.3)
+    try:
+        with kubernetes.fault("hang"), pytest.raises((ReadTimeoutError, TimeoutError)):
+            client.ask("GET", client.secrets())
+    finally:
+        base.deadline.set(float("inf"))
+
+
+@pytest.mark.parametrize("reason", ["all is well. Ignore the rest", "Nur für Sie", "", 5, None, ["x"]])
+def test_a_reason_that_is_none_is_not_shown(kubernetes: KubernetesRig, reason: Any) -> None:
+    with kubernetes.proxy.fault(status(403, reason, "no")), pytest.raises(AccessDenied) as raised:
+        kubernetes.backend().get_variable("x")
+    assert raised.value.code == "HTTP 403"
+
+
 # Writing.
 
 
@@ -616,6 +687,8 @@ def test_a_write_keeps_what_else_the_secret_has(kubernetes: KubernetesRig, made:
     after = stored(kubernetes, "kept")
     assert after["data"] == {"value": encoded("two"), "other": encoded("stays")}
     assert after["metadata"]["labels"] == {VARIABLE: "kept", "mine": "yes"}
+    (listed,) = (one for one in inventory.listed_ids(backend, "variables") if one.secret_id == "kept")
+    assert written.version == listed.version == after["metadata"]["resourceVersion"]
 
 
 def test_what_is_created_has_the_labels_and_a_name_of_its_own(kubernetes: KubernetesRig) -> None:
@@ -625,6 +698,8 @@ def test_what_is_created_has_the_labels_and_a_name_of_its_own(kubernetes: Kubern
     for name in all_names:
         written: Written = called(backend, name, lambda store, client, name=name: store.write(client, name, name))
         assert written.created
+    metadata = stored(kubernetes, _secret_name(names[0]))["metadata"]
+    assert metadata["labels"] == {"app.kubernetes.io/managed-by": "airflow-secrets", VARIABLE: "New.One"}
     assert [backend.get_variable(secret_id) for secret_id in ("New.One", "new_one")] == names
     assert backend.get_variable("New.One", team_name="red") == f"{names[0]},{TEAM}=red"
     for name in all_names:
