@@ -209,22 +209,28 @@ def test_federated_identity_in_the_environment(
     assert accounts.asked == ["/v1/token", f"/v1/projects/-/serviceAccounts/{chain}:generateAccessToken"]
 
 
-@pytest.mark.parametrize("form", ["text", "list", "commas"])
+@pytest.mark.parametrize("form", ["text", "list", "commas", "of three"])
 @pytest.mark.usefixtures("internet")
 def test_impersonation_chain(google: GoogleRestRig, accounts: Accounts, form: str) -> None:
     """The key's account asks for a token of the last one's, by way of the others; the project is the last one's."""
     first, last = "first@other.iam.gserviceaccount.com", f"last@{PROJECT}.iam.gserviceaccount.com"
-    chain = {"text": last, "list": [first, last], "commas": f"{first}, {last}"}[form]
+    between = "between@other.iam.gserviceaccount.com"
+    chain = {"text": last, "list": [first, last], "commas": f"{first}, {last}", "of three": [first, between, last]}[
+        form
+    ]
+    scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+    if form == "of three":
+        scopes.append("https://www.googleapis.com/auth/userinfo.email")
     key = {**service_account_key(f"{accounts.url}/token"), "project_id": "other"}
-    asked = google.backend(gcp_keyfile_dict=key, impersonation_chain=chain)
+    asked = google.backend(gcp_keyfile_dict=key, impersonation_chain=chain, gcp_scopes=scopes)
     assert [asked.get_variable("found") for _ in range(3)] == ["x"] * 3
     assert accounts.asked == ["/token", f"/v1/projects/-/serviceAccounts/{last}:generateAccessToken"]
     (request,) = (one for one in accounts.requests if "generateAccessToken" in one.path)
     assert request.headers["Host"] == "iamcredentials.googleapis.com"
     sent = json.loads(request.body)
-    delegates = [] if form == "text" else [f"projects/-/serviceAccounts/{first}"]
-    assert (sent["delegates"] or []) == delegates
-    assert sent["scope"] == ["https://www.googleapis.com/auth/cloud-platform"]
+    delegates = {"text": [], "of three": [first, between]}.get(form, [first])
+    assert (sent["delegates"] or []) == [f"projects/-/serviceAccounts/{account}" for account in delegates]
+    assert sent["scope"] == scopes
 
 
 @pytest.fixture
@@ -281,6 +287,15 @@ def test_region_has_a_host_of_its_own(google: GoogleRestRig, accounts: Accounts,
     (request,) = google.server.requests
     if google.name == "google-rest":
         assert request.headers["Host"] == "secretmanager.europe-west4.rep.googleapis.com"
+
+
+@pytest.mark.parametrize("location", [None, "europe-west4"])
+def test_another_universe_has_hosts_of_its_own(google: GoogleRestRig, location: str | None) -> None:
+    """As a sovereign cloud's keys name it."""
+    key = {**service_account_key(), "universe_domain": "cloud.test"}
+    store, client = connected(google.backend(gcp_keyfile_dict=key, endpoint=None, location=location))
+    region = f"{location}.rep." if location else ""
+    assert store.address(client) == f"https://secretmanager.{region}cloud.test"
 
 
 def test_no_credentials_anywhere(google: GoogleRestRig, accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -718,6 +733,21 @@ def test_file_of_credentials_that_was_replaced_is_read_once_the_old_ones_are_ref
         assert asked.get_variable("found") == "x"
 
 
+def test_key_that_was_replaced_in_its_file_is_read_once_the_old_one_is_refused(
+    google: GoogleRestRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(base, "clock", lambda: now[0])
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps({**service_account_key(), "client_email": "deleted@example.iam.gserviceaccount.com"}))
+    asked = anonymous(google, gcp_key_path=str(path), project_id=PROJECT)
+    with pytest.raises(StoreMisconfigured, match="UNAUTHENTICATED"):
+        asked.get_variable("found")
+    path.write_text(json.dumps(service_account_key()))
+    now[0] += 31
+    assert asked.get_variable("found") == "x"
+
+
 @pytest.mark.usefixtures("internet")
 def test_token_that_is_still_valid_is_used_to_its_end_although_each_login_is_refused(
     google: GoogleRestRig, accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -915,6 +945,21 @@ def test_server_that_hangs_ends_at_the_deadline(google: GoogleRestRig) -> None:
     google.backend().get_variable("found")
     with google.server.fault(Reply(hang=True)), pytest.raises(StoreUnavailable):
         google.backend(timeout=0.5).get_variable("found")
+
+
+def test_call_waits_no_longer_than_somebody_waits_for_it(google: GoogleRestRig) -> None:
+    """Although read_timeout would let it: few calls may hang."""
+    from google.api_core.exceptions import DeadlineExceeded
+    from requests.exceptions import ReadTimeout
+
+    store, client = connected(google.backend(read_timeout=60))
+    store.fetch(client, "airflow-variables-found")
+    base.deadline.set(time.monotonic() + 0.3)
+    try:
+        with google.server.fault(Reply(hang=True)), pytest.raises((DeadlineExceeded, ReadTimeout, TimeoutError)):
+            store.fetch(client, "airflow-variables-found")
+    finally:
+        base.deadline.set(float("inf"))
 
 
 @pytest.mark.parametrize("silent", [True, False])
@@ -1335,6 +1380,15 @@ def test_write_creates_then_adds_versions(google: GoogleRestRig) -> None:
     assert google.backend().get_variable("new") == "second"
 
 
+@pytest.mark.parametrize("answered", ["secrets/another/versions/2", "secrets/airflow-variables-found", ""])
+def test_write_that_is_answered_for_another_name_is_no_success(google: GoogleRestRig, answered: str) -> None:
+    store, client = connected(google.backend())
+    reply = google_answer({"name": f"projects/{PROJECT_NUMBER}/{answered}", "state": "ENABLED"})
+    with google.server.fault(lambda request: reply if ":addVersion" in request.path else None):
+        with pytest.raises(StoreError, match="the answer is for another secret"):
+            store.write(client, "airflow-variables-found", "y")
+
+
 def test_locations_of_a_new_secret(google: GoogleRestRig) -> None:
     store, client = connected(google.backend())
     store.write(client, "airflow-variables-new", "x", settings={"locations": "europe-west1, europe-west4"})
@@ -1387,6 +1441,14 @@ def test_identity(google: GoogleRestRig, accounts: Accounts, monkeypatch: pytest
     assert federated.details["credentials"] == "identity pool"
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", PROJECT)
     assert identity(anonymous(google)).who.startswith("nobody")
+
+
+@pytest.mark.usefixtures("internet")
+def test_identity_of_a_user_is_the_account_that_the_file_names(google: GoogleRestRig, accounts: Accounts) -> None:
+    for user, who in ({"account": "ada@example.com"}, "ada@example.com"), ({}, "a user without a name"):
+        configuration = {**accounts.authorized_user(), **user}
+        store, client = connected(by_token(google, accounts, gcp_credential_config_file=configuration))
+        assert store.identify(client).who == who
 
 
 def test_a_machine_whose_account_is_not_known_is_not_called_default(google: GoogleRestRig, accounts: Accounts) -> None:
