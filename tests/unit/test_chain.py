@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -124,6 +125,27 @@ class Guarded(BaseSecretsBackend):
         raise RuntimeError(f"bad token {token}")
 
     def get_variable(self, key: str, team_name: str | None = None) -> Any: ...
+
+
+class WithAnything(Recorder):
+    def get_variable(self, key: str, **how: Any) -> Any:
+        self.calls.append((key, how))
+        return self.answer
+
+
+class OwnConfig(SystemsManagerParameterStoreBackend):
+    """A subclass that looks configuration values up in its own way."""
+
+    def get_config(self, key: str) -> str | None:
+        return f"own {key}"
+
+
+MetastoreOfOthers = type("MetastoreOfOthers", (type("MetastoreBackend", (BaseSecretsBackend,), {}),), {})
+
+
+class Renaming(ChainBackend):
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        return super().get_conn_value(f"renamed_{conn_id}", team_name)
 
 
 class NoBackend:
@@ -287,6 +309,41 @@ def test_a_team_is_named_to_whom_takes_one() -> None:
     assert [one.backend.calls for one in backend.members[:2]] == [[("c", "red"), ("v", "red")], ["c", "v", "k"]]
 
 
+def test_a_team_is_named_to_whom_takes_anything() -> None:
+    backend = chain(member(WithAnything))
+    assert backend.get_variable("v", team_name="red") is None
+    assert backend.members[0].backend.calls == [("v", {"team_name": "red"})]
+
+
+def test_a_plan_for_a_team_names_its_own_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    ((_, plan),) = chain(SSM).plan("variables", "x", "red")
+    assert plan.names == SystemsManagerParameterStoreBackend(**SSM["kwargs"]).plan("variables", "x", "red").names
+    assert "red" in plan.names[0]
+
+
+def test_a_subclass_looks_configuration_values_up_in_its_own_way() -> None:
+    assert chain({**SSM, "backend": f"{HERE}.OwnConfig"}).get_config("k") == "own k"
+
+
+def test_a_class_that_is_made_of_the_databases_is_refused() -> None:
+    assert "Airflow's database cannot be a member" in refusal({"backend": f"{HERE}.MetastoreOfOthers"})
+
+
+@pytest.mark.parametrize(
+    ("chain_class", "pattern", "expected"), [(ChainBackend, "y", "of-another"), (Renaming, ".", "renamed")]
+)
+def test_what_is_awaited_is_what_is_looked_up(
+    chain_class: type[ChainBackend], pattern: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the patterns of members, and by a subclass's own way, although the environment has an answer at hand."""
+    monkeypatch.setenv("AIRFLOW_CONN_X", "http://of-env")
+    monkeypatch.setenv("AIRFLOW_CONN_RENAMED_X", "http://renamed")
+    backend = chain_class(backends=[{"backend": "env", "connections": pattern}, member(WithTeams, "http://of-another")])
+    assert backend.get_conn_value("y") == "http://of-another"  # after which it is at hand
+    assert asyncio.run(backend.aget_connection("x")).host == expected
+
+
 @pytest.mark.parametrize("answer", ["", "text", "0"])
 def test_a_variables_text_counts_even_if_it_is_empty(answer: str) -> None:
     assert chain(member(VariablesAlone, answer), member(WithTeams, "other")).get_variable("x") == answer
@@ -369,6 +426,16 @@ def test_no_error_of_another_package_keeps_its_words(error: str, method: str, ca
     assert raised.value.__context__ is None
     assert raised.value.__cause__ is None
     assert "S3cr3t" not in str(raised.value) + locals_on(raised.tb) + caplog.text
+
+
+def test_the_last_members_failure_is_warned_about_if_it_is_of_another_package(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Those of this package warn by themselves."""
+    with pytest.raises(StoreUnavailable):
+        chain(member(WithTeams), member(Failing)).get_variable("x")
+    (warning,) = warned(caplog)
+    assert warning.startswith(f"Chain member 2 ({HERE}.Failing) failed, and no other member is asked: ")
 
 
 def test_what_is_not_implemented_is_told_how_to_turn_off() -> None:
