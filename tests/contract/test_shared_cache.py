@@ -893,6 +893,12 @@ def test_an_absence_and_a_short_value_are_of_one_size(ssm: SsmRig, place: str) -
     assert sorted(entry.size for entry in shared.entries()) == [92] * 3 + [284]
 
 
+def test_no_nonce_is_used_twice() -> None:
+    """Two entries of one key and nonce would tell of both, and how to forge others (NIST SP 800-38D, appendix A)."""
+    seal, entry = entries.Seal(KEY, b""), entries.SharedEntry("S3cr3t", 0.0)
+    assert len({seal.close("token", entry)[: entries.NONCE_BYTES] for _ in range(100)}) == 100
+
+
 def test_another_key_is_another_cache(ssm: SsmRig, place: str) -> None:
     path = stored(ssm, "keyed", "x")
     with ssm.counted() as calls:
@@ -960,6 +966,23 @@ def test_identities_prefixes_and_stores_never_answer_for_each_other(
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [("AWS_ACCESS_KEY_ID", 1), ("AWS_SECRET_ACCESS_KEY", 0), ("AWS_SESSION_TOKEN", 0), ("HOME", 1)],
+)
+def test_who_asks_is_told_by_what_names_them_and_not_by_a_secret(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str, asked: int
+) -> None:
+    """What is told apart is kept, so no secret is among it; files of credentials are below the home directory."""
+    stored(ssm, "of-whom", "x")
+    backend = sharing(ssm, place)
+    for name, calls_made in (("one", 1), ("another", asked)):
+        monkeypatch.setenv(changed, str(tmp_path / name))
+        with ssm.counted() as calls:
+            assert anew(lambda: backend.get_variable("of-whom")) == "x"
+        assert len(calls) == calls_made
+
+
 @pytest.mark.parametrize(("scope", "asked"), [(None, 1), ("fleet", 0)])
 def test_with_a_scope_the_variables_of_one_instance_do_not_count(
     ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch, scope: str | None, asked: int
@@ -988,6 +1011,15 @@ def test_a_worker_whose_proxy_is_dead_says_nothing_of_the_others_way(
             error = anew(functools.partial(failing, functools.partial(backend.get_variable, f"unreached-{number}")))
         assert "lookups in a row had no answer" in str(error)
     assert anew(lambda: backend.get_variable("reached")) == "x"
+
+
+def test_a_worker_before_whose_store_a_proxy_answers_says_nothing_of_the_others(ssm: SsmRig, place: str) -> None:
+    stored(ssm, "answered", "x")
+    backend = sharing(ssm, place, **ONE_TRY)
+    with ssm.fault("proxy-404"):
+        for number in range(cache.Breaker.FAILURES + 1):
+            anew(functools.partial(failing, functools.partial(backend.get_variable, f"unanswered-{number}")))
+    assert anew(lambda: backend.get_variable("answered")) == "x"
 
 
 def test_teams_never_share_an_answer(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
