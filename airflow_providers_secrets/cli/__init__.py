@@ -17,6 +17,7 @@ from typing import Final, NoReturn, Protocol, TextIO
 from airflow_providers_secrets import __version__
 from airflow_providers_secrets.cli import cache, check, copy, delete, demo, explain, get, listing, policy, put, uri
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE, EPILOG, INTERRUPTED, NO_ANSWER, NOT_OK, USAGE
+from airflow_providers_secrets.cli.output import STDERR, STDOUT, drop, quiet, say
 from airflow_providers_secrets.errors import ConfigurationError, SecretNotFound, SecretsError
 
 
@@ -56,8 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run one subcommand so that it always ends with an exit code and prints at most one line about a failure."""
-    from airflow_providers_secrets.cli.output import STDERR, STDOUT, drop, quiet, say
-
     verbose = getattr(args, "verbose", False)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -90,7 +89,6 @@ def run(name: str, command: Callable[[argparse.Namespace], int], args: argparse.
 
 
 def _flush(stream: TextIO, descriptor: int) -> None:
-    from airflow_providers_secrets.cli.output import drop
 
     try:
         stream.flush()
@@ -122,7 +120,6 @@ def _in_words(error: Exception) -> str:
 
 
 def _ended(name: str, text: str, code: int) -> int:
-    from airflow_providers_secrets.cli.output import say
 
     line = " ".join(text.split())
     say(f"airflow-secrets {name}: {line}")
@@ -142,7 +139,6 @@ def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         (r"invalid choice: .*? \(choose from (.*)\)", r"takes one of \1"),
     ):
         message = re.sub(told, instead, message, flags=re.DOTALL)
-    from airflow_providers_secrets.cli.output import say
 
     say(f"{parser.prog}: {' '.join(message.split())}; see {parser.prog} --help")
     parser.exit(USAGE)

@@ -9,8 +9,10 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_output, add_team
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
+from airflow_providers_secrets.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
@@ -40,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``, or ``NOT_OK`` if there is nothing.
     """
-    from airflow_providers_secrets.cli import configuration, output
-    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.lookup.answers import NOT_CACHED, answers_of
 
     if args.team and not args.id:
@@ -91,7 +92,6 @@ def _titles(backend: SecretLookupMixin, ids: Sequence[str], team: str | None) ->
 
     :raises ConfigurationError: if one is not written as ``KIND:ID``, or is never looked up.
     """
-    from airflow_providers_secrets.errors import ConfigurationError
     from airflow_providers_secrets.lookup import operations
     from airflow_providers_secrets.lookup.answers import LISTING
 

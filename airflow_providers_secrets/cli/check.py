@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets import __version__
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import add_backend, add_output
 from airflow_providers_secrets.cli.exits import OK
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK``; ``NOT_OK`` if there is a fault; ``USAGE`` if the configuration is wrong; ``NO_ANSWER`` if the store
         gave no answer.
     """
-    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.cli import configuration
 
     configured = configuration.configured(args)
     report: dict[str, Any]
@@ -127,24 +128,21 @@ def _check_chain(chain: Configured, args: argparse.Namespace) -> tuple[dict[str,
 
 def _shown(findings: Iterable[Finding], form: str, of: str = "") -> list[Finding]:
     """Print each finding at once if *form* is table or plain, and return all findings."""
-    from airflow_providers_secrets.cli.output import STATES, show_finding, show_rows
-
     told = []
     for finding in findings:
         told.append(finding)
         if form == "table":
-            show_finding(*finding[:3])
+            output.show_finding(*finding[:3])
         elif form == "plain":
-            row = {"state": STATES[finding.ok], "finding": f"{of}{finding.what}", "cure": finding.cure}
-            show_rows([row], tuple(row), form)
+            row = {"state": output.STATES[finding.ok], "finding": f"{of}{finding.what}", "cure": finding.cure}
+            output.show_rows([row], tuple(row), form)
     return told
 
 
 def _records(found: Iterable[Finding]) -> list[dict[str, Any]]:
-    from airflow_providers_secrets.cli.output import NEUTRAL
 
     return [
-        {"ok": None if finding.ok == NEUTRAL else finding.ok, "finding": finding.what, "cure": finding.cure}
+        {"ok": None if finding.ok == output.NEUTRAL else finding.ok, "finding": finding.what, "cure": finding.cure}
         for finding in found
     ]
 
@@ -197,14 +195,13 @@ def _distributions_of(store: Store) -> list[str]:
 
 
 def _show_configuration(report: dict[str, Any]) -> None:
-    from airflow_providers_secrets.cli.output import show_rows
 
     print(f"{report['store']}: {report['backend']}")
     print(f"configured by {report['configured_by']}")
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     given = [option for option in report["options"] if option["source"] != "default"]
     if given:
-        show_rows(given, ("option", "value", "source"), "table")
+        output.show_rows(given, ("option", "value", "source"), "table")
     defaults = [
         f"{option['option']} {option['value']}" for option in report["options"] if option["source"] == "default"
     ]

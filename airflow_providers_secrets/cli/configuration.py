@@ -19,14 +19,13 @@ from airflow_providers_secrets.cli.backend_names import class_path_of, not_loade
 from airflow_providers_secrets.cli.output import collected_warnings, say
 from airflow_providers_secrets.cli.reading import read_file, standard_input
 from airflow_providers_secrets.errors import ConfigurationError, json_place
-from airflow_providers_secrets.lookup.plan import multi_team
+from airflow_providers_secrets.lookup.plan import Kind, multi_team, team_and_id
 
 if TYPE_CHECKING:
     import argparse
 
     from airflow_providers_secrets.backends._members import Member
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
-    from airflow_providers_secrets.lookup.plan import Kind
 
 
 class Configured(NamedTuple):
@@ -65,8 +64,6 @@ class Configured(NamedTuple):
 
         Patterns are matched against the id without its team, as in a lookup.
         """
-        from airflow_providers_secrets.lookup.plan import team_and_id
-
         _, own = team_and_id(secret_id)
         return self.member.passed_over_for(kind, own) if self.member else None
 

@@ -23,6 +23,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_output, pattern, whole_number
 from airflow_providers_secrets.cli.copying import (
     CREATE,
@@ -37,11 +38,11 @@ from airflow_providers_secrets.cli.copying import (
 )
 from airflow_providers_secrets.cli.exits import INTERRUPTED, NO_ANSWER, NOT_OK, OK
 from airflow_providers_secrets.cli.journal import Journal
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.cli.configuration import Configured
     from airflow_providers_secrets.cli.endpoints import Origin, Target
-    from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.lookup.plan import Kind
 
 NAME: Final = "copy"
@@ -116,7 +117,6 @@ def run(args: argparse.Namespace) -> int:
         something differs or is invalid; ``NO_ANSWER`` if a store gave no answer.
     """
     from airflow_providers_secrets.cli.reading import refuse_two_readers
-    from airflow_providers_secrets.errors import ConfigurationError
 
     if args.overwrite and not args.apply:
         raise ConfigurationError("--overwrite writes, and without --apply nothing is written; add --apply.")
@@ -145,9 +145,7 @@ def _is_no_backend(end: str) -> bool:
 
 
 def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
-    from airflow_providers_secrets.cli import output
     from airflow_providers_secrets.cli.copy_files import names_from
-    from airflow_providers_secrets.errors import SecretsError
 
     kinds: tuple[Kind, ...] = ("connections", "variables") if args.kind == "all" else (KINDS_BY_WORD[args.kind],)
     names = None if args.names is None else names_from(args.names, kinds)
@@ -192,8 +190,6 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
 
 def _shown(rows: Iterable[dict[str, Any]], form: str) -> str | None:
     """Print the rows as they come; return why standard output takes no more of them, or ``None``."""
-    from airflow_providers_secrets.cli import output
-
     try:
         output.show_rows(rows, COLUMNS, form)
     except BrokenPipeError:  # it has an exit code of its own
@@ -258,9 +254,7 @@ def _shown_kwargs(text: str) -> str:
 
 def _end_at_once(text: str) -> NoReturn:
     """End the process after a second interrupt, without waiting for the writes in progress."""
-    from airflow_providers_secrets.cli.output import say
-
-    say(f"airflow-secrets {NAME}: {text}")
+    output.say(f"airflow-secrets {NAME}: {text}")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(INTERRUPTED)
@@ -276,10 +270,10 @@ class Interrupts:
     def __init__(self) -> None:
         self.seen = False
         self._copying: Copying | None = None
-        self._progress: Progress | None = None
+        self._progress: output.Progress | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def stops(self, copying: Copying, progress: Progress) -> None:
+    def stops(self, copying: Copying, progress: output.Progress) -> None:
         """Let the first interrupt stop *copying*."""
         self._copying, self._progress = copying, progress
 
@@ -306,21 +300,19 @@ class Interrupts:
 
 
 def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journal | None) -> None:
-    from airflow_providers_secrets.cli.output import say
 
     counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
-    say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
+    output.say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
     if journal:
         if not journal.dropped_if_empty():
-            say(f"journal: {journal.path}")
+            output.say(f"journal: {journal.path}")
     elif target.needs_rights and (done[CREATE] or done[DIFFERENT]):
-        say("A dry run does not try the right to write: airflow-secrets policy --allow write prints it.")
+        output.say("A dry run does not try the right to write: airflow-secrets policy --allow write prints it.")
 
 
 def _listed(origin: Origin, kind: Kind) -> Iterable[str]:
-    from airflow_providers_secrets.cli.output import Progress
 
-    with Progress(f"listing {kind}") as progress:
+    with output.Progress(f"listing {kind}") as progress:
         for secret_id in origin.ids(kind):
             progress.step()
             yield secret_id
@@ -353,7 +345,6 @@ def _journal_path(args: argparse.Namespace) -> Path:
 def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Configured:
     from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.cli.airflow_conf import load_airflow
-    from airflow_providers_secrets.errors import ConfigurationError
 
     kwargs_flag = FROM_KWARGS if flag == FROM_MEMBER else TO_KWARGS
     if name == "configured":
@@ -377,7 +368,6 @@ def _target(args: argparse.Namespace) -> Target:
     from airflow_providers_secrets.cli.airflow_conf import load_airflow
     from airflow_providers_secrets.cli.endpoints import ToBackend, ToMetastore
     from airflow_providers_secrets.cli.put import settings_of
-    from airflow_providers_secrets.errors import ConfigurationError
     from airflow_providers_secrets.lookup import operations
 
     if args.target == "metastore":
@@ -427,8 +417,6 @@ def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list
     :raises SecretsError: if the target cannot list them: a comparison of no ids would look like a proof.
     """
     from airflow_providers_secrets.cli.endpoints import FromSource, ToBackend
-    from airflow_providers_secrets.cli.output import say
-    from airflow_providers_secrets.errors import SecretsError
     from airflow_providers_secrets.lookup import inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore
 
@@ -438,7 +426,7 @@ def _names_elsewhere(target: Target, kinds: tuple[Kind, ...]) -> dict[Kind, list
             try:
                 names[kind].extend(one.secret_id for one in inventory.listed_ids(target.backend, kind))
             except SecretsError:
-                say("The ids to compare come from the target's listing; --names FILE names them without it.")
+                output.say("The ids to compare come from the target's listing; --names FILE names them without it.")
                 raise
         for source in (Environment(), Metastore()):
             with contextlib.suppress(SecretsError):

@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD
+from airflow_providers_secrets.errors import (
+    InvalidSecret,
+    LookupFailed,
+    SecretRevoked,
+    SecretsError,
+    Unusable,
+    printable,
+    quoted,
+)
+from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, multi_team
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.cli.endpoints import Origin, Target
     from airflow_providers_secrets.cli.journal import Journal
     from airflow_providers_secrets.cli.output import Progress
-    from airflow_providers_secrets.lookup.plan import Kind
 
 CREATE, SAME, DIFFERENT, INVALID, FAILED = "create", "same", "different", "invalid", "failed"
 CREATED, OVERWRITTEN = "created", "overwritten"
@@ -124,8 +133,6 @@ class Copying:
 
     def _one(self, kind: Kind, secret_id: str, journal: Journal | None) -> Item | None:
         """Compare or copy one id; ``None`` if the copy was stopped before it."""
-        from airflow_providers_secrets.errors import InvalidSecret, SecretRevoked, SecretsError, Unusable
-
         if self._stopped.is_set():
             return None
         try:
@@ -143,7 +150,6 @@ class Copying:
         return item
 
     def _copied(self, kind: Kind, secret_id: str) -> Item:
-        from airflow_providers_secrets.errors import InvalidSecret, Unusable
         from airflow_providers_secrets.lookup.connection_text import fields_of
 
         try:
@@ -186,9 +192,6 @@ class Copying:
 
         :raises Blocked: unless it is how source and target agree.
         """
-        from airflow_providers_secrets.errors import quoted
-        from airflow_providers_secrets.lookup.plan import TEAM_SEP, multi_team
-
         if self._origin.guesses and self._target.text(kind, secret_id) is None:
             return Item(kind, secret_id, SAME, "neither of the two holds it")
         team, found, _ = secret_id.rpartition(TEAM_SEP)
@@ -197,14 +200,12 @@ class Copying:
         raise Blocked("the source does not hold it")
 
     def _no_value(self, kind: Kind, secret_id: str) -> bool:
-        from airflow_providers_secrets.errors import SecretsError
 
         with contextlib.suppress(SecretsError):  # it may have sent a name that no store allows
             return self._origin.text(kind, secret_id) is None
         return False
 
     def _written(self, kind: Kind, secret_id: str, text: str, *, created: bool) -> Item:
-        from airflow_providers_secrets.errors import InvalidSecret, Unusable
         from airflow_providers_secrets.lookup.operations import AlreadyExists
 
         self._wait_for_turn()
@@ -258,7 +259,6 @@ def _same(kind: Kind, one: str, other: str) -> bool:
 
 def _differing(kind: Kind, one: str, other: str) -> str | None:
     """Name the fields in which two connections differ, without their values; ``None`` for texts without fields."""
-    from airflow_providers_secrets.errors import printable, quoted
     from airflow_providers_secrets.lookup.connection_text import fields_of
 
     if kind != "connections":
@@ -297,8 +297,6 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _reason_of(error: Exception) -> str:
     """Return why something failed, without values, for a table cell."""
-    from airflow_providers_secrets.errors import LookupFailed, SecretsError, Unusable
-
     if isinstance(error, LookupFailed):
         return f"{error.code}. {error.advice}"
     if isinstance(error, (SecretsError, Blocked, Unusable)):

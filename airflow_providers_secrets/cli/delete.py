@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
+from airflow_providers_secrets.errors import quoted
 
 NAME: Final = "delete"
 HELP: Final = "delete a connection or variable, after a question"
@@ -27,8 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``, or ``NOT_OK`` if it is kept; an absent one raises, which ends with ``NOT_OK`` as well.
     """
-    from airflow_providers_secrets.cli import configuration, output, reading
-    from airflow_providers_secrets.errors import quoted
+    from airflow_providers_secrets.cli import configuration, reading
     from airflow_providers_secrets.lookup import operations
 
     backend = configuration.ours(configuration.configured(args))

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.cli.arguments import add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
+from airflow_providers_secrets.cli.output import console, say, show_record
+from airflow_providers_secrets.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.cli.embedded import Embedded
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     embedded.require(args.store)
     started = time.monotonic()
-    _say(f"This takes about {EXPECTED_SECONDS} s; Ctrl-C ends it and cleans up.")
+    say(f"This takes about {EXPECTED_SECONDS} s; Ctrl-C ends it and cleans up.")
     stop = _Stop()
     try:
         with stop.on_signals(), throwaway_airflow() as home, contextlib.ExitStack() as servers:
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
                     store.put(kind, secret_id, text)
             rows = [*_by_airflow(_Airflow(home, stop), store, database), *_by_this_process(store, stop)]
     except _Stopped:
-        _say(f"Stopped by {stop.name}; everything is cleaned up.")
+        say(f"Stopped by {stop.name}; everything is cleaned up.")
         return 128 + stop.number
     return _report(args, rows, time.monotonic() - started)
 
@@ -111,21 +113,14 @@ def run(args: argparse.Namespace) -> int:
 # What is shown.
 
 
-def _say(text: str, end: str = "\n") -> None:
-    """Report progress on standard error: only the table goes to standard output."""
-    from airflow_providers_secrets.cli.output import say
-
-    say(text, end)
-
-
 @contextlib.contextmanager
 def _step(title: str) -> Iterator[None]:
-    _say(f"{title} …", end=" ")
+    say(f"{title} …", end=" ")
     started = time.monotonic()
     try:
         yield
     finally:
-        _say(f"{time.monotonic() - started:.1f} s")
+        say(f"{time.monotonic() - started:.1f} s")
 
 
 @dataclass(frozen=True)
@@ -151,8 +146,6 @@ class Row:
 def _report(args: argparse.Namespace, rows: list[Row], took: float) -> int:
     wrong = [row for row in rows if not row.right]
     if args.output in ("json", "yaml"):
-        from airflow_providers_secrets.cli.output import show_record
-
         record = [
             {
                 "asked": r.asked,
@@ -167,8 +160,8 @@ def _report(args: argparse.Namespace, rows: list[Row], took: float) -> int:
     else:
         _table(rows)
     for row in wrong:
-        _say(f"{row.asked}: {row.found}. {row.problem}")
-    _say(f"{len(rows) - len(wrong)} of {len(rows)} lookups gave what was seeded, in {took:.0f} s.")
+        say(f"{row.asked}: {row.found}. {row.problem}")
+    say(f"{len(rows) - len(wrong)} of {len(rows)} lookups gave what was seeded, in {took:.0f} s.")
     return NOT_OK if wrong else OK
 
 
@@ -180,8 +173,6 @@ def _table(rows: list[Row]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
-
-    from airflow_providers_secrets.cli.output import console
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for title in ("asked", "found in"):
@@ -219,7 +210,7 @@ def _by_airflow(airflow: _Airflow, store: Embedded, database: str) -> Iterator[R
     }
     airflow.credentials = store.credentials
     for setting in airflow.settings.items():
-        _say("=".join(setting))
+        say("=".join(setting))
     airflow.run("db", "migrate")
     airflow.lookups()
     seeded = {"demo_uri": URI, "demo_json": URI, "demo_var": GREETING, "demo_database": database}
@@ -260,8 +251,6 @@ DAG_LOOKUPS: Final[tuple[tuple[Kind, str], ...]] = (
 
 def _by_this_process(store: Embedded, stop: _Stop) -> Iterator[Row]:
     """Look up in this process: from the store, from memory, and while the store is down."""
-    from airflow_providers_secrets.errors import StoreUnavailable
-
     stop.check()
     os.environ.update(store.credentials, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
     with _step("starting Airflow in this process"), contextlib.redirect_stdout(sys.stderr):

@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from airflow_providers_secrets.cli.configuration import Configured, is_ours, ours
 from airflow_providers_secrets.cli.copying import Blocked
@@ -17,12 +17,11 @@ from airflow_providers_secrets.errors import (
     Unusable,
     quoted,
 )
+from airflow_providers_secrets.lookup import inventory, operations
 from airflow_providers_secrets.lookup.access import loaded_store, store_of
-from airflow_providers_secrets.lookup.connection_text import fields_of, is_text, json_of
+from airflow_providers_secrets.lookup.connection_text import fields_of, is_text, json_of, uri_of
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind
-
-if TYPE_CHECKING:
-    from airflow_providers_secrets.lookup.sources import Source
+from airflow_providers_secrets.lookup.sources import Metastore, Source
 
 PATIENCE: Final = {"timeout": 60, "max_attempts": 10}
 """Options of a backend during a copy, which waits for a store that throttles."""
@@ -116,8 +115,6 @@ class FromBackend(Origin):
         """Return the ids to request: for a member of a chain, those that the chain asks it for."""
         if self._names is not None:
             return list(self._names.get(kind, ()))
-        from airflow_providers_secrets.lookup import inventory
-
         if self._backend.rule(kind).prefixes is None:
             return ()
         return (
@@ -225,8 +222,6 @@ class ToBackend(Target):
             raise Blocked(f"it has {size} bytes; the store holds {self._largest}")
 
     def _form(self, kind: Kind, text: str) -> str:
-        from airflow_providers_secrets.lookup.connection_text import uri_of
-
         if kind != "connections":
             return text
         fields = fields_of(text)
@@ -234,14 +229,10 @@ class ToBackend(Target):
 
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Read through the same backend."""
-        from airflow_providers_secrets.lookup import operations
-
         return operations.read(self.backend, kind, secret_id)
 
     def write(self, kind: Kind, secret_id: str, text: str, *, only_if_absent: bool) -> None:
         """Write by the store's own means."""
-        from airflow_providers_secrets.lookup import operations
-
         form = self._form(kind, text)
         operations.write(self.backend, kind, secret_id, form, only_if_absent=only_if_absent, settings=self._settings)
 
@@ -265,8 +256,6 @@ class ToMetastore(Target):
     needs_rights = False
 
     def __init__(self) -> None:
-        from airflow_providers_secrets.lookup.sources import Metastore
-
         self._metastore = Metastore()
         self.title = self._metastore.title
         self.identity = self._metastore.identity()

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import (
     KINDS_BY_WORD,
     SINGULAR,
@@ -20,6 +21,7 @@ from airflow_providers_secrets.cli.arguments import (
     counted,
 )
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, OK, USAGE
+from airflow_providers_secrets.errors import quoted, shown_id
 
 if TYPE_CHECKING:
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     :return: ``OK`` if some source has the id; ``NOT_OK`` if none has; ``USAGE`` if the store's configuration is
         wrong; ``NO_ANSWER`` if the store gave no answer, or if a source that may have the id could not be asked.
     """
-    from airflow_providers_secrets.cli import airflow_conf, configuration, output
+    from airflow_providers_secrets.cli import airflow_conf, configuration
     from airflow_providers_secrets.lookup import explanation, inventory
     from airflow_providers_secrets.lookup.sources import Environment, Metastore, Source
 
@@ -83,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
-    from airflow_providers_secrets.errors import shown_id
 
     record = _with_id(dataclasses.asdict(explained))
     for member in record.get("members", ()):
@@ -135,13 +136,11 @@ def _cached_for(explained: Explanation | ChainExplanation) -> float | None:
 
 
 def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> None:
-    from airflow_providers_secrets.cli.output import shown
-    from airflow_providers_secrets.errors import quoted
     from airflow_providers_secrets.lookup.explanation import ChainExplanation, not_asked
 
     kind = SINGULAR[explained.kind]
-    team = f" for the team {shown(explained.team)}" if explained.team else ""
-    asked = f"{kind} {shown(explained.secret_id)}{team}, asked of"
+    team = f" for the team {output.shown(explained.team)}" if explained.team else ""
+    asked = f"{kind} {output.shown(explained.secret_id)}{team}, asked of"
     if isinstance(explained, ChainExplanation):
         print(f"{asked} a chain of {len(explained.members)}")
         for member in explained.members:
@@ -176,15 +175,15 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
 
 
 def _show_other(other: Elsewhere) -> None:
-    from airflow_providers_secrets.cli.output import FAULT, NEUTRAL
-    from airflow_providers_secrets.cli.output import show_finding as show
 
     if other.holds is None:
-        show(None, f"{other.source}: not to be asked", other.problem)
+        output.show_finding(None, f"{other.source}: not to be asked", other.problem)
     elif other.problem:
-        show(FAULT, f"{other.source}: holds it, but Airflow cannot use it: {other.problem}")
+        output.show_finding(output.FAULT, f"{other.source}: holds it, but Airflow cannot use it: {other.problem}")
     else:
-        show(other.holds or NEUTRAL, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}")
+        output.show_finding(
+            other.holds or output.NEUTRAL, f"{other.source}: {'holds it' if other.holds else 'does not hold it'}"
+        )
 
 
 def _listing(explained: Explanation | ChainExplanation) -> str | None:
@@ -202,8 +201,6 @@ def _listing(explained: Explanation | ChainExplanation) -> str | None:
 
 
 def _show_member(member: MemberAnswer) -> None:
-    from airflow_providers_secrets.cli.output import ADVICE, FAULT, FINE
-    from airflow_providers_secrets.cli.output import show_finding as show
     from airflow_providers_secrets.lookup import explanation
 
     reason = f": {member.reason}" if member.reason else ""
@@ -211,39 +208,36 @@ def _show_member(member: MemberAnswer) -> None:
     if member.way:
         _show_way(member.way)
     elif member.message:
-        show(FAULT, f"{member.outcome}: {member.message}")
+        output.show_finding(output.FAULT, f"{member.outcome}: {member.message}")
     elif member.outcome != explanation.NOT_ASKED:
-        show(FINE if member.outcome == "found" else ADVICE, member.outcome)
+        output.show_finding(output.FINE if member.outcome == "found" else output.ADVICE, member.outcome)
 
 
 def _show_way(explained: Explanation) -> None:
-    from airflow_providers_secrets.cli.output import FAULT, FINE, NEUTRAL
-    from airflow_providers_secrets.cli.output import show_finding as show
-    from airflow_providers_secrets.errors import shown_id
 
-    show(
-        explained.enabled or NEUTRAL,
+    output.show_finding(
+        explained.enabled or output.NEUTRAL,
         f"{counted(explained.kind)} are {'looked up' if explained.enabled else 'not looked up'} here",
     )
     if explained.enabled and (explained.pattern or explained.exclude_pattern):
         patterns = (("lookup", explained.pattern), ("exclude", explained.exclude_pattern))
-        show(
+        output.show_finding(
             explained.reason is None,
             "patterns: " + ", ".join(f"{name} {pattern}" for name, pattern in patterns if pattern),
         )
     if explained.reason:
-        show(FAULT, f"the store is not asked: {explained.reason}")
+        output.show_finding(output.FAULT, f"the store is not asked: {explained.reason}")
     for answer in explained.names:
         included = ", login included" if answer.connected else ""
         took = f" ({answer.milliseconds:.0f} ms{included})" if answer.milliseconds is not None else ""
         shared = f", shared cache: {answer.shared}" if answer.shared else ""
         code = f", {answer.code}" if answer.code else ""
-        ok = {"found": True, "not found": None, "not asked": NEUTRAL}.get(answer.outcome, False)
+        ok = {"found": True, "not found": None, "not asked": output.NEUTRAL}.get(answer.outcome, False)
         cure = answer.message.rpartition(f"{answer.code}. ")[2] if answer.message and answer.code else answer.message
-        show(ok, f"{shown_id(answer.name)}: {answer.outcome}{code}{took}{shared}", cure)
+        output.show_finding(ok, f"{shown_id(answer.name)}: {answer.outcome}{code}{took}{shared}", cure)
     if explained.unusable:
         cure = "Rewrite it: airflow-secrets put." if explained.writes else f"Rewrite it in {explained.store}."
-        show(FAULT, f"Airflow could not use it: {explained.unusable}", cure)
+        output.show_finding(output.FAULT, f"Airflow could not use it: {explained.unusable}", cure)
     elif explained.form:
         fields = f" with {', '.join(explained.fields)}" if explained.fields else ""
-        show(FINE, f"it reads as {explained.form}{fields}")
+        output.show_finding(output.FINE, f"it reads as {explained.form}{fields}")

@@ -7,8 +7,10 @@ import json
 import re
 from typing import Any, Final
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK, USAGE
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError, Unusable, printable, quoted
 
 NAME: Final = "get"
 HELP: Final = "show a connection, variable or configuration value, masked"
@@ -39,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``; ``NOT_OK`` if it is absent or has no such field; ``USAGE`` if it is never looked up.
     """
-    from airflow_providers_secrets.cli import configuration, output
-    from airflow_providers_secrets.errors import ConfigurationError, quoted
+    from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.lookup import operations
 
     configured = configuration.configured(args)
@@ -76,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_connection(args: argparse.Namespace, text: str) -> int:
-    from airflow_providers_secrets.cli import output
-    from airflow_providers_secrets.errors import SecretsError, Unusable, printable, quoted
     from airflow_providers_secrets.lookup.connection_text import fields_of
 
     try:

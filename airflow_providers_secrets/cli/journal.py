@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from airflow_providers_secrets.cli.copying import CREATED, OVERWRITTEN, SAME, Item
+from airflow_providers_secrets.errors import ConfigurationError
 
 JOURNAL_START: Final = '{"kind": '
 """The start of every journal, even of one whose first line was cut off by a kill."""
@@ -28,7 +29,6 @@ class Journal:
     """
 
     def __init__(self, path: Path, of: str, *, resume: bool) -> None:
-        from airflow_providers_secrets.errors import ConfigurationError
 
         self.path = path
         self._of = of

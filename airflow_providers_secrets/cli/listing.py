@@ -7,17 +7,18 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_kind, add_output, counted, pattern
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
+from airflow_providers_secrets.errors import quoted
+from airflow_providers_secrets.lookup.plan import Kind, team_and_id
 
 if TYPE_CHECKING:
     import re
 
     from airflow_providers_secrets.backends.mixin import SecretLookupMixin
     from airflow_providers_secrets.cli.configuration import Configured
-    from airflow_providers_secrets.cli.output import Progress
     from airflow_providers_secrets.lookup.inventory import ListedId
-    from airflow_providers_secrets.lookup.plan import Kind
 
 NAME: Final = "list"
 HELP: Final = "list the ids that the store holds, or what they shadow"
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``, or ``NOT_OK`` if there is none.
     """
-    from airflow_providers_secrets.cli import configuration, output
+    from airflow_providers_secrets.cli import configuration
 
     configured = configuration.configured(args)
     backend = configuration.ours(configured)
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     return OK if number else NOT_OK
 
 
-def _ids(configured: Configured, kind: Kind, match: re.Pattern[str] | None, progress: Progress) -> Iterator[ListedId]:
+def _ids(
+    configured: Configured, kind: Kind, match: re.Pattern[str] | None, progress: output.Progress
+) -> Iterator[ListedId]:
     from airflow_providers_secrets.lookup import inventory
 
     for one in inventory.listed_ids(configured.backend, kind):
@@ -86,12 +89,8 @@ def _row(one: ListedId, last: str) -> dict[str, Any]:
 
 def _of_team(listed: str) -> str | None:
     """Return which team alone looks an id up, or ``None`` if it is not a team's own secret."""
-    from airflow_providers_secrets.cli.output import shown
-    from airflow_providers_secrets.errors import quoted
-    from airflow_providers_secrets.lookup.plan import team_and_id
-
     team, secret_id = team_and_id(listed)
-    return f"but by team {shown(team)}, as {quoted(secret_id)}" if team else None
+    return f"but by team {output.shown(team)}, as {quoted(secret_id)}" if team else None
 
 
 def _shadowed(

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow_providers_secrets.errors import SecretsError
+from airflow_providers_secrets.errors import SecretsError, printable, shown_id
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -333,8 +333,6 @@ def as_it_is(value: str) -> str:
 
 def shown(name: str) -> str:
     """Return an id or a name of a secret for display, masking what may be a value typed by mistake."""
-    from airflow_providers_secrets.errors import printable, shown_id
-
     return printable(shown_id(name), 128)
 
 
@@ -352,7 +350,6 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: Any, longest: int | None) -> str:
-    from airflow_providers_secrets.errors import printable
 
     plain = _plain(value)
     if plain is None:
@@ -366,8 +363,6 @@ def _cell(value: Any, longest: int | None) -> str:
 def show_finding(ok: bool | str | None, what: str, cure: str | None = None) -> None:  # noqa: FBT001
     """Print one line with its mark, and the remedy below it."""
     from rich.text import Text
-
-    from airflow_providers_secrets.errors import printable
 
     mark, style = MARKS[ok]
     line = Text(f"{mark} ", style=style).append(printable(what, 4000), style="default")

@@ -11,8 +11,10 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Final
 
+from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import add_backend, add_output
 from airflow_providers_secrets.cli.exits import OK
+from airflow_providers_secrets.errors import ConfigurationError
 from airflow_providers_secrets.lookup.outcomes import GRANTED
 
 if TYPE_CHECKING:
@@ -59,8 +61,7 @@ def _account(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Print the policy; notes about what it cannot express go to standard error."""
-    from airflow_providers_secrets.cli import configuration, output, policies
-    from airflow_providers_secrets.errors import ConfigurationError
+    from airflow_providers_secrets.cli import configuration, policies
 
     configured = configuration.configured(args)
     named = ("account", "region", "partition", "kms_key", "project_number", "principal", "vault_id")
@@ -107,11 +108,10 @@ def _of_member(wanted: Wanted, member: Member | None) -> Wanted:
 
 
 def _show(policy: Policy, args: argparse.Namespace) -> None:
-    from airflow_providers_secrets.cli.output import say
 
     shown = [policy.terraform] if args.terraform else [] if args.commands else [policy.text]
     if args.commands:
         shown.append(policy.commands)
     print("\n".join(one.rstrip("\n") for one in shown))
     for note in policy.notes:
-        say(f"# {note}")
+        output.say(f"# {note}")

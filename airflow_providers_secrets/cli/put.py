@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
+from airflow_providers_secrets.cli import output, uri
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
+from airflow_providers_secrets.errors import ConfigurationError, Unusable, quoted
 
 NAME: Final = "put"
 HELP: Final = "write a connection or variable"
@@ -19,8 +21,6 @@ EXAMPLE: Final = "airflow-secrets put conn db --conn-type postgres --host db.exa
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``airflow-secrets put``."""
-    from airflow_providers_secrets.cli import uri
-
     add_kind(parser, "conn", "var")
     add_id(parser)
     parser.add_argument("--stdin", action="store_true", help="read the whole value from standard input")
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     :return: ``OK``, or ``NOT_OK`` if it exists and must be left as it is.
     """
-    from airflow_providers_secrets.cli import configuration, output, uri
-    from airflow_providers_secrets.errors import ConfigurationError, Unusable, quoted
+    from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.lookup import operations
 
     if args.kwargs == "-":
@@ -99,8 +98,6 @@ def settings_of(given: list[str]) -> dict[str, str]:
 
     :raises ConfigurationError: for one without ``=``.
     """
-    from airflow_providers_secrets.errors import ConfigurationError
-
     settings = {}
     for one in given:
         name, found, value = one.partition("=")
@@ -115,8 +112,7 @@ def _value(args: argparse.Namespace) -> str:
 
     :raises ConfigurationError: if there is none, or Airflow could not parse it.
     """
-    from airflow_providers_secrets.cli import reading, uri
-    from airflow_providers_secrets.errors import ConfigurationError, Unusable
+    from airflow_providers_secrets.cli import reading
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
 
     fields_given = uri.any_field(args)

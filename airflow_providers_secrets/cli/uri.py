@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from airflow_providers_secrets.cli.arguments import whole_number
 from airflow_providers_secrets.cli.exits import OK
+from airflow_providers_secrets.cli.output import as_it_is, show_record
+from airflow_providers_secrets.errors import ConfigurationError, Unusable
 
 NAME: Final = "uri"
 HELP: Final = "make a connection's URI or JSON from fields, and back"
@@ -48,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     :raises ConfigurationError: naming the field that cannot be used.
     """
-    from airflow_providers_secrets.cli.output import as_it_is, show_record
     from airflow_providers_secrets.cli.reading import standard_input
-    from airflow_providers_secrets.errors import ConfigurationError, Unusable
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of, uri_of
 
     reason: str
@@ -86,8 +86,6 @@ def need_type(args: argparse.Namespace) -> None:
 
     :raises ConfigurationError: if it is not given.
     """
-    from airflow_providers_secrets.errors import ConfigurationError
-
     if not args.conn_type:
         raise ConfigurationError("--conn-type is needed: postgres, aws, http …")
 
@@ -116,7 +114,6 @@ def fields_from(args: argparse.Namespace) -> dict[str, Any]:
         input.
     :raises Unusable: if Airflow could not use them.
     """
-    from airflow_providers_secrets.errors import ConfigurationError
     from airflow_providers_secrets.lookup.connection_text import fields_of, json_of
 
     refuse_two_readers(args)
@@ -129,7 +126,6 @@ def fields_from(args: argparse.Namespace) -> dict[str, Any]:
 
 def _password(args: argparse.Namespace) -> str | None:
     from airflow_providers_secrets.cli.reading import ask_secret, standard_input
-    from airflow_providers_secrets.errors import ConfigurationError
 
     if args.ask_password:
         return ask_secret("Password: ", "--password-stdin")
@@ -143,7 +139,6 @@ def _password(args: argparse.Namespace) -> str | None:
 
 def _extra(text: str | None) -> dict[str, Any] | None:
     from airflow_providers_secrets.cli.reading import standard_input
-    from airflow_providers_secrets.errors import ConfigurationError
 
     if text is None:
         return None
