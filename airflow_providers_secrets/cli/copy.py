@@ -331,11 +331,8 @@ def _journal_path(args: argparse.Namespace) -> Path:
     what = json.dumps([args.source, args.from_kwargs, args.target, args.to_kwargs, *(members if any(members) else ())])
     directory = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "airflow-secrets"
     of = hashlib.sha256(what.encode()).hexdigest()[:12]
-    if args.resume:
-        # The names of older journals contain no time.
-        for earlier in sorted(directory.glob(f"copy-*-{of}-*.jsonl"), reverse=True) or [directory / f"copy-{of}.jsonl"]:
-            if earlier.is_file():
-                return earlier
+    if args.resume and (latest := max(directory.glob(f"copy-*-{of}-*.jsonl"), default=None)):
+        return latest
     return directory / f"copy-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{of}-{os.urandom(3).hex()}.jsonl"
 
 

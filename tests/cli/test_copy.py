@@ -529,14 +529,6 @@ def test_a_journal_by_default_has_a_time_in_its_name(
         ["according to the journal"],
         True,
     )
-    old = journals / f"copy-{names[0].split('-')[2]}.jsonl"
-    last.rename(old)
-    (journals / names[0]).unlink()
-    said = command(*copy, "--resume")
-    assert ([item["reason"] for item in said.json], f"journal: {old}\n" in said.err) == (
-        ["according to the journal"],
-        True,
-    )
 
 
 def test_a_journal_never_replaces_another_file(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
