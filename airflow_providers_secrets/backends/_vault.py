@@ -217,7 +217,7 @@ def overruled(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield winner, other if winner == one else one
 
 
-def option_conflict(options: Mapping[str, Any]) -> str | None:  # one rule per line
+def option_conflict(options: Mapping[str, Any]) -> str | None:
     """Return a message about the first option that is missing or contradicts another one, or ``None``."""
     auth_type = options["auth_type"]
     if needed := lacking(options, NEEDED[auth_type], auth_type, FROM_ENVIRONMENT):

@@ -42,6 +42,18 @@ MEANINGS: Final[Mapping[int, str]] = {
 }
 """The text for a status whose meaning is specific to Vault."""
 
+NO_CLOUD_LOGIN: Final = (
+    # botocore.exceptions
+    "NoCredentialsError",
+    "ParamValidationError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    # google.auth.exceptions
+    "DefaultCredentialsError",
+    "MalformedError",
+)
+"""The codes of a cloud's credentials that cannot be used for a login."""
+
 OUTCOMES: Final[Mapping[str, Outcome]] = {
     # https://developer.hashicorp.com/vault/api-docs#http-status-codes, and observed answers of OpenBao. Everything
     # else is UNAVAILABLE: 412 (not yet replicated), 472 and 473 (secondary or standby node), 5xx, 503 when sealed.
@@ -75,30 +87,13 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnicodeEncodeError",  # a token that cannot be sent in a header
             # OpenSSL's reasons
             "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-            # botocore.exceptions, google.auth.exceptions
-            "NoCredentialsError",
-            "ParamValidationError",
-            "PartialCredentialsError",
-            "ProfileNotFound",
-            "DefaultCredentialsError",
-            "MalformedError",
+            *NO_CLOUD_LOGIN,
         ),
         Outcome.MISCONFIGURED,
     ),
 }
 
-BEFORE_VAULT: Final = ON_THE_WAY | {
-    REDIRECTED,
-    UNREADABLE,
-    NO_CA,
-    "InvalidProxyURL",
-    "NoCredentialsError",
-    "ParamValidationError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-    "DefaultCredentialsError",
-    "MalformedError",
-}
+BEFORE_VAULT: Final = ON_THE_WAY | {REDIRECTED, UNREADABLE, NO_CA, "InvalidProxyURL", *NO_CLOUD_LOGIN}
 """The codes of failures before Vault is asked, and of answers that are not Vault's own."""
 
 ADVICE: Final[Mapping[str | Outcome, str]] = {
