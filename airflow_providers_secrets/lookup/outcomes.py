@@ -95,8 +95,6 @@ def policy_option(failure: SecretsError) -> str | None:
 GRANTED: Final = ("list", "write", "delete")
 """What ``airflow-secrets policy --allow`` accepts."""
 
-NOTHING_TO_DELETE: Final = "There is nothing to delete; airflow-secrets list shows what is there."
-
 
 def advice(codes: Sequence[str], outcome: Outcome, own: Mapping[str | Outcome, str], act: str = "give") -> str:
     """Return the one piece of advice for the first of *codes* that a table knows, else for *outcome*.
@@ -107,7 +105,7 @@ def advice(codes: Sequence[str], outcome: Outcome, own: Mapping[str | Outcome, s
     if outcome is Outcome.DENIED and act in GRANTED and not any(code in own for code in codes):
         return f"Allow the backend's identity to {act} it: airflow-secrets policy --allow {act} prints the rights."
     if outcome is Outcome.NOT_FOUND and act == "delete":
-        return NOTHING_TO_DELETE
+        return "There is nothing to delete; airflow-secrets list shows what is there."
     known_by: list[str | Outcome] = [*codes, outcome]
     cure = next(table[known] for known in known_by for table in (own, ADVICE) if known in table)
     if outcome is Outcome.UNAVAILABLE and act in CHANGES:

@@ -123,9 +123,7 @@ class Page:
         if found is None or (found.done.is_set() and (fresh or found.age > KEPT)):
             found = self._listings[kind] = Listing(backends, kind)
             self._tasks[kind] = asyncio.create_task(self.bounded(found.make))
-        task = self._tasks.get(kind)
-        if task is not None:
-            await asyncio.wait((task,), timeout=PATIENCE)
+        await asyncio.wait((self._tasks[kind],), timeout=PATIENCE)
         return found
 
     async def bounded(self, work: Callable[[], Any]) -> Any:
