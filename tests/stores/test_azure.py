@@ -41,7 +41,7 @@ from airflow_providers_secrets.lookup import answers, resolve
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure import key_vault, session
-from airflow_providers_secrets.stores.azure.client import VaultClient
+from airflow_providers_secrets.stores.azure.client import KeyVaultClient
 from airflow_providers_secrets.stores.azure.credentials import Login, LoginTransport
 from airflow_providers_secrets.stores.azure.key_vault import KeyVault
 from airflow_providers_secrets.stores.base import StoreError
@@ -693,7 +693,7 @@ def test_replaced_certificates_count_for_a_proxy_that_is_asked_over_tls(azure: A
 )
 def test_link_of_a_page_may_name_the_default_port(azure: AzureRig, link: str, leads: str | None) -> None:
     """Key Vault's own links do, where ``vault_url`` names none."""
-    client = VaultClient(backend(azure, vault_url="https://v.vault.azure.net").options)
+    client = KeyVaultClient(backend(azure, vault_url="https://v.vault.azure.net").options)
     with pytest.raises(StoreError, match=leads) if leads else contextlib.nullcontext():
         client.check_host(link)
 

@@ -33,7 +33,7 @@ UNREADABLE_ANSWERS: Final = (ArithmeticError, AttributeError, LookupError, Recur
 """What the SDK raises for an answer that does not match the API's specification."""
 
 
-class VaultClient:
+class KeyVaultClient:
     """A client of one vault for one identity. Any number of threads may use one; it starts none.
 
     The first call runs alone, so that the vault is asked only once how to log in. Redirects are not followed,

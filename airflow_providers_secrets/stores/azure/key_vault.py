@@ -34,7 +34,7 @@ from airflow_providers_secrets.stores.base import (
 if TYPE_CHECKING:
     from azure.keyvault.secrets import KeyVaultSecret, SecretClient
 
-    from airflow_providers_secrets.stores.azure.client import VaultClient
+    from airflow_providers_secrets.stores.azure.client import KeyVaultClient
 
 SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105  # a code
 SECRET_DISABLED: Final = "SecretDisabled"  # noqa: S105
@@ -157,16 +157,16 @@ class KeyVault(Store):
             vars(platform.uname()).setdefault("processor", "")
         return self.sdk
 
-    def connect(self) -> VaultClient:
+    def connect(self) -> KeyVaultClient:
         """Return a new client; it logs in at its first call.
 
         :raises StoreError: naming the option that cannot be used; or the SDK, if it lacks what is needed.
         """
-        from airflow_providers_secrets.stores.azure.client import VaultClient
+        from airflow_providers_secrets.stores.azure.client import KeyVaultClient
 
         if not self.options["vault_url"]:
             raise StoreError(NO_VAULT)
-        return VaultClient(self.options)
+        return KeyVaultClient(self.options)
 
     def preload(self) -> None:
         """Read the CA certificates for vault and authority."""
@@ -174,18 +174,18 @@ class KeyVault(Store):
 
         client.load_certificates(self.options)
 
-    def address(self, client: VaultClient) -> str:
+    def address(self, client: KeyVaultClient) -> str:
         """Return the vault's address."""
         return client.address
 
-    def fetch(self, client: VaultClient, name: str) -> Answer:
+    def fetch(self, client: KeyVaultClient, name: str) -> Answer:
         """Read the current version of one secret."""
         secret = client.call(lambda sdk: sdk.get_secret(name))
         if not isinstance(secret.value, str):
             raise StoreError("the answer holds no value", MALFORMED)
         return Answer(secret.value, _name_of(secret))
 
-    def listing(self, client: VaultClient, prefix: str) -> Iterator[ListedSecret]:
+    def listing(self, client: KeyVaultClient, prefix: str) -> Iterator[ListedSecret]:
         """Yield the names that start with *prefix*, of disabled secrets too, page by page. Needs ``list`` on secrets.
 
         Pages contain neither values nor versions.
@@ -208,7 +208,7 @@ class KeyVault(Store):
 
     def write(
         self,
-        client: VaultClient,
+        client: KeyVaultClient,
         name: str,
         text: str,
         *,
@@ -245,12 +245,12 @@ class KeyVault(Store):
         written = client.call(lambda sdk: sdk.set_secret(name, text, **given))
         return Written(created=former is None, version=written.properties.version)
 
-    def delete(self, client: VaultClient, name: str) -> None:
+    def delete(self, client: KeyVaultClient, name: str) -> None:
         """Delete all versions of *name*; the vault keeps them for its retention period. Needs ``delete`` on secrets."""
         # Does not wait for completion: that would need `get`, and takes some seconds.
         client.call(lambda sdk: sdk.begin_delete_secret(name))
 
-    def identify(self, client: VaultClient) -> Identity:
+    def identify(self, client: KeyVaultClient) -> Identity:
         """Read the identity from the token; its signature is not verified, since no decision depends on it."""
         if not client.token:
             # Any call logs in, even a denied one: the vault only has to say what a token must be for.
