@@ -54,7 +54,7 @@ class KeyVaultClient:
         self._login = Login(options)
         self._first = Turn()
         self._answered = False
-        told = {name: options[name] for name in ("proxies",) if options[name]}
+        proxies = {"proxies": options["proxies"]} if options["proxies"] else {}
         self._sdk = SecretClient(
             self.address,
             self._login,  # type: ignore[arg-type]  # azure-core prefers get_token_info and needs no other
@@ -70,7 +70,7 @@ class KeyVaultClient:
             user_agent=f"{options['user_agent']} {USER_AGENT}" if options["user_agent"] else USER_AGENT,
             retry_total=0,
             permit_redirects=False,
-            **told,
+            **proxies,
         )
         # The challenge that an older client of this process received may be the reason why a new one is made.
         with contextlib.suppress(KeyError):  # raised by older SDKs if there is none

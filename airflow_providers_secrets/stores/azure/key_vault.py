@@ -213,7 +213,7 @@ class KeyVault(Store):
         text: str,
         *,
         only_if_absent: bool = False,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] = {},
     ) -> Written:
         """Write a new version with the content type, tags and dates of use of the previous one.
 
@@ -240,8 +240,7 @@ class KeyVault(Store):
                 "not_before": old.not_before,
                 "expires_on": old.expires_on,
             }
-        kept |= {setting: value for setting, value in (settings or {}).items() if setting in self.write_settings}
-        given = {setting: value for setting, value in kept.items() if value is not None}
+        given = {setting: value for setting, value in {**kept, **settings}.items() if value is not None}
         written = client.call(lambda sdk: sdk.set_secret(name, text, **given))
         return Written(created=former is None, version=written.properties.version)
 

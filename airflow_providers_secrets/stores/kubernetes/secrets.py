@@ -183,7 +183,7 @@ class KubernetesSecrets(Store):
         text: str,
         *,
         only_if_absent: bool = False,
-        settings: Mapping[str, str] | None = None,  # noqa: ARG002  # it has none
+        settings: Mapping[str, str] = {},  # noqa: ARG002  # there are none
     ) -> Written:
         """Set one key of the Secret's data; labels, type and other keys stay. Needs ``list``, ``create``, ``patch``.
 
