@@ -877,14 +877,6 @@ def test_use_ssl_and_api_version(aws: AwsRig) -> None:
         aws.backend(api_version="1999-01-01").get_variable("x")
 
 
-def test_retry_after_is_honoured_within_the_deadline(aws: AwsRig) -> None:
-    backend = aws.backend(timeout=20.0)
-    throttled = aws_error("ThrottlingException", 429, **{"Retry-After": "30"})
-    with aws.proxy.fault(throttled), aws.counted() as calls, pytest.raises(StoreUnavailable, match="Throttling"):
-        backend.get_variable("x")
-    assert len(calls) == 1  # a second attempt would come after the deadline
-
-
 # Endpoints and models: what the lean loader leaves out is never missed.
 
 

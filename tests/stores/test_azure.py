@@ -737,32 +737,6 @@ def test_64_cold_threads_log_in_once(azure: AzureRig) -> None:
     assert len(azure.calls) == 64
 
 
-def _look_up_in_child(rig: AzureRig, number: int, results: Any) -> None:
-    asked = backend(rig, timeout=30)
-    name = f"forked-{number}"
-    results.put((number, {asked.get_variable(name) for _ in range(200)}))
-
-
-@pytest.mark.long
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_8_forked_children_get_their_own_answers(azure: AzureRig) -> None:
-    for number in range(8):
-        azure.put(f"airflow-variables-forked-{number}", f"value-{number}")
-    assert backend(azure, timeout=30).get_variable("forked-0") == "value-0"
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    children = [context.Process(target=_look_up_in_child, args=(azure, number, results)) for number in range(8)]
-    for child in children:
-        child.start()
-    answers = sorted(results.get(timeout=60) for _ in children)
-    assert answers == [(number, {f"value-{number}"}) for number in range(8)]
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
-    # Each child logged in for itself.
-    assert len(azure.entra.logins) == 9
-
-
 def test_redirect_is_not_followed(azure: AzureRig) -> None:
     asked = backend(azure)
     assert asked.get_variable("found") == "x"
@@ -771,13 +745,6 @@ def test_redirect_is_not_followed(azure: AzureRig) -> None:
     with azure.proxy.fault(Reply(307, headers=elsewhere)), pytest.raises(StoreMisconfigured, match="HTTP 307"):
         asked.get_variable("found")
     assert len(azure.entra.requests) == before
-
-
-def test_password_of_a_netrc_file_is_not_sent(azure: AzureRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login u password S3cr3t\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    assert backend(azure).get_variable("found") == "x"
-    assert {request.headers.get("Authorization", "Bearer")[:6] for request in azure.proxy.requests} == {"Bearer"}
 
 
 def test_password_of_a_netrc_file_is_not_sent_to_the_authority(

@@ -930,23 +930,6 @@ def test_redirect_is_not_followed(google: GoogleRestRig, accounts: Accounts) -> 
     assert accounts.requests == []
 
 
-@over_rest
-def test_password_of_a_netrc_file_is_not_sent(
-    google: GoogleRestRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login u password S3cr3t\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    assert google.backend().get_variable("found") == "x"
-    assert header(google.server.requests[0], "authorization").startswith("Bearer ")
-
-
-def test_server_that_hangs_ends_at_the_deadline(google: GoogleRestRig) -> None:
-    """It goes on after 30 s, or when the fault ends."""
-    google.backend().get_variable("found")
-    with google.server.fault(Reply(hang=True)), pytest.raises(StoreUnavailable):
-        google.backend(timeout=0.5).get_variable("found")
-
-
 def test_call_waits_no_longer_than_somebody_waits_for_it(google: GoogleRestRig) -> None:
     """Although read_timeout would let it: few calls may hang."""
     from google.api_core.exceptions import DeadlineExceeded
