@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import itertools
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -22,10 +21,10 @@ from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUn
 from tests.conftest import QUICKEST, RIGS, STORES
 from tests.rigs import FAULTS, PAGE, Rig, running
 from tests.rigs.chain import short_name
+from tests.support.lookups import LOOKUP, ask, warned
 from tests.support.signals import TimeIsUp, raised_where_a_wait_has_let_its_lock_go
 from tests.support.speed import slowness
 
-LOOKUP = {"connections": "get_conn_value", "variables": "get_variable", "config": "get_config"}
 VALUE = {"connections": "postgres://u:p@h:5432/{}", "variables": "of {}", "config": "sqlite:///{}"}
 ONCE: dict[str, Any] = {"max_attempts": 1, "timeout": 30}
 """One attempt, for which a busy machine has time."""
@@ -74,11 +73,6 @@ def chain(*members: dict[str, Any]) -> ChainBackend:
     return ChainBackend(backends=list(members))
 
 
-def ask(backend: Any, kind: str, secret_id: str) -> str | None:
-    answer: str | None = getattr(backend, LOOKUP[kind])(secret_id)
-    return answer
-
-
 def put(rig: Rig, kind: str, secret_id: str, which: str) -> str:
     value = VALUE[kind].format(which)
     rig.put(rig.path(kind, secret_id), value)
@@ -88,11 +82,6 @@ def put(rig: Rig, kind: str, secret_id: str, which: str) -> str:
 def only_in(rig: Rig, secret_id: str) -> str:
     """An id of which no test puts a value into another store; the servers live on from test to test."""
     return f"{secret_id}-{rig.name}"
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    ours = (record for record in caplog.records if record.name.startswith("airflow_providers_secrets"))
-    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
 # The order.

@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import StoreUnavailable
 from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.testing.contract.deadline import *
-from airflow_providers_secrets.testing.contract.deadline import Hang
+from airflow_providers_secrets.testing.contract.deadline import Hang, _fails
 from tests.rigs import Rig
 from tests.support.lookups import Waits
-
-
-def _fails(backend: Any) -> None:
-    with pytest.raises(StoreUnavailable):
-        backend.get_variable("x")
 
 
 def test_a_login_that_hangs_holds_no_other_store_up(ssm: Rig, secrets_manager: Rig, monkeypatch: Any) -> None:

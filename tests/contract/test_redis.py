@@ -1269,6 +1269,17 @@ def test_a_clusters_nonsense_never_leaves(
     assert len(warnings_of_redis(caplog)) == 1
 
 
+def assert_it_holds_no_thread(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "_longest", 0.3)
+    before = set(threading.enumerate())
+    assert shared.get("x") is None
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "secrets-lookup":
+            thread.join(60)
+            assert not thread.is_alive()
+    assert not shared._hanging
+
+
 @pytest.mark.parametrize(
     ("form", "command"),
     [
@@ -1284,14 +1295,7 @@ def test_an_answer_that_never_ends_holds_no_thread(
     """Nor memory, though each byte is in time: its connection is ended, also that of a client still being made."""
     with fleet.dripping(command) as port:
         shared = shared_of(sharing(ssm, f"{form.replace('PORT', str(port))}?socket_timeout=20", timeout=60))
-        monkeypatch.setattr(shared, "_longest", 0.3)
-        before = set(threading.enumerate())
-        assert shared.get("x") is None
-        for thread in set(threading.enumerate()) - before:
-            if thread.name == "secrets-lookup":
-                thread.join(60)
-                assert not thread.is_alive()
-        assert not shared._hanging
+        assert_it_holds_no_thread(shared, monkeypatch)
 
 
 def test_an_answer_that_never_ends_at_another_node_holds_no_thread(
@@ -1299,14 +1303,7 @@ def test_an_answer_that_never_ends_at_another_node_holds_no_thread(
 ) -> None:
     with fleet.dripping(b"GETRANGE") as node, fleet.answering(b"-MOVED 5 127.0.0.1:%d\r\n" % node) as port:
         shared = shared_of(sharing(ssm, f"redis+cluster://127.0.0.1:{port}?socket_timeout=20", timeout=60))
-        monkeypatch.setattr(shared, "_longest", 0.3)
-        before = set(threading.enumerate())
-        assert shared.get("x") is None
-        for thread in set(threading.enumerate()) - before:
-            if thread.name == "secrets-lookup":
-                thread.join(60)
-                assert not thread.is_alive()
-        assert not shared._hanging
+        assert_it_holds_no_thread(shared, monkeypatch)
 
 
 def test_exchanges_that_hang_for_ever_are_bounded(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:

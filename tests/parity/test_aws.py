@@ -15,7 +15,7 @@ import pytest
 
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretRevoked
 from airflow_providers_secrets.lookup import answers
-from tests.parity.reading import read
+from tests.parity.reading import observed, read
 from tests.rigs.aws import AwsRig, SecretsManagerRig, SsmRig
 from tests.support.proxy import Reply
 
@@ -52,12 +52,6 @@ def official(rig: AwsRig, **options: Any) -> Any:
     module, name = OFFICIAL[rig.service]
     backend_class = getattr(importlib.import_module(f"airflow.providers.amazon.aws.secrets.{module}"), name)
     return backend_class(**{**rig.options(), **options})
-
-
-def observed(rig: AwsRig, backend: Any, method: str, *args: Any, **kwargs: Any) -> tuple[str | None, list[str]]:
-    with rig.counted() as calls:
-        answer = getattr(backend, method)(*args, **kwargs)
-    return answer, calls
 
 
 @pytest.mark.parametrize(("prefix", "pattern"), itertools.product(PREFIXES, [None, "^a", "UPPER|under"]))

@@ -12,7 +12,7 @@ from airflow.providers.microsoft.azure.secrets.key_vault import AzureKeyVaultBac
 
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, LookupFailed, SecretRevoked
-from tests.parity.reading import read
+from tests.parity.reading import LISTED, STORED, read
 from tests.rigs import running
 from tests.rigs.azure import CLIENT, CLIENT_SECRET, TENANT, AzureRig
 
@@ -66,23 +66,11 @@ def test_teams(rig: AzureRig) -> None:
         assert observed(rig, ours, *how, team_name="red") == observed(rig, theirs, *how, team_name="red")
 
 
-STORED = [
-    "postgres://u:p@h:5432/db",
-    "aws:///?endpoint_url=http://minio:9000&region_name=us-east-1",
-    '{"conn_type": "postgres", "host": "h", "port": 5432.0}',
-    '{"conn_type": "http", "host": "h", "extra": false}',
-    '{"uri": "postgres://u:p@h:5432/db"}',
-]
-
-
 @pytest.mark.parametrize("stored", STORED)
 def test_the_same_connections_are_given(rig: AzureRig, stored: str) -> None:
     rig.put("airflow-connections-parity", stored)
     ours, theirs = AzureKeyVaultBackend(cache_ttl=0, **options(rig)), Official(**options(rig))
     assert read(ours.get_conn_value("parity") or "") == read(theirs.get_conn_value("parity") or "")
-
-
-LISTED = ["spark://spark://spark-master:7077", '{"conn_type": "x", "hots": "h"}', '{"conn_type": "x", "port": "none"}']
 
 
 @pytest.mark.parametrize("stored", LISTED)

@@ -16,7 +16,7 @@ from airflow.providers.google.cloud.secrets.secret_manager import CloudSecretMan
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
 from airflow_providers_secrets.errors import AccessDenied, ConfigurationError, InvalidSecret, SecretRevoked
-from tests.parity.reading import read
+from tests.parity.reading import LISTED, STORED, observed, read
 from tests.rigs import running
 from tests.rigs.google import PROJECT, GoogleGrpcRig, Version, google_error, service_account_key
 from tests.rigs.identities import Internet
@@ -51,12 +51,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleGrpcRig]:
 def backends(**options: Any) -> tuple[Any, Any]:
     given = {"gcp_keyfile_dict": service_account_key(), **options}
     return CloudSecretManagerBackend(**given, cache_ttl=0, transport="grpc"), Official(**given)
-
-
-def observed(rig: GoogleGrpcRig, backend: Any, method: str, *args: Any, **kwargs: Any) -> tuple[str | None, list[str]]:
-    with rig.counted() as calls:
-        answer = getattr(backend, method)(*args, **kwargs)
-    return answer, calls
 
 
 @pytest.mark.parametrize("sep", ["-", "", "_", "--"])
@@ -94,23 +88,11 @@ def test_teams(rig: GoogleGrpcRig) -> None:
         assert observed(rig, ours, *how, team_name="red") == observed(rig, theirs, *how, team_name="red")
 
 
-STORED = [
-    "postgres://u:p@h:5432/db",
-    "aws:///?endpoint_url=http://minio:9000&region_name=us-east-1",
-    '{"conn_type": "postgres", "host": "h", "port": 5432.0}',
-    '{"conn_type": "http", "host": "h", "extra": false}',
-    '{"uri": "postgres://u:p@h:5432/db"}',
-]
-
-
 @pytest.mark.parametrize("stored", STORED)
 def test_the_same_connections_are_given(rig: GoogleGrpcRig, stored: str) -> None:
     rig.put("airflow-connections-parity", stored)
     ours, theirs = (backend.get_conn_value("parity") for backend in backends())
     assert read(ours) == read(theirs)
-
-
-LISTED = ["spark://spark://spark-master:7077", '{"conn_type": "x", "hots": "h"}', '{"conn_type": "x", "port": "none"}']
 
 
 @pytest.mark.parametrize("stored", LISTED)

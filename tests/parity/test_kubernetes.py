@@ -16,7 +16,7 @@ from kubernetes.config import incluster_config
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret
-from tests.parity.reading import read
+from tests.parity.reading import STORED, observed, read
 from tests.rigs import running
 from tests.rigs.kubernetes import JSON, LABELS, NAMESPACE, TEAM, TOKEN, KubernetesRig, encoded, status
 from tests.support.lookups import LOOKUP
@@ -52,12 +52,6 @@ def backends(rig: KubernetesRig) -> Backends:
         return KubernetesSecretsBackend(**given, **rig.options(), cache_ttl=0), Official(**given)
 
     return make
-
-
-def observed(rig: KubernetesRig, backend: Any, method: str, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
-    with rig.counted() as calls:
-        answer = getattr(backend, method)(*args, **kwargs)
-    return answer, calls
 
 
 def create(rig: KubernetesRig, name: str, labels: dict[str, str], data: dict[str, str]) -> None:
@@ -122,14 +116,6 @@ def observed_selectors(rig: KubernetesRig, backend: Any, key: str, **how: Any) -
     answer = backend.get_variable(key, **how)
     paths = [request.path for request in rig.requests[start:]]
     return answer, [path.partition("labelSelector=")[2].partition("&")[0] for path in paths]
-
-
-STORED = [
-    "postgres://u:p@h:5432/db",
-    "aws:///?endpoint_url=http://minio:9000&region_name=us-east-1",
-    '{"conn_type": "postgres", "host": "h", "port": 5432.0}',
-    '{"conn_type": "http", "host": "h", "extra": false}',
-]
 
 
 @pytest.mark.parametrize("stored", STORED)

@@ -19,7 +19,7 @@ from airflow.providers.hashicorp.secrets.vault import VaultBackend as Official
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import AccessDenied, ConfigurationError, InvalidSecret, SecretRevoked
-from tests.parity.reading import read
+from tests.parity.reading import observed, read
 from tests.rigs import running
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig
@@ -63,12 +63,6 @@ def backends(rig: VaultRig, mount: str | None = "kv2", **options: Any) -> tuple[
     version = MOUNTS.get(mount or "", 2)
     given = {"url": rig.proxy.url, "token": ROOT_TOKEN, "mount_point": mount, "kv_engine_version": version, **options}
     return VaultBackend(cache_ttl=0, **given), Official(**given)
-
-
-def observed(rig: VaultRig, backend: Any, method: str, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
-    with rig.counted() as calls:
-        answer = getattr(backend, method)(*args, **kwargs)
-    return answer, calls
 
 
 def option(kind: str) -> str:

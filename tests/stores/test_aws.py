@@ -41,18 +41,11 @@ from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws.loader import LeanLoader
 from airflow_providers_secrets.stores.base import NOT_ANSWERED, StoreError
 from tests.rigs import PAGE
-from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error, moto
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error
+from tests.rigs.google import service_account_key
 from tests.support.proxy import Proxy, Reply, Request
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
-
-
-@pytest.fixture
-def sts() -> Iterator[Proxy]:
-    """STS, that is moto's, behind a proxy of its own."""
-    proxy = Proxy(moto().get_host_and_port())
-    yield proxy
-    proxy.stop()
 
 
 def role_options(rig: AwsRig, sts: Proxy, **more: Any) -> dict[str, Any]:
@@ -543,20 +536,8 @@ def test_web_identity_by_file_is_read_again_at_each_login(
 
 def test_web_identity_by_google(aws: AwsRig, sts: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service account's key is exchanged for an ID token, as in "Service account ID tokens" of google-auth."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     google = Proxy()
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    account = {
-        "type": "service_account",
-        "client_email": "airflow@project.iam.example.com",
-        "private_key": key.decode(),
-        "token_uri": f"{google.url}/token",
-    }
-    (tmp_path / "key.json").write_text(json.dumps(account))
+    (tmp_path / "key.json").write_text(json.dumps(service_account_key(f"{google.url}/token")))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     part = base64.urlsafe_b64encode(json.dumps({"exp": 4102444800}).encode()).rstrip(b"=").decode()
     token = f"{part}.{part}.{part}"

@@ -34,6 +34,7 @@ from airflow_providers_secrets.stores.aws import loader, transport
 from airflow_providers_secrets.stores.base import deadline, seconds_left
 from airflow_providers_secrets.testing.lookups import Waits
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
+from tests.rigs.google import service_account_key
 from tests.support.proxy import Proxy, Reply, Request
 from tests.support.tls import TlsFront
 
@@ -47,29 +48,10 @@ WEB_IDENTITY = {
 
 
 @pytest.fixture
-def sts() -> Iterator[Proxy]:
-    proxy = Proxy(moto().get_host_and_port())
-    yield proxy
-    proxy.stop()
-
-
-@pytest.fixture
 def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """Google's token endpoint, and a service account whose key is in the environment."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     proxy = Proxy()
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    account = {
-        "type": "service_account",
-        "client_email": "airflow@project.iam.example.com",
-        "private_key": key.decode(),
-        "token_uri": f"{proxy.url}/token",
-    }
-    (tmp_path / "key.json").write_text(json.dumps(account))
+    (tmp_path / "key.json").write_text(json.dumps(service_account_key(f"{proxy.url}/token")))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     part = base64.urlsafe_b64encode(json.dumps({"exp": 4102444800}).encode()).rstrip(b"=").decode()
     body = json.dumps({"id_token": f"{part}.{part}.{part}"}).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
 from airflow_providers_secrets.stores.capabilities import Deletes, Identifies, Lists, Writes
-from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error, moto
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error
 from tests.support.proxy import Proxy, Reply, Request
 
 
@@ -24,13 +24,6 @@ from tests.support.proxy import Proxy, Reply, Request
 def name(request: pytest.FixtureRequest) -> str:
     """A name that no other test uses, in either store's spelling."""
     return f"/airflow/variables/{uuid.uuid4()}"
-
-
-@pytest.fixture
-def sts() -> Iterator[Proxy]:
-    proxy = Proxy(moto().get_host_and_port())
-    yield proxy
-    proxy.stop()
 
 
 def write(

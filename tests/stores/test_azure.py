@@ -60,6 +60,7 @@ from tests.rigs.azure import (
     is_login,
     json_reply,
 )
+from tests.support.lookups import warned
 from tests.support.proxy import Reply, Request
 from tests.support.tls import TlsFront
 
@@ -85,11 +86,6 @@ def backend(rig: AzureRig, **options: Any) -> AzureKeyVaultBackend:
 def unknown(rig: AzureRig, **options: Any) -> AzureKeyVaultBackend:
     """A backend that is not told who asks."""
     return AzureKeyVaultBackend(**{**rig.vault_options(), **options})
-
-
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    ours = (record for record in caplog.records if record.name.startswith("airflow_providers_secrets"))
-    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
 # Names.
@@ -128,7 +124,7 @@ def test_id_that_makes_no_name_is_none_with_one_warning_and_no_request(
 ) -> None:
     asked = backend(azure)
     assert [asked.get_variable(secret_id), asked.get_variable(secret_id)] == [None, None]
-    (warning,) = messages(caplog)
+    (warning,) = warned(caplog)
     assert "Azure Key Vault does not allow this name" in warning
     assert azure.proxy.requests == []
 
@@ -140,7 +136,7 @@ def test_ids_that_are_one_secret_are_warned_about_once(
     asked = backend(azure)
     for secret_id in ("my_db", "my_db", other, "my_db", other):
         asked.get_variable(secret_id)
-    (warning,) = messages(caplog)
+    (warning,) = warned(caplog)
     assert f"the ids 'my_db' and {other!r} are one secret, 'airflow-variables-my-db'" in warning
 
 
@@ -149,9 +145,9 @@ def test_plans_alone_warn_of_nothing(azure: AzureRig, caplog: pytest.LogCaptureF
     asked = backend(azure)
     for secret_id in ("my_db", "my-db", "My_DB"):
         asked.plan("variables", secret_id, "Team_1")
-    assert messages(caplog) == []
+    assert warned(caplog) == []
     asked.get_variable("my-db")
-    assert messages(caplog) == []
+    assert warned(caplog) == []
 
 
 def test_other_kinds_and_vaults_are_no_collapse(azure: AzureRig, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,7 +156,7 @@ def test_other_kinds_and_vaults_are_no_collapse(azure: AzureRig, caplog: pytest.
     asked.get_conn_value("my-db")
     elsewhere = backend(azure, vault_url=azure.cloud.VAULT_URL)
     elsewhere.warn_about(elsewhere.plan("variables", "my-db"), "variables", "my-db", None)
-    assert messages(caplog) == []
+    assert warned(caplog) == []
 
 
 @pytest.fixture
@@ -179,7 +175,7 @@ def test_team_without_a_name_of_its_own_is_answered_with_everybodys_secret(
     with azure.counted() as calls:
         assert [asked.get_variable(one, team_name=team) for one in ("found", "absent", "found")] == ["x", None, "x"]
     assert calls == ["airflow-variables-found", "airflow-variables-absent", "airflow-variables-found"]
-    warnings = messages(caplog)
+    warnings = warned(caplog)
     assert warnings[0].startswith(
         f"Azure Key Vault: 'found' is looked up for team '{team}' only under everybody's name: "
     )

@@ -51,6 +51,7 @@ from tests.rigs.google import (
     service_account_key,
 )
 from tests.rigs.identities import Internet
+from tests.support.lookups import warned
 from tests.support.proxy import Reply, Request
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
@@ -132,11 +133,6 @@ def elsewhere(options: dict[str, Any], *names: str, **environment: str) -> Any:
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.partition("found ")[2])
-
-
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    ours = (record for record in caplog.records if record.name.startswith("airflow_providers_secrets"))
-    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
 # Credentials, each for real against endpoints on loopback.
@@ -443,7 +439,7 @@ def test_id_that_makes_no_name_is_none_with_one_warning_and_no_request(
 ) -> None:
     asked = google.backend()
     assert [asked.get_variable(secret_id), asked.get_variable(secret_id)] == [None, None]
-    (warning,) = messages(caplog)
+    (warning,) = warned(caplog)
     assert "no" in warning
     assert google.server.requests == []
 
