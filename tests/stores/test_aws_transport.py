@@ -133,6 +133,13 @@ def test_answers_to_a_role_of_a_profile_are_bounded_too(
         backend.get_variable("x")
 
 
+def test_answers_of_googles_token_endpoint_are_bounded_too(aws: AwsRig, sts: Proxy, google: Proxy) -> None:
+    endless = Reply(200, b" " * 65536, {"Content-Type": "application/json"}, endless=True)
+    backend = aws.backend_class(**by_google(aws, sts), timeout=60, max_attempts=1)
+    with google.fault(endless), pytest.raises(InvalidSecret, match="longer than"):
+        backend.get_variable("x")
+
+
 def test_a_botocore_that_cannot_be_bounded_is_named_by_its_version() -> None:
     with pytest.raises(ConfigurationError, match=rf"botocore {botocore.__version__} has no 'http_session'"):
         transport.bound_answers(object())

@@ -361,16 +361,12 @@ def _token_of_file(options: Options) -> Callable[[], str]:
 
 
 def _token_of_google(options: Options) -> Callable[[], str]:
-    import requests
     from google.auth.transport.requests import Request
     from google.oauth2.id_token import fetch_id_token_credentials
 
-    from airflow_providers_secrets.stores.https import as_it_is
+    from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
 
-    session = requests.Session()
-    session.auth = as_it_is
-    session.max_redirects = 0  # the assertion that is exchanged for the token must reach one host only
-    request = Request(session)
+    request = Request(login_session(BoundedAdapter(options["connect_timeout"], options["read_timeout"])))
     credentials = fetch_id_token_credentials(
         options["assume_role_with_web_identity_federation_audience"], request=request
     )

@@ -235,7 +235,7 @@ GOOGLE_MODULES: Final = (
     "google.auth.transport.requests",
     "google.oauth2.id_token",
     "google.oauth2.service_account",
-    "airflow_providers_secrets.stores.https",
+    "airflow_providers_secrets.stores.google.http",
 )
 """The modules for a web identity from Google, including those that google-auth imports when asked for a token."""
 
