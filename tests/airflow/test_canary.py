@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs.aws import AwsRig, aws_error
 from tests.support.airflow_process import Airflow
-from tests.support.proxy import Reply, Request
 
 CANARY = "S3cr3t"
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs.google import (
     PROJECT,
     Accounts,
@@ -25,7 +26,6 @@ from tests.rigs.google import (
 )
 from tests.rigs.identities import Internet
 from tests.support.airflow_process import Airflow
-from tests.support.proxy import Reply, Request
 
 PREFIXES = {"connections_prefix": "airflow-connections", "variables_prefix": "airflow-variables"}
 HOST = "secretmanager.googleapis.com"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from airflow_providers_secrets.testing.speed import slowness
 from tests.conftest import RIGS, STORES
 from tests.rigs import Rig, running
 from tests.rigs.aws import SsmRig
 from tests.support.airflow_process import VERSION, Airflow
-from tests.support.speed import slowness
 
 if VERSION >= (3, 1):
     from tests.support.api_server import api_server, rows

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import pytest
 
+from airflow_providers_secrets.testing.lookups import credentials
 from tests.conftest import RIGS, STORES
 from tests.rigs import Rig, running
 from tests.support.airflow_process import VERSION, Airflow
-from tests.support.lookups import credentials
 
 if VERSION >= (3, 1):
     from tests.support.api_server import api_server

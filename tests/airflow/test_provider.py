@@ -14,8 +14,8 @@ import yaml
 
 import airflow_providers_secrets
 from airflow_providers_secrets.provider_info import get_provider_info
+from airflow_providers_secrets.testing.processes import BLOCKED
 from tests.support.airflow_process import VERSION, Airflow
-from tests.support.python import BLOCKED
 
 NAME = "airflow-providers-secrets"
 SDKS = ("botocore", "boto3", "hvac", "google.cloud", "grpc", "azure", "kubernetes")

@@ -11,9 +11,9 @@ import pytest
 
 from airflow_providers_secrets.errors import NoSharedKeyError
 from airflow_providers_secrets.lookup import answers, shared_answers, shared_cache
+from airflow_providers_secrets.testing.lookups import failing
 from tests.cli.conftest import Command, connecting, path_of, prefixes, using
 from tests.rigs import Rig
-from tests.support.lookups import failing
 from tests.support.sharing import KEY
 
 

@@ -26,12 +26,12 @@ from airflow_providers_secrets.cli.endpoints import ToBackend
 from airflow_providers_secrets.cli.journal import Journal
 from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.cli.conftest import CONNECTION, Command, Said, connecting, path_of, prefixes, using
 from tests.rigs import Rig
 from tests.rigs.aws import AwsRig, SsmRig, aws_error
 from tests.rigs.vault import VaultRig, vault_answer
 from tests.support.airflow_process import PACKAGE_ROOT
-from tests.support.proxy import Reply, Request
 
 
 def target(rig: Rig, base: str, **options: Any) -> list[str]:

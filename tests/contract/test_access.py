@@ -16,8 +16,8 @@ from airflow_providers_secrets.lookup import access, answers, resolve
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.stores.base import deadline
 from airflow_providers_secrets.testing.contract.deadline import Hang
+from airflow_providers_secrets.testing.lookups import warned
 from tests.rigs import Rig
-from tests.support.lookups import warned
 from tests.support.sharing import KEY
 
 PATIENT = 60.0

@@ -19,11 +19,11 @@ from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.awaiting import MAX_AT_A_TIME
 from airflow_providers_secrets.testing.contract.forks import WATCH
+from airflow_providers_secrets.testing.lookups import Clock, Waits
 from airflow_providers_secrets.testing.processes import in_a_process
+from airflow_providers_secrets.testing.speed import slowness
 from tests.rigs import PATIENT, Rig
 from tests.rigs.aws import SsmRig
-from tests.support.lookups import Clock, Waits
-from tests.support.speed import slowness
 
 URI = "postgres://u:p@h:5432/db"
 MANY = 500

@@ -18,12 +18,12 @@ import pytest
 from airflow_providers_secrets.backends.chain import ENTRY_OPTIONS, SHORT_NAMES, ChainBackend
 from airflow_providers_secrets.backends.mixin import airflow_knows_denials
 from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
+from airflow_providers_secrets.testing.lookups import LOOKUP, ask, warned
+from airflow_providers_secrets.testing.signals import TimeIsUp, raised_where_a_wait_has_let_its_lock_go
+from airflow_providers_secrets.testing.speed import slowness
 from tests.conftest import QUICKEST, RIGS, STORES
 from tests.rigs import FAULTS, PAGE, Rig, running
 from tests.rigs.chain import short_name
-from tests.support.lookups import LOOKUP, ask, warned
-from tests.support.signals import TimeIsUp, raised_where_a_wait_has_let_its_lock_go
-from tests.support.speed import slowness
 
 VALUE = {"connections": "postgres://u:p@h:5432/{}", "variables": "of {}", "config": "sqlite:///{}"}
 ONCE: dict[str, Any] = {"max_attempts": 1, "timeout": 30}

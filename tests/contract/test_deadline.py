@@ -11,8 +11,8 @@ import pytest
 from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.testing.contract.deadline import *
 from airflow_providers_secrets.testing.contract.deadline import Hang, _fails
+from airflow_providers_secrets.testing.lookups import Waits
 from tests.rigs import Rig
-from tests.support.lookups import Waits
 
 
 def test_a_login_that_hangs_holds_no_other_store_up(ssm: Rig, secrets_manager: Rig, monkeypatch: Any) -> None:

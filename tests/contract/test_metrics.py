@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_providers_secrets.lookup import answers, metrics
+from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing, stored
+from airflow_providers_secrets.testing.processes import run_python
 from tests.rigs import Rig
 from tests.rigs.aws import SsmRig
 from tests.support.airflow_process import VERSION
-from tests.support.lookups import ONE_TRY, TTL, Clock, failing, stored
-from tests.support.python import run_python
 
 
 def test_every_way_that_a_lookup_ends_is_counted(rig: Rig, clock: Clock) -> None:

@@ -8,9 +8,9 @@ from airflow_providers_secrets.errors import AccessDenied, StoreUnavailable
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.testing.contract.preload import *
 from airflow_providers_secrets.testing.contract.preload import BASE, preloading
+from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing, warned
 from tests.rigs import PAGE
 from tests.rigs.aws import SsmRig
-from tests.support.lookups import ONE_TRY, TTL, Clock, failing, warned
 
 
 def test_a_listing_of_wide_characters_is_left_when_it_is_too_large_in_memory(

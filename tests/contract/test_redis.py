@@ -40,13 +40,13 @@ from airflow_providers_secrets.lookup.shared_cache import entries, redis_address
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
 from airflow_providers_secrets.lookup.shared_cache.redis_credentials import AwsToken, EntraToken
+from airflow_providers_secrets.testing.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
+from airflow_providers_secrets.testing.speed import slowness
 from tests.rigs import redis_fleet as fleet
 from tests.rigs.aws import SsmRig
 from tests.rigs.redis import valkey_server
-from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
 from tests.support.ports import free_port
 from tests.support.sharing import KEY, anew, sharing
-from tests.support.speed import slowness
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

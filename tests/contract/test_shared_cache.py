@@ -44,15 +44,24 @@ from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, 
 from airflow_providers_secrets.lookup.shared_cache import directory as directory_cache
 from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY, DirectoryCache
 from airflow_providers_secrets.stores.base import Outcome
+from airflow_providers_secrets.testing.lookups import (
+    MAX_STALE,
+    NEGATIVE_TTL,
+    ONE_TRY,
+    TTL,
+    Clock,
+    failing,
+    stored,
+    warned,
+)
 from airflow_providers_secrets.testing.processes import in_a_process
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
+from airflow_providers_secrets.testing.signals import TimeIsUp
+from airflow_providers_secrets.testing.speed import slowness
 from tests.rigs import PAGE, Rig
 from tests.rigs.aws import CREDENTIALS, SecretsManagerRig, SsmRig
 from tests.rigs.redis import redis_url
-from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, ONE_TRY, TTL, Clock, failing, stored, warned
-from tests.support.proxy import Proxy, Reply, Request
 from tests.support.sharing import KEY, OTHER_KEY, anew, sharing
-from tests.support.signals import TimeIsUp
-from tests.support.speed import slowness
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

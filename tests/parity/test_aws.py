@@ -15,9 +15,9 @@ import pytest
 
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, SecretRevoked
 from airflow_providers_secrets.lookup import answers
+from airflow_providers_secrets.testing.proxy import Reply
 from tests.parity.reading import observed, read
 from tests.rigs.aws import AwsRig, SecretsManagerRig, SsmRig
-from tests.support.proxy import Reply
 
 OFFICIAL = {
     "ssm": ("systems_manager", "SystemsManagerParameterStoreBackend"),

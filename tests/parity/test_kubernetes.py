@@ -16,10 +16,10 @@ from kubernetes.config import incluster_config
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret
+from airflow_providers_secrets.testing.lookups import LOOKUP
 from tests.parity.reading import STORED, observed, read
 from tests.rigs import running
 from tests.rigs.kubernetes import JSON, LABELS, NAMESPACE, TEAM, TOKEN, KubernetesRig, encoded, status
-from tests.support.lookups import LOOKUP
 
 IDS = ["smtp_default", "Upper", "with-dash", "with.dot", "a--b", "a__b", "x" * 63, "absent"]
 Backends = Callable[..., tuple[Any, Any]]

@@ -19,11 +19,11 @@ from airflow.providers.hashicorp.secrets.vault import VaultBackend as Official
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import AccessDenied, ConfigurationError, InvalidSecret, SecretRevoked
+from airflow_providers_secrets.testing.lookups import LOOKUP
 from tests.parity.reading import observed, read
 from tests.rigs import running
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig
-from tests.support.lookups import LOOKUP
 
 PATHS: list[Any] = [
     "connections",

@@ -12,8 +12,8 @@ from moto.server import ThreadedMotoServer
 
 from airflow_providers_secrets.backends.aws_secrets_manager import SecretsManagerBackend
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
-from tests.support.proxy import Proxy, Reply, Request
 
 CREDENTIALS = {"aws_access_key_id": "AKIATESTING", "aws_secret_access_key": "test-secret-key"}
 REGION = "eu-west-1"

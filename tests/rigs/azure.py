@@ -24,11 +24,11 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import trustme
 
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
+from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
 from tests.rigs.identities import Internet
 from tests.support import needs
-from tests.support.proxy import Proxy, Reply, Request
-from tests.support.tls import TlsFront
 
 TENANT = "8a5ea0f4-0000-4000-8000-000000000001"
 CLIENT = "8a5ea0f4-0000-4000-8000-00000000000c"

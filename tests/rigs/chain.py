@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any, ClassVar
 
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs import Answer, Rig, chain_of_one, running
-from tests.support.proxy import Reply, Request
 
 
 class ChainRig(Rig):

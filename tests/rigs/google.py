@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
+from airflow_providers_secrets.testing.processes import next_line
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to, http_faults
 from tests.support import needs
-from tests.support.proxy import Proxy, Reply, Request
-from tests.support.python import next_line
 from tests.support.tcp import TcpProxy
 
 PROJECT = "test-project"

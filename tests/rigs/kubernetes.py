@@ -24,10 +24,10 @@ import trustme
 import yaml
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
+from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to, http_faults
 from tests.support import needs
-from tests.support.proxy import Proxy, Reply, Request
-from tests.support.tls import TlsFront
 
 KUBECONFIG = "SECRETS_TEST_KUBERNETES"
 """The variable that names the kubeconfig of a real cluster, in whose namespaces the tests may write."""

@@ -20,10 +20,10 @@ import pytest
 import redis
 import trustme
 
+from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.redis import redis_server
 from tests.support import leftovers, needs, servers
 from tests.support.ports import free_port
-from tests.support.tls import TlsFront
 
 STATE_SECONDS = 60.0
 """How long a state is waited for, on a busy machine."""

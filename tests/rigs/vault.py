@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
 from tests.rigs.openbao import openbao
 from tests.support import needs
-from tests.support.proxy import Proxy, Reply, Request
 
 
 def vault_error(status: int, *errors: str, **headers: str) -> Reply:

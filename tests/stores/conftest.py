@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.proxy import Proxy
+from airflow_providers_secrets.testing.proxy import Proxy
 
 
 @pytest.fixture

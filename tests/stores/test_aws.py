@@ -40,10 +40,10 @@ from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws.loader import LeanLoader
 from airflow_providers_secrets.stores.base import NOT_ANSWERED, StoreError
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs import PAGE
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error
 from tests.rigs.google import service_account_key
-from tests.support.proxy import Proxy, Reply, Request
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
 

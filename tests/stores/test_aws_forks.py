@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.testing.processes import in_a_process
+from airflow_providers_secrets.testing.proxy import Proxy, Request
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, moto
-from tests.support.proxy import Proxy, Request
 
 pytestmark = pytest.mark.each_rig_in_ci
 

@@ -33,10 +33,10 @@ from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores.aws import loader, transport
 from airflow_providers_secrets.stores.base import deadline, seconds_left
 from airflow_providers_secrets.testing.lookups import Waits
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
+from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
 from tests.rigs.google import service_account_key
-from tests.support.proxy import Proxy, Reply, Request
-from tests.support.tls import TlsFront
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
 WEB_IDENTITY = {

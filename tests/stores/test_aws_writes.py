@@ -16,8 +16,8 @@ from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
 from airflow_providers_secrets.stores.capabilities import Deletes, Identifies, Lists, Writes
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error
-from tests.support.proxy import Proxy, Reply, Request
 
 
 @pytest.fixture

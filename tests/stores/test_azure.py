@@ -45,7 +45,9 @@ from airflow_providers_secrets.stores.azure.client import KeyVaultClient
 from airflow_providers_secrets.stores.azure.credentials import Login, LoginTransport
 from airflow_providers_secrets.stores.azure.key_vault import KeyVault
 from airflow_providers_secrets.stores.base import StoreError
-from airflow_providers_secrets.testing.lookups import Waits
+from airflow_providers_secrets.testing.lookups import Waits, warned
+from airflow_providers_secrets.testing.proxy import Reply, Request
+from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs import PAGE
 from tests.rigs.azure import (
     CLIENT,
@@ -60,9 +62,6 @@ from tests.rigs.azure import (
     is_login,
     json_reply,
 )
-from tests.support.lookups import warned
-from tests.support.proxy import Reply, Request
-from tests.support.tls import TlsFront
 
 IDENTITY = "8a5ea0f4-0000-4000-8000-0000000000ff"
 

@@ -35,8 +35,9 @@ from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
 from airflow_providers_secrets.stores.google import grpc_forks
-from airflow_providers_secrets.testing.lookups import Waits
+from airflow_providers_secrets.testing.lookups import Waits, warned
 from airflow_providers_secrets.testing.processes import TIMEOUT, in_a_process
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs import PAGE, PATIENT
 from tests.rigs.google import (
     PROJECT,
@@ -51,8 +52,6 @@ from tests.rigs.google import (
     service_account_key,
 )
 from tests.rigs.identities import Internet
-from tests.support.lookups import warned
-from tests.support.proxy import Reply, Request
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"

@@ -32,6 +32,7 @@ from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
 from airflow_providers_secrets.stores.kubernetes import secrets
 from airflow_providers_secrets.stores.kubernetes.secrets import _secret_name
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs.kubernetes import (
     JSON,
     LABELS,
@@ -45,7 +46,6 @@ from tests.rigs.kubernetes import (
     secret,
     status,
 )
-from tests.support.proxy import Reply, Request
 from tests.support.sharing import anew, sharing
 
 VARIABLE = LABELS["variables"]

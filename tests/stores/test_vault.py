@@ -35,9 +35,9 @@ from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
 from airflow_providers_secrets.stores.vault import replies
 from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
-from tests.support.proxy import Proxy, Reply, Request
 
 
 def by_token(rig: VaultRig, **options: Any) -> VaultBackend:

@@ -34,12 +34,12 @@ from airflow_providers_secrets.errors import (
 )
 from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.aws import moto
 from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
 from tests.rigs.vault import VaultRig, asking, vault_answer, vault_error
 from tests.support import needs
-from tests.support.proxy import Proxy, Reply, Request
 
 POLICIES = {"token_policies": "everything-in-secret"}
 

@@ -22,9 +22,9 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup import access
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.vault import wire
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
-from tests.support.proxy import Proxy, Reply, Request
 
 FOUND = {"data": {"value": "S3cr3t"}}
 JSON = {"Content-Type": "application/json"}

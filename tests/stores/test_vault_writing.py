@@ -20,9 +20,9 @@ from airflow_providers_secrets.stores import base, credential_files
 from airflow_providers_secrets.stores.vault import identity
 from airflow_providers_secrets.stores.vault import store as vault_store
 from airflow_providers_secrets.stores.vault.store import BY_OPTIONS_ALONE, MAX_DEPTH, Vault
+from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, vault_answer
-from tests.support.proxy import Proxy, Reply, Request
 
 CONN_URI = "postgres://u:p@h:5432/d"
 CONN_JSON = {"conn_type": "mysql", "host": "h", "port": 3306, "extra": {"a": 1}, "description": "ä"}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tests.support.python import next_line
+from airflow_providers_secrets.testing.processes import next_line
 
 GUARD: Final = """
 import os, signal, subprocess, sys, threading

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from airflow_providers_secrets.lookup import access
+from airflow_providers_secrets.testing.proxy import Proxy, Reply
 from tests.rigs import Rig
-from tests.support.proxy import Proxy, Reply
 
 
 class Login(NamedTuple):

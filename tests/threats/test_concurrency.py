@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from airflow_providers_secrets.errors import StoreUnavailable
+from airflow_providers_secrets.testing.lookups import Waits
 from tests.rigs import Rig
-from tests.support.lookups import Waits
 
 pytestmark = pytest.mark.each_rig_in_ci
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from airflow_providers_secrets.backends.mixin import airflow_knows_denials
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs import Rig
 from tests.support.airflow_process import Airflow
-from tests.support.proxy import Reply, Request
 
 JSON = {"Content-Type": "application/json"}
 ANSWERS = {

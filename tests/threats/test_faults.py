@@ -20,9 +20,9 @@ from airflow_providers_secrets.errors import (
 )
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.plan import KINDS
+from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, VALUE, Clock, Waits, ask
+from airflow_providers_secrets.testing.proxy import Reply
 from tests.rigs import FAULTS, HOSTILE_FAULTS, Rig
-from tests.support.lookups import ONE_TRY, TTL, VALUE, Clock, Waits, ask
-from tests.support.proxy import Reply
 from tests.threats.conftest import Login
 
 pytestmark = [pytest.mark.usefixtures("no_pauses"), pytest.mark.each_rig_in_ci]

@@ -29,9 +29,9 @@ from airflow_providers_secrets.lookup import answers, notices
 from airflow_providers_secrets.lookup.plan import KINDS, TEAM_SEP
 from airflow_providers_secrets.lookup.shared_cache import entries
 from airflow_providers_secrets.lookup.shared_cache.directory import SUBDIRECTORY
+from airflow_providers_secrets.testing.lookups import LOOKUP, ONE_TRY
+from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs import Rig
-from tests.support.lookups import LOOKUP, ONE_TRY
-from tests.support.proxy import Reply, Request
 
 KEY = base64.urlsafe_b64encode(b"h" * 32).decode()
 

@@ -18,10 +18,10 @@ import pytest
 
 from airflow_providers_secrets.errors import LookupFailed
 from airflow_providers_secrets.lookup import access, answers
+from airflow_providers_secrets.testing.lookups import ONE_TRY, Waits, credentials
+from airflow_providers_secrets.testing.proxy import Reply
 from tests.rigs import FAULTS, HOSTILE_FAULTS, Rig
 from tests.rigs.aws import AwsRig
-from tests.support.lookups import ONE_TRY, Waits, credentials
-from tests.support.proxy import Reply
 
 pytestmark = pytest.mark.each_rig_in_ci
 

@@ -25,10 +25,10 @@ from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.cache import Entry
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores import base
+from airflow_providers_secrets.testing.lookups import TTL, Clock, Waits, failing, stored, warned
 from tests.rigs import PATIENT, Rig
 from tests.rigs.aws import CREDENTIALS
 from tests.rigs.openbao import ROOT_TOKEN
-from tests.support.lookups import TTL, Clock, Waits, failing, stored, warned
 
 pytestmark = pytest.mark.each_rig_in_ci
 

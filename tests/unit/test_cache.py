@@ -12,8 +12,8 @@ import pytest
 from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache
-from tests.support.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock
-from tests.support.signals import TimeIsUp, raised_in_the_main_thread
+from airflow_providers_secrets.testing.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock
+from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
 DOWN = StoreUnavailable("a store", "x", "HTTP 500", "Wait.")
 DENIED = AccessDenied("a store", "x", "HTTP 403", "Allow it.")

@@ -19,7 +19,7 @@ import pytest
 from airflow_providers_secrets.errors import MissingDependencyError
 from airflow_providers_secrets.lookup import forks, resolve
 from airflow_providers_secrets.testing.processes import run_python
-from tests.support.signals import TimeIsUp, waits_for_another
+from airflow_providers_secrets.testing.signals import TimeIsUp, waits_for_another
 
 
 class Impatient(threading.Condition):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_providers_secrets.lookup.plan import LookupPlan, id_refusal, team_name_refusal, team_refusal
-from tests.support.lookups import HOSTILE
+from airflow_providers_secrets.testing.lookups import HOSTILE
 
 
 @pytest.mark.parametrize("secret_id", HOSTILE, ids=repr)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.support.signals import TimeIsUp, raised_in_the_main_thread
+from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
 
 def test_the_main_thread_is_interrupted_among_many_others() -> None:
