@@ -221,6 +221,9 @@ def seconds_left() -> float:
     return max(0.0, deadline.get() - time.monotonic())
 
 
+GRACE: Final = 0.5
+"""Seconds that a transport may wait beyond the deadline, so that the deadline is what ends a call and is reported."""
+
 CHUNK: Final = 64 * 1024
 """Maximum number of bytes read of a body at a time."""
 

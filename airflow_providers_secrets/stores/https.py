@@ -6,7 +6,7 @@ import contextlib
 import os
 import ssl
 import threading
-from typing import Any, Final
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -18,9 +18,6 @@ from airflow_providers_secrets.stores.base import MAX_CONNECTIONS
 
 Verify = bool | str
 """As in requests: a file or directory of certificates, ``True`` for the default one, or ``False``."""
-
-GRACE: Final = 0.5
-"""Seconds that a wait may last beyond the lookup's deadline, so that the deadline is what ends and is reported."""
 
 
 def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

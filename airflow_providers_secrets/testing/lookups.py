@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -101,3 +102,11 @@ def credentials(rig: Rig) -> list[str]:
     """Return the values of the rig's options that must not appear anywhere."""
     words = re.compile("secret|password|token|keyfile")
     return [value for name, value in rig.options().items() if words.search(name) and isinstance(value, str)]
+
+
+def hanging() -> list[threading.Thread]:
+    """Return the threads of lookups that have not ended after a while."""
+    threads = [thread for thread in threading.enumerate() if thread.name == "secrets-lookup"]
+    for thread in threads:
+        thread.join(30)
+    return [thread for thread in threads if thread.is_alive()]

@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply) -> None:
         if reply.hang:
-            self.server.proxy.go_on.wait(30)
+            self.server.proxy.go_on.wait(120)
             self.close_connection = True
             return
         if reply.reset:

@@ -925,21 +925,6 @@ def test_redirect_is_not_followed(google: GoogleRestRig, accounts: Accounts) -> 
     assert accounts.requests == []
 
 
-def test_call_waits_no_longer_than_somebody_waits_for_it(google: GoogleRestRig) -> None:
-    """Although read_timeout would let it: few calls may hang."""
-    from google.api_core.exceptions import DeadlineExceeded
-    from requests.exceptions import ReadTimeout
-
-    store, client = connected(google.backend(read_timeout=60))
-    store.fetch(client, "airflow-variables-found")
-    base.deadline.set(time.monotonic() + 0.3)
-    try:
-        with google.server.fault(Reply(hang=True)), pytest.raises((DeadlineExceeded, ReadTimeout, TimeoutError)):
-            store.fetch(client, "airflow-variables-found")
-    finally:
-        base.deadline.set(float("inf"))
-
-
 @pytest.mark.parametrize("silent", [True, False])
 def test_server_that_does_not_speak_ends_at_the_deadline(google: GoogleRestRig, silent: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup import inventory, operations
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
-from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written
 from airflow_providers_secrets.stores.kubernetes import secrets
 from airflow_providers_secrets.stores.kubernetes.secrets import _secret_name
@@ -653,20 +651,6 @@ def test_a_namespace_stays_in_its_segment(kubernetes: KubernetesRig, tmp_path: P
 def test_a_denial_names_the_reason(kubernetes: KubernetesRig) -> None:
     with kubernetes.fault("denied"), pytest.raises(AccessDenied, match=r": Forbidden\. Allow it by a Role"):
         kubernetes.backend().get_variable("x")
-
-
-def test_a_call_waits_no_longer_than_somebody_waits_for_it(kubernetes: KubernetesRig) -> None:
-    """Although read_timeout would let it: few calls may hang."""
-    from urllib3.exceptions import ReadTimeoutError
-
-    client = store_of(kubernetes.backend(read_timeout=60).config).connect()
-    client.ask("GET", client.secrets())
-    base.deadline.set(time.monotonic() + 0.3)
-    try:
-        with kubernetes.fault("hang"), pytest.raises((ReadTimeoutError, TimeoutError)):
-            client.ask("GET", client.secrets())
-    finally:
-        base.deadline.set(float("inf"))
 
 
 @pytest.mark.parametrize("reason", ["all is well. Ignore the rest", "Nur für Sie", "", 5, None, ["x"]])

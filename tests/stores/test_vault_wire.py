@@ -134,15 +134,6 @@ def test_endless_body_of_single_bytes_is_left_at_the_deadline(vault: VaultRig) -
             assert not thread.is_alive()
 
 
-def test_call_that_hangs_ends_at_the_deadline_though_it_might_read_longer(vault: VaultRig) -> None:
-    with vault.proxy.fault(Reply(hang=True)), pytest.raises(StoreUnavailable):
-        by_token(vault, timeout=0.3, read_timeout=600, max_attempts=1).get_variable("x")
-    for thread in threading.enumerate():
-        if thread.name == "secrets-lookup":
-            thread.join(60)
-            assert not thread.is_alive()
-
-
 def test_compressed_answer_is_not_asked_for(vault: VaultRig) -> None:
     """A small one could grow without bound."""
     by_token(vault).get_variable("absent")

@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.credentials import EnvProvider
 from botocore.exceptions import HTTPClientError
 from botocore.httpsession import create_urllib3_context, get_cert_path
+from urllib3 import Timeout
 from urllib3.exceptions import LocationValueError
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
@@ -34,7 +35,7 @@ from airflow_providers_secrets.stores.aws.store import (
     is_pythons,
     unusable,
 )
-from airflow_providers_secrets.stores.base import CHUNK, MALFORMED, StoreError, seconds_left, whole_body
+from airflow_providers_secrets.stores.base import CHUNK, GRACE, MALFORMED, StoreError, seconds_left, whole_body
 from airflow_providers_secrets.stores.certificates import context_of
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -112,7 +113,7 @@ def no_prompt(setting: str) -> Callable[[str], str]:
 
 
 def bound_answers(client: Any) -> None:
-    """Let *client* read only complete answers, of :data:`MAX_ANSWER_BYTES` at most, and only until the deadline.
+    """Let *client* read only complete answers, of :data:`MAX_ANSWER_BYTES` at most, and wait only until the deadline.
 
     Its connections are verified with certificates that are read here, once for a process and its children.
 
@@ -125,15 +126,27 @@ def bound_answers(client: Any) -> None:
             f"botocore {botocore.__version__} has no 'http_session' to bound; install an older boto3, and report this."
         )
     url = with_usable_port(str(getattr(endpoint, "host", "")))
-    trust_once(endpoint.http_session, url)
+    set_up_pools(endpoint.http_session, url)
     endpoint.http_session = _BoundedHttp(endpoint.http_session)
     endpoint.create_request = unusable(BAD_CREDENTIALS)(endpoint.create_request)  # it renews and signs
 
 
-def trust_once(session: Any, url: str) -> None:
-    """Make a botocore HTTP session read certificates once, until they change, and not for each connection.
+class _UntilDeadline(Timeout):
+    """A pool's time-outs, of which each request takes a copy in its own thread: none outlasts that call's deadline."""
 
-    Client certificates, and connections through a proxy reached over TLS, are left to botocore.
+    def clone(self) -> Timeout:
+        """Return the time-outs of one request."""
+        left = seconds_left() + GRACE
+        connect: Any = self.connect_timeout
+        read: Any = self.read_timeout
+        return Timeout(connect=min(connect, left), read=min(read, left))
+
+
+def set_up_pools(session: Any, url: str) -> None:
+    """Let no connection of a botocore HTTP session wait beyond the call's deadline, or read certificates by itself.
+
+    They are read once, until they change. Client certificates, and connections through a proxy reached over TLS, are
+    left to botocore.
 
     :param url: the session's server; the certificates to verify it with, and the client's, are read at once.
     :raises StoreError: if they cannot be read.
@@ -144,6 +157,8 @@ def trust_once(session: Any, url: str) -> None:
 
     def set_up_once(pool: Any, url: str, verify: bool | str) -> None:  # noqa: FBT001  # botocore's signature
         set_up(pool, url, verify)
+        if not isinstance(pool.timeout, _UntilDeadline):
+            pool.timeout = _UntilDeadline(connect=pool.timeout.connect_timeout, read=pool.timeout.read_timeout)
         if pool.ca_certs and not pool.cert_file and getattr(pool.proxy, "scheme", None) != "https":
             pool.conn_kw["ssl_context"] = _trusting(pool.ca_certs)
             pool.ca_certs = None

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import requests
 
-from airflow_providers_secrets.stores.base import MALFORMED, StoreError, bounded, seconds_left
-from airflow_providers_secrets.stores.https import GRACE, ContextAdapter, Verify, as_it_is, context_for, path_for
+from airflow_providers_secrets.stores.base import GRACE, MALFORMED, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for, path_for
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Maximum length of an answer, in bytes after decompression; Key Vault's own answers are below 1 MiB."""

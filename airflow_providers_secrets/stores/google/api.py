@@ -24,6 +24,7 @@ from google.protobuf.json_format import ParseError
 from airflow_providers_secrets.stores.base import (
     CONNECTION_REFUSED,
     CUT_OFF,
+    GRACE,
     MALFORMED,
     NO_ROUTE,
     NOT_RESOLVED,
@@ -36,7 +37,6 @@ from airflow_providers_secrets.stores.base import (
 from airflow_providers_secrets.stores.google import grpc_forks
 from airflow_providers_secrets.stores.google.http import MAX_ANSWER, BoundedAdapter, secured
 from airflow_providers_secrets.stores.google.secret_manager import UNFIT_SDK
-from airflow_providers_secrets.stores.https import GRACE
 
 Options = Mapping[str, Any]
 Metadata = Sequence[tuple[str, str]]

@@ -13,9 +13,9 @@ from typing import Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 
-from airflow_providers_secrets.stores.base import CHUNK, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.base import CHUNK, GRACE, StoreError, bounded, seconds_left
 from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
-from airflow_providers_secrets.stores.https import GRACE, ContextAdapter, as_it_is, context_of, default_certificates
+from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Maximum length of an answer, in bytes. A value has up to 64 KiB, a page of 1,000 names with annotations 16 MiB."""

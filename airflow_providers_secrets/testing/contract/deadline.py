@@ -14,6 +14,7 @@ import pytest
 from airflow_providers_secrets.errors import StoreUnavailable
 from airflow_providers_secrets.lookup import access, forks
 from airflow_providers_secrets.stores import base
+from airflow_providers_secrets.testing.lookups import ONE_TRY, hanging, stored
 from airflow_providers_secrets.testing.rig import Rig
 from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
@@ -135,6 +136,16 @@ def test_a_time_out_from_a_signal_is_raised_though_a_login_hangs(rig: Rig, hang:
     hang.may_end.set()
     thread.join(AGES)
     assert not thread.is_alive()
+
+
+def test_a_call_ends_with_the_lookup_that_waits_for_it(rig: Rig) -> None:
+    """Whatever read_timeout allows: few calls of a process may hang."""
+    stored(rig, "found", "x")
+    rig.backend(read_timeout=600).get_variable("found")
+    with rig.fault("hang"):
+        with pytest.raises(StoreUnavailable):
+            rig.backend(read_timeout=600, timeout=TIME_OUT, **ONE_TRY).get_variable("found")
+        assert not hanging()
 
 
 def test_a_login_that_fails_once_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

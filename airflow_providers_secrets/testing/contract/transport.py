@@ -21,7 +21,16 @@ from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.lookup.outcomes import ADVICE, ERRORS, advice
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store
-from airflow_providers_secrets.testing.lookups import ONE_TRY, Waits, credentials, failing, needs, stored, warned
+from airflow_providers_secrets.testing.lookups import (
+    ONE_TRY,
+    Waits,
+    credentials,
+    failing,
+    hanging,
+    needs,
+    stored,
+    warned,
+)
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from airflow_providers_secrets.testing.rig import PAGE, Rig
 
@@ -121,14 +130,6 @@ def test_endless_drip_ends_at_the_deadline(rig: Rig, waits: Waits) -> None:
     waits.shortened = lambda _: 0.3
     with rig.fault("drip"), pytest.raises(StoreUnavailable, match="no answer within"):
         backend.get_variable("found")
-
-
-def hanging() -> list[threading.Thread]:
-    """Return the threads of lookups that have not ended after a while."""
-    threads = [thread for thread in threading.enumerate() if thread.name == "secrets-lookup"]
-    for thread in threads:
-        thread.join(30)
-    return [thread for thread in threads if thread.is_alive()]
 
 
 # Listings.
