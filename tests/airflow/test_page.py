@@ -96,6 +96,8 @@ def test_the_page_of_one_store(home: Airflow, ssm: SsmRig, subtests: pytest.Subt
         with subtests.test("one id explained"):
             text = page("connection", id="page_shadowing").text
             assert "Airflow takes it from: <strong>AWS SSM Parameter Store</strong>" in text
+            assert '</strong>, which shadows <span class="mark">environment</span>.' in text
+            assert "<li>metastore: does not hold it</li>" in text
             assert "It reads as URI with conn_type" in text
             assert "Airflow finds it nowhere" in page("variable", id="page_absent").text
             assert "Airflow could not use it" in page("connection", id="page_odd").text

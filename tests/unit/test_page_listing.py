@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_providers_secrets.backends.chain import ChainBackend
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.lookup import inventory
 from airflow_providers_secrets.lookup.sources import Environment
@@ -76,6 +78,26 @@ def test_a_store_whose_prefixes_both_hold_an_id_does_not_shadow_itself(monkeypat
     assert [(row.sources, row.shadowed) for row in made.so_far()[0]] == [(["Vault"], [])]
 
 
+def test_a_chains_members_are_listed_for_what_the_chain_asks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    vault = {"backend": "hashicorp_vault", "kwargs": {"token": "t"}}
+    chain = ChainBackend(backends=[{**vault, "variables": "^prod"}, {**vault, "variables": None}, vault])
+    backends = listing.Backends(chain)
+    backends.members = [entry for entry in backends.members if entry[2] is not None]
+
+    def pages(_: object, kind: str, within: float) -> Iterator[inventory.ListedId]:
+        for secret_id in ("prod", "test"):
+            yield inventory.ListedId(kind, secret_id, f"secret/variables/{secret_id}")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inventory, "listed_ids", pages)
+    made = listing.Listing(backends, "variables")
+    made.make()
+    first, _, third = (title for title, _, _ in backends.members)
+    assert [(row.secret_id, row.sources, row.refused) for row in made.so_far()[0]] == [
+        ("prod", [first, third], None),
+        ("test", [third], "the id does not match its pattern 'variables'"),
+    ]
+
+
 def test_a_listing_ends_after_so_many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     class Names(Environment):
         def ids(self, _: str) -> Iterator[tuple[str | None, str]]:
@@ -119,3 +141,14 @@ def test_what_ends_while_it_is_looked_at_is_not_shown_in_part_as_all_of_it() -> 
     assert ([row.secret_id for row in rows], done) == (["a", "b"], False)
     rows, done = made.so_far()
     assert ([row.secret_id for row in rows], done) == (["a", "b", "c"], True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"), (86399, "23 h"), (86400, "1 d")],
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: int, told: str) -> None:
+    now = dt.datetime(2026, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    changed = now - dt.timedelta(seconds=seconds)
+    assert listing.age_in_words(changed, now) == told
+    assert listing.age_in_words(changed.astimezone(dt.timezone.utc).replace(tzinfo=None), now) == told
