@@ -217,6 +217,45 @@ def test_iam_allows_what_is_needed_and_nothing_else(
     assert allowed(said.out, action, resource) is expected, said.out
 
 
+@pytest.mark.parametrize(
+    ("options", "arguments", "region"),
+    [
+        ({"region_name": "eu-west-2"}, [], "eu-west-2"),
+        ({"region_name": "eu-west-2"}, ["--region", "eu-west-1"], "eu-west-1"),
+        ({}, [], "*"),
+    ],
+)
+def test_a_region_is_that_of_the_options_unless_told(
+    command: Command, options: dict[str, str], arguments: list[str], region: str
+) -> None:
+    said = command("policy", "--backend", "aws_ssm", "--kwargs", json.dumps(options), *arguments)
+    assert f"arn:aws:ssm:{region}:*:parameter/airflow/connections/*" in said.out
+    assert ("Name the region" in said.err) is (region == "*")
+
+
+@pytest.mark.parametrize(
+    ("backend", "act", "calls"),
+    [
+        ("aws_ssm", "write", ["PutParameter", "DescribeParameters on *"]),
+        (
+            "aws_secrets_manager",
+            "write",
+            ["CreateSecret", "DescribeSecret", "PutSecretValue", "UpdateSecret"],
+        ),
+        ("aws_secrets_manager", "list", ["BatchGetSecretValue on *", "ListSecrets on *"]),
+    ],
+)
+def test_everything_that_an_act_calls_is_allowed_with_it(
+    command: Command, backend: str, act: str, calls: list[str]
+) -> None:
+    service, named = ("ssm", f"{SSM}/airflow/") if backend == "aws_ssm" else ("secretsmanager", f"{SECRET}airflow/")
+    read, acting = (command("policy", "--backend", backend, *AWS, *more).out for more in ([], ["--allow", act]))
+    for call in calls:
+        action, _, resource = call.partition(" on ")
+        one = f"{service}:{action}", resource or f"{named}connections/db"
+        assert (allowed(read, *one), allowed(acting, *one)) == (False, True), call
+
+
 def test_a_customers_key_is_usable_for_these_secrets_alone(command: Command) -> None:
     key = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1"
     document = command("policy", "--backend", "aws_ssm", *AWS, "--kms-key", key).out
@@ -290,6 +329,8 @@ def test_terraform_parses(command: Command, backend: str, options: dict[str, Any
     whole = command("policy", "--backend", backend, "--kwargs", json.dumps(options), "-o", "json", *acts).json
     assert whole["terraform"].strip() == said.out.strip()
     assert whole["commands"]
+    both = command("policy", "--backend", backend, "--kwargs", json.dumps(options), "--terraform", "--commands", *acts)
+    assert both.out == f"{said.out}{whole['commands']}\n"
 
 
 @pytest.mark.parametrize(
@@ -409,12 +450,47 @@ def test_vaults_commands_take_names_as_they_are(command: Command) -> None:
     assert 'backend        = "a\\"\\u0024{b}"' in terraform
 
 
-def test_google_and_azure_say_what_cannot_be_scoped(command: Command) -> None:
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ({"auth_type": "token", "token": "x"}, "vault token create -policy=airflow-secrets -period=24h"),
+        (
+            {"auth_type": "kubernetes", "kubernetes_role": "x"},
+            "vault write auth/kubernetes/role/<role> token_policies=airflow-secrets token_ttl=1h",
+        ),
+        (
+            {"auth_type": "aws_iam", "role_id": "x"},
+            "vault write auth/aws/role/<role> token_policies=airflow-secrets token_ttl=1h",
+        ),
+        (
+            {"auth_type": "aws_iam", "role_id": "x", "auth_mount_point": "aws-2"},
+            "vault write auth/aws-2/role/<role> token_policies=airflow-secrets token_ttl=1h",
+        ),
+        (
+            {"auth_type": "ldap", "username": "x", "password": "x"},
+            "# Attach the policy airflow-secrets to whoever logs in by ldap at auth/ldap.",
+        ),
+    ],
+    ids=["token", "kubernetes", "aws_iam", "aws_iam at another mount", "ldap"],
+)
+def test_vaults_policy_is_given_to_whoever_logs_in(command: Command, options: dict[str, str], last: str) -> None:
+    said = command("policy", "--backend", "hashicorp_vault", "--kwargs", json.dumps(options), "--commands")
+    assert said.out.splitlines() == ["vault policy write airflow-secrets policy.hcl", last], said.everything
+
+
+def test_what_cannot_be_scoped_is_said(command: Command) -> None:
+    said = command("policy", "--backend", "aws_ssm", "--allow", "list")
+    assert "A listing decrypts what it lists" in said.err
+    said = command("policy", "--backend", "aws_secrets_manager", "--allow", "list")
+    assert "Listing shows the names and descriptions of all secrets of the account" in said.err
     said = command(
         "policy", "--backend", "gcp_secret_manager", "--kwargs", '{"project_id": "p"}', "--project-number", "12"
     )
     (binding,) = json.loads(said.out)["bindings"]
     assert 'startsWith("projects/12/secrets/airflow-connections-")' in binding["condition"]["expression"]
+    regional = '{"project_id": "p", "location": "europe-west3"}'
+    said = command("policy", "--backend", "gcp_secret_manager", "--kwargs", regional, "--project-number", "12")
+    assert "projects/12/locations/europe-west3/secrets/airflow-connections-" in said.out
     said = command("policy", "--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
     assert "never to a prefix" in said.err
 
@@ -509,3 +585,8 @@ def test_azures_command_is_one_command_with_placeholders_too(command: Command) -
     assert words[words.index("--assignee-object-id") + 1] == "<principal>"
     assert words[words.index("--scope") + 1] == "<key-vault-resource-id>"
     assert "'<principal>'" in command("policy", *at, "--commands").out
+    given = {"principalId": "11111111-2222", "scope": "/subscriptions/1/vault"}
+    told = command("policy", *at, "--principal", given["principalId"], "--vault-id", given["scope"], "-o", "json").json
+    properties = json.loads(told["text"])["properties"]
+    assert {name: properties[name] for name in given} == given
+    assert all(f'"{value}"' in told["terraform"] and value in told["commands"] for value in given.values())
