@@ -263,6 +263,7 @@ def test_what_the_metastore_does_not_take_is_found_before_any_write(
             f"extra{i}": {"conn_type": "http", "host": "h", "extra": extra} for i, extra in enumerate(("S3cr3t", "[1]"))
         }
     longest = "x" * 250
+    connections["untyped"] = {"host": "h"}
     held = {"connections": connections, "variables": {longest + "x": "S3cr3t", longest: "S3cr3t", "a b": "S3cr3t"}}
     (tmp_path / "held.json").write_text(json.dumps(held))
     for more, state in (([], "create"), (["--apply"], "created")):
@@ -273,6 +274,9 @@ def test_what_the_metastore_does_not_take_is_found_before_any_write(
             one: state if one in taken else "invalid" for one in items
         }
         assert (run.code, "sql_alchemy_conn" in run.everything, "S3cr3t" in run.everything) == (1, False, False)
+        assert "does not try the right to write" not in run.everything  # it takes none of a policy
+        told = "it has no connection type, which the metastore needs"
+        assert items["connections", "untyped"]["reason"] == told
     if VERSION >= (3, 0):
         refusal = "which Airflow 3.0 and 3.1 need" if VERSION < (3, 2) else "which the metastore needs"
         assert items["connections", "extra0"]["reason"] == f"its extra is not a JSON object, {refusal}"

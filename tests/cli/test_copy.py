@@ -24,6 +24,7 @@ from airflow_providers_secrets.cli.copy_files import FromFile
 from airflow_providers_secrets.cli.copying import Copying, Item
 from airflow_providers_secrets.cli.endpoints import ToBackend
 from airflow_providers_secrets.cli.journal import Journal
+from airflow_providers_secrets.cli.masking import may_be_credentials
 from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
 from airflow_providers_secrets.testing.proxy import Reply, Request
@@ -61,7 +62,7 @@ def test_a_dry_run_writes_nothing(command: Command, rig: Rig, base: str, export:
     assert said.code == 1, said.everything
     expected = {"db": "create", "by-uri": "create", "plain": "create", "object": "create"}
     assert {k: v for k, v in states(said).items() if v != "invalid"} == expected
-    assert "dry run" in said.err
+    assert " (dry run; --apply writes)\n" in said.err
     assert "does not try the right to write: airflow-secrets policy --allow write" in said.err
     assert "S3cr3t-" not in said.everything
     assert command("list", "conn", *using(rig, **prefixes(rig, base))).code == 1
@@ -89,6 +90,15 @@ def test_a_copy_creates_verifies_and_is_repeatable(
     elsewhere = [*target(rig, f"{base}-elsewhere"), "-o", "json", "--apply", "--journal", str(journal)]
     said = command("copy", "--from", export, *elsewhere, "--match", "db|plain", "--resume")
     assert {(item["state"], item["reason"]) for item in said.json} == {("created", None)}, said.everything
+
+
+def test_what_is_the_same_is_left_out_of_the_changes(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
+    ssm.put(path_of(ssm, base, "variables", "kept"), "x")
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"kept": "x", "new": "x"}))
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "--changes", "-o", "json")
+    assert (said.code, states(said)) == (0, {"new": "create"}), said.everything
+    assert "1 create, 1 same" in said.err
 
 
 def test_what_failed_after_it_was_copied_is_not_skipped(tmp_path: Path) -> None:
@@ -125,6 +135,19 @@ def test_nothing_is_overwritten_without_being_told(
     said = command(*apply, "--overwrite")
     assert (said.code, states(said)) == (0, {"plain": "overwritten"}), said.everything
     assert command("get", "var", "plain", "--show-value", *at).out == "S3cr3t-1\n"
+
+
+def test_what_nobody_can_use_in_the_target_is_replaced_only_if_told(
+    command: Command, ssm: Rig, base: str, export: str, tmp_path: Path
+) -> None:
+    ssm.put(path_of(ssm, base, "connections", "db"), '{"password": "S3cr3t-')
+    copy = ["copy", "--from", export, "--match", "db", *target(ssm, base), "-o", "json"]
+    for more in ([], ["--apply", "--journal", f"{tmp_path}/one"]):
+        said = command(*copy, *more)
+        assert (said.code, states(said)) == (1, {"db": "different"}), said.everything
+        assert said.json[0]["reason"].startswith("the target's cannot be used: "), said.everything
+    said = command(*copy, "--apply", "--overwrite", "--journal", f"{tmp_path}/two")
+    assert (said.code, states(said)) == (0, {"db": "overwritten"}), said.everything
 
 
 def test_a_store_that_gives_no_answer_is_never_different(
@@ -212,17 +235,34 @@ def test_a_larger_tier_holds_more(command: Command, ssm: Rig, base: str, tmp_pat
     assert "9000 bytes; the store holds 8192" in said.out
 
 
+def test_a_copy_writes_in_the_form_and_by_the_settings_that_are_told(
+    command: Command, ssm: SsmRig, base: str, export: str, tmp_path: Path
+) -> None:
+    copy = ["copy", "--from", export, "--match", "by-uri", *target(ssm, base), "--apply", "--overwrite"]
+    name = path_of(ssm, base, "connections", "by-uri")
+    for form, start in (("--as-uri", "http://"), (None, "{")):
+        more = [*([form] if form else []), "--set", "type=String", "--journal", f"{tmp_path}/{form}"]
+        assert command(*copy, *more).code == 0
+        written = ssm.client.get_parameter(Name=name)["Parameter"]
+        assert (written["Type"], written["Value"].startswith(start)) == ("String", True)
+        ssm.remove(name)
+
+
 @pytest.fixture
-def paces(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """The writes a second that each copy was limited to."""
+def paces(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float | None, int]]:
+    """The writes a second that each copy was limited to, and how many at once."""
     from airflow_providers_secrets.cli import copy
 
-    paces: list[float | None] = []
+    paces: list[tuple[float | None, int]] = []
 
     class Noted(copy.Copying):
         def __init__(self, *ends: Any, rate: float | None, **how: Any) -> None:
-            paces.append(rate)
+            self.rate = rate
             super().__init__(*ends, rate=rate, **how)
+
+        def run(self, found: Any, parallel: int, *more: Any) -> Any:
+            paces.append((self.rate, parallel))
+            return super().run(found, parallel, *more)
 
     monkeypatch.setattr(copy, "Copying", Noted)
     return paces
@@ -230,11 +270,11 @@ def paces(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
 @pytest.mark.each_rig_in_ci
 def test_a_documented_quota_of_writes_sets_the_pace(
-    command: Command, google: Rig, ssm: Rig, base: str, export: str, paces: list[float | None]
+    command: Command, google: Rig, ssm: Rig, base: str, export: str, paces: list[tuple[float | None, int]]
 ) -> None:
-    for rig, given in ((google, []), (google, ["--rate", "2"]), (ssm, [])):
+    for rig, given in ((google, []), (google, ["--rate", "2", "--parallel", "7"]), (ssm, [])):
         command("copy", "--from", export, *target(rig, base), *given)
-    assert paces == [4.5, 2.0, None]
+    assert paces == [(4.5, 4), (2.0, 7), (None, 4)]
 
 
 def test_the_rate_holds_for_all_writes_together(
@@ -301,7 +341,7 @@ class AcmeBackend(SystemsManagerParameterStoreBackend):
 
 
 def test_a_store_of_another_package_states_its_own_limits(
-    command: Command, ssm: Rig, base: str, tmp_path: Path, paces: list[float | None]
+    command: Command, ssm: Rig, base: str, tmp_path: Path, paces: list[tuple[float | None, int]]
 ) -> None:
     path = tmp_path / "variables.json"
     path.write_text(json.dumps({"large": "x" * 101, "fine": "x" * 100}))
@@ -309,7 +349,7 @@ def test_a_store_of_another_package_states_its_own_limits(
     said = command("copy", "--from", f"file:{path}", "--kind", "var", *to, "-o", "json")
     assert states(said) == {"large": "invalid", "fine": "create"}, said.everything
     assert "101 bytes; the store holds 100" in said.out
-    assert paces == [3.0]
+    assert paces == [(3.0, 4)]
 
 
 def test_what_is_there_already_is_the_same_whatever_could_be_written(
@@ -459,8 +499,10 @@ def test_ids_that_the_target_cannot_tell_apart_are_invalid(
 
 
 def test_between_two_stores(command: Command, ssm: Rig, secrets_manager: Rig, base: str, tmp_path: Path) -> None:
-    ssm.put(path_of(ssm, base, "connections", "one"), "http://one")
-    source = ["--from", ssm.class_path, "--from-kwargs", json.dumps({**ssm.options(), **prefixes(ssm, base)})]
+    for conn_id in ("one", "excluded"):
+        ssm.put(path_of(ssm, base, "connections", conn_id), "http://one")
+    kwargs = {**ssm.options(), **prefixes(ssm, base), "connections_exclude_pattern": "excluded"}
+    source = ["--from", ssm.class_path, "--from-kwargs", json.dumps(kwargs)]
     said = command(
         "copy", *source, *target(secrets_manager, base), "--apply", "-o", "json", "--journal", str(tmp_path / "j")
     )
@@ -468,7 +510,8 @@ def test_between_two_stores(command: Command, ssm: Rig, secrets_manager: Rig, ba
 
 
 def test_from_the_environment(command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_VAR_FROM_ENV", "x")
+    for name in ("FROM_ENV", "AWAY_FROM_ENV"):  # --match is of an id's start
+        monkeypatch.setenv(f"AIRFLOW_VAR_{name}", "x")
     said = command("copy", "--from", "env", "--match", "from_env", *target(ssm, base), "-o", "json")
     assert (said.code, states(said)) == (0, {"from_env": "create"}), said.everything
 
@@ -1034,6 +1077,23 @@ def test_the_command_that_goes_on_shows_no_credential(ssm: Rig, base: str, tmp_p
     assert "To go on (with your options for ***): airflow-secrets copy " in errors
     assert (" '--to-kwargs=***' " if joined else " --to-kwargs '***' ") in errors
     assert "S3cr3t" not in errors
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "masked"),
+    [
+        ('{"region_name": "eu-west-1", "max_attempts": 3, "variables_prefix": ["a", "b"], "cache_ttl": null}', False),
+        ('{"token": "S3cr3t"}', True),
+        ('{"url": "https://u:S3cr3t@h"}', True),
+        ('{"shared_cache": ["file", "redis://:S3cr3t@h"]}', True),
+        ('{"backends": [{"backend": "env"}]}', True),
+        ('{"config_kwargs": {}}', True),
+        ('["S3cr3t"]', True),
+        ('{"S3cr3t', True),
+    ],
+)
+def test_options_are_shown_again_only_if_none_may_be_a_credential(kwargs: str, masked: bool) -> None:
+    assert may_be_credentials(kwargs) is masked
 
 
 def test_a_second_interrupt_waits_for_nothing(ssm: Rig, base: str, tmp_path: Path) -> None:
