@@ -48,6 +48,7 @@ def test_check_tells_of_every_member(command: Command, rig: Rig, ssm: Rig, base:
     assert said.out.endswith("\nhealthy\n")
     report = command("check", *at, "-o", "json").json
     assert [one["name"] for one in report["members"]] == ["env", "file", short_name(rig), "aws_ssm"]
+    assert "absent.json' cannot be read" in json.dumps(report["members"][1]["findings"])
     assert report["members"][3]["store"] == "AWS SSM Parameter Store"
     (source,) = {one["source"] for one in report["members"][3]["options"]} - {"default"}
     assert source == "--kwargs, member 4 (aws_ssm)"
@@ -55,12 +56,23 @@ def test_check_tells_of_every_member(command: Command, rig: Rig, ssm: Rig, base:
     assert "S3cr3t" not in said.everything
 
 
-def test_without_teams_an_id_is_matched_as_a_lookup_matches_it(command: Command, ssm: Rig, base: str) -> None:
+@pytest.mark.parametrize(
+    ("teams", "pattern", "line", "told"),
+    [
+        ("False", "x--", "get var x--y --show-value", None),
+        ("True", "y", "get var y --team x --show-value", "but by team x, as 'y'"),
+    ],
+)
+def test_an_id_is_matched_as_a_lookup_matches_it(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, teams: str, pattern: str, line: str,
+    told: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", teams)
     ssm.put(path_of(ssm, base, "variables", "x--y"), "1")
-    at = chain(member(ssm, base, {"variables": "x--"}))
-    assert command("get", "var", "x--y", *at).code == 0
-    (listed,) = command("list", "var", "--member", "1", *at, "-o", "json").json
-    assert (listed["id"], listed["not_looked_up"]) == ("x--y", None)
+    at = [*chain(member(ssm, base, {"variables": pattern})), "--member", "1"]
+    assert command(*line.split(), *at).out == "1\n"
+    (listed,) = command("list", "var", *at, "-o", "json").json
+    assert (listed["id"], listed["not_looked_up"]) == ("x--y", told)
 
 
 def test_a_value_that_is_no_connection_is_masked(command: Command, tmp_path: Path) -> None:

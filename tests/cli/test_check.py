@@ -14,6 +14,7 @@ import pytest
 
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
 from airflow_providers_secrets.cli import findings
+from airflow_providers_secrets.cli.masking import shown_value
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.shared_cache import directory
 from airflow_providers_secrets.stores.aws.parameter_store import ParameterStore
@@ -92,7 +93,7 @@ def test_a_healthy_store_is_logged_in_at_once(
 
     before = logins()
     said = command("check", "--listing", "--variable", "y", *arguments(rig, **prefixes(rig, base)))
-    assert "✓ variables: may list" in said.out, said.everything
+    assert "✓ variables: may list; nothing there (" in said.out, said.everything
     assert logins() - before == 1
 
 
@@ -147,9 +148,11 @@ def test_the_versions_of_a_store_of_another_package(
 
 
 def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:
-    at = arguments(ssm, **prefixes(ssm, base), shared_cache=None)
+    at = arguments(ssm, **prefixes(ssm, base), shared_cache=None, cache_ttl=0)
     said = command("check", "--variable", "x", "-o", "plain", *at)
     lines = [line.split("\t") for line in said.out.splitlines()]
+    off = ["advice", "cache: off (cache_ttl 0), so every lookup asks the store", "Set cache_ttl, 60 for example."]
+    assert off in lines, said.everything
     assert (said.code, {len(line) for line in lines}) == (1, {3}), said.everything
     assert {line[0] for line in lines} == {"fine", "advice", "fault"}
     assert lines[-1][::2] == ["fault", "Create it: airflow-secrets put."]
@@ -200,6 +203,8 @@ def test_of_several_faults_the_gravest_is_the_exit_code(
     assert (said.code, said.out.count("✗")) == (1, 2), said.everything
     assert "✗ connections_lookup_pattern 'slow' took 0.06 s on an id of 512 characters\n" in said.out
     assert "✗ variables_exclude_pattern 'endless' never ended on an id of 512 characters\n" in said.out
+    said = command("check", *at, "-o", "json")
+    assert (said.code, said.json["verdict"]) == (1, "unhealthy"), said.everything
     with ssm.fault("reset"):
         said = command("check", *at)
     assert (said.code, said.out.count("✗")) == (3, 3), said.everything
@@ -317,7 +322,45 @@ def test_a_clock_that_is_wrong_is_a_fault(
     monkeypatch.setattr(findings, "clock_skew", lambda _: skew)
     said = command("check", *using(ssm))
     assert told in said.out
+    assert re.search(r"✓ identity: arn:\S+, account \d{12}, region \S+ \(", said.out), said.everything
     assert said.code == (1 if abs(skew) > findings.MAX_SKEW else 0), said.everything
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("url", "https://u:S3cr3t@S3cr3t@h:1/p?token=S3cr3t&db=1", "https://***@h:1/p?token=***&db=1"),
+        ("shared_cache", ["redis://:S3cr3t@h", "redis://h"], "redis://***@h, redis://h"),
+        ("config_kwargs", {"proxies": {"https": "http://u:S3cr3t@h"}, "retries": {}}, "{proxies: …, retries: …}"),
+        *(
+            (name, "S3cr3t", "***")
+            for name in (
+                "aws_access_key_id",
+                "secret_id",
+                "keyfile_dict",
+                "jwt",
+                "client_assertion",
+                "certificate_data",
+            )
+        ),
+        *(
+            (name, "/run/x", "/run/x")
+            for name in ("secret_id_path", "kubernetes_jwt_path", "token_path", "keyfile_path")
+        ),
+        ("use_token", True, "true"),
+        ("token_ttl", 1.5, "1.5"),
+        ("token", None, "null"),
+    ],
+)
+def test_an_options_value_is_shown_without_what_may_be_a_credential(name: str, value: Any, shown: str) -> None:
+    assert shown_value(name, value) == shown
+
+
+def test_the_clock_is_asked_by_the_authorities_that_the_options_name(tmp_path: Path) -> None:
+    bundle = str(tmp_path / "bundle.pem")
+    for name in ("verify", "connection_verify"):
+        for given, told in ((True, (None, None)), (bundle, (bundle, None)), (str(tmp_path), (None, str(tmp_path)))):
+            assert findings._authorities({name: given}) == told
 
 
 def test_no_parameter_of_an_address_is_shown_that_may_be_a_misspelt_password(command: Command, ssm: Rig) -> None:
@@ -329,6 +372,7 @@ def test_no_parameter_of_an_address_is_shown_that_may_be_a_misspelt_password(com
     place = "redis://127.0.0.1:1/0?db=1&passwd=S3cr3t"
     said = command("check", *arguments(ssm, shared_cache=place, shared_cache_key=KEY))
     assert "redis://127.0.0.1:1/0?db=1&passwd=***" in said.everything
+    assert f", redis {importlib.metadata.version('redis')}\n" in said.out
 
 
 def test_a_shared_cache_that_takes_no_writes_is_a_fault(command: Command, ssm: Rig, tmp_path: Path) -> None:

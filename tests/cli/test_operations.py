@@ -22,7 +22,7 @@ from airflow_providers_secrets.lookup import answers, inventory
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
-from tests.rigs.aws import SecretsManagerRig
+from tests.rigs.aws import SecretsManagerRig, SsmRig
 from tests.rigs.google import GoogleRestRig
 from tests.rigs.vault import VaultRig
 from tests.support.airflow_process import PACKAGE_ROOT, VERSION
@@ -114,7 +114,8 @@ def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], 
     said = command("get", "conn", "db", "-o", "json", *at)
     assert said.code == 0, said.everything
     assert said.json["host"] == "db.example.com"
-    assert said.json["password"] == "***"
+    assert [said.json[name] for name in ("login", "password", "description")] == ["***"] * 3
+    assert said.json["extra"] == {"sslmode": "***"}
     assert SECRET not in said.everything
     shown = command("get", "conn", "db", "--show-value", "-o", "json", *at).json
     assert {name: value for name, value in shown.items() if name != "id"} == CONNECTION
@@ -147,6 +148,21 @@ def test_put_get_list_explain_delete(command: Command, rig: Rig, at: list[str], 
     assert command("get", "conn", "db", *at).code != 0
     said = command("delete", "var", "never-there", "--yes", *at)
     assert (said.code, "There is nothing to delete" in said.err, "Create it" in said.err) == (1, True, False), said.err
+
+
+@pytest.mark.parametrize(
+    ("form", "stored"), [(["--as-uri"], "http://h"), ([], '{"conn_type": "http", "host": "h"}')], ids=["URI", "JSON"]
+)
+def test_a_connection_is_written_in_the_form_and_by_the_settings_that_are_told(
+    command: Command, ssm: SsmRig, base: str, form: list[str], stored: str
+) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    for number, given in enumerate((["--conn-type", "http", "--host", "h"], ["--stdin"])):
+        said = command("put", "conn", f"x{number}", *given, *form, "--set", "type=String", *at, stdin="http://h")
+        assert said.code == 0, said.everything
+        name = path_of(ssm, base, "connections", f"x{number}")
+        written = ssm.client.get_parameter(Name=name)["Parameter"]
+        assert (written["Type"], written["Value"]) == ("String", stored)
 
 
 @pytest.mark.parametrize(
@@ -413,6 +429,8 @@ def test_a_team_that_airflow_does_not_ask_for_is_told(
         said = command(name, "var", "hello", *more, *at, stdin="S3cr3t")
         assert (said.code, said.err, bool(said.json)) == (0, told, True), said.everything
         assert command(name, "var", "hello", *more, *at[2:], stdin="S3cr3t").err == ""
+    said = command("explain", "var", "hello", "--no-metastore", "-o", "table", *at[:2], *at[4:])
+    assert said.out.startswith("variable hello for the team red, asked of AWS SSM Parameter Store\n"), said.everything
     assert command("get", "var", "hello", *at).code == 1
 
 
@@ -490,7 +508,10 @@ def test_what_airflow_could_not_use_is_told(command: Command, rig: Rig, at: list
 def test_a_pattern_that_keeps_an_id_out_is_told(command: Command, rig: Rig, base: str) -> None:
     at = using(rig, **prefixes(rig, base), connections_exclude_pattern="never")
     rig.put(path_of(rig, base, "connections", "never-x"), "http://x")
-    assert "connections_exclude_pattern" in command("explain", "conn", "never-x", "--no-metastore", *at).out
+    said = command("explain", "conn", "never-x", "--no-metastore", *at)
+    assert ("connections_exclude_pattern" in said.out, "patterns: exclude never\n" in said.out) == (True, True), (
+        said.out
+    )
     said = command("get", "conn", "never-x", *at)
     assert (said.code, "connections_exclude_pattern" in said.err) == (2, True)
     for refused in ("never-x", "a/../b"):

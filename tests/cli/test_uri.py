@@ -112,6 +112,7 @@ def test_password_by_prompt(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["--conn-type", "x y", "--host", "h"], "--json"),
         (["--conn-type", "x", "--port", "70000"], "--port"),
         (["--host", "h"], "--conn-type"),
+        (["--parse", "--host", "h"], "--parse reads a connection; leave it or the fields out"),
         (["S3cr3t", "--conn-type", "x"], "values"),
     ],
 )

@@ -286,6 +286,12 @@ def test_an_empty_backend_is_not_the_configured_one(command: Command, line: str)
     assert "--backend is empty; name one, or leave it out for the configured one." in said.err
 
 
+def test_the_backend_of_workers_is_none_to_try(command: Command) -> None:
+    said = command("get", "var", "x", "--worker", "--backend", "aws_ssm")
+    assert (said.code, said.out) == (2, "")
+    assert "--worker reads [workers], and --backend reads nothing; leave one of them out." in said.err
+
+
 def test_a_long_table_has_one_heading(capsys: pytest.CaptureFixture[str]) -> None:
     """It is printed in parts."""
     number = 2 * output.FIRST_ROWS + 1
@@ -293,6 +299,16 @@ def test_a_long_table_has_one_heading(capsys: pytest.CaptureFixture[str]) -> Non
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if not line.startswith(("row-", "─"))] == ["id"]
     assert [line for line in lines if line.startswith("row-")] == [f"row-{one}" for one in range(number)]
+
+
+def test_progress_counts_steps_and_what_became_of_them() -> None:
+    copying, listing = output.Progress("copying", 8), output.Progress("listing")
+    assert listing._line(0.4) == "listing · 0 s"
+    listing.step()
+    for note in ("created", "failed", "created"):
+        copying.step(note)
+    assert listing._line(1.0) == "listing 1 · 1 s"
+    assert copying._line(61.4) == "copying 3/8 (37 %), 2 created, 1 failed · 61 s"
 
 
 def test_times_are_told_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
