@@ -13,9 +13,7 @@ HIDDEN: Final = re.compile(
     re.IGNORECASE,
 )
 """Names of options whose values are not shown."""
-SHOWN: Final = re.compile(
-    r".*_(prefix|path|pattern|file|method|audience|enabled|ttl)|secret_id_path|auth_type|use_.*", re.IGNORECASE
-)
+SHOWN: Final = re.compile(r".*_(prefix|path|pattern|file|method|audience|enabled|ttl)|auth_type|use_.*", re.IGNORECASE)
 """Names of options whose values are shown although :data:`HIDDEN` matches."""
 
 SHOWN_PARAMETERS: Final = frozenset(

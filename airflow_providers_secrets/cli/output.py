@@ -354,8 +354,6 @@ def _cell(value: Any, longest: int | None) -> str:
     plain = _plain(value)
     if plain is None:
         return ""
-    if isinstance(plain, bool):
-        return "yes" if plain else "no"
     text = ", ".join(map(str, plain)) if isinstance(plain, list) else str(plain)
     return printable(text, len(text) if longest is None else longest)
 
