@@ -46,7 +46,7 @@ class FromFile(Origin):
                 for name, one in value.items()
                 if name not in ("conn_id", "id", "is_encrypted", "is_extra_encrypted")
             }
-            return json_text({("login" if name == "user" else name): one for name, one in known.items()})
+            return json_text(known)
         if kind == "variables" and _is_described(value):
             value = value["value"]
         if value is None and secret_id in self._entries.get(kind, {}):
