@@ -58,6 +58,9 @@ SOURCES: Final = ("metastore", "env", "file:PATH", "configured")
 TARGETS: Final = ("metastore", "configured")
 """The possible sources and targets besides backends."""
 
+NAME_THEM: Final = "Name them by --names FILE, or copy --from this package's class of the same store, which lists them."
+"""What to do about a source that cannot list its ids."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``airflow-secrets copy``."""
@@ -157,6 +160,12 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
         for secret_id in dict.fromkeys(_listed(origin, kind) if names is None else names[kind])
         if args.match is None or args.match.match(secret_id)
     ]
+    if origin.guesses and not found:
+        # An empty comparison would look like a proof, and an empty copy like a success.
+        raise ConfigurationError(
+            f"{origin.title} cannot list its ids, and target, environment and metastore hold none to ask it for. "
+            f"{NAME_THEM}"
+        )
     journal = Journal(_journal_path(args), _journal_mark(origin, target), resume=args.resume) if args.apply else None
     copying = Copying(origin, target, apply=args.apply, overwrite=args.overwrite, rate=args.rate or target.rate)
     done: dict[str, int] = dict.fromkeys(STATES, 0)
@@ -303,6 +312,11 @@ def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journ
 
     counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
     output.say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
+    if origin.guesses:
+        output.say(
+            f"{origin.title} cannot list its ids: these are of the target, environment and metastore, and others may "
+            f"be missing. {NAME_THEM}"
+        )
     if journal:
         if not journal.dropped_if_empty():
             output.say(f"journal: {journal.path}")

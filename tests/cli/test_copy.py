@@ -797,6 +797,7 @@ def test_the_dry_run_is_the_proof_before_a_switch(
     said = command(*foreign)
     assert states(said) == {"one": "same", "ours": "invalid", "nowhere_else": "same"}, said.everything
     assert "neither of the two holds it" in said.out
+    assert "Foreign cannot list its ids: these are of the target, environment and metastore" in said.err
     for off in ({"connections_prefix": None}, {"connections_lookup_pattern": "one"}):
         narrowed = ["copy", "--from", f"{__name__}.Foreign", "--kind", "conn", *target(ssm, base, **off), "-o", "json"]
         said = command(*narrowed, "--match", "nowhere|ours")
@@ -810,6 +811,7 @@ def test_the_dry_run_is_the_proof_before_a_switch(
     names.write_text("conn:one\nbroken\nvar:x\nmistyped\n")
     said = command(*foreign, "--names", str(names))
     assert (said.code, states(said)) == (3, {"one": "same", "broken": "failed", "mistyped": "invalid"}), said.everything
+    assert "cannot list" not in said.err
     assert "S3cr3t" not in said.everything
 
 
@@ -828,6 +830,20 @@ def test_without_the_targets_listing_there_is_no_proof(command: Command, ssm: Ri
     said = command(*foreign, "--to", "hashicorp_vault", "--to-kwargs", json.dumps(vault))
     assert (said.code, said.out) == (2, ""), said.everything
     assert "--names FILE" in said.err
+
+
+@pytest.mark.parametrize("apply", [[], ["--apply"]], ids=["dry", "apply"])
+def test_no_ids_of_a_class_that_cannot_list_are_no_success(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, apply: list[str]
+) -> None:
+    """The first copy from an official class to a new store: the target is empty, and the source is not."""
+    journal = ["--journal", f"{tmp_path}/journal"] if apply else []
+    foreign = ["copy", "--from", f"{__name__}.Foreign", "--match", "one", *target(ssm, base), *apply, *journal]
+    said = command(*foreign)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said.everything
+    assert "Foreign cannot list its ids, and target, environment and metastore hold none to ask it for." in said.err
+    assert "--names FILE" in said.err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
