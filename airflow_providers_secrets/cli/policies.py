@@ -130,11 +130,24 @@ def _statement(sid: str, actions: list[str], resources: list[str], condition: An
 
 def _aws(backend: SecretLookupMixin, wanted: Wanted, statements: list[dict[str, Any]], notes: list[str]) -> Policy:
     text = json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
-    commands = f"aws iam create-policy --policy-name {wanted.name} --policy-document file://policy.json"
-    terraform = f'resource "aws_iam_policy" "{wanted.label}" {{\n  name   = "{wanted.name}"\n  policy = <<-EOT\n'
+    of_options = backend.options["role_arn"]
+    role = wanted.principal
+    if of_options and role == Wanted.principal:
+        role = of_options.rpartition("/")[2]
+    # Inline: a policy of its own would allow nothing until it is attached, and could not be created twice.
+    commands = (
+        f"aws iam put-role-policy --role-name {shlex.quote(role)} --policy-name {wanted.name} "
+        "--policy-document file://policy.json"
+    )
+    terraform = (
+        f'resource "aws_iam_role_policy" "{wanted.label}" {{\n  name   = "{wanted.name}"\n  role   = {_hcl(role)}\n'
+        "  policy = <<-EOT\n"
+    )
     terraform += "".join(f"    {line}\n" for line in text.splitlines()) + "  EOT\n}\n"
-    if role := backend.options["role_arn"]:
-        notes.append(f"This is the policy of {role}; whoever assumes it needs sts:AssumeRole on it and its trust.")
+    if of_options:
+        notes.append(
+            f"This is the policy of {of_options}; whoever assumes it needs sts:AssumeRole on it and its trust."
+        )
     if _account(backend, wanted) == "*":
         notes.append("Name the account with --account to narrow the ARNs further.")
     if _region(backend, wanted) == "*":

@@ -28,7 +28,7 @@ PRINTS = {
     "put": "'/help/connections/db' created, version 1\n",
     "delete": "'/help/variables/old_flag' deleted\n",
     "copy": "conn only_there created",
-    "policy": 'resource "aws_iam_policy"',
+    "policy": 'resource "aws_iam_role_policy"',
     "cache": "1 entry removed\n",
     "uri": "postgres://reader:S3cr3t@db.example.com\n",
 }

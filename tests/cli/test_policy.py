@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import Command
+from tests.rigs.aws import aws_client
 from tests.rigs.openbao import ROOT_TOKEN, openbao
 from tests.support import needs
 
@@ -302,6 +303,40 @@ def test_another_partition_is_in_every_arn(command: Command, backend: str, actio
     document = command("policy", "--backend", backend, *AWS, "--partition", "aws-us-gov").out
     assert allowed(document, action, resource.replace("arn:aws:", "arn:aws-us-gov:"))
     assert not allowed(document, action, resource)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "role"),
+    [
+        ({}, ["--principal", "airflow-a"], "airflow-a"),
+        ({"role_arn": f"arn:aws:iam::{ACCOUNT}:role/some/path/airflow-b"}, [], "airflow-b"),
+        ({"role_arn": f"arn:aws:iam::{ACCOUNT}:role/x"}, ["--principal", "airflow-c"], "airflow-c"),
+    ],
+    ids=["principal", "role_arn", "both"],
+)
+def test_aws_command_gives_the_policy_to_the_role(
+    command: Command, options: dict[str, str], arguments: list[str], role: str
+) -> None:
+    """A policy that is created and attached to nobody allows nothing."""
+    at = ["--backend", "aws_ssm", "--kwargs", json.dumps(options), *AWS, *arguments]
+    words = shlex.split(command("policy", *at, "--commands").out)
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    assert (words[:3], given.pop("--policy-document")) == (["aws", "iam", "put-role-policy"], "file://policy.json")
+    needs.module("moto", "demo")
+    iam = aws_client("iam")
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    document = command("policy", *at).out
+    for _ in range(2):  # a policy that was there is replaced
+        iam.put_role_policy(RoleName=given["--role-name"], PolicyName=given["--policy-name"], PolicyDocument=document)
+    held = iam.get_role_policy(RoleName=role, PolicyName="airflow-secrets")["PolicyDocument"]
+    assert held == json.loads(document)
+    assert f'role   = "{role}"' in command("policy", *at, "--terraform").out
+
+
+def test_aws_role_that_is_unknown_is_a_placeholder(command: Command) -> None:
+    at = ["--backend", "aws_ssm", *AWS]
+    assert "--role-name '<principal>'" in command("policy", *at, "--commands").out
+    assert 'role   = "<principal>"' in command("policy", *at, "--terraform").out
 
 
 CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
