@@ -144,6 +144,16 @@ def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     parser.exit(USAGE)
 
 
+class _Paragraphs(argparse.HelpFormatter):
+    """Fills each paragraph to the terminal's width; one with an example stays as it is, to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            paragraph if "\n  " in paragraph else super(_Paragraphs, self)._fill_text(paragraph, width, indent)
+            for paragraph in text.strip().split("\n\n")
+        )
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with a one-line message."""
@@ -166,7 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=command.HELP,
             description=command.__doc__,
             epilog=f"example:\n  {command.EXAMPLE}\n\n{EPILOG}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Paragraphs,
             allow_abbrev=False,
         )
         command.add_arguments(subparser)

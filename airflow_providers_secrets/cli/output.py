@@ -279,7 +279,11 @@ def _table_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title
             table.add_column(column, overflow="fold", min_width=width if fits else None)
         for row in batch:
             table.add_row(*row)
-        shows.print(table, soft_wrap=False)
+        with shows.capture() as captured:
+            shows.print(table, soft_wrap=False)
+        # Rich fills every cell to its column's width, the last one and empty ones too.
+        sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))
+        sys.stdout.flush()
         shown += len(batch)
     return shown
 

@@ -98,6 +98,17 @@ def test_the_example_of_the_help_does_what_it_says(prepared: Airflow, name: str)
     assert ("S3cr3t" in output + errors) is (name == "uri")
 
 
+def test_help_fits_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for line in ([], *([one.NAME] for one in COMMANDS)):
+        said = command(*line, "--help")
+        examples = {f"  {one.EXAMPLE}" for one in COMMANDS}
+        long = [one for one in said.out.splitlines() if len(one) > 80 and one not in examples]
+        assert [one for one in long if not re.fullmatch(r" *\[\S+ \S+\]", one)] == []  # argparse breaks no argument
+        if line:
+            assert len(examples & set(said.out.splitlines())) == 1  # to be copied as it is
+
+
 def test_the_help_has_the_exit_codes_of_the_page(command: Command) -> None:
     page = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
     codes = dict(re.findall(r"^\| (\d+) \| ([^:;(|]+?)(?: by | reading |[:;(|]| \|)", page, re.MULTILINE))

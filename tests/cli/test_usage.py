@@ -292,6 +292,15 @@ def test_the_backend_of_workers_is_none_to_try(command: Command) -> None:
     assert "--worker reads [workers], and --backend reads nothing; leave one of them out." in said.err
 
 
+def test_a_table_has_no_spaces_at_the_end_of_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": "one", "state": "same"}, {"id": "other", "state": "different", "reason": "in host"}]
+    output.show_rows(rows, ("id", "state", "reason"), "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["id", "state", "reason"]
+    assert lines[2:] == ["one    same", "other  different  in host"]
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_a_long_table_has_one_heading(capsys: pytest.CaptureFixture[str]) -> None:
     """It is printed in parts."""
     number = 2 * output.FIRST_ROWS + 1
