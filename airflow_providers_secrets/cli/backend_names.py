@@ -35,8 +35,9 @@ def not_loaded(path: str, error: Exception | None = None) -> str:
 
     :param error: why it cannot, if that is known.
     """
-    known = list(short_names().values())
-    likely = difflib.get_close_matches(path, known, n=1, cutoff=0.8)
+    known = short_names()
+    # Airflow itself knows no short names.
+    likely = [known[path]] if path in known else difflib.get_close_matches(path, known.values(), n=1, cutoff=0.8)
     if likely and likely[0] != path:
         return f"the backend {quoted(path)} cannot be imported; did you mean {likely[0]}?"
     missing = f": there is no module {error.name}" if isinstance(error, ImportError) and error.name else ""

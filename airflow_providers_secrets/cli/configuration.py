@@ -95,7 +95,7 @@ def ours(configured: Configured, flag: str = "--member") -> SecretLookupMixin:
     if not is_ours(configured.backend):
         raise ConfigurationError(
             f"{configured.class_path} is not a backend of this package that speaks to one store; "
-            f"name one with --backend: {', '.join(short_names())}."
+            f"name one with --backend, and its options with --kwargs: {', '.join(short_names())}."
         )
     backend: SecretLookupMixin = configured.backend
     return backend
@@ -125,7 +125,7 @@ def kwargs_from(text: str, flag: str = "--kwargs") -> dict[str, Any]:
         if isinstance(error, json.JSONDecodeError):
             reason = f"not valid JSON{json_place(error)}"
     if not isinstance(kwargs, dict):
-        raise ConfigurationError(f'{flag} is {reason}; write it as {{"option": value, …}}.')
+        raise ConfigurationError(f'{flag} is {reason}; write it as {{"option": value, …}}, or name a file with @FILE.')
     return kwargs
 
 

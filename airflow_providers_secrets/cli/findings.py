@@ -382,7 +382,8 @@ def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secr
     if plan.reason:
         return Finding(FAULT, f"{subject}: not looked up: {plan.reason}", "Ask for another id, or change the option.")
     writes = operations.store_capabilities(backend)["write"]
-    cure = "Create it: airflow-secrets put." if writes else f"Create it in {backend.store}."
+    create = "create it: airflow-secrets put." if writes else f"create it in {backend.store}."
+    cure = f"Check that this name is right, and the region, account, project or vault; or {create}"
     return Finding(FAULT, f"{subject}: absent as {', '.join(plan.names)}", cure)
 
 

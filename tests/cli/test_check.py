@@ -147,6 +147,9 @@ def test_the_versions_of_a_store_of_another_package(
     assert command("check", "-o", "json", *at).json["versions"] == {**versions, **own}
 
 
+COMPARE = "Check that this name is right, and the region, account, project or vault"
+
+
 def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:
     at = arguments(ssm, **prefixes(ssm, base), shared_cache=None, cache_ttl=0)
     said = command("check", "--variable", "x", "-o", "plain", *at)
@@ -155,7 +158,7 @@ def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, b
     assert off in lines, said.everything
     assert (said.code, {len(line) for line in lines}) == (1, {3}), said.everything
     assert {line[0] for line in lines} == {"fine", "advice", "fault"}
-    assert lines[-1][::2] == ["fault", "Create it: airflow-secrets put."]
+    assert lines[-1][::2] == ["fault", f"{COMPARE}; or create it: airflow-secrets put."]
     chain = {"backends": [{"backend": "env"}, {"backend": "aws_ssm", "kwargs": json.loads(at[-1])}]}
     said = command("check", "--variable", "x", "-o", "plain", "--backend", "chain", "--kwargs", json.dumps(chain))
     lines = [line.split("\t") for line in said.out.splitlines()]

@@ -119,6 +119,7 @@ def test_options_of_workers_that_airflow_ignores_are_told(airflow: Airflow, ssm:
             },
             "did you mean",
         ),
+        ({"AIRFLOW__SECRETS__BACKEND": "aws_ssm"}, f"did you mean {SsmRig.class_path}?"),
         pytest.param(
             {"AIRFLOW__SECRETS__BACKEND": "no.such.Class"}, "cannot be imported", marks=pytest.mark.each_airflow
         ),
@@ -132,11 +133,11 @@ def test_options_of_workers_that_airflow_ignores_are_told(airflow: Airflow, ssm:
         ),
         pytest.param(
             {"AIRFLOW__SECRETS__BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend"},
-            "not a backend of this package",
+            "that speaks to one store; name one with --backend, and its options with --kwargs: aws_ssm, ",
             marks=pytest.mark.each_airflow,
         ),
     ],
-    ids=["none", "typo", "missing", "broken", "option", "foreign"],
+    ids=["none", "typo", "short", "missing", "broken", "option", "foreign"],
 )
 def test_a_wrong_configuration_ends_in_one_line(airflow: Airflow, environment: dict[str, str], named: str) -> None:
     run = ran(airflow, "check", **environment)

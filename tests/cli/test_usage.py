@@ -301,6 +301,12 @@ def test_a_table_has_no_spaces_at_the_end_of_a_line(capsys: pytest.CaptureFixtur
     assert [line for line in lines if line != line.rstrip()] == []
 
 
+def test_a_path_without_its_at_sign_is_no_riddle(command: Command) -> None:
+    said = command("get", "var", "x", "--backend", "aws_ssm", "--kwargs", "kwargs.json")
+    assert (said.code, said.err.count("\n")) == (2, 1), said.everything
+    assert 'write it as {"option": value, …}, or name a file with @FILE.' in said.err
+
+
 def test_a_long_table_has_one_heading(capsys: pytest.CaptureFixture[str]) -> None:
     """It is printed in parts."""
     number = 2 * output.FIRST_ROWS + 1

@@ -285,7 +285,7 @@ def test_no_command_is_suggested_that_the_example_refuses(acme: Any, capsys: pyt
     for words, told in (
         (["explain", "var", "absent", "--no-metastore"], "Airflow finds it nowhere."),
         (["explain", "conn", "broken", "--no-metastore"], "Rewrite it in Acme."),
-        (["check", "--variable", "absent"], "Create it in Acme."),
+        (["check", "--variable", "absent"], "or create it in Acme."),
     ):
         assert main([*words, *chosen]) != 0
         said = "".join(capsys.readouterr())
