@@ -89,7 +89,6 @@ def run(name: str, command: Callable[[argparse.Namespace], int], args: argparse.
 
 
 def _flush(stream: TextIO, descriptor: int) -> None:
-
     try:
         stream.flush()
     except (OSError, ValueError):  # the disk is full
@@ -120,7 +119,6 @@ def _in_words(error: Exception) -> str:
 
 
 def _ended(name: str, text: str, code: int) -> int:
-
     line = " ".join(text.split())
     say(f"airflow-secrets {name}: {line}")
     return code

@@ -140,7 +140,6 @@ def _shown(findings: Iterable[Finding], form: str, of: str = "") -> list[Finding
 
 
 def _records(found: Iterable[Finding]) -> list[dict[str, Any]]:
-
     return [
         {"ok": None if finding.ok == output.NEUTRAL else finding.ok, "finding": finding.what, "cure": finding.cure}
         for finding in found
@@ -195,7 +194,6 @@ def _distributions_of(store: Store) -> list[str]:
 
 
 def _show_configuration(report: dict[str, Any]) -> None:
-
     print(f"{report['store']}: {report['backend']}")
     print(f"configured by {report['configured_by']}")
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))

@@ -309,7 +309,6 @@ class Interrupts:
 
 
 def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journal | None) -> None:
-
     counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
     output.say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
     if origin.guesses:
@@ -325,7 +324,6 @@ def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journ
 
 
 def _listed(origin: Origin, kind: Kind) -> Iterable[str]:
-
     with output.Progress(f"listing {kind}") as progress:
         for secret_id in origin.ids(kind):
             progress.step()

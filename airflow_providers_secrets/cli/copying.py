@@ -200,7 +200,6 @@ class Copying:
         raise Blocked("the source does not hold it")
 
     def _no_value(self, kind: Kind, secret_id: str) -> bool:
-
         with contextlib.suppress(SecretsError):  # it may have sent a name that no store allows
             return self._origin.text(kind, secret_id) is None
         return False

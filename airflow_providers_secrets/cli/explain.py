@@ -85,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _record(explained: Explanation | ChainExplanation) -> dict[str, Any]:
-
     record = _with_id(dataclasses.asdict(explained))
     for member in record.get("members", ()):
         member["way"] = member["way"] and _with_id(member["way"])
@@ -175,7 +174,6 @@ def _show(explained: Explanation | ChainExplanation, near: Sequence[str]) -> Non
 
 
 def _show_other(other: Elsewhere) -> None:
-
     if other.holds is None:
         output.show_finding(None, f"{other.source}: not to be asked", other.problem)
     elif other.problem:
@@ -214,7 +212,6 @@ def _show_member(member: MemberAnswer) -> None:
 
 
 def _show_way(explained: Explanation) -> None:
-
     output.show_finding(
         explained.enabled or output.NEUTRAL,
         f"{counted(explained.kind)} are {'looked up' if explained.enabled else 'not looked up'} here",

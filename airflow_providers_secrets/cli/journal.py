@@ -29,7 +29,6 @@ class Journal:
     """
 
     def __init__(self, path: Path, of: str, *, resume: bool) -> None:
-
         self.path = path
         self._of = of
         self.verified: set[tuple[str, str]] = set()

@@ -354,7 +354,6 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: Any, longest: int | None) -> str:
-
     plain = _plain(value)
     if plain is None:
         return ""

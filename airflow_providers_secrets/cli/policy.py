@@ -108,7 +108,6 @@ def _of_member(wanted: Wanted, member: Member | None) -> Wanted:
 
 
 def _show(policy: Policy, args: argparse.Namespace) -> None:
-
     shown = [policy.terraform] if args.terraform else [] if args.commands else [policy.text]
     if args.commands:
         shown.append(policy.commands)
