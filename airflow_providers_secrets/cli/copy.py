@@ -162,8 +162,9 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
     ]
     if origin.guesses and not found:
         # An empty comparison would look like a proof, and an empty copy like a success.
+        what = "to ask it for" if args.match is None else "that --match takes"
         raise ConfigurationError(
-            f"{origin.title} cannot list its ids, and target, environment and metastore hold none to ask it for. "
+            f"{origin.title} cannot list its ids, and none {what} was found in target, environment and metastore. "
             f"{NAME_THEM}"
         )
     journal = Journal(_journal_path(args), _journal_mark(origin, target), resume=args.resume) if args.apply else None

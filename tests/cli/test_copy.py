@@ -834,14 +834,17 @@ def test_without_the_targets_listing_there_is_no_proof(command: Command, ssm: Ri
 
 @pytest.mark.parametrize("apply", [[], ["--apply"]], ids=["dry", "apply"])
 def test_no_ids_of_a_class_that_cannot_list_are_no_success(
-    command: Command, ssm: Rig, base: str, tmp_path: Path, apply: list[str]
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, apply: list[str]
 ) -> None:
     """The first copy from an official class to a new store: the target is empty, and the source is not."""
+    monkeypatch.setenv("AIRFLOW_VAR_ANOTHER", "x")
     journal = ["--journal", f"{tmp_path}/journal"] if apply else []
     foreign = ["copy", "--from", f"{__name__}.Foreign", "--match", "one", *target(ssm, base), *apply, *journal]
     said = command(*foreign)
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said.everything
-    assert "Foreign cannot list its ids, and target, environment and metastore hold none to ask it for." in said.err
+    assert (
+        "cannot list its ids, and none that --match takes was found in target, environment and metastore." in said.err
+    )
     assert "--names FILE" in said.err
     assert not list(tmp_path.iterdir())
 
