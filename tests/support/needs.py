@@ -1,4 +1,4 @@
-"""What a rig needs of the machine: skipped with the command that fixs it, and a failure where CI lacks it."""
+"""What a rig needs of the machine: skipped with the command that fixes it, and a failure where CI lacks it."""
 
 from __future__ import annotations
 
