@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,9 @@ from airflow_providers_secrets.lookup.shared_cache import entries, redis_address
 from airflow_providers_secrets.lookup.shared_cache.redis_address import Address
 from airflow_providers_secrets.lookup.shared_cache.redis_cluster import REDIRECTIONS
 from airflow_providers_secrets.lookup.shared_cache.redis_credentials import AwsToken, EntraToken
+from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.testing.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock, stored, warned
+from airflow_providers_secrets.testing.proxy import Proxy, Reply
 from airflow_providers_secrets.testing.speed import slowness
 from tests.rigs import redis_fleet as fleet
 from tests.rigs.aws import SsmRig
@@ -855,7 +857,7 @@ def test_a_token_is_renewed_a_minute_before_it_ends(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTING")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     now, asked, made = 1000.0, [], AwsToken.made
-    monkeypatch.setattr(redis_credentials, "time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(redis_credentials, "time", SimpleNamespace(time=lambda: now, monotonic=time.monotonic))
     monkeypatch.setattr(AwsToken, "made", lambda self: (asked.append(now), made(self))[1])
     token = Address("redis://h?credentials=aws-iam&user=airflow&cluster_name=fleet&region=eu-west-1").credentials
     for now in (1000.0, 1839.0, 1840.0, 1841.0):  # noqa: B007  # the clock reads it
@@ -948,6 +950,155 @@ def test_an_entra_token_is_the_principals(
     (asked,) = _Identity.asked
     assert asked["resource"] == ["https://redis.azure.com"]
     assert asked.get("client_id") == client_id
+
+
+# Tokens that are not given.
+
+
+@pytest.fixture
+def left_out(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[str], str]:
+    """Look an id up with such credentials for Redis, and return why the shared cache was left out.
+
+    The store answers nevertheless, and every thread that asked for a token ends.
+    """
+
+    def looked_up(credentials: str) -> str:
+        monkeypatch.setattr(redis_credentials, "TOKEN_SECONDS", 3.5)  # longer than any exchange here
+        stored(ssm, "without-token", "x")
+        backend = sharing(ssm, f"redis://127.0.0.1:{single().port}?credentials={credentials}", timeout=12, max_stale=0)
+        waits: list[float] = []
+        call = redis_server.DeadlineCall
+        monkeypatch.setattr(redis_server, "DeadlineCall", lambda *given: (waits.append(given[1]), call(*given))[1])
+        before = set(threading.enumerate())
+        assert backend.get_variable("without-token") == "x"
+        assert max(waits) <= 3  # a quarter
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "secrets-lookup":
+                thread.join(60)
+                assert not thread.is_alive()
+        (warning,) = warnings_of_redis(caplog)
+        return warning
+
+    return looked_up
+
+
+@pytest.fixture
+def profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Set the settings of AWS's default profile."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def write(*settings: str) -> None:
+        base = "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = s\n"
+        (tmp_path / "config").write_text("\n".join((base, "[default]", *settings)))
+
+    return write
+
+
+AWS_IAM = "aws-iam&user=airflow&cluster_name=fleet&region=eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("prints", "reason"), [("", "no answer in time"), ("head -c 99999 /dev/zero", "prints more than 65536 bytes")],
+    ids=["hangs", "endless"],
+)  # fmt: skip
+def test_a_command_that_does_not_end_holds_no_thread(
+    left_out: Callable[[str], str], profile: Callable[..., None], tmp_path: Path, prints: str, reason: str
+) -> None:
+    """Nor memory, if it prints for ever; and it is not left running."""
+    command = tmp_path / "command"
+    command.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/pids\n{prints}\nexec sleep 3600\n")
+    command.chmod(0o700)
+    profile(f"credential_process = {command}")
+    assert reason in left_out(AWS_IAM)
+    pids = (tmp_path / "pids").read_text().split()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):  # killed, and waited for
+            os.kill(int(pid), 0)
+    assert prints or len(pids) == 1  # nobody waits for another one
+
+
+def test_a_command_may_take_longer_than_an_exchange(
+    profile: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next connection has the token."""
+    keys = {"Version": 1, "AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": SECRET}
+    (tmp_path / "keys").write_text(json.dumps(keys))
+    profile(f"credential_process = cat {tmp_path}/keys")
+    token = AwsToken("airflow", "fleet", "eu-west-1", "elasticache", serverless=False)
+    monkeypatch.setattr(redis_credentials, "seconds_left", lambda: 1.0)  # as it was when the exchange began
+    until = base.deadline.set(time.monotonic())
+    try:
+        assert token.get_credentials()[0] == "airflow"
+        assert not base.seconds_left()
+    finally:
+        base.deadline.reset(until)
+
+
+def test_a_profile_that_asks_for_a_code_prompts_nobody(
+    left_out: Callable[[str], str], profile: Callable[..., None]
+) -> None:
+    """It would at the terminal of who runs a command, or wait there for ever."""
+    profile("role_arn = arn:aws:iam::1:role/x", "source_profile = base", "mfa_serial = arn:aws:iam::1:mfa/x")
+    assert "the profile's 'mfa_serial' asks for an MFA code" in left_out(AWS_IAM)
+
+
+@pytest.fixture
+def sts(monkeypatch: pytest.MonkeyPatch, profile: Callable[..., None]) -> Iterator[Proxy]:
+    """Where a profile's role is assumed."""
+    profile("role_arn = arn:aws:iam::123456789012:role/x", "source_profile = base", "region = eu-west-1")
+    server = Proxy()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Where a managed identity of Azure gets its tokens."""
+    pytest.importorskip("azure.identity")
+    server = Proxy()
+    monkeypatch.setenv("IDENTITY_ENDPOINT", server.url)
+    monkeypatch.setenv("IDENTITY_HEADER", SECRET)
+    yield server
+    server.stop()
+
+
+UNENDING = {
+    "hangs": Reply(hang=True),
+    "drips": Reply(200, b" " * 1_000_000, {"Content-Type": "application/json"}, drip=0.05),
+    "endless": Reply(200, b" " * 10_000, {"Content-Type": "application/json"}, endless=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("cloud", "does"),
+    [("sts", "hangs"), ("sts", "drips"), ("sts", "endless"), ("identity", "hangs"), ("identity", "endless")],
+)
+def test_a_token_endpoint_that_does_not_end_holds_no_thread(
+    request: pytest.FixtureRequest, left_out: Callable[[str], str], cloud: str, does: str
+) -> None:
+    server = request.getfixturevalue(cloud)
+    with server.fault(UNENDING[does]):
+        reason = left_out(AWS_IAM if cloud == "sts" else "entra-id")
+    assert server.requests
+    assert does != "endless" or "has no credentials to give" in reason  # it was left while there was time
+
+
+def test_entras_token_endpoint_gets_no_login_of_ours_and_leads_nowhere(
+    identity: Proxy, left_out: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    elsewhere = Proxy()
+    redirect = Reply(307, headers={"Location": f"{elsewhere.url}/token"})
+    with identity.fault(redirect), elsewhere.fault(Reply(404)):
+        assert "azure-identity has no credentials to give" in left_out("entra-id")
+    assert identity.requests
+    assert not [request for request in identity.requests if "Authorization" in request.headers]
+    assert not elsewhere.requests
+    elsewhere.stop()
 
 
 # Failover.

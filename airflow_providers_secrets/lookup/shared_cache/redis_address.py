@@ -51,9 +51,6 @@ REDIS_TIMEOUT: Final = 0.3
 STEPS: Final = {"": 2, "cluster": 4, "sentinel": 4}
 """How many such steps one exchange may have: connecting and asking; before that, finding out which server to ask."""
 
-LOGIN_SECONDS: Final = 2.0
-"""Additional seconds that an exchange may take if a cloud is asked for a token first."""
-
 DEFAULT_PORTS: Final = {"": 6379, "cluster": 6379, "sentinel": 26379}
 
 _FORM = re.compile(r"(redis|rediss|unix)(?:\+(cluster|sentinel))?://(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?([^#]*))?")
@@ -117,7 +114,7 @@ class Address:
         self.longest = STEPS[self.mode] * float(self.kwargs["socket_timeout"])
         """Seconds that one exchange may take."""
         if isinstance(self.credentials, redis_credentials.Token):
-            self.longest += LOGIN_SECONDS
+            self.longest += redis_credentials.LOGIN_SECONDS
         self._spare: Client | None = None
         self._tls: Tls | None = None
         self._try_out()

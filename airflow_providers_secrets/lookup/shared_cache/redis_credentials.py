@@ -6,13 +6,15 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from airflow_providers_secrets.errors import ConfigurationError, quoted
 from airflow_providers_secrets.jwt import claims_of
+from airflow_providers_secrets.stores.base import StoreError, deadline, seconds_left
 
 Login = tuple[str] | tuple[str, str]
 
@@ -30,6 +32,16 @@ AWS_TOKEN_SECONDS: Final = 900
 
 ENTRA_SCOPE: Final = "https://redis.azure.com/.default"
 """The scope of a token for Azure Managed Redis and Azure Cache for Redis."""
+
+LOGIN_SECONDS: Final = 2.0
+"""Additional seconds that an exchange may take if a cloud is asked for a token first."""
+
+TOKEN_SECONDS: Final = 10.0
+"""Seconds after which the making of a token ends, as long as azure-identity lets a command take. A lookup waits less;
+a token that comes later is there for the next connection."""
+
+_TIMEOUTS: Final = {"connect_timeout": LOGIN_SECONDS, "read_timeout": LOGIN_SECONDS}
+"""The options of the stores' transports."""
 
 RENEWED_BEFORE: Final = 60.0
 """Seconds before a token expires from which a new one is requested."""
@@ -79,19 +91,23 @@ class Token(CredentialProvider):
         """Return the user and a token that is still valid.
 
         :raises Unreadable: if the cloud's SDK has no credentials, or is not installed.
+        :raises RedisTimeoutError: if a new one is needed, and the deadline has passed.
         """
         held = self._held
         if held is None or time.time() >= held[1] - RENEWED_BEFORE:
             failure: str | None = None
+            if not seconds_left():  # redis-py tries again, and nobody waits for that
+                raise RedisTimeoutError
             try:
-                held = self._held = self.made()
+                held = self._held = self._made_in_time()
             except ImportError:
                 package, extra = self.needs
                 failure = (
                     f"{package} is not installed. Install it with: pip install 'airflow-providers-secrets[{extra}]'"
                 )
             except Exception as error:  # noqa: BLE001  # an SDK may raise anything; its text may hold anything
-                failure = f"{self.source} has no credentials to give ({type(error).__name__})"
+                reason = str(error) if isinstance(error, (ConfigurationError, StoreError)) else type(error).__name__
+                failure = f"{self.source} has no credentials to give ({reason})"
             if failure:
                 raise Unreadable(failure)
         assert held is not None
@@ -101,6 +117,13 @@ class Token(CredentialProvider):
     """What makes the token, in words."""
     needs: tuple[str, str]
     """The distribution that makes the token, and this package's extra that installs that."""
+
+    def _made_in_time(self) -> tuple[Login, float]:
+        of_the_exchange = deadline.set(time.monotonic() + TOKEN_SECONDS)
+        try:
+            return self.made()
+        finally:
+            deadline.reset(of_the_exchange)
 
     def made(self) -> tuple[Login, float]:
         """Return a new token with its user, and when it expires (Unix time)."""
@@ -127,11 +150,13 @@ class AwsToken(Token):
 
     def made(self) -> tuple[Login, float]:
         """Sign a request; this asks the instance for credentials if the environment has none."""
-        import botocore.session
         from botocore.model import ServiceId
         from botocore.signers import RequestSigner
 
-        session = botocore.session.get_session()
+        from airflow_providers_secrets.stores.aws.transport import BoundedSession, bounds
+
+        session = BoundedSession()
+        session.set_default_client_config(bounds(_TIMEOUTS))  # for the client that assumes a profile's role
         region = self._region or session.get_config_variable("region")
         events = session.get_component("event_emitter")
         signer = RequestSigner(ServiceId(self._service), region, self._service, "v4", session.get_credentials(), events)
@@ -166,8 +191,16 @@ class EntraToken(Token):
         """Ask Entra ID for a token."""
         from azure.identity import DefaultAzureCredential
 
-        named = {"managed_identity_client_id": self._client_id} if self._client_id else {}
-        with contextlib.closing(DefaultAzureCredential(**named)) as credential:
+        from airflow_providers_secrets.stores.azure.credentials import LoginTransport
+
+        given: dict[str, Any] = {
+            "transport": LoginTransport(_TIMEOUTS, verify=True, chain=True),
+            "retry_total": 0,
+            "permit_redirects": False,
+        }
+        if self._client_id:
+            given["managed_identity_client_id"] = self._client_id
+        with contextlib.closing(DefaultAzureCredential(**given)) as credential:
             token = credential.get_token(ENTRA_SCOPE)
         user = self._user or str(claims_of(token.token)["oid"])
         return (user, token.token), float(token.expires_on)
@@ -201,11 +234,13 @@ def provider(given: Mapping[str, str]) -> CredentialProvider | None:
 
 
 def load(of: CredentialProvider | None) -> None:
-    """Import what *of* needs; the first connection reports what is not installed."""
+    """Import what *of* needs, and read its certificates; the first connection reports what is not installed."""
     with contextlib.suppress(ImportError):
         if isinstance(of, AwsToken):
-            import botocore.credentials
-            import botocore.session
             import botocore.signers  # noqa: F401
+
+            import airflow_providers_secrets.stores.aws.transport  # noqa: F401
         elif isinstance(of, EntraToken):
-            import azure.identity  # noqa: F401
+            from airflow_providers_secrets.stores.azure.credentials import LoginTransport
+
+            LoginTransport(_TIMEOUTS, verify=True, chain=True)  # reads the certificates, which children inherit
