@@ -383,7 +383,7 @@ def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secr
         return Finding(FAULT, f"{subject}: not looked up: {plan.reason}", "Ask for another id, or change the option.")
     writes = operations.store_capabilities(backend)["write"]
     create = "create it: airflow-secrets put." if writes else f"create it in {backend.store}."
-    cure = f"Check that this name is right, and the region, account, project or vault; or {create}"
+    cure = f"Check that the name is right, and the account, region, project, vault, mount or namespace; or {create}"
     return Finding(FAULT, f"{subject}: absent as {', '.join(plan.names)}", cure)
 
 

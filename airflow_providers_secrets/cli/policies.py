@@ -131,9 +131,7 @@ def _statement(sid: str, actions: list[str], resources: list[str], condition: An
 def _aws(backend: SecretLookupMixin, wanted: Wanted, statements: list[dict[str, Any]], notes: list[str]) -> Policy:
     text = json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
     of_options = backend.options["role_arn"]
-    role = wanted.principal
-    if of_options and role == Wanted.principal:
-        role = of_options.rpartition("/")[2]
+    role = of_options.rpartition("/")[2] if of_options else _role_name(wanted.principal)
     # Inline: a policy of its own would allow nothing until it is attached, and could not be created twice.
     commands = (
         f"aws iam put-role-policy --role-name {shlex.quote(role)} --policy-name {wanted.name} "
@@ -153,6 +151,19 @@ def _aws(backend: SecretLookupMixin, wanted: Wanted, statements: list[dict[str, 
     if _region(backend, wanted) == "*":
         notes.append("Name the region with --region to narrow the ARNs further.")
     return Policy("json", text, commands, terraform, tuple(notes))
+
+
+def _role_name(principal: str) -> str:
+    """Return the name of a role, as IAM's commands take it: that of an ARN, also of a session's, which ``check`` shows.
+
+    :raises ConfigurationError: for an ARN that is no role's.
+    """
+    if not principal.startswith("arn:"):
+        return principal
+    of_role = re.fullmatch(r"arn:[^:]+:(?:iam::\d+:role/(?:.+/)?([^/]+)|sts::\d+:assumed-role/([^/]+)/.+)", principal)
+    if not of_role:
+        raise ConfigurationError(f"--principal {quoted(principal)} is no role; name one by its name or ARN.")
+    return of_role[1] or of_role[2]
 
 
 def _account(backend: SecretLookupMixin, wanted: Wanted) -> str:

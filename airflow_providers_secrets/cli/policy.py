@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--principal",
         metavar="WHO",
-        help="AWS: the role's name; Google: the member; Azure: the principal's object id; Kubernetes: the service "
-        "account, or system:serviceaccount:NAMESPACE:NAME",
+        help="AWS: the role's name or ARN; Google: the member; Azure: the principal's object id; Kubernetes: the "
+        "service account, or system:serviceaccount:NAMESPACE:NAME",
     )
     parser.add_argument("--vault-id", metavar="ID", help="Azure: the vault's resource id")
     add_backend(parser)

@@ -147,7 +147,7 @@ def test_the_versions_of_a_store_of_another_package(
     assert command("check", "-o", "json", *at).json["versions"] == {**versions, **own}
 
 
-COMPARE = "Check that this name is right, and the region, account, project or vault"
+COMPARE = "Check that the name is right, and the account, region, project, vault, mount or namespace"
 
 
 def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:

@@ -310,9 +310,12 @@ def test_another_partition_is_in_every_arn(command: Command, backend: str, actio
     [
         ({}, ["--principal", "airflow-a"], "airflow-a"),
         ({"role_arn": f"arn:aws:iam::{ACCOUNT}:role/some/path/airflow-b"}, [], "airflow-b"),
-        ({"role_arn": f"arn:aws:iam::{ACCOUNT}:role/x"}, ["--principal", "airflow-c"], "airflow-c"),
+        ({"role_arn": f"arn:aws:iam::{ACCOUNT}:role/airflow-c"}, ["--principal", "of-the-worker"], "airflow-c"),
+        ({}, ["--principal", f"arn:aws:iam::{ACCOUNT}:role/airflow-d"], "airflow-d"),
+        ({}, ["--principal", f"arn:aws-cn:iam::{ACCOUNT}:role/some/path/airflow-e"], "airflow-e"),
+        ({}, ["--principal", f"arn:aws:sts::{ACCOUNT}:assumed-role/airflow-f/session"], "airflow-f"),
     ],
-    ids=["principal", "role_arn", "both"],
+    ids=["principal", "role_arn", "both", "an ARN", "an ARN with a path", "a session's ARN"],
 )
 def test_aws_command_gives_the_policy_to_the_role(
     command: Command, options: dict[str, str], arguments: list[str], role: str
@@ -331,6 +334,12 @@ def test_aws_command_gives_the_policy_to_the_role(
     held = iam.get_role_policy(RoleName=role, PolicyName="airflow-secrets")["PolicyDocument"]
     assert held == json.loads(document)
     assert f'role   = "{role}"' in command("policy", *at, "--terraform").out
+
+
+def test_a_principal_that_is_no_role_is_refused_on_aws(command: Command) -> None:
+    said = command("policy", "--backend", "aws_ssm", *AWS, "--principal", f"arn:aws:iam::{ACCOUNT}:user/someone")
+    assert (said.code, said.out) == (2, "")
+    assert f"--principal 'arn:aws:iam::{ACCOUNT}:user/someone' is no role; name one by its name or ARN." in said.err
 
 
 def test_aws_role_that_is_unknown_is_a_placeholder(command: Command) -> None:
