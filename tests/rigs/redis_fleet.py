@@ -368,13 +368,13 @@ def answering(*replies: bytes) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def dripping(command: bytes) -> Iterator[int]:
-    """Run a server that refuses every command, and begins an answer to *command* that never ends."""
+def dripping(*commands: bytes) -> Iterator[int]:
+    """Run a server that refuses every command, and begins an answer to each of *commands* that never ends."""
     over = threading.Event()
 
     def session(connection: socket.socket) -> None:
         while octets := connection.recv(65536):
-            while command in octets.upper() and not over.wait(0.05):
+            while any(command in octets.upper() for command in commands) and not over.wait(0.05):
                 connection.sendall(b"+")
             connection.sendall(b"-ERR no\r\n" * octets.count(b"*"))
 

@@ -163,7 +163,7 @@ class Address:
         """Detect now, without a socket, what redis-py would refuse at the first connection."""
         unknown: str | None = None
         try:
-            connection: Any = self._pool(self._first_host(), Retry(NoBackoff(), 0)).make_connection()
+            connection: Any = self._pool(self._first_host(), retry=Retry(NoBackoff(), 0)).make_connection()
         except Exception as error:  # noqa: BLE001  # it may hold a value
             named = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             unknown = f"parameter {quoted(named[1])}" if named else f"a parameter ({type(error).__name__})"
@@ -181,16 +181,17 @@ class Address:
     def _made(self) -> Client:
         # One more attempt, on a new connection, with freshly read credentials: the server may have been replaced.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+        again = {"retry": retry, "retry_on_error": [RedisConnectionError]}  # redis-py 5.0 retries on no other
         if self.mode == "cluster":
             return Cluster(
                 [self._node(*host) for host in self._hosts], self._node, lambda nodes: self._complete(retry, nodes)
             )
         if self.mode == "sentinel":
-            return self._sentinels().master_for(self._service, retry=retry, **self._connecting(of_sentinel=True))
-        return redis.Redis(connection_pool=self._pool(self._first_host(), retry))
+            return self._sentinels().master_for(self._service, **again, **self._connecting(of_sentinel=True))
+        return redis.Redis(connection_pool=self._pool(self._first_host(), **again))
 
     def _node(self, host: str, port: int) -> Client:
-        return redis.Redis(connection_pool=self._pool((host, port), Retry(NoBackoff(), 0)))
+        return redis.Redis(connection_pool=self._pool((host, port), retry=Retry(NoBackoff(), 0)))
 
     def _complete(self, retry: Retry, nodes: list[Any]) -> Client:
         # A cluster that serves only a part of the slots is still useful.
@@ -227,8 +228,8 @@ class Address:
     def _first_host(self) -> tuple[str, int] | None:
         return self._hosts[0] if self._hosts else None
 
-    def _pool(self, host: tuple[str, int] | None, retry: Retry) -> ConnectionPool:
-        kwargs = {**self._connecting(), "retry": retry}
+    def _pool(self, host: tuple[str, int] | None, **attempts: Any) -> ConnectionPool:
+        kwargs = {**self._connecting(), **attempts}
         if host and "path" not in kwargs:
             kwargs["host"], kwargs["port"] = host
         return ConnectionPool(**kwargs)
