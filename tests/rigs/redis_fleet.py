@@ -56,7 +56,7 @@ class RedisServer:
         binary = binary or redis_server()
         if binary is None:
             needs.unmet("redis-server is not installed; run: apt-get install redis-server")
-        self.directory = Path(leftovers.directory("redis")) / f"fleet-{next(_numbers)}-{free_port()}"
+        self.directory = Path(leftovers.directory("redis")) / f"fleet-{os.getpid()}-{next(_numbers)}"
         self.directory.mkdir()
         self.port = free_port()
         self.tls = tls
