@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 
 
 class Outcome(enum.Enum):
-    """How one call to a store ended.
+    """How one call to a store failed.
 
     Only an answer that *proves* absence is :attr:`NOT_FOUND`. An error, a time-out, a proxy's bare
     404 or an unreadable answer never is.
     """
 
-    FOUND = "found"
     NOT_FOUND = "not found"
     DENIED = "denied"
     REVOKED = "revoked"
