@@ -109,11 +109,6 @@ def test_global_path(rig: VaultRig, path: str) -> None:
 # Teams.
 
 
-@pytest.fixture
-def multi_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-
-
 @pytest.mark.usefixtures("multi_team")
 @pytest.mark.parametrize("scoped", [True, False])
 @pytest.mark.parametrize("path", ["variables", None, ["variables", "shared"], "a/b"], ids=repr)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
+from airflow_providers_secrets.lookup import access
+from airflow_providers_secrets.stores.vault.store import Vault
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
-from tests.rigs.openbao import openbao
+from tests.rigs.openbao import ROOT_TOKEN, openbao
 from tests.support import needs
+
+if TYPE_CHECKING:
+    from airflow_providers_secrets.stores.vault.client import VaultClient
 
 
 def vault_error(status: int, *errors: str, **headers: str) -> Reply:
@@ -28,6 +33,18 @@ def vault_answer(data: Any, status: int = 200, **how: Any) -> Reply:
 def asking(**options: Any) -> VaultBackend:
     """A backend that asks Vault at each lookup, unless *options* say otherwise."""
     return VaultBackend(**{"cache_ttl": 0, **options})
+
+
+def by_token(rig: VaultRig, **options: Any) -> VaultBackend:
+    """A backend that asks Vault at each lookup, and needs no login."""
+    return asking(**{"url": rig.proxy.url, "token": ROOT_TOKEN, **options})
+
+
+def opened(backend: VaultBackend) -> tuple[Vault, VaultClient]:
+    """The store of *backend*, and a client of its own."""
+    store = access.loaded_store(backend.config)
+    assert isinstance(store, Vault)
+    return store, store.connect()
 
 
 def is_login(request: Request) -> bool:

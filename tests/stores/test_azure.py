@@ -158,11 +158,6 @@ def test_other_kinds_and_vaults_are_no_collapse(azure: AzureRig, caplog: pytest.
     assert warned(caplog) == []
 
 
-@pytest.fixture
-def multi_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-
-
 @pytest.mark.usefixtures("multi_team")
 @pytest.mark.parametrize("team", ["team_a", "Team-a", "TEAM", "a.b", "t" * 120])
 def test_team_without_a_name_of_its_own_is_answered_with_everybodys_secret(

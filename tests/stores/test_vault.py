@@ -37,12 +37,7 @@ from airflow_providers_secrets.stores.vault import replies
 from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
-from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
-
-
-def by_token(rig: VaultRig, **options: Any) -> VaultBackend:
-    """A backend that needs no login."""
-    return asking(**{"url": rig.proxy.url, "token": ROOT_TOKEN, **options})
+from tests.rigs.vault import VaultRig, asking, by_token, is_login, opened, vault_answer, vault_error
 
 
 def requested(rig: VaultRig) -> list[str]:
@@ -261,11 +256,6 @@ def test_unusable_path_is_refused(vault: VaultRig, option: str, path: Any) -> No
 # Teams.
 
 
-@pytest.fixture
-def multi_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-
-
 @pytest.mark.usefixtures("multi_team")
 def test_team_has_its_own_path_and_no_other(vault: VaultRig) -> None:
     vault.write("secret/variables/red/mine", {"value": "red's"})
@@ -442,12 +432,6 @@ def test_version_of_an_engine_that_was_replaced_is_detected_within_five_minutes(
     clock.now += 300.0
     assert backend.get_variable("x") == "of version 1"
     api("DELETE", "sys/mounts/replaced")
-
-
-def opened(backend: VaultBackend) -> tuple[Any, Any]:
-    """The store of *backend*, and a client of its own."""
-    store = access.loaded_store(backend.config)
-    return store, store.connect()
 
 
 def wait_for_upgrade(rig: VaultRig, path: str) -> None:

@@ -13,18 +13,16 @@ import hvac
 import pytest
 import requests
 
-from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
 from airflow_providers_secrets.errors import (
     InvalidSecret,
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import access
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.vault import wire
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
-from tests.rigs.vault import VaultRig, asking, is_login, vault_answer, vault_error
+from tests.rigs.vault import VaultRig, asking, by_token, is_login, opened, vault_answer, vault_error
 
 FOUND = {"data": {"value": "S3cr3t"}}
 JSON = {"Content-Type": "application/json"}
@@ -39,10 +37,6 @@ def no_requests_yet(vault: VaultRig) -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
-
-
-def by_token(rig: VaultRig, **options: Any) -> VaultBackend:
-    return asking(**{"url": rig.proxy.url, "token": ROOT_TOKEN, **options})
 
 
 # What is sent.
@@ -235,12 +229,6 @@ def test_path_of_a_proxy_before_vault_is_kept(vault: VaultRig) -> None:
 
 
 # What hvac must be for this to hold.
-
-
-def opened(backend: VaultBackend) -> tuple[Any, Any]:
-    """The store of *backend*, and a client of its own."""
-    store = access.loaded_store(backend.config)
-    return store, store.connect()
 
 
 def test_every_client_has_our_session_and_adapter(vault: VaultRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from airflow_providers_secrets.stores.vault import store as vault_store
 from airflow_providers_secrets.stores.vault.store import BY_OPTIONS_ALONE, MAX_DEPTH, Vault
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
-from tests.rigs.vault import VaultRig, asking, vault_answer
+from tests.rigs.vault import VaultRig, asking, opened, vault_answer
 
 CONN_URI = "postgres://u:p@h:5432/d"
 CONN_JSON = {"conn_type": "mysql", "host": "h", "port": 3306, "extra": {"a": 1}, "description": "ä"}
@@ -36,12 +36,6 @@ def backend(request: pytest.FixtureRequest, vault: VaultRig) -> VaultBackend:
     for path in ("variables/w", "connections/w"):
         vault.server.api("DELETE", f"{mount}/{path}" if request.param == 1 else f"{mount}/metadata/{path}")
     return asking(url=vault.proxy.url, token=ROOT_TOKEN, mount_point=mount, kv_engine_version=request.param)
-
-
-def opened(backend: VaultBackend) -> tuple[Vault, Any]:
-    store = access.loaded_store(backend.config)
-    assert isinstance(store, Vault)
-    return store, store.connect()
 
 
 def stored(store: Vault, client: Any, name: str) -> dict[str, Any]:
