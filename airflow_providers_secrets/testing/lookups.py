@@ -12,6 +12,7 @@ import pytest
 
 from airflow_providers_secrets.errors import LookupFailed
 from airflow_providers_secrets.lookup import access
+from airflow_providers_secrets.testing.proxy import Reply
 from airflow_providers_secrets.testing.rig import Rig
 
 LOOKUP: Final = {"connections": "get_conn_value", "variables": "get_variable", "config": "get_config"}
@@ -38,6 +39,10 @@ HOSTILE: Final[tuple[Any, ...]] = (
     7,
 )
 """Ids that are not allowed anywhere."""
+
+
+DRIP: Final = Reply(200, b" " * 10_000, {"Content-Type": "application/json"}, drip=0.1)
+"""An answer that takes longer than any test waits, and never keeps a time-out between two bytes waiting."""
 
 
 class Clock:

@@ -32,7 +32,7 @@ from airflow_providers_secrets.lookup.access import loaded_store
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores.aws import loader, transport
 from airflow_providers_secrets.stores.base import deadline, seconds_left
-from airflow_providers_secrets.testing.lookups import Waits
+from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, Waits, hanging
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
@@ -382,6 +382,25 @@ def test_endless_credentials_are_left(
         pytest.raises(InvalidSecret, match=f"longer than {transport.MAX_METADATA_BYTES} bytes"),
     ):
         backend.get_variable("found")
+
+
+@pytest.mark.parametrize("asked", ["container", "host", "sts"])
+def test_login_whose_answer_goes_on_ends_with_its_lookup(
+    aws: AwsRig, metadata: Proxy, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    options: dict[str, Any] = {"endpoint_url": aws.proxy.url, "region_name": REGION}
+    if asked == "container":
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata.url}/credentials")
+    elif asked == "host":
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+    else:
+        options |= {**CREDENTIALS, "role_arn": ROLE, "service_config": {"sts": {"endpoint_url": metadata.url}}}
+    backend = aws.backend_class(**options, timeout=0.5, cache_ttl=0, **ONE_TRY)
+    with metadata.fault(DRIP):
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            backend.get_variable("found")
+        assert not hanging()
+        assert len(metadata.requests) == 1  # botocore itself would ask a container's endpoint three times
 
 
 def test_credentials_of_a_container_and_a_host(aws: AwsRig, metadata: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

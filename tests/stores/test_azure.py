@@ -45,7 +45,7 @@ from airflow_providers_secrets.stores.azure.client import KeyVaultClient
 from airflow_providers_secrets.stores.azure.credentials import Login, LoginTransport
 from airflow_providers_secrets.stores.azure.key_vault import KeyVault
 from airflow_providers_secrets.stores.base import StoreError
-from airflow_providers_secrets.testing.lookups import Waits, warned
+from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, Waits, hanging, warned
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs import PAGE
@@ -746,6 +746,16 @@ def test_password_of_a_netrc_file_is_not_sent_to_the_authority(
     assert [request for request in azure.entra.requests if "Authorization" in request.headers] == []
 
 
+def test_compressed_answer_is_not_asked_for(azure: AzureRig) -> None:
+    """A small one could grow without bound."""
+    azure.entra.requests.clear()
+    azure.proxy.requests.clear()
+    assert backend(azure).get_variable("found") == "x"
+    assert azure.entra.requests and azure.proxy.requests
+    sent = [*azure.entra.requests, *azure.proxy.requests]
+    assert {request.headers["Accept-Encoding"] for request in sent} == {"identity"}
+
+
 def test_child_of_a_fork_renews_what_the_sdk_shares_in_a_process(azure: AzureRig) -> None:
     """The SDK's cache of challenges is behind a lock, which a thread may hold at the fork."""
     from azure.keyvault.secrets._shared import http_challenge_cache
@@ -1232,6 +1242,23 @@ def test_login_that_hangs_keeps_nobody_beyond_its_deadline(azure: AzureRig, wait
             backend(azure, timeout=60).get_variable("found")
         waits.shortened = lambda seconds: seconds
         assert backend(azure, timeout=60).get_variable("found") == "x"
+
+
+@pytest.mark.parametrize("of_machine", [False, True], ids=["entra", "identity-endpoint"])
+def test_login_whose_answer_goes_on_ends_with_its_lookup(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch, of_machine: bool
+) -> None:
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{azure.metadata.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", azure.metadata.HEADER)
+    options: dict[str, Any] = {"timeout": 0.5, "cache_ttl": 0, **ONE_TRY}
+    asked = unknown(azure, credential="managed_identity", **options) if of_machine else backend(azure, **options)
+    endpoint = azure.metadata if of_machine else azure.entra
+    before = len(endpoint.requests)
+    with endpoint.fault(DRIP):
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            asked.get_variable("found")
+        assert not hanging()
+        assert len(endpoint.requests) == before + 1
 
 
 # Writing.

@@ -35,7 +35,7 @@ from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
 from airflow_providers_secrets.stores.google import grpc_forks
-from airflow_providers_secrets.testing.lookups import Waits, warned
+from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, Waits, hanging, warned
 from airflow_providers_secrets.testing.processes import TIMEOUT, in_a_process
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs import PAGE, PATIENT
@@ -1189,6 +1189,16 @@ def test_endless_answer_ends_at_the_deadline(google: GoogleRestRig, monkeypatch:
                 store.fetch(client, "airflow-variables-found")
         finally:
             base.deadline.set(float("inf"))
+
+
+@over_rest
+def test_login_whose_answer_goes_on_ends_with_its_lookup(google: GoogleRestRig, accounts: Accounts) -> None:
+    backend = by_token(google, accounts, timeout=0.5, cache_ttl=0, **ONE_TRY)
+    with accounts.fault(DRIP):
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            backend.get_variable("found")
+        assert not hanging()
+        assert len(accounts.requests) == 1
 
 
 @over_rest

@@ -34,7 +34,7 @@ from airflow_providers_secrets.lookup import access, answers, cache, resolve
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, Outcome
 from airflow_providers_secrets.stores.vault import replies
-from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, Clock, failing
+from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, TTL, Clock, failing, hanging
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.openbao import ROOT_TOKEN
 from tests.rigs.vault import VaultRig, asking, by_token, is_login, opened, vault_answer, vault_error
@@ -1022,6 +1022,14 @@ def test_renewal_that_drips_costs_one_lookup(vault: VaultRig, clock: Clock, aske
         assert asked() == [RENEWAL]
         assert backend.get_variable("x") == "x"
         assert asked() == [READ]
+
+
+def test_login_whose_answer_goes_on_ends_with_its_lookup(vault: VaultRig) -> None:
+    backend = asking(**role(vault, "going-on"), timeout=0.5, **ONE_TRY)
+    with vault.proxy.fault(lambda request: DRIP if request.path.startswith("/v1/auth/") else None):
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            backend.get_variable("x")
+        assert not hanging()
 
 
 def test_refused_login_does_not_end_a_token_that_is_good(

@@ -295,6 +295,8 @@ class _BoundedHttp:
         :raises StoreError: for an answer that is too long, not text, or ends early; for a request that cannot be sent.
         :raises TimeoutError: once the deadline has passed.
         """
+        if not seconds_left():  # do not begin what nobody waits for
+            raise TimeoutError
         request.stream_output = True  # leaves the body to us
         answer = self._sent(request)
         body = _read(answer.raw, answer.headers.get("Content-Length", ""), self._max_bytes)

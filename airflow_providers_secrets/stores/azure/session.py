@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import requests
 
-from airflow_providers_secrets.stores.base import GRACE, MALFORMED, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.base import GRACE, MALFORMED, StoreError, arriving, bounded, seconds_left
 from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for, path_for
 
 MAX_BODY: Final = 8 * 1024 * 1024
-"""Maximum length of an answer, in bytes after decompression; Key Vault's own answers are below 1 MiB."""
+"""Maximum length of an answer, in bytes; Key Vault's own answers are below 1 MiB."""
 
 
 def make_session(verify: Verify, *, certificate: bool = False) -> requests.Session:
@@ -25,6 +25,8 @@ def make_session(verify: Verify, *, certificate: bool = False) -> requests.Sessi
     """
     session = requests.Session()
     session.auth = as_it_is
+    # Not compressed: a small answer could grow without bound.
+    session.headers["Accept-Encoding"] = "identity"
     session.mount("https://", _Adapter(None if certificate else context_for(verify), path_for(verify)))
     session.mount("http://", _Adapter(None, ""))  # for a machine's identity endpoint
     return session
@@ -40,10 +42,10 @@ class _Adapter(ContextAdapter):
             kwargs["timeout"] = tuple(min(seconds, left) for seconds in kwargs["timeout"])
         response = super().send(request, *args, **kwargs)
         _check_charset(response)
-        stream = response.raw.stream
         strict = response.status_code == HTTPStatus.OK
         raw: Any = response.raw
-        raw.stream = lambda *a, **k: _checked(stream(*a, **k), strict=strict)
+        # urllib3's own would wait until a part is full, however long the server takes for each byte of it.
+        raw.stream = lambda *_, **__: _checked(arriving(raw), strict=strict)
         return response
 
 

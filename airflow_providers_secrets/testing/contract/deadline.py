@@ -14,7 +14,7 @@ import pytest
 from airflow_providers_secrets.errors import StoreUnavailable
 from airflow_providers_secrets.lookup import access, forks
 from airflow_providers_secrets.stores import base
-from airflow_providers_secrets.testing.lookups import ONE_TRY, hanging, stored
+from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, hanging, stored
 from airflow_providers_secrets.testing.rig import Rig
 from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
@@ -145,6 +145,16 @@ def test_a_call_ends_with_the_lookup_that_waits_for_it(rig: Rig) -> None:
     with rig.fault("hang"):
         with pytest.raises(StoreUnavailable):
             rig.backend(read_timeout=600, timeout=TIME_OUT, **ONE_TRY).get_variable("found")
+        assert not hanging()
+
+
+def test_a_call_ends_though_bytes_of_its_answer_keep_coming(rig: Rig) -> None:
+    """A read time-out counts from byte to byte."""
+    stored(rig, "found", "x")
+    rig.backend().get_variable("found")
+    with rig.answering(DRIP):
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            rig.backend(timeout=TIME_OUT, **ONE_TRY).get_variable("found")
         assert not hanging()
 
 
