@@ -167,7 +167,7 @@ def _copied(args: argparse.Namespace, interrupts: Interrupts) -> int:
             f"{origin.title} cannot list its ids, and none {what} was found in target, environment and metastore. "
             f"{NAME_THEM}"
         )
-    journal = Journal(_journal_path(args), _journal_mark(origin, target), resume=args.resume) if args.apply else None
+    journal = _journal(args, _journal_mark(origin, target)) if args.apply else None
     copying = Copying(origin, target, apply=args.apply, overwrite=args.overwrite, rate=args.rate or target.rate)
     done: dict[str, int] = dict.fromkeys(STATES, 0)
 
@@ -335,6 +335,13 @@ def _journal_mark(origin: Origin, target: Target) -> str:
     """Return a digest that marks a journal's lines as those of this source and target."""
     both = json.dumps([origin.title, origin.identity, target.title, target.identity])
     return hashlib.sha256(both.encode()).hexdigest()[:16]
+
+
+def _journal(args: argparse.Namespace, mark: str) -> Journal:
+    journal = Journal(_journal_path(args), mark, resume=args.resume)
+    if args.resume and not journal.verified:
+        output.say(f"--resume skips nothing: {journal.path} names no id as verified for this source and target.")
+    return journal
 
 
 def _journal_path(args: argparse.Namespace) -> Path:

@@ -568,10 +568,22 @@ def test_a_journal_by_default_has_a_time_in_its_name(
 
     last = journals / names[-1]
     said = command(*copy, "--resume")
+    assert "skips nothing" not in said.err
     assert ([item["reason"] for item in said.json], f"journal: {last}\n" in said.err) == (
         ["according to the journal"],
         True,
     )
+
+
+def test_a_copy_that_resumes_nothing_says_so(
+    command: Command, ssm: Rig, base: str, export: str, tmp_path: Path
+) -> None:
+    """As with a misspelt name of the journal, or with that of another target."""
+    copy = ["copy", "--from", export, "--apply", "--resume", "--journal", f"{tmp_path}/journal"]
+    told = f"--resume skips nothing: {tmp_path}/journal names no id as verified for this source and target.\n"
+    for at, expected in ((base, True), (base, False), (f"{base}-elsewhere", True)):
+        said = command(*copy, *target(ssm, at))
+        assert (told in said.err) == expected, said.everything
 
 
 def test_a_journal_never_replaces_another_file(command: Command, ssm: Rig, base: str, tmp_path: Path) -> None:
