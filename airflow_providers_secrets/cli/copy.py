@@ -311,7 +311,7 @@ class Interrupts:
 
 def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journal | None) -> None:
     counted = ", ".join(f"{number} {state}" for state, number in done.items() if number) or "nothing to copy"
-    output.say(f"{origin.title} → {target.title}: {counted}{'' if journal else ' (dry run; --apply writes)'}")
+    output.say(f"{origin.title} → {target.title}: {counted}{'' if journal else f' (dry run{_would_write(done)})'}")
     if origin.guesses:
         output.say(
             f"{origin.title} cannot list its ids: these are of the target, environment and metastore, and others may "
@@ -322,6 +322,14 @@ def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journ
             output.say(f"journal: {journal.path}")
     elif target.needs_rights and (done[CREATE] or done[DIFFERENT]):
         output.say("A dry run does not try the right to write: airflow-secrets policy --allow write prints it.")
+
+
+def _would_write(done: dict[str, int]) -> str:
+    """Return which arguments make a dry run write, and how many ids; nothing where there is nothing to write."""
+    new, different = done[CREATE], done[DIFFERENT]
+    if not new:
+        return f"; --apply --overwrite writes {different}" if different else ""
+    return f"; --apply writes {new}" + (f", with --overwrite {new + different}" if different else "")
 
 
 def _listed(origin: Origin, kind: Kind) -> Iterable[str]:

@@ -62,7 +62,7 @@ def test_a_dry_run_writes_nothing(command: Command, rig: Rig, base: str, export:
     assert said.code == 1, said.everything
     expected = {"db": "create", "by-uri": "create", "plain": "create", "object": "create"}
     assert {k: v for k, v in states(said).items() if v != "invalid"} == expected
-    assert " (dry run; --apply writes)\n" in said.err
+    assert " (dry run; --apply writes 4)\n" in said.err
     assert "does not try the right to write: airflow-secrets policy --allow write" in said.err
     assert "S3cr3t-" not in said.everything
     assert command("list", "conn", *using(rig, **prefixes(rig, base))).code == 1
@@ -99,6 +99,27 @@ def test_what_is_the_same_is_left_out_of_the_changes(command: Command, ssm: Rig,
     said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "--changes", "-o", "json")
     assert (said.code, states(said)) == (0, {"new": "create"}), said.everything
     assert "1 create, 1 same" in said.err
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        ("same", "1 same (dry run)"),
+        ("none", "nothing to copy (dry run)"),
+        ("same|new", "1 create, 1 same (dry run; --apply writes 1)"),
+        ("same|other", "1 same, 1 different (dry run; --apply --overwrite writes 1)"),
+        ("new|other", "1 create, 1 different (dry run; --apply writes 1, with --overwrite 2)"),
+    ],
+)
+def test_a_dry_run_says_which_arguments_would_write(
+    command: Command, ssm: Rig, base: str, tmp_path: Path, ids: str, told: str
+) -> None:
+    for secret_id in ("same", "other"):
+        ssm.put(path_of(ssm, base, "variables", secret_id), "x")
+    path = tmp_path / "variables.json"
+    path.write_text(json.dumps({"same": "x", "other": "y", "new": "z"}))
+    said = command("copy", "--from", f"file:{path}", "--kind", "var", *target(ssm, base), "--match", f"({ids})$")
+    assert f"AWS SSM Parameter Store: {told}\n" in said.err, said.everything
 
 
 def test_what_failed_after_it_was_copied_is_not_skipped(tmp_path: Path) -> None:
