@@ -58,6 +58,9 @@ SOURCES: Final = ("metastore", "env", "file:PATH", "configured")
 TARGETS: Final = ("metastore", "configured")
 """The possible sources and targets besides backends."""
 
+SPELLING: Final = "My_DB"
+"""An id that a store may list in another spelling."""
+
 NAME_THEM: Final = "Name them by --names FILE, or copy --from this package's class of the same store, which lists them."
 """What to do about a source that cannot list its ids."""
 
@@ -316,6 +319,11 @@ def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journ
         output.say(
             f"{origin.title} cannot list its ids: these are of the target, environment and metastore, and others may "
             f"be missing. {NAME_THEM}"
+        )
+    if target.spelt(spelt := origin.spelt(SPELLING)) != target.spelt(SPELLING) and any(done.values()):
+        output.say(
+            f"The ids are as {origin.title} spells them, where {SPELLING} is {spelt}; {target.title} tells the two "
+            "apart. Name them as DAGs do, by --names FILE."
         )
     if journal:
         if not journal.dropped_if_empty():

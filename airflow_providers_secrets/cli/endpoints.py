@@ -54,6 +54,10 @@ class Origin(ABC):
         :raises SecretsError: if it cannot be read.
         """
 
+    def spelt(self, secret_id: str) -> str:
+        """Return how :meth:`ids` spells an id that Airflow asks for."""
+        return secret_id
+
     def loses(self, kind: Kind, secret_id: str) -> str | None:  # noqa: ARG002  # a store loses nothing
         """Return what a copy of an id leaves behind, or ``None``."""
         return None
@@ -123,6 +127,10 @@ class FromBackend(Origin):
             if one.refused is None and self._configured.passed_over_for(kind, one.secret_id) is None
         )
 
+    def spelt(self, secret_id: str) -> str:
+        """Return an id as the store lists it; ids that were named are as they were written."""
+        return secret_id if self._names is not None else self._backend.normalised(secret_id)
+
     def text(self, kind: Kind, secret_id: str) -> str | None:
         """Look one id up."""
         failure: str
@@ -162,6 +170,10 @@ class Target(ABC):
 
         :raises Blocked: if it cannot be written.
         """
+
+    def spelt(self, secret_id: str) -> str:
+        """Return *secret_id* as the target's names spell it."""
+        return secret_id
 
     @abstractmethod
     def check(self, kind: Kind, text: str) -> None:
@@ -208,6 +220,10 @@ class ToBackend(Target):
         if not plan.names:
             raise Blocked(str(plan.reason))
         return str(plan.names[0])
+
+    def spelt(self, secret_id: str) -> str:
+        """Return *secret_id* as the store's names spell it."""
+        return str(self.backend.normalised(secret_id))
 
     def check(self, kind: Kind, text: str) -> None:
         """Check that the store's limits and Airflow's parser accept the text."""

@@ -952,8 +952,13 @@ def test_names_bring_back_what_azure_spells_its_own_way(
     (tmp_path / "names").write_text(names)
     source = ["--from", azure.class_path, "--from-kwargs", json.dumps({**connecting(azure), **prefixes(azure, base)})]
     copy = ["copy", *source, *target(ssm, base), "--kind", "var", "-o", "json"]
-    assert states(command(*copy)) == {"my-var": "create"}
-    assert states(command(*copy, "--names", f"{tmp_path}/names")) == {"My_Var": "create"}
+    spelt = "spells them, where My_DB is my-db; AWS SSM Parameter Store tells the two apart"
+    said = command(*copy)
+    assert (states(said), spelt in said.err) == ({"my-var": "create"}, True), said.everything
+    named = command(*copy, "--names", f"{tmp_path}/names")
+    assert (states(named), "spells them" in named.err) == ({"My_Var": "create"}, False), named.everything
+    same_spelling = command("copy", *source, *target(azure, f"{base}-2"), "--kind", "var", "-o", "json")
+    assert (states(same_spelling), "spells them" in same_spelling.err) == ({"my-var": "create"}, False)
 
 
 def test_what_the_page_deletes_is_what_the_store_holds_with_the_same_value(tmp_path: Path) -> None:
