@@ -20,6 +20,12 @@ from airflow_providers_secrets.cli.exits import CLOSED_PIPE, EPILOG, INTERRUPTED
 from airflow_providers_secrets.cli.output import STDERR, STDOUT, drop, quiet, say
 from airflow_providers_secrets.errors import ConfigurationError, SecretNotFound, SecretsError
 
+INSTEAD: Final = {
+    "--password": "a password comes from --ask-password or --password-stdin",
+    "--dry-run": "copy writes only with --apply, and delete asks first",
+}
+"""What to do instead, for arguments that look as if they were there."""
+
 
 class Command(Protocol):
     """One subcommand's module."""
@@ -127,7 +133,8 @@ def _ended(name: str, text: str, code: int) -> int:
 def unknown_arguments(unknown: Sequence[str]) -> str:
     """Return which arguments are unknown, by name only: a misplaced value may be a password."""
     names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
-    return f"unknown arguments ({', '.join(names) or 'values'})"
+    instead = next((f": {INSTEAD[name]}" for name in names if name in INSTEAD), "")
+    return f"unknown arguments ({', '.join(names) or 'values'}){instead}"
 
 
 def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
