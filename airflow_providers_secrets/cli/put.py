@@ -7,6 +7,7 @@ from an argument, which other users of the host and the shell's history would se
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, Final
 
 from airflow_providers_secrets.cli import output, uri
@@ -17,6 +18,10 @@ from airflow_providers_secrets.errors import ConfigurationError, Unusable, quote
 NAME: Final = "put"
 HELP: Final = "write a connection or variable"
 EXAMPLE: Final = "airflow-secrets put conn db --conn-type postgres --host db.example.com --login reader --ask-password"
+
+
+CUT_OFF: Final = re.compile(r"[^{?#][^?#]*://[^/?#]*/[^?#]*@")
+"""A URI with an ``@`` in its path: usually that before the host, with a ``/`` in the password."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +139,11 @@ def _value(args: argparse.Namespace) -> str:
             ask = "Connection (URI or JSON): "
             text = reading.standard_input() if args.stdin else reading.ask_secret(ask, "--stdin")
             fields = fields_of(text)
+            if CUT_OFF.match(text.strip()):
+                raise ConfigurationError(
+                    "this URI has an '@' after the '/' at which its host ends; in login, password and schema, write "
+                    "%40 for '@' and %2F for '/'."
+                )
             if not args.as_uri:
                 return text if text.lstrip().startswith("{") else json_of(fields)
         return uri_of(fields) if args.as_uri else json_of(fields)

@@ -505,6 +505,27 @@ def test_what_airflow_could_not_use_is_told(command: Command, rig: Rig, at: list
     assert (said.code, SECRET in said.everything) == (2, False), said.everything
 
 
+@pytest.mark.parametrize(
+    ("text", "password"),
+    [
+        ("postgres://u:S3cr3t-p@ss/w@db/x", None),
+        ("  postgres://u:123/S3cr3t-ss@db/x\n", None),
+        ("postgres://u:S3cr3t-p@ss@db/x", "S3cr3t-p@ss"),
+        ("postgres://u:S3cr3t-p%40ss%2Fw@db/x%40y?mail=a@b.example", "S3cr3t-p@ss/w"),
+        (' {"conn_type": "http", "host": "https://h/w@db", "password": "S3cr3t-p"}', "S3cr3t-p"),
+    ],
+)
+def test_a_password_that_a_slash_cuts_off_is_not_written(
+    command: Command, ssm: Rig, base: str, text: str, password: str | None
+) -> None:
+    at = using(ssm, **prefixes(ssm, base))
+    said = command("put", "conn", "db", "--stdin", *at, stdin=text)
+    assert (said.code, "write %40 for '@' and %2F for '/'" in said.err) == ((0, False) if password else (2, True))
+    assert "S3cr3t" not in said.everything
+    got = command("get", "conn", "db", "--field", "password", *at)
+    assert (got.code, got.out) == ((0, f"{password}\n") if password else (1, "")), got.everything
+
+
 def test_a_pattern_that_keeps_an_id_out_is_told(command: Command, rig: Rig, base: str) -> None:
     at = using(rig, **prefixes(rig, base), connections_exclude_pattern="never")
     rig.put(path_of(rig, base, "connections", "never-x"), "http://x")
