@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,10 @@ DISTRIBUTIONS: Final = {
     "redis": ("redis",),
 }
 """The distributions whose versions are reported, by this package's extra. Not all of them are named in its metadata."""
+
+
+LONGEST_LINE: Final = 110
+"""Maximum length of a line about the defaults, in characters; a narrower terminal has shorter ones."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,10 +205,20 @@ def _show_configuration(report: dict[str, Any]) -> None:
     given = [option for option in report["options"] if option["source"] != "default"]
     if given:
         output.show_rows(given, ("option", "value", "source"), "table")
+    # A no-break space keeps a value on the line of its option.
     defaults = [
-        f"{option['option']} {option['value']}" for option in report["options"] if option["source"] == "default"
+        f"{option['option']}\N{NO-BREAK SPACE}{option['value']}"
+        for option in report["options"]
+        if option["source"] == "default"
     ]
-    print(f"defaults: {', '.join(defaults)}\n")
+    lines = textwrap.wrap(
+        f"defaults: {', '.join(defaults)}",
+        min(output.console().width or LONGEST_LINE, LONGEST_LINE),  # COLUMNS may be 0
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    print(*(line.replace("\N{NO-BREAK SPACE}", " ") for line in lines), "", sep="\n")
 
 
 def _asked_for(args: argparse.Namespace) -> list[tuple[Kind, str]]:

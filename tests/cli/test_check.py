@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
-from airflow_providers_secrets.cli import findings
+from airflow_providers_secrets.cli import check, findings
 from airflow_providers_secrets.cli.masking import shown_value
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.shared_cache import directory
@@ -148,6 +148,15 @@ def test_the_versions_of_a_store_of_another_package(
 
 
 COMPARE = "Check that the name is right, and the account, region, project, vault, mount or namespace"
+
+
+def test_the_defaults_are_folded_between_options(command: Command, ssm: Rig, base: str) -> None:
+    said = command("check", *using(ssm, **prefixes(ssm, base)))
+    lines = said.out.partition("\ndefaults: ")[2].partition("\n\n")[0].splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= check.LONGEST_LINE
+    shown = dict(one.split(" ", 1) for line in lines for one in line.strip().rstrip(",").split(", "))
+    assert shown | {"cache_ttl": "60", "assume_role_method": "assume_role", "on_invalid": "next"} == shown
 
 
 def test_plain_findings_are_lines_of_three_columns(command: Command, ssm: Rig, base: str) -> None:
