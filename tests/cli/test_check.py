@@ -47,7 +47,7 @@ def refusing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
         yield arguments(vault, secret_id="S3cr3t"), lambda: len(vault.logins), cure
     elif request.param == "azure":
         azure: AzureRig = running(RIGS["azure"])
-        cure = "Fix the credential that the backend's options name."
+        cure = "Fix the credential that the backend's options name; if they name none, set 'credential'."
         yield arguments(azure, client_secret="S3cr3t"), lambda: len(azure.entra.logins), cure
     else:
         google: GoogleRestRig = running(RIGS["google-rest"])

@@ -420,6 +420,16 @@ def test_credential_that_is_not_there(
         unknown(azure, **options).get_variable("found")
 
 
+def test_where_no_option_names_a_credential_the_advice_is_to_name_one(
+    azure: AzureRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata.url)
+    monkeypatch.setattr(azure.metadata, "assigned", set())
+    with pytest.raises(StoreMisconfigured, match=r"default login refused .* if they name none, set 'credential'\."):
+        unknown(azure).get_variable("found")
+
+
 # Options.
 
 

@@ -123,7 +123,7 @@ class KeyVault(Store):
         FOREIGN_TOKEN: "Fix the backend's vault_url; where nobody else can answer there, set "
         "verify_challenge_resource to false.",
         CHALLENGE: "Fix the backend's vault_url: no vault answers there.",
-        LOGIN_REFUSED: "Fix the credential that the backend's options name.",
+        LOGIN_REFUSED: "Fix the credential that the backend's options name; if they name none, set 'credential'.",
         UNREADABLE: "Fix that option.",
         GONE: "Install another version of it.",
         "HTTP 401": "Check that the backend's tenant is the vault's own.",
