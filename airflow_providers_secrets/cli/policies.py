@@ -398,10 +398,16 @@ AZURE_ROLES: Final = {
 }
 """Azure's built-in roles and their ids: "Azure built-in roles for Security" in Microsoft's documentation."""
 
+AZURE_USERS: Final = ("cli", "powershell", "developer_cli")
+"""The credentials of whoever is logged in by a command, mostly a user."""
 
-def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
+
+def _azure(backend: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     # "Secrets User" contains readMetadata besides getSecret, and thus listing.
-    role, role_id = AZURE_ROLES["write" if {"write", "delete"} & set(wanted.acts) else "read"]
+    act = "write" if {"write", "delete"} & set(wanted.acts) else "read"
+    role, role_id = AZURE_ROLES[act]
+    # Without the type, az asks Microsoft Graph, which may not know a new identity yet. Whoever writes is mostly a user.
+    is_user = act == "write" or backend.options["credential"] in AZURE_USERS
     definition = f"/providers/Microsoft.Authorization/roleDefinitions/{role_id}"
     text = json.dumps(
         {
@@ -415,7 +421,7 @@ def _azure(_: SecretLookupMixin, wanted: Wanted, scope: _Scope) -> Policy:
     )
     commands = (
         f"az role assignment create --role '{role}' --assignee-object-id {shlex.quote(wanted.principal)} "
-        f"--scope {shlex.quote(wanted.vault_id)}"
+        f"{'' if is_user else '--assignee-principal-type ServicePrincipal '}--scope {shlex.quote(wanted.vault_id)}"
     )
     terraform = (
         f'resource "azurerm_role_assignment" "{wanted.label}" {{\n'

@@ -622,6 +622,24 @@ def test_a_quote_in_a_principal_ends_no_word_of_a_command(
     assert word.format(principal) in shlex.split(said.out, comments=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "allow", "told"),
+    [
+        ({}, [], True),
+        ({"credential": "managed_identity"}, ["--allow", "list"], True),
+        ({"credential": "cli"}, [], False),
+        ({}, ["--allow", "write"], False),
+        ({}, ["--allow", "delete"], False),
+    ],
+)
+def test_azures_command_names_the_type_of_airflows_own_principal(
+    command: Command, options: dict[str, str], allow: list[str], *, told: bool
+) -> None:
+    kwargs = json.dumps({"vault_url": "https://v.vault.azure.net", **options})
+    said = command("policy", "--backend", "azure_key_vault", "--kwargs", kwargs, *allow, "--commands")
+    assert ("--assignee-principal-type ServicePrincipal --scope" in said.out) == told, said.everything
+
+
 def test_azures_command_is_one_command_with_placeholders_too(command: Command) -> None:
     """A shell would take ``<principal>`` for the name of a file to read."""
     at = ("--backend", "azure_key_vault", "--kwargs", '{"vault_url": "https://v.vault.azure.net"}')
