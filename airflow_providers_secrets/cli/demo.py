@@ -182,7 +182,11 @@ def _table(rows: list[Row]) -> None:
     for row in rows:
         style = "red" if not row.right else "green" if row.found == STORE else "yellow"
         table.add_row(row.asked, Text(row.found, style=style), _duration(row.lookup), _duration(row.process))
-    console().print(table, soft_wrap=False)
+    shows = console()
+    with shows.capture() as captured:
+        shows.print(table, soft_wrap=False)
+    # Rich fills every cell to its column's width.
+    print(*(line.rstrip() for line in captured.get().splitlines()), sep="\n")
     print("The difference between the last two columns is Airflow's own start-up.")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_providers_secrets
+from airflow_providers_secrets.cli import demo
 from tests.support.processes import processes_of
 
 BLOCKED = "import sys\nsys.modules[{sdk!r}] = None\n"
@@ -117,6 +118,16 @@ def test_without_moto_the_extra_is_named(temporary: Path) -> None:
     assert "airflow-providers-secrets[demo]" in errors
     assert "Traceback" not in errors
     assert output == ""
+
+
+def test_no_line_of_the_table_ends_in_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    demo._table([demo.Row("the same again", "memory", True, 0.0012), demo.Row("x", "nowhere", False, None, 1.5)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[-3:-1]] == [
+        ["the", "same", "again", "memory", "1", "ms"],
+        ["x", "nowhere", "1.5", "s"],
+    ]
+    assert lines == [line.rstrip() for line in lines]
 
 
 def test_help_needs_no_airflow() -> None:
