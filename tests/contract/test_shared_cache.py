@@ -917,6 +917,18 @@ def test_another_key_is_another_cache(ssm: SsmRig, place: str) -> None:
     assert calls == [path] * 2
 
 
+def test_versions_with_formats_of_their_own_use_one_place(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while components are restarted one after the other; and an older version comes back to its own entries."""
+    path = stored(ssm, "kept", "x")
+    with ssm.counted() as calls:
+        for version in (b"older", b"newer", b"older", b"newer"):
+            monkeypatch.setattr(entries, "FORMAT", version)
+            assert anew(functools.partial(sharing(ssm, place).get_variable, "kept")) == "x"
+    assert calls == [path] * 2
+
+
 def test_a_key_is_changed_without_a_call(ssm: SsmRig, place: str) -> None:
     stored(ssm, "keyed", "x")
     sharing(ssm, place).get_variable("keyed")
