@@ -236,9 +236,16 @@ def _small(team: str | None, secret_id: str) -> tuple[str | None, str]:
 
 
 def matching(rows: Iterable[Row], text: str, show: str) -> list[Row]:
-    """Return the rows whose id contains *text*, ignoring case, and that match *show*."""
-    text = text.casefold()
-    return [row for row in rows if _is(row, show) and text in row.secret_id.casefold()]
+    """Return the rows whose id contains *text* and that match *show*.
+
+    Case counts for nothing, and ``_`` is ``-``: Azure Key Vault lists ``my-db`` for the ``my_db`` that a DAG asks for.
+    """
+    text = _folded(text)
+    return [row for row in rows if _is(row, show) and text in _folded(row.secret_id)]
+
+
+def _folded(text: str) -> str:
+    return text.casefold().replace("_", "-")
 
 
 def _is(row: Row, show: str) -> bool:

@@ -152,3 +152,9 @@ def test_an_age_is_told_in_its_largest_unit(seconds: int, told: str) -> None:
     changed = now - dt.timedelta(seconds=seconds)
     assert listing.age_in_words(changed, now) == told
     assert listing.age_in_words(changed.astimezone(dt.timezone.utc).replace(tzinfo=None), now) == told
+
+
+@pytest.mark.parametrize("text", ["my_db", "My-DB", "y_d"])
+def test_an_id_is_found_in_whichever_spelling_the_store_lists_it(text: str) -> None:
+    rows = [listing.Row("my-db", None), listing.Row("My_Db", None), listing.Row("mydb", None)]
+    assert [row.secret_id for row in listing.matching(rows, text, "all")] == ["my-db", "My_Db"]
