@@ -69,7 +69,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     Outcome.DENIED: "Allow the backend's identity to read it.",
     Outcome.REVOKED: "Restore it or write a new version.",
     Outcome.UNAVAILABLE: "Check that the store can be reached from this host and is healthy.",
-    Outcome.THROTTLED: "Ask for fewer lookups (lookup patterns) or raise the store's quota.",
+    Outcome.THROTTLED: "Ask less often (shared_cache, preload, lookup patterns), or raise the store's quota.",
     Outcome.INVALID: "Rewrite the secret in a form that Airflow reads.",
     Outcome.MISCONFIGURED: "Fix the backend's options or the environment's credentials.",
 }
