@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets import options
-from airflow_providers_secrets.backends._members import LookUp, connection_text
+from airflow_providers_secrets.backends._members import connection_text
 from airflow_providers_secrets.errors import ConfigurationError, InvalidSecret, StoreUnavailable, quoted
 from airflow_providers_secrets.files import read_once
+from airflow_providers_secrets.lookup.calls import LookUp
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.options import Option

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
@@ -18,12 +17,10 @@ from airflow_providers_secrets.errors import (
     Unusable,
     raise_interruption,
 )
+from airflow_providers_secrets.lookup.calls import LookUp, airflows_call, overrides, own_call
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPlan
 from airflow_providers_secrets.options import CONNECTION_FIELDS
-
-LookUp = Callable[[str, "str | None"], Any]
-"""Return the value of an id for a team, or ``None`` if there is none."""
 
 ALL_IDS: Final = re.compile("")
 """The pattern of a member that is asked for every id."""
@@ -151,10 +148,12 @@ def matches(pattern: re.Pattern[str], secret_id: object) -> bool:
 def own_lookups(backend: SecretLookupMixin) -> dict[Kind, LookUp]:
     """Return the lookup functions of a backend of this package."""
     lookups: dict[Kind, LookUp] = {
-        "connections": backend.get_conn_value,
-        "variables": backend.get_variable,
+        "connections": own_call(backend, SecretLookupMixin, "get_conn_value", "conn_id"),
+        "variables": own_call(backend, SecretLookupMixin, "get_variable", "key"),
         "config": lambda key, _: backend.get_config(key),
     }
+    if overrides(backend, "get_connection"):
+        lookups["connections"] = _by_object(backend)
     if type(backend).get_config is SecretLookupMixin.get_config:
         # get_config would warn about an absent value that the next member may have.
         lookups["config"] = lambda key, _: backend._lookup("config", key, None)  # noqa: SLF001  # same package
@@ -167,23 +166,25 @@ def foreign_lookups(backend: Any, title: str) -> dict[Kind, LookUp]:
     A kind is left out if the class only inherits Airflow's base method, which looks nothing up.
     """
     lookups: dict[Kind, LookUp] = {}
-    if _overrides(backend, "get_connection") or (
-        _overrides(backend, "get_conn_uri") and not _overrides(backend, "get_conn_value")  # Airflow 2
+    if overrides(backend, "get_connection") or (
+        overrides(backend, "get_conn_uri") and not overrides(backend, "get_conn_value")  # Airflow 2
     ):
-        connection_of = _airflows_call(backend.get_connection, "conn_id")
-        lookups["connections"] = _without_words(
-            lambda conn_id, team_name: connection_text(connection_of(conn_id, team_name))
-        )
-    elif _overrides(backend, "get_conn_value"):
-        value_of = _without_words(_airflows_call(backend.get_conn_value, "conn_id"))
+        lookups["connections"] = _without_words(_by_object(backend))
+    elif overrides(backend, "get_conn_value"):
+        value_of = _without_words(airflows_call(backend.get_conn_value, "conn_id"))
         lookups["connections"] = lambda conn_id, team_name: checked_connection(
             f"Chain {title}", conn_id, value_of(conn_id, team_name)
         )
-    if _overrides(backend, "get_variable"):
-        lookups["variables"] = _without_words(_airflows_call(backend.get_variable, "key"))
-    if _overrides(backend, "get_config"):
+    if overrides(backend, "get_variable"):
+        lookups["variables"] = _without_words(airflows_call(backend.get_variable, "key"))
+    if overrides(backend, "get_config"):
         lookups["config"] = _without_words(lambda key, _: backend.get_config(key))
     return lookups
+
+
+def _by_object(backend: Any) -> LookUp:
+    connection_of = airflows_call(backend.get_connection, "conn_id")
+    return lambda conn_id, team_name: connection_text(connection_of(conn_id, team_name))
 
 
 def _without_words(look_up: LookUp) -> LookUp:
@@ -273,32 +274,6 @@ class EnvironmentVariables:
 
 def _team(team_name: str | None) -> dict[str, str]:
     return {"team_name": team_name} if team_name else {}  # Airflow before 3.2 has no teams
-
-
-def _overrides(backend: Any, method: str) -> bool:
-    """Tell whether *backend* overrides *method*, whichever of Airflow's packages its base class comes from."""
-    owner = next((kind for kind in type(backend).__mro__ if method in kind.__dict__), None)
-    return owner is not None and not (
-        owner.__name__ == "BaseSecretsBackend" and owner.__module__.startswith("airflow.")
-    )
-
-
-def _airflows_call(method: Callable[..., Any], parameter: str) -> LookUp:
-    """Return a function that calls *method* as Airflow does: by keyword, with a team if the method takes one."""
-    try:
-        parameters = inspect.signature(method).parameters.values()
-        takes_team = any(one.name == "team_name" or one.kind is one.VAR_KEYWORD for one in parameters)
-    except (TypeError, ValueError):  # not written in Python
-        takes_team = False
-
-    def call(secret_id: str, team_name: str | None) -> Any:
-        if not isinstance(secret_id, str):
-            return None
-        if takes_team:
-            return method(**{parameter: secret_id}, team_name=team_name)
-        return method(**{parameter: secret_id})
-
-    return call
 
 
 def _airflows_denial(raised: type) -> type[Exception] | None:

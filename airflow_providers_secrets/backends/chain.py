@@ -21,6 +21,7 @@ from airflow_providers_secrets.backends._members import (
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 from airflow_providers_secrets.errors import ConfigurationError, SecretsError, did_you_mean, json_place, quoted
+from airflow_providers_secrets.lookup.calls import airflows_call, overrides, own_call
 from airflow_providers_secrets.lookup.notices import are_left_to_children, warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
@@ -175,9 +176,13 @@ class ChainBackend(BaseSecretsBackend):
         """
         from airflow_providers_secrets.lookup.awaiting import awaited
 
+        if overrides(self, "get_connection"):
+            made = airflows_call(self.get_connection, "conn_id")
+            return await awaited(lambda: None, lambda: made(conn_id, team_name))
+        text_of = own_call(self, ChainBackend, "get_conn_value", "conn_id")
         return await awaited(
             lambda: self._value_in_memory("connections", conn_id, team_name),
-            lambda: self.get_conn_value(conn_id, team_name),
+            lambda: text_of(conn_id, team_name),
             lambda text: self.deserialize_connection(conn_id, text) if text else None,
         )
 
@@ -192,8 +197,9 @@ class ChainBackend(BaseSecretsBackend):
         """
         from airflow_providers_secrets.lookup.awaiting import awaited
 
+        text_of = own_call(self, ChainBackend, "get_variable", "key")
         found: str | None = await awaited(
-            lambda: self._value_in_memory("variables", key, team_name), lambda: self.get_variable(key, team_name)
+            lambda: self._value_in_memory("variables", key, team_name), lambda: text_of(key, team_name)
         )
         return found
 

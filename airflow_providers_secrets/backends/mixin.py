@@ -303,10 +303,15 @@ class SecretLookupMixin:
         :raises LookupFailed: as :meth:`get_conn_value` does.
         """
         from airflow_providers_secrets.lookup.awaiting import awaited
+        from airflow_providers_secrets.lookup.calls import airflows_call, overrides, own_call
 
+        if overrides(self, "get_connection"):
+            made = airflows_call(self.get_connection, "conn_id")
+            return await awaited(lambda: None, lambda: made(conn_id, team_name))
+        text_of = own_call(self, SecretLookupMixin, "get_conn_value", "conn_id")
         return await awaited(
             lambda: self.value_in_memory("connections", conn_id, team_name),
-            lambda: self.get_conn_value(conn_id, team_name),
+            lambda: text_of(conn_id, team_name),
             lambda text: self.deserialize_connection(conn_id, text) if text else None,
         )
 
@@ -320,9 +325,11 @@ class SecretLookupMixin:
         :raises LookupFailed: as :meth:`get_variable` does.
         """
         from airflow_providers_secrets.lookup.awaiting import awaited
+        from airflow_providers_secrets.lookup.calls import own_call
 
+        text_of = own_call(self, SecretLookupMixin, "get_variable", "key")
         found: str | None = await awaited(
-            lambda: self.value_in_memory("variables", key, team_name), lambda: self.get_variable(key, team_name)
+            lambda: self.value_in_memory("variables", key, team_name), lambda: text_of(key, team_name)
         )
         return found
 
@@ -331,14 +338,18 @@ class SecretLookupMixin:
 
         :param kind: connections or variables.
         """
-        own, ours = type(self), SecretLookupMixin
-        if _resolve is None or (own.get_conn_value, own.get_variable) != (ours.get_conn_value, ours.get_variable):
+        method = "get_conn_value" if kind == "connections" else "get_variable"
+        if _resolve is None or getattr(type(self), method) is not getattr(SecretLookupMixin, method):
             return None  # nothing was looked up yet, or a subclass looks up in its own way
+        from airflow_providers_secrets.lookup.calls import overrides
         from airflow_providers_secrets.lookup.resolve import from_memory
 
+        if kind == "connections" and overrides(self, "get_connection"):
+            return None
         return from_memory(self, kind, secret_id, team_name)
 
     if TYPE_CHECKING:
+        get_connection: Callable[..., Any]
 
         def deserialize_connection(self, conn_id: str, value: str) -> Any:
             """Airflow's own method, from ``BaseSecretsBackend``."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.backends import aws_ssm
 from airflow_providers_secrets.backends.aws_ssm import SystemsManagerParameterStoreBackend
 from airflow_providers_secrets.backends.chain import ChainBackend
 from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
@@ -98,43 +97,94 @@ def test_an_empty_variable_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> Non
     assert at_once(chain.aget_variable("awaited")) == ""
 
 
+class Objects(SystemsManagerParameterStoreBackend):
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:
+        connection = super().get_connection(conn_id)
+        connection.host = "elsewhere"
+        return connection
+
+
+class ObjectsWithoutTeam(SystemsManagerParameterStoreBackend):
+    def get_connection(self, conn_id: str) -> Any:  # type: ignore[override]
+        connection = super().get_connection(conn_id)
+        connection.host = "elsewhere"
+        return connection
+
+
+class Texts(SystemsManagerParameterStoreBackend):
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        return elsewhere(super().get_conn_value(conn_id, team_name))
+
+    def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+        return elsewhere(super().get_variable(key, team_name))
+
+
+class TextsWithoutTeam(SystemsManagerParameterStoreBackend):
+    """As one that was written before Airflow had teams."""
+
+    def get_conn_value(self, conn_id: str) -> str | None:  # type: ignore[override]
+        return elsewhere(super().get_conn_value(conn_id))
+
+    def get_variable(self, key: str) -> str | None:  # type: ignore[override]
+        return elsewhere(super().get_variable(key))
+
+
+def elsewhere(text: str | None) -> str | None:
+    return text and text.replace("@h", "@elsewhere")
+
+
 @pytest.mark.usefixtures("clock")
-def test_a_subclass_that_changes_the_text_changes_what_is_awaited(rig: Rig) -> None:
-    """From memory, too."""
-    put(rig, "awaited-changed")
-    rig.put(rig.path("variables", "awaited-changed"), "x@h")
-    backend = rig.caching()
-
-    class Changing(type(backend)):  # type: ignore[misc]
-        def get_conn_value(self, *args: Any) -> str | None:
-            text = super().get_conn_value(*args)
-            return text and text.replace("@h", "@elsewhere")
-
-    class ChangingVariables(type(backend)):  # type: ignore[misc]
-        def get_variable(self, *args: Any) -> str | None:
-            text = super().get_variable(*args)
-            return text and text.replace("@h", "@elsewhere")
-
+@pytest.mark.parametrize("options", [{}, {"preload": ["connections", "variables"]}], ids=["one by one", "in bulk"])
+@pytest.mark.parametrize("in_chain", [False, True], ids=["alone", "in a chain"])
+@pytest.mark.parametrize("own", [Objects, ObjectsWithoutTeam, Texts, TextsWithoutTeam])
+def test_a_subclass_answers_in_its_own_way(ssm: SsmRig, own: type, options: dict[str, Any], in_chain: bool) -> None:
+    """Awaited or not, also from memory; a method without a team is called as Airflow calls it."""
+    put(ssm, "in-its-own-way")
+    ssm.put(ssm.path("variables", "in-its-own-way"), "x@h")
+    kwargs = {**ssm.options(), **PATIENT, **options}
+    entry = {"backend": f"{own.__module__}.{own.__name__}", "kwargs": kwargs}
+    backend: Any = ChainBackend(backends=[entry]) if in_chain else own(**kwargs)
     for _ in range(2):
-        backend.__class__ = Changing
-        assert asyncio.run(backend.aget_connection("awaited-changed")).host == "elsewhere"
-        backend.__class__ = ChangingVariables
-        assert asyncio.run(backend.aget_variable("awaited-changed")) == "x@elsewhere"
+        assert backend.get_connection(conn_id="in-its-own-way").host == "elsewhere"
+        assert asyncio.run(backend.aget_connection("in-its-own-way")).host == "elsewhere"
+    if "get_variable" in vars(own):
+        for _ in range(2):
+            assert backend.get_variable(key="in-its-own-way") == "x@elsewhere"
+            assert asyncio.run(backend.aget_variable("in-its-own-way")) == "x@elsewhere"
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_subclass_that_changes_the_text_does_so_in_a_chain(ssm: SsmRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(ssm, "awaited-in-a-chain")
-
+def test_one_getter_of_a_subclass_leaves_the_other_kind_in_memory(ssm: SsmRig) -> None:
     class Changing(SystemsManagerParameterStoreBackend):
-        def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
-            text = super().get_conn_value(conn_id, team_name)
-            return text and text.replace("@h", "@elsewhere")
+        def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+            return elsewhere(super().get_variable(key, team_name))
 
-    monkeypatch.setattr(aws_ssm, "Changing", Changing, raising=False)
-    chain = ChainBackend(backends=[{"backend": f"{aws_ssm.__name__}.Changing", "kwargs": ssm.options()}])
+    put(ssm, "of-one-kind")
+    ssm.put(ssm.path("variables", "of-one-kind"), "x@h")
+    backend = Changing(**ssm.options(), **PATIENT)
+    assert backend.get_variable("of-one-kind") == "x@elsewhere"
+    assert backend.value_in_memory("connections", "of-one-kind") is None
+    assert backend.get_conn_value("of-one-kind") == URI
+    assert backend.value_in_memory("connections", "of-one-kind") == (URI,)
+    assert backend.value_in_memory("variables", "of-one-kind") is None
+
+
+def test_a_subclass_of_the_chain_answers_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Changing(ChainBackend):
+        def get_connection(self, conn_id: str) -> Any:  # type: ignore[override]
+            connection = super().get_connection(conn_id)
+            connection.host = "elsewhere"
+            return connection
+
+        def get_variable(self, key: str) -> str | None:  # type: ignore[override]
+            return elsewhere(super().get_variable(key))
+
+    monkeypatch.setenv("AIRFLOW_CONN_AWAITED", URI)
+    monkeypatch.setenv("AIRFLOW_VAR_AWAITED", "x@h")
+    chain = Changing(backends=[{"backend": "env"}])
     for _ in range(2):
-        assert asyncio.run(chain.aget_connection("awaited-in-a-chain")).host == "elsewhere"
+        assert asyncio.run(chain.aget_connection("awaited")).host == "elsewhere"
+        assert asyncio.run(chain.aget_variable("awaited")) == "x@elsewhere"
 
 
 @pytest.mark.usefixtures("clock")
