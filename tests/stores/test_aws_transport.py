@@ -37,6 +37,7 @@ from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
 from tests.rigs.google import service_account_key
+from tests.support.servers import BehindTls
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
 WEB_IDENTITY = {
@@ -131,6 +132,25 @@ def test_answers_to_a_role_of_a_profile_are_bounded_too(
     backend = aws.backend_class(profile_name="ours", endpoint_url=aws.proxy.url, timeout=60)
     with sts.fault(endless), pytest.raises(InvalidSecret, match="longer than"):
         backend.get_variable("x")
+
+
+def test_certificate_of_googles_token_endpoint_that_nobody_trusts(
+    aws: AwsRig, sts: Proxy, google: Proxy, behind_tls: BehindTls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, bundle = behind_tls(google.port)
+    (tmp_path / "key.json").write_text(json.dumps(service_account_key(f"{url}/token")))
+    backend = aws.backend_class(**by_google(aws, sts), max_attempts=1, cache_ttl=0)
+    with pytest.raises(
+        StoreMisconfigured, match=r"CERTIFICATE_VERIFY_FAILED.*Google's in REQUESTS_CA_BUNDLE\."
+    ) as raised:
+        backend.get_variable("x")
+    assert raised.value.on_the_way
+    assert google.requests == []
+    answers.reset_after_fork()  # as a process that has just started
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    aws.put(aws.path("variables", "by-google"), "x")
+    assert backend.get_variable("by-google") == "x"
+    assert len(google.requests) == 1
 
 
 def test_answers_of_googles_token_endpoint_are_bounded_too(aws: AwsRig, sts: Proxy, google: Proxy) -> None:

@@ -31,6 +31,7 @@ from airflow_providers_secrets.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
+from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.access import loaded_store, store_of
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
@@ -52,6 +53,7 @@ from tests.rigs.google import (
     service_account_key,
 )
 from tests.rigs.identities import Internet
+from tests.support.servers import BehindTls
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
@@ -1257,6 +1259,22 @@ def test_certificate_of_an_authority_that_nobody_trusts(
     with pytest.raises(StoreMisconfigured, match="CERTIFICATE_VERIFY_FAILED"):
         google.backend(endpoint=None).get_variable("found")
     assert accounts.requests == google.server.requests == []
+
+
+def test_certificate_of_a_token_endpoint_that_nobody_trusts(
+    google: GoogleRestRig, accounts: Accounts, behind_tls: BehindTls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    google.put("airflow-variables-found", "x")
+    url, bundle = behind_tls(accounts.port)
+    told = {**accounts.federation(), "token_url": f"{url}/v1/token"}
+    backend = by_token(google, accounts, gcp_credential_config_file=told, cache_ttl=0)
+    with pytest.raises(StoreMisconfigured, match=r"CERTIFICATE_VERIFY_FAILED: .*REQUESTS_CA_BUNDLE") as raised:
+        backend.get_variable("found")
+    assert raised.value.on_the_way
+    assert accounts.requests == google.server.requests == []
+    answers.reset_after_fork()  # as a process that has just started
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    assert by_token(google, accounts, gcp_credential_config_file=told, cache_ttl=0).get_variable("found") == "x"
 
 
 def test_what_the_sdk_logs_at_debug_holds_no_value(google: GoogleRestRig, monkeypatch: pytest.MonkeyPatch) -> None:

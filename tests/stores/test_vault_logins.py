@@ -40,6 +40,7 @@ from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
 from tests.rigs.vault import VaultRig, asking, vault_answer, vault_error
 from tests.support import needs
+from tests.support.servers import BehindTls
 
 POLICIES = {"token_policies": "everything-in-secret"}
 
@@ -638,6 +639,27 @@ def test_aws_iam_that_sts_gives_no_role(
 
 
 @pytest.mark.usefixtures("no_aws_environment")
+def test_certificate_of_an_sts_that_nobody_trusts(
+    recorder: Proxy, behind_tls: BehindTls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sts = Proxy(moto().get_host_and_port())
+    url, bundle = behind_tls(sts.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t")
+    options = {"auth_type": "aws_iam", "assume_role_kwargs": {"RoleArn": "arn:aws:iam::123456789012:role/airflow"}}
+    said = r"CERTIFICATE_VERIFY_FAILED: .*\. Name the CA bundle of the login's server in REQUESTS_CA_BUNDLE, or in AWS_CA_BUNDLE for STS\."
+    with pytest.raises(StoreMisconfigured, match=said) as raised:
+        asking(url=recorder.url, **options).get_variable("x")
+    assert raised.value.on_the_way
+    assert sts.requests == recorder.requests == []
+    answers.reset_after_fork()  # as a process that has just started
+    monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
+    login_of(recorder, **options)
+    sts.stop()
+
+
+@pytest.mark.usefixtures("no_aws_environment")
 @pytest.mark.parametrize("role", [{"Foo": "S3cr3t"}, {"RoleArn": 5}, {}], ids=repr)
 def test_aws_iam_with_arguments_that_sts_does_not_know(
     recorder: Proxy, monkeypatch: pytest.MonkeyPatch, role: dict[str, Any]
@@ -877,6 +899,22 @@ def test_gcp_that_does_not_sign(
 def test_gcp_that_google_gives_no_token(recorder: Proxy, google: Proxy, reply: Reply, code: str, outcome: Any) -> None:
     with google.fault(reply):
         told(outcome, code, recorder, google, auth_type="gcp", role_id="airflow")
+
+
+def test_certificate_of_googles_token_endpoint_that_nobody_trusts(
+    recorder: Proxy, google: Proxy, behind_tls: BehindTls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, bundle = behind_tls(google.port)
+    file = tmp_path / "credentials.json"
+    file.write_text(file.read_text().replace(google.url, url))
+    said = r"CERTIFICATE_VERIFY_FAILED: .*\. Name the CA bundle of the login's server in REQUESTS_CA_BUNDLE, or in AWS_CA_BUNDLE for STS\."
+    with pytest.raises(StoreMisconfigured, match=said):
+        asking(url=recorder.url, auth_type="gcp", role_id="airflow").get_variable("x")
+    assert google.requests == recorder.requests == []
+    answers.reset_after_fork()  # as a process that has just started
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    with google.fault(lambda request: access_token(request) or SIGNED):
+        login_of(recorder, auth_type="gcp", role_id="airflow")
 
 
 def test_gcp_whose_signing_is_redirected_asks_nobody_else(recorder: Proxy, google: Proxy) -> None:

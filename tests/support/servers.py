@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from airflow_providers_secrets.testing.processes import next_line
+
+BehindTls = Callable[[int], tuple[str, str]]
+"""Puts TLS in front of a plain server's port; gives its URL, and the CA bundle that trusts it."""
 
 GUARD: Final = """
 import os, signal, subprocess, sys, threading

@@ -13,6 +13,7 @@ from airflow_providers_secrets.stores.base import (
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
+    UNTRUSTED,
     Identity,
     Outcome,
     PageTokens,
@@ -218,7 +219,10 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         ("DataNotFoundError", "UnknownServiceError"), "Remove 'api_version': botocore has no such version."
     ),
     "DefaultCredentialsError": "Name a file of Google credentials in GOOGLE_APPLICATION_CREDENTIALS.",
-    "CERTIFICATE_VERIFY_FAILED": "Name the CA bundle of the store's certificate in 'verify', STS's in AWS_CA_BUNDLE.",
+    UNTRUSTED: (
+        "Name the CA bundle of the store's certificate in 'verify', STS's in AWS_CA_BUNDLE, Google's in "
+        "REQUESTS_CA_BUNDLE."
+    ),
     "WRONG_VERSION_NUMBER": "Correct the scheme or port of 'endpoint_url': that port does not speak TLS.",
     "AccessDenied of AssumeRole": "Allow the credentials sts:AssumeRole on the role, and trust them in its policy.",
     "AccessDenied of AssumeRoleWithWebIdentity": "Trust the token's issuer, audience and subject in the role's policy.",

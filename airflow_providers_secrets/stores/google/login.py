@@ -305,6 +305,8 @@ class Asking:
         """
         if isinstance(error, StoreError):
             return StoreError(*error.codes)
+        if untrusted := tuple(base.codes_of_certificate(error)):
+            return StoreError(*untrusted)
         status, reason = self._status or 0, type(error).__name__
         if not self._began:
             code = COMMAND_FAILED if by_command else UNREADABLE

@@ -13,6 +13,7 @@ from airflow_providers_secrets.stores.base import (
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
+    UNTRUSTED,
     Answer,
     Identity,
     ListedSecret,
@@ -140,6 +141,7 @@ class SecretManager(Store):
         "UNAUTHENTICATED": "Replace the credentials: Google does not accept them (check the host's clock first).",
         UNREADABLE: "Fix what the credentials' option, variable or file holds or names.",
         BUNDLE: "Fix the variable or the file.",
+        UNTRUSTED: "Name the CA bundle in REQUESTS_CA_BUNDLE; for gRPC, in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.",
         LOGIN_REFUSED: "Replace the credentials: whoever issues the tokens refuses them.",
         LOGIN_UNAVAILABLE: "Check that whoever issues the tokens can be reached from this host.",
         COMMAND_FAILED: (

@@ -5,19 +5,20 @@ Imported at the first lookup of a backend that uses one of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import hvac
 
-from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
+from airflow_providers_secrets.stores.base import LOGIN_REFUSED, UNTRUSTED, Outcome, StoreError, codes_of_certificate
 from airflow_providers_secrets.stores.google.identity import service_account_key
 from airflow_providers_secrets.stores.vault.login import Login, Options, file_content
-from airflow_providers_secrets.stores.vault.replies import SIGNING_REFUSED, UNREADABLE
+from airflow_providers_secrets.stores.vault.replies import LOGIN_UNTRUSTED, SIGNING_REFUSED, UNREADABLE
 
 if TYPE_CHECKING:
     import requests
@@ -29,6 +30,27 @@ IAM_CREDENTIALS_URL: Final = "https://iamcredentials.googleapis.com/v1"
 
 GCP_JWT_LIFE: Final = 900
 """Lifetime, in seconds, of a JWT for Vault's gcp auth method: the maximum by default of its roles."""
+
+
+@contextlib.contextmanager
+def _asking_a_cloud() -> Iterator[None]:
+    """Tell a certificate that is not trusted from Vault's own, for which ``verify`` would help.
+
+    :raises StoreError: with its codes.
+    """
+    try:
+        yield
+    except Exception as error:
+        codes = tuple(codes_of_certificate(error))
+        if not codes:
+            raise
+    else:
+        return
+    raise StoreError(*_of_login(codes))
+
+
+def _of_login(codes: Sequence[str]) -> Iterator[str]:
+    return (LOGIN_UNTRUSTED if code == UNTRUSTED else code for code in codes)
 
 
 def _aws_iam(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
@@ -52,7 +74,8 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
     from botocore.exceptions import ClientError
 
     try:
-        return _session_credentials(options)
+        with _asking_a_cloud():
+            return _session_credentials(options)
     except (ClientError, StoreError) as error:
         fault = _aws_failure(error)
     raise fault
@@ -138,7 +161,8 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
         claims["sub"] = credentials.service_account_email
         jwt = google.auth.jwt.encode(credentials.signer, claims).decode()
     else:
-        jwt = _signed_by_google(credentials, claims, options, asking)
+        with _asking_a_cloud():
+            jwt = _signed_by_google(credentials, claims, options, asking)
     return api.auth.gcp.login(options["role_id"], jwt, use_token=False, **mount)
 
 
@@ -158,7 +182,7 @@ def _google_credentials(options: Options, asking: Asking) -> Any:
         codes = asking.fault(error).codes
     else:
         return credentials
-    raise StoreError(f"Google {codes[0]}", *codes)
+    raise StoreError(f"Google {codes[0]}", *_of_login(codes))
 
 
 def _google_key(options: Options) -> dict[str, Any] | None:

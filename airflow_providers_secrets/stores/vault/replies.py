@@ -24,6 +24,7 @@ Options = Mapping[str, Any]
 
 UNREADABLE: Final = "unusable credential"
 NO_CA: Final = "unusable CA bundle"
+LOGIN_UNTRUSTED: Final = "certificate of a login that is not trusted"
 DELETED: Final = "deleted"
 DESTROYED: Final = "destroyed"
 NO_MOUNT: Final = "no such mount"
@@ -70,6 +71,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
             DEAD_TOKEN,
             UNREADABLE,
             NO_CA,
+            LOGIN_UNTRUSTED,
             NO_MOUNT,
             OTHER_VERSION,
             REDIRECTED,
@@ -93,7 +95,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     ),
 }
 
-BEFORE_VAULT: Final = ON_THE_WAY | {REDIRECTED, UNREADABLE, NO_CA, "InvalidProxyURL", *NO_CLOUD_LOGIN}
+BEFORE_VAULT: Final = ON_THE_WAY | {REDIRECTED, UNREADABLE, NO_CA, LOGIN_UNTRUSTED, "InvalidProxyURL", *NO_CLOUD_LOGIN}
 """The codes of failures before Vault is asked, and of answers that are not Vault's own."""
 
 ADVICE: Final[Mapping[str | Outcome, str]] = {
@@ -103,6 +105,7 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     DEAD_TOKEN: "Replace the token: in the option 'token', in what 'token_path' names, or in VAULT_TOKEN.",
     UNREADABLE: "Let the option or variable name a file that Airflow's user can read and that holds the credential.",
     NO_CA: "Let the option or variable name a CA bundle in PEM that Airflow's user can read.",
+    LOGIN_UNTRUSTED: "Name the CA bundle of the login's server in REQUESTS_CA_BUNDLE, or in AWS_CA_BUNDLE for STS.",
     SIGNING_REFUSED: "Grant the Google account roles/iam.serviceAccountTokenCreator on itself.",
     NO_MOUNT: "Check 'mount_point' and 'namespace'.",
     OTHER_VERSION: "Set 'kv_engine_version' to 2, or to \"auto\".",
