@@ -31,6 +31,7 @@ EXTRA_KEY: Final = "__extra__"
 _LAST_PORT: Final = 65535
 _MAX_PORT_LENGTH: Final = 64  # of its text; the time that int() takes grows with the square
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986, section 3.1
+_NO_AUTHORITY = re.compile(rf"({_SCHEME.pattern}):((?:/(?!/)|\?).*)?", re.DOTALL)  # aws:?region_name=eu-west-1
 _HOST: Final = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[^\[\]]*)?")
 _NESTED = re.compile(rf"({_SCHEME.pattern})://(.*)", re.DOTALL)
 
@@ -213,13 +214,7 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
     """
     if uri[0] in "\"'":
         raise Unusable("it is in quotation marks")
-    conn_type, found, rest = uri.partition("://")
-    if not found:
-        raise Unusable("it is neither a JSON object nor a URI (conn-type://login:password@host:port/schema)")
-    if not _SCHEME.fullmatch(conn_type):
-        if _SCHEME.fullmatch(conn_type.replace("_", "-")):
-            raise Unusable("its connection type has an underscore, which a URI cannot hold: write '-'")
-        raise Unusable("it is a URI without a proper connection type before '://'")
+    conn_type, rest = _type_and_rest(uri)
     nested = _NESTED.fullmatch(rest)
     protocol, after = nested.groups() if nested else ("", rest)
     try:
@@ -250,6 +245,22 @@ def fields_of_uri(uri: str) -> dict[str, Any]:
         "extra": extra,
     }
     return {name: value for name, value in fields.items() if value not in (None, "", {})}
+
+
+def _type_and_rest(uri: str) -> tuple[str, str]:
+    """Split *uri* into the connection's type, empty if there is none, and what follows its ``//``."""
+    if uri.startswith("//"):  # as Airflow writes a connection without a type
+        return "", uri[2:]
+    if short := _NO_AUTHORITY.fullmatch(uri):
+        return short[1], short[2] or ""
+    conn_type, found, rest = uri.partition("://")
+    if not found:
+        raise Unusable("it is neither a JSON object nor a URI (conn-type://login:password@host:port/schema)")
+    if not _SCHEME.fullmatch(conn_type):
+        if _SCHEME.fullmatch(conn_type.replace("_", "-")):
+            raise Unusable("its connection type has an underscore, which a URI cannot hold: write '-'")
+        raise Unusable("it is a URI without a proper connection type before '://'")
+    return conn_type, rest
 
 
 def _loss(uri: str, protocol: str, meant: SplitResult) -> str:

@@ -138,11 +138,12 @@ def meaning_of_uri(uri: str) -> Fields | None:
     """What *uri* says by its grammar."""
     uri = re.sub(r"[\t\r\n]", "", uri.strip())  # as the WHATWG's URL standard and Python have it
     found = re.fullmatch(
-        r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/?#]*)([^?#]*)(?:\?([^#]*))?", uri
+        r"(?:([A-Za-z][A-Za-z0-9+.-]*):|(?=//))(?://(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/?#]*))?(/[^?#]*)?(?:\?([^#]*))?",
+        uri,
     )
-    if not found:
+    if not found or (not found[1] and "://" in uri):  # without a type, Airflow drops the colon
         return Lost
-    conn_type, protocol, authority, path, query = found.groups()
+    conn_type, protocol, authority, path, query = (part or "" for part in found.groups())
     userinfo, _, location = authority.rpartition("@")
     login, _, password = userinfo.partition(":")
     located = re.fullmatch(r"(\[[0-9A-Fa-f:.%a-z]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?", location)
@@ -151,7 +152,7 @@ def meaning_of_uri(uri: str) -> Fields | None:
     try:
         host = unquote(located[1].strip("[]"), errors="strict")
         login, password, schema = (unquote(part, errors="strict") for part in (login, password, path[1:]))
-        pairs = [part.partition("=")[::2] for part in (query or "").split("&") if part]
+        pairs = [part.partition("=")[::2] for part in query.split("&") if part]
         pairs = [(unquote_plus(key, errors="strict"), unquote_plus(value, errors="strict")) for key, value in pairs]
     except UnicodeDecodeError:
         return Lost
@@ -184,7 +185,8 @@ def written_uris(draw: st.DrawFn) -> str:
     """A URI as people write it: each part percent-encoded whole, in part, or not at all."""
     safe = st.sampled_from(["", ":/", ":/?#[]@!$&'()*+,;=%"])
     part = st.builds(lambda text, safe: quote(text, safe=safe), words, safe)
-    uri = draw(types) + "://" + draw(st.just("") | types.map(lambda protocol: protocol + "://"))
+    uri = draw(types.map(lambda conn_type: conn_type + ":") | st.just("")) + "//"
+    uri += draw(st.just("") | types.map(lambda protocol: protocol + "://"))
     if draw(st.booleans()):
         uri += draw(part) + draw(st.just("") | part.map(lambda password: ":" + password)) + "@"
     uri += draw(st.just("") | st.sampled_from(["h", "DB.example.com", "[::1]", "10.0.0.1"]) | part)
@@ -222,6 +224,15 @@ pieces = st.lists(
 @example("x://h?a=1&a=2")
 @example("x://h?a=1&__extra__=%7B%7D")
 @example("x://u:%ff@h")
+@example("//u:p@h:5432/db?a=b")
+@example("///db")
+@example("//h?a=http://x")
+@example("//http://h")
+@example("aws:")
+@example("aws:?region_name=eu-west-1")
+@example("aws:?endpoint_url=http://minio:9000")
+@example("fs:/tmp/x?a=b")
+@example("fs:tmp")
 def test_uri(uri: str) -> None:
     check(uri, meaning_of_uri(uri))
 

@@ -22,6 +22,9 @@ from tests.support.airflow_process import VERSION
         "http://https://u:p@api.example.com:8443/x?a=b",
         "postgres://u:p@ss@h/db",
         " postgres://h \n",
+        "//u:p@h:5432/db?a=b",  # what Airflow's get_uri() gives for a connection without a type
+        "aws:?region_name=eu-west-1",
+        "fs:/tmp",
         '{"conn_type": "postgres", "host": "h", "port": 5432.0}',
         '{"conn_type": "http", "host": "h", "extra": false}',
     ],
