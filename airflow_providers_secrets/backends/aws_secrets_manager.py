@@ -11,6 +11,7 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_providers_secrets.backends._aws import AwsLookupMixin
 from airflow_providers_secrets.errors import Unusable, quoted
+from airflow_providers_secrets.lookup.plan import Kind
 from airflow_providers_secrets.options import Option, one_of
 
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -72,6 +73,12 @@ class SecretsManagerBackend(AwsLookupMixin, BaseSecretsBackend):
     def name(self, prefix: str, secret_id: str) -> str:
         """Return the secret's name, which without a prefix is the id itself."""
         return super().name(prefix, secret_id) if prefix else secret_id
+
+    def id_refusal(self, kind: Kind, secret_id: object) -> str | None:
+        """Return what makes *secret_id* unusable, or ``None``; as a secret's whole name it may start with a slash."""
+        if isinstance(secret_id, str) and self.rule(kind).prefixes == ("",):
+            return super().id_refusal(kind, secret_id.removeprefix("/"))
+        return super().id_refusal(kind, secret_id)
 
     def names(self, prefixes: tuple[str, ...], secret_id: str, team_name: str | None) -> Iterator[str]:
         """Return the candidate names; without a prefix there are none for a team, as in the official backend."""

@@ -394,7 +394,9 @@ class SecretLookupMixin:
             if rule.exclude and rule.exclude.match(secret_id):
                 return LookupPlan(reason=f"it matches {kind}_exclude_pattern")
         # Airflow's configuration belongs to no team, and no team's secret is under its prefix.
-        if fault := id_refusal(secret_id) or (self.team_refusal(secret_id, team_name) if kind != "config" else None):
+        by_team = kind != "config"
+        fault = self.id_refusal(kind, secret_id) or (self.team_refusal(secret_id, team_name) if by_team else None)
+        if fault:
             return LookupPlan(reason=fault, refused=True)
         names = tuple(self.names(rule.prefixes, secret_id, team_name))
         for name in names:
@@ -476,6 +478,10 @@ class SecretLookupMixin:
     def normalised(self, secret_id: str) -> str:
         """Return *secret_id* as it is spelled in the store's names."""
         return secret_id
+
+    def id_refusal(self, kind: Kind, secret_id: object) -> str | None:  # noqa: ARG002  # a store may know better
+        """Return what makes *secret_id* unusable as an id of *kind*, or ``None``."""
+        return id_refusal(secret_id)
 
     def team_refusal(self, secret_id: str, team_name: str | None) -> str | None:
         """Return why *secret_id* could be mistaken for a team's secret, or ``None``."""

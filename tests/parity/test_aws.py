@@ -132,11 +132,11 @@ def test_more_words() -> None:
     assert read(ours) == read(theirs)
 
 
-RDS_NAMES = ["rds!db-9f0c1d5e-1111", "rds!cluster-0a1b", "with+plus=and@at"]
+WHOLE_NAMES = ["rds!db-9f0c1d5e-1111", "rds!cluster-0a1b", "with+plus=and@at", "/prod/db"]
 
 
-@pytest.mark.parametrize("name", RDS_NAMES)
-def test_names_that_aws_makes(name: str) -> None:
+@pytest.mark.parametrize("name", WHOLE_NAMES)
+def test_whole_names(name: str) -> None:
     rig = SecretsManagerRig()
     rig.put(name, json.dumps(RDS))
     ours, theirs = rig.backend(connections_prefix=""), official(rig, connections_prefix="")

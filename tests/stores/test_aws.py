@@ -1021,6 +1021,18 @@ def test_secrets_manager_secret_that_rds_manages(secrets_manager: SecretsManager
     assert secrets_manager.backend(variables_prefix="").get_variable(secret_id) == "x"
 
 
+def test_secrets_manager_empty_prefix_reads_a_name_that_starts_with_a_slash(
+    secrets_manager: SecretsManagerRig,
+) -> None:
+    secrets_manager.put("/prod/db", "x")
+    whole = secrets_manager.backend(variables_prefix="")
+    assert whole.get_variable("/prod/db") == "x"
+    with secrets_manager.counted() as calls:
+        assert [whole.get_variable(secret_id) for secret_id in ("/", "//prod/db", "/prod/../db")] == [None] * 3
+        assert secrets_manager.backend(variables_prefix="prod").get_variable("/db") is None
+    assert calls == []
+
+
 def test_secrets_manager_preload_by_arn_is_refused(secrets_manager: SecretsManagerRig) -> None:
     """It would prove absent what is another account's."""
     with pytest.raises(ConfigurationError, match="'variables_prefix' that is no ARN"):
