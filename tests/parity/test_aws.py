@@ -274,6 +274,34 @@ def test_options_of_other_releases(rig: AwsRig, name: str) -> None:
     assert observed(rig, ours, "get_variable", "absent") == observed(rig, theirs, "get_variable", "absent")
 
 
+def region_signed_for(rig: AwsRig, backend: Any) -> str:
+    before = len(rig.requests)
+    assert backend.get_variable("absent") is None
+    (request,) = rig.requests[before:]
+    return str(request.headers["Authorization"].split("/")[2])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_listed_region_in_session_kwargs(rig: AwsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    given = {"region_name": None, "session_kwargs": {"region_name": "eu-south-1"}}
+    assert region_signed_for(rig, official(rig, **given)) == "us-west-2"
+    assert region_signed_for(rig, rig.backend(**given)) == "eu-south-1"
+
+
+def test_listed_null_as_text(rig: AwsRig) -> None:
+    theirs, ours = official(rig, variables_prefix="null"), rig.backend(variables_prefix="null")
+    assert observed(rig, theirs, "get_variable", "x") == (None, [rig.path("variables", "x", "null")])
+    assert observed(rig, ours, "get_variable", "x") == (None, [])
+
+
+@pytest.mark.parametrize("given", [{"variables_lookup_pattern": "["}, {"variables_prefix": "a b"}], ids=str)
+def test_listed_values_that_no_option_can_have(rig: AwsRig, given: dict[str, str]) -> None:
+    official(rig, **given)
+    with pytest.raises(ConfigurationError):
+        rig.backend(**given)
+
+
 def test_listed_unknown_option(rig: AwsRig) -> None:
     official(rig, regio_name="x")
     with pytest.raises(ConfigurationError, match="did you mean 'region_name'"):
