@@ -172,10 +172,7 @@ class StoreAccess:
         :raises LookupFailed: if the listing cannot be obtained, or is larger than :data:`MAX_LISTING_LENGTH`.
         :raises MissingDependencyError: if the SDK is not installed.
         """
-        try:
-            return self.call(prefix, within, lambda store, client: self._listed(store, client, prefix))
-        except SecretNotFound:
-            return {}
+        return self.call(prefix, within, lambda store, client: self._listed(store, client, prefix))
 
     def call(self, name: str, within: float, exchange: Callable[[Store, Any], Result], act: str = "give") -> Result:
         """Return the result of *exchange* with store and client, retried while that may help.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.errors import ConfigurationError, SecretNotFound, SecretsError, Unusable
+from airflow_providers_secrets.errors import ConfigurationError, SecretsError, Unusable
 from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import Answers, answers_of
 from airflow_providers_secrets.lookup.plan import TEAM_SEP, Kind, LookupPlan, team_and_id
@@ -145,10 +145,7 @@ def stream(  # noqa: C901  # one loop, and its step
             within = min(within, until - time.monotonic())
             if within <= 0:
                 return
-        try:
-            batch, ended = answers.access.call(prefix, within, step, "list")
-        except SecretNotFound:
-            return
+        batch, ended = answers.access.call(prefix, within, step, "list")
         for secret in batch:
             if secret.name not in seen:
                 seen.add(secret.name)

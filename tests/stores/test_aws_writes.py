@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, SecretRevoked, StoreUnavailable
+from airflow_providers_secrets.errors import (
+    AccessDenied,
+    InvalidSecret,
+    LookupFailed,
+    SecretNotFound,
+    SecretRevoked,
+    StoreUnavailable,
+)
 from airflow_providers_secrets.lookup import inventory
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
@@ -450,6 +457,23 @@ def test_listing_that_always_breaks_off_at_one_page_ends(aws: AwsRig, one_at_a_t
     with aws.proxy.fault(pages_of(aws, 6, {2: 1000})):
         with pytest.raises(StoreUnavailable, match="the listing broke off 2 times"):
             list(inventory.listed_ids(backend, "variables"))
+
+
+def test_an_absence_that_is_told_on_a_later_page_does_not_end_a_listing(aws: AwsRig, one_at_a_time: None) -> None:
+    """Whatever answers in the store's place: what is on the other pages would be taken for absent."""
+    code = "ParameterNotFound" if aws.service == "ssm" else "ResourceNotFoundException"
+    first = pages_of(aws, 3, {})
+
+    def reply(request: Request) -> Reply:
+        return aws_error(code, 400) if json.loads(request.body).get("NextToken") else first(request)
+
+    backend = aws.backend()
+    (prefix,) = backend.rule("variables").prefixes
+    with aws.proxy.fault(reply):
+        with pytest.raises(SecretNotFound, match=code):
+            list(inventory.listed_ids(backend, "variables"))
+        with pytest.raises(SecretNotFound, match=code):
+            StoreAccess(backend.config).ask_for_all(backend.name_start(prefix), 30)
 
 
 # Who is asking.
