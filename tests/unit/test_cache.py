@@ -12,6 +12,7 @@ import pytest
 from airflow_providers_secrets.errors import AccessDenied, LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
 from airflow_providers_secrets.lookup.cache import Breaker, Entry, Lifetimes, ProcessCache
+from airflow_providers_secrets.lookup.shared_cache.entries import Found, SharedEntry
 from airflow_providers_secrets.testing.lookups import MAX_STALE, NEGATIVE_TTL, TTL, Clock
 from airflow_providers_secrets.testing.signals import TimeIsUp, raised_in_the_main_thread
 
@@ -51,6 +52,16 @@ def test_an_expired_value_stands_in_for_max_stale_and_an_absence_never(memory: P
     assert memory.stale("value") is None
 
 
+def test_an_absence_is_passed_over_for_as_long_as_a_value_may_stand_in(memory: ProcessCache, clock: Clock) -> None:
+    """Afterwards, a team may have got a secret of its own, and everybody's is not the answer."""
+    memory.keep("absence", fresh_for(TTL, None))
+    memory.keep("value", fresh_for(TTL))
+    clock.now += TTL + MAX_STALE - 0.001
+    assert [memory.was_absent(name) for name in ("absence", "value", "never seen")] == [True, False, False]
+    clock.now += 0.001
+    assert not memory.was_absent("absence")
+
+
 def test_expiries_are_spread() -> None:
     spread = [cache.jittered(TTL) for _ in range(200)]
     assert TTL * cache.JITTER[0] <= min(spread) < TTL * 0.82
@@ -77,6 +88,16 @@ def test_the_size_of_entries_is_bounded(memory: ProcessCache) -> None:
     kept = [number for number in range(40) if memory.fresh(str(number))]
     assert kept == list(range(40 - len(kept), 40))
     assert 0 < len(kept) * large <= cache.MAX_BYTES
+
+
+def test_a_large_entry_takes_the_place_of_many_small_ones(memory: ProcessCache) -> None:
+    for number in range(1000):
+        memory.keep(str(number), fresh_for(TTL))
+    memory.keep("large", fresh_for(TTL, "x" * (cache.MAX_BYTES // 2)))
+    kept = [number for number in range(1000) if memory.fresh(str(number))]
+    assert memory.fresh("large")
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert 490 < len(kept) <= 500
 
 
 def test_room_is_for_what_is_kept_now(clock: Clock) -> None:
@@ -123,6 +144,9 @@ def test_what_is_forgotten_or_dropped_is_gone(memory: ProcessCache) -> None:
 def test_no_text_is_in_a_repr() -> None:
     assert repr(fresh_for(1, "S3cr3t")) == "Entry(present)"
     assert repr(fresh_for(1, None)) == "Entry(absent)"
+    shared = SharedEntry("S3cr3t", 1.0)
+    assert repr(shared) == "SharedEntry(at=1.0, failure=None)"
+    assert repr(Found("token", b"sealed", shared)) == f"Found({shared})"
 
 
 # Failures.
@@ -137,6 +161,23 @@ def test_a_denial_stands_for_a_call_and_then_ends(memory: ProcessCache, clock: C
     assert isinstance(refusal, AccessDenied)
     assert refusal is not DENIED
     clock.now += NEGATIVE_TTL
+    assert memory.refusal("x") is None
+
+
+def test_denials_end_at_different_times(memory: ProcessCache, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache.random, "uniform", lambda *ends: ends[0])
+    memory.note_failure("x", DENIED)
+    clock.now += NEGATIVE_TTL * cache.JITTER[0]
+    assert memory.refusal("x") is None
+
+
+def test_no_answer_after_a_denial_pauses_like_any_other(memory: ProcessCache, clock: Clock) -> None:
+    memory.note_failure("x", DENIED)
+    clock.now += NEGATIVE_TTL
+    memory.note_failure("x", DOWN)
+    clock.now += cache.FIRST_PAUSE - 0.001
+    assert memory.refusal("x") is not None
+    clock.now += 0.001
     assert memory.refusal("x") is None
 
 
@@ -160,8 +201,10 @@ def test_no_answer_for_a_fault_before_the_store_is_no_sooner_asked_again(memory:
     """Each lookup would otherwise wait for a dead proxy until its deadline."""
     on_the_way = copy.copy(DOWN)
     on_the_way.on_the_way = True
-    memory.note_failure("x", on_the_way)
-    assert memory.refusal("x") is not None
+    for number in range(Breaker.FAILURES):
+        memory.note_failure(str(number), on_the_way)
+    assert memory.refusal("1") is not None
+    assert memory.refusal("another") is None  # its error names the proxy; one about an outage would not
 
 
 # The breaker.
@@ -231,6 +274,14 @@ def test_an_open_breaker_refuses_every_name_until_one_is_answered(memory: Proces
     memory.answered("probe")
     assert memory.refusal("another") is None
     assert memory.refusal("1") is None  # its own pause ended with the outage
+
+
+def test_an_outage_is_over_when_the_store_denies_something(memory: ProcessCache) -> None:
+    for number in range(Breaker.FAILURES):
+        memory.note_failure(str(number), DOWN)
+    assert memory.refusal("another") is DOWN
+    memory.note_failure("probe", DENIED)
+    assert memory.refusal("another") is memory.refusal("1") is None
 
 
 def test_a_denial_outlasts_the_end_of_an_outage(memory: ProcessCache, clock: Clock) -> None:
@@ -326,14 +377,14 @@ def test_threads_that_wait_go_on_when_a_signal_ends_the_one_that_asks(
         waiting = []
 
         def asked() -> Entry:
-            waiting.extend(pool.submit(memory.single_flight, "x", find, 60) for _ in range(4))
+            waiting.extend(pool.submit(memory.single_flight, "x", find, 120) for _ in range(4))
             gathering.wait_for(4)
             raise_it()
             never.wait(60)
             raise AssertionError("no signal came")
 
         with pytest.raises(TimeIsUp):
-            memory.single_flight("x", asked, 60)
+            memory.single_flight("x", asked, 120)  # they do not wait for as long as it would have
         assert [future.result(60).text for future in waiting] == ["x"] * 4
     assert flights == [1]
 
