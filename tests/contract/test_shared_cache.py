@@ -388,15 +388,34 @@ def test_a_hit_is_copied_to_nearer_caches_alone_and_once(
 
 
 @pytest.mark.usefixtures("clock")
-def test_what_is_from_the_future_is_not_believed(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's clock was set back by a day; the process's own goes on."""
+@pytest.mark.parametrize(("seconds", "believed"), [(2, True), (2.5, False), (86400, False)])
+def test_what_is_from_the_future_is_not_believed(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch, seconds: float, believed: bool
+) -> None:
+    """The host's clock was set back, or another host's is ahead; the process's own goes on."""
     in_common = Clock()
     monkeypatch.setattr(entries, "wall_clock", in_common)
     path, backend = stored(ssm, "future", "one"), sharing(ssm, place)
     backend.get_variable("future")
     ssm.put(path, "two")
-    in_common.now -= 86400
-    assert anew(lambda: backend.get_variable("future")) == "two"
+    in_common.now -= seconds
+    assert anew(lambda: backend.get_variable("future")) == ("one" if believed else "two")
+    if believed:
+        assert answers.answers_of(backend.config).cached(path) == ("present", "present, 0 s old")
+
+
+def test_an_answer_dates_from_when_the_store_was_asked(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
+    """A store that answers slowly says what was so before."""
+    path, backend = stored(ssm, "slowly", "one"), sharing(ssm, place)
+
+    def slowly(_: Request) -> None:
+        both_clocks.now += 20
+
+    with ssm.proxy.fault(slowly):
+        assert backend.get_variable("slowly") == "one"
+    ssm.put(path, "two")
+    both_clocks.now += TTL - 20
+    assert anew(lambda: backend.get_variable("slowly")) == "two"
 
 
 def test_an_expired_value_stands_in_for_new_processes_too(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
@@ -421,6 +440,39 @@ def test_what_is_written_or_deleted_is_seen_at_once(ssm: SsmRig, place: str, pre
     operations.delete(backend, "variables", "changed")
     assert backend.get_variable("changed") is None
     assert anew(lambda: backend.get_variable("changed")) is None
+
+
+@pytest.mark.parametrize("act", ["write", "delete"])
+def test_a_change_whose_answer_is_lost_is_seen_at_once(ssm: SsmRig, place: str, act: str) -> None:
+    """It may have been made all the same."""
+    stored(ssm, "changed-and-lost", "old")
+    backend = sharing(ssm, place)
+    assert backend.get_variable("changed-and-lost") == "old"
+
+    def lost(request: Request) -> Reply | None:
+        changes = request.headers["X-Amz-Target"].endswith((".PutParameter", ".DeleteParameter"))
+        return Reply(reset=True, lost=True) if changes else None
+
+    def change() -> object:
+        if act == "write":
+            return operations.write(backend, "variables", "changed-and-lost", "new")
+        return operations.delete(backend, "variables", "changed-and-lost")
+
+    with ssm.proxy.fault(lost):
+        failing(change)
+    after = "new" if act == "write" else None
+    assert backend.get_variable("changed-and-lost") == after
+    assert anew(lambda: backend.get_variable("changed-and-lost")) == after
+
+
+def test_what_is_written_for_a_team_is_seen_at_once(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    ssm.put(ssm.path("variables", "changed-by-red", team="red"), "old")
+    backend = sharing(ssm, place)
+    assert backend.get_variable("changed-by-red", team_name="red") == "old"
+    operations.write(backend, "variables", "changed-by-red", "new", team="red")
+    assert backend.get_variable("changed-by-red", team_name="red") == "new"
+    assert anew(lambda: backend.get_variable("changed-by-red", team_name="red")) == "new"
 
 
 def test_what_is_written_is_seen_at_once_through_every_layer(ssm: SsmRig, tmp_path: Path) -> None:
@@ -533,6 +585,25 @@ def test_what_a_process_was_told_last_counts_before_what_is_older(
         else:
             assert backend.get_variable(key) is None
     assert calls == ([] if told == "denied" else [path])
+
+
+def test_a_denial_is_no_newer_than_when_another_process_was_told(
+    ssm: SsmRig, both_clocks: Clock, tmp_path: Path
+) -> None:
+    """What the store has said since counts, wherever it is kept."""
+    near, far = f"file://{tmp_path}/near", f"file://{tmp_path}/far"
+    stored(ssm, "denied-before", "x")
+    with ssm.fault("denied"):
+        failing(lambda: sharing(ssm, near).get_variable("denied-before"))
+    both_clocks.now += 10
+    assert anew(lambda: sharing(ssm, far).get_variable("denied-before")) == "x"
+    both_clocks.now += 10
+    both = sharing(ssm, [near, far])
+    anew(lambda: failing(lambda: both.get_variable("denied-before")))
+    both_clocks.now += NEGATIVE_TTL - 20
+    with ssm.counted() as calls:
+        assert both.get_variable("denied-before") == "x"
+    assert calls == []
 
 
 @contextlib.contextmanager
@@ -938,6 +1009,15 @@ def test_a_key_is_changed_without_a_call(ssm: SsmRig, place: str) -> None:
     assert calls == []
 
 
+def test_what_is_written_while_a_key_is_changed_is_for_those_who_have_the_new_one(ssm: SsmRig, place: str) -> None:
+    path = stored(ssm, "keyed", "x")
+    both = sharing(ssm, place, shared_cache_key=f"{OTHER_KEY}, {KEY}")
+    with ssm.counted() as calls:
+        assert anew(lambda: both.get_variable("keyed")) == "x"
+        assert anew(lambda: sharing(ssm, place, shared_cache_key=OTHER_KEY).get_variable("keyed")) == "x"
+    assert calls == [path]
+
+
 def test_what_an_older_key_wrote_last_counts(ssm: SsmRig, place: str, both_clocks: Clock) -> None:
     """While a key is changed, some processes have the older one alone."""
     stored(ssm, "keyed", "old")
@@ -1099,18 +1179,22 @@ def test_a_time_out_just_as_an_entry_was_written_is_not_lost(
     assert anew(lambda: backend.get_variable("timed-out")) == "x"
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), TimeIsUp()], ids=["full", "signal"]
+)
 def test_an_entry_that_cannot_be_written_leaves_nothing_behind(
-    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     """On a full file system, a file for each try would be more of the same."""
     stored(ssm, "unwritten", "x")
     backend = sharing(ssm, f"file://{tmp_path}/shared")
 
-    def full(*_: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fail(*_: str) -> None:
+        raise error
 
-    monkeypatch.setattr(os, "replace", full)
-    assert backend.get_variable("unwritten") == "x"
+    monkeypatch.setattr(os, "replace", fail)
+    with contextlib.suppress(TimeIsUp):
+        assert backend.get_variable("unwritten") == "x"
     assert [file for file in (tmp_path / "shared" / SUBDIRECTORY).iterdir() if file.name.startswith("new-")] == []
 
 
@@ -1187,6 +1271,24 @@ def test_a_process_that_ends_while_it_asks_costs_others_half_their_time(
         child.join(60)
     assert [seconds for seconds in patience if not 20 < seconds <= 25] == []
     assert patience
+
+
+def test_nobody_waits_for_another_process_for_longer_than_they_would(ssm: SsmRig, place: str) -> None:
+    backend = sharing(ssm, place)
+    asking, waiting = (answers.new_answers(backend.config).shared_cache() for _ in range(2))
+    assert asking
+    assert waiting
+    asked: list[str] = []
+
+    def wait() -> None:
+        with waiting.flight("x", 0.05):
+            asked.append("x")
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    with asking.flight("x", 60):
+        waiter.start()
+        waiter.join(60)
+        assert asked == ["x"]
 
 
 # The directory.
@@ -1270,9 +1372,12 @@ def test_a_directory_that_is_removed_meanwhile_fails_no_lookup(
     with ssm.counted() as calls:  # it is made again
         assert anew(lambda: backend.get_variable("kept")) == "x"
     assert calls == []
-    shutil.rmtree(tmp_path / "shared")
-    (tmp_path / "shared").write_text("")  # and where it cannot be, no lookup fails
+    shutil.rmtree(tmp_path / "shared" / SUBDIRECTORY)
+    (tmp_path / "shared").chmod(0o755)  # and where it cannot be, no lookup fails
     assert backend.get_variable("another") is None
+    shutil.rmtree(tmp_path / "shared")
+    (tmp_path / "shared").write_text("")
+    assert backend.get_variable("yet-another") is None
 
 
 @pytest.mark.parametrize("name", ["pages", "swept", "an entry"])
@@ -1445,19 +1550,44 @@ def test_nothing_but_its_own_entries_is_ever_removed(ssm: SsmRig, tmp_path: Path
     assert [other.exists() for other in others] == [True, True, True]
 
 
-def test_a_directory_takes_no_more_than_it_may(ssm: SsmRig, tmp_path: Path) -> None:
+def test_a_directory_takes_no_more_than_it_may(ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "shared" / SUBDIRECTORY
     most = 40 * 4096
     backend = sharing(ssm, f"file://{directory.parent}", shared_cache_max_bytes=most)
+    swept: list[int] = []
+    sweep = DirectoryCache._sweep
+    monkeypatch.setattr(DirectoryCache, "_sweep", lambda self, **how: swept.append(number) or sweep(self, **how))
     for number in range(60):
         backend.get_variable(f"absent-{number}")
         entries_now = [path for path in directory.iterdir() if len(path.name) == 64]
         assert len(entries_now) * 4096 <= most
+        if len(entries_now) >= 30:
+            with ssm.counted() as calls:  # the newest is there, for a new process
+                anew(lambda: backend.get_variable(f"absent-{number}"))  # noqa: B023
+            assert calls == []
     assert len(entries_now) >= 25
-    with ssm.counted() as calls:  # the newest are there, for a new process
-        answers.reset_after_fork()
-        sharing(ssm, f"file://{directory.parent}", shared_cache_max_bytes=most).get_variable("absent-59")
-    assert calls == []
+    assert len(swept) <= 4  # each looks at every file
+
+
+def test_an_entry_for_which_there_is_no_room_at_all_takes_that_of_no_other(ssm: SsmRig, tmp_path: Path) -> None:
+    backend = sharing(ssm, f"file://{tmp_path}/shared", shared_cache_max_bytes=40 * 4096)
+    shared = answers.answers_of(backend.config).shared_cache()
+    assert shared
+    for number in range(35):
+        shared.put(f"small-{number}", None)
+    shared.put("large", "x" * 41 * 4096)
+    assert len(list(shared.entries())) == 35
+
+
+def test_a_file_that_is_too_large_for_an_entry_is_not_read(ssm: SsmRig, tmp_path: Path) -> None:
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    path, backend = stored(ssm, "grown", "x"), sharing(ssm, f"file://{directory.parent}")
+    assert backend.get_variable("grown") == "x"
+    (entry,) = [file for file in directory.iterdir() if len(file.name) == 64]
+    os.truncate(entry, 2**40)  # takes no room on the file system, and more in memory than there is
+    with ssm.counted() as calls:
+        assert anew(lambda: backend.get_variable("grown")) == "x"
+    assert calls == [path]
 
 
 def test_a_full_file_system_is_left_alone(
@@ -1470,6 +1600,18 @@ def test_a_full_file_system_is_left_alone(
     assert [message for message in warned(caplog) if "full" in message]
 
 
+@pytest.mark.parametrize(("available", "written"), [(50, False), (51, True)])
+def test_a_twentieth_of_a_file_system_is_left_to_others(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available: int, written: bool
+) -> None:
+    """Of what a user other than root may write."""
+    told = os.statvfs(tmp_path)
+    nearly_full = os.statvfs_result((4096, 4096, 1000, 500, available, *told[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: nearly_full)
+    assert sharing(ssm, f"file://{tmp_path}/shared").get_variable("absent") is None
+    assert any(len(path.name) == 64 for path in (tmp_path / "shared" / SUBDIRECTORY).iterdir()) is written
+
+
 def test_a_file_system_without_a_limit_is_not_full(
     ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1480,6 +1622,24 @@ def test_a_file_system_without_a_limit_is_not_full(
     backend = sharing(ssm, f"file://{tmp_path}/shared")
     assert backend.get_variable("absent") is None
     assert [path for path in (tmp_path / "shared" / SUBDIRECTORY).iterdir() if len(path.name) == 64]
+
+
+def test_a_file_system_without_locks_is_told_and_fails_no_lookup(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+
+    def none(_: object, operation: int) -> None:
+        tries.append(operation)
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(directory_cache.fcntl, "flock", none)
+    path, backend = stored(ssm, "unlocked", "x"), sharing(ssm, f"file://{tmp_path}/shared")
+    with ssm.counted() as calls:
+        assert [anew(lambda: backend.get_variable("unlocked")) for _ in range(2)] == ["x", "x"]
+    assert calls == [path]
+    assert len(tries) == 2  # to lock and to unlock: nobody waits for what cannot be had
+    assert [message for message in warned(caplog) if "No locks available" in message]
 
 
 def test_a_default_place_that_another_user_made_first_fails_no_lookup(
@@ -1562,6 +1722,35 @@ def test_a_child_that_a_signals_handler_forks_in_a_flight_ends_it(ssm: SsmRig, t
         if os.getpid() != parent:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert directory_cache._lock_files == set()  # or a process that lives long would have more and more
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_a_signals_handler_forks_before_a_flight_goes_on_without_its_parents_lock(
+    ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would otherwise fail: what its parent waits for is closed there."""
+    config = sharing(ssm, f"file://{tmp_path}/shared").config
+    asking, waiting = (answers.new_answers(config).shared_cache() for _ in range(2))
+    assert asking
+    assert waiting
+    parent, status = os.getpid(), 1
+    children: list[int] = []
+
+    def pauses(_: float) -> Iterator[float]:
+        yield 0.0
+        children.append(os.fork())
+        yield 0.0
+
+    try:
+        with asking.flight("name", 1):
+            monkeypatch.setattr(directory_cache, "pauses", pauses)
+            with waiting.flight("name", 1):
+                status = 0
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
 
 
 def test_a_signal_that_raises_as_a_flight_ends_leaves_it_unlocked(
