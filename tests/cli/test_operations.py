@@ -20,6 +20,7 @@ from airflow_providers_secrets.cli import findings, main, output
 from airflow_providers_secrets.cli.exits import CLOSED_PIPE
 from airflow_providers_secrets.lookup import answers, inventory
 from airflow_providers_secrets.lookup.connection_text import fields_of
+from airflow_providers_secrets.testing.lookups import Waits
 from tests.cli.conftest import CONNECTION, Command, path_of, prefixes, using
 from tests.rigs import Rig
 from tests.rigs.aws import SecretsManagerRig, SsmRig
@@ -256,6 +257,45 @@ def test_explain_says_who_wins_and_who_is_shadowed(
     assert said.out.endswith("Airflow finds it nowhere.\n    What is there: airflow-secrets list conn.\n")
 
 
+def test_list_says_what_is_shadowed_for_whom_and_in_whatever_case(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's own by that team's own; Airflow asks its environment in capitals."""
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    for secret_id in ("Both", "red--own", "blue--own", "common"):
+        ssm.put(path_of(ssm, base, "variables", secret_id), "S3cr3t")
+    for name in ("BOTH", "_RED___OWN", "_RED___COMMON"):
+        monkeypatch.setenv(f"AIRFLOW_VAR_{name}", "S3cr3t")
+    said = command("list", "var", "--shadowed", "--no-metastore", "-o", "json", *using(ssm, **prefixes(ssm, base)))
+    assert {one["id"]: one["shadows"] for one in said.json} == {"Both": ["environment"], "red--own": ["environment"]}
+
+
+def test_put_get_and_delete_for_a_team_are_of_the_team_s_own(
+    command: Command, ssm: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    ssm.put(path_of(ssm, base, "variables", "owned"), "everybody's")
+    at = using(ssm, **prefixes(ssm, base))
+
+    def shown() -> dict[str, str]:
+        teams: dict[str, list[str]] = {"red": ["--team", "red"], "blue": ["--team", "blue"], "nobody": []}
+        return {team: command("get", "var", "owned", "--show-value", *of, *at).out for team, of in teams.items()}
+
+    assert command("put", "var", "owned", "--team", "red", "--stdin", *at, stdin="red's").code == 0
+    assert shown() == {"red": "red's\n", "blue": "everybody's\n", "nobody": "everybody's\n"}
+    assert command("delete", "var", "owned", "--team", "red", "--yes", *at).code == 0
+    assert shown()["nobody"] == "everybody's\n"
+
+
+def test_get_of_each_kind_is_of_that_kind(command: Command, rig: Rig, at: list[str], base: str) -> None:
+    held = {"conn": ("connections", "http://h"), "var": ("variables", "a variable"), "config": ("config", "an option")}
+    for kind, text in held.values():
+        rig.put(path_of(rig, base, kind, "same"), text)
+    shown = {word: command("get", word, "same", "--show-value", "-o", "json", *at).json for word in held}
+    assert (shown["var"]["value"], shown["config"]["value"]) == ("a variable", "an option")
+    assert shown["conn"]["host"] == "h"
+
+
 def taken_by_airflow(conn_id: str) -> bool:
     """Whether Airflow's search ends with the environment; an error means that it goes on with the next source."""
     from airflow.secrets.environment_variables import EnvironmentVariablesBackend
@@ -350,11 +390,12 @@ def test_explain_of_an_absent_id_never_fails_for_what_is_near(command: Command, 
 
 
 def test_what_is_near_is_waited_for_as_long_as_is_said(
-    command: Command, rig: Rig, at: list[str], monkeypatch: pytest.MonkeyPatch
+    command: Command, rig: Rig, at: list[str], waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inventory, "NEAR_SECONDS", 0.2)
     with rig.fault("hang", listings=True):  # until the fault ends
         assert command("explain", "conn", "nowhere", "--no-metastore", *at).code == 1
+    assert waits.granted[-1] <= 0.2
 
 
 def test_what_is_near_is_what_lookups_ask_for(
@@ -409,12 +450,17 @@ def test_json_has_the_same_keys_everywhere(command: Command, ssm: Rig, base: str
 def test_list_says_which_team_s_own_an_id_is(
     command: Command, rig: Rig, at: list[str], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for secret_id in ("hello", "red--hello"):
+    for secret_id in ("hello", "red--hello", "red--blue--hello"):
         rig.put(path_of(rig, base, "variables", secret_id), "S3cr3t")
-    for on, told in (("True", "but by team red, as 'hello'"), ("False", None)):
+    for on in ("True", "False"):
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", on)
         listed = command("list", "var", "-o", "json", *at).json
-        assert {one["id"]: one["not_looked_up"] for one in listed} == {"hello": None, "red--hello": told}
+        told = {team: f"but by team {team}, as 'hello'" if on == "True" else None for team in ("red", "red--blue")}
+        assert {one["id"]: one["not_looked_up"] for one in listed} == {
+            "hello": None,
+            "red--hello": told["red"],
+            "red--blue--hello": told["red--blue"],
+        }
 
 
 @pytest.mark.parametrize("on", ["True", "False"])

@@ -18,11 +18,12 @@ from airflow_providers_secrets.errors import (
     SecretRevoked,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import inventory
+from airflow_providers_secrets.lookup import inventory, operations
 from airflow_providers_secrets.lookup.access import StoreAccess, loaded_store
 from airflow_providers_secrets.stores.aws import store as aws_store
 from airflow_providers_secrets.stores.base import EXISTS, Identity, StoreError, Written, deadline
 from airflow_providers_secrets.stores.capabilities import Deletes, Identifies, Lists, Writes
+from airflow_providers_secrets.testing.lookups import Waits
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_error
 
@@ -153,6 +154,12 @@ def test_tags_that_are_none_are_refused_before_any_request(aws: AwsRig, name: st
     assert len(aws.proxy.requests) == before
 
 
+def test_secrets_manager_secret_that_is_no_text_exists(secrets_manager: SecretsManagerRig, name: str) -> None:
+    """Who asks whether something would be replaced must not be told that nothing is there, or get an error."""
+    secrets_manager.client.create_secret(Name=name, SecretBinary=b"S3cr3t")
+    assert operations.exists(secrets_manager.backend(), name)
+
+
 def test_delete(aws: AwsRig, name: str) -> None:
     write(aws, name, "x")
     delete(aws, name)
@@ -183,6 +190,12 @@ def described(rig: SsmRig, name: str) -> dict[str, Any]:
     filters = [{"Key": "Name", "Option": "Equals", "Values": [name]}]
     (found,) = rig.client.describe_parameters(ParameterFilters=filters)["Parameters"]
     return found
+
+
+def test_ssm_connection_is_written_by_whom_may_not_read(ssm: SsmRig) -> None:
+    denied = aws_error("AccessDeniedException", 400)
+    with ssm.proxy.fault(lambda request: denied if ".Get" in request.headers["X-Amz-Target"] else None):
+        operations.write(ssm.backend(), "connections", f"written-{uuid.uuid4()}", "http://x")
 
 
 def test_ssm_writes_a_secure_string_unless_told(ssm: SsmRig, name: str) -> None:
@@ -474,6 +487,34 @@ def test_an_absence_that_is_told_on_a_later_page_does_not_end_a_listing(aws: Aws
             list(inventory.listed_ids(backend, "variables"))
         with pytest.raises(SecretNotFound, match=code):
             StoreAccess(backend.config).ask_for_all(backend.name_start(prefix), 30)
+
+
+def test_a_listing_names_nothing_that_no_id_of_its_prefix_is(aws: AwsRig) -> None:
+    start = aws.path("variables", "")
+    with aws.proxy.fault(aws.page([start, f"{start}x", aws.path("connections", "x")], None)):
+        assert [listed.secret_id for listed in inventory.listed_ids(aws.backend(), "variables")] == ["x"]
+
+
+def test_a_step_of_a_listing_lasts_no_longer_than_a_lookup_or_than_what_is_left(aws: AwsRig, waits: Waits) -> None:
+    # Of no other test: moto lists no prefix under which a secret is scheduled for deletion.
+    backend = aws.backend(timeout=4, variables_prefix=aws.path("variables", f"steps-{uuid.uuid4()}"))
+    for within, most in ((None, 4.0), (60.0, 4.0), (2.0, 2.0)):
+        waits.granted.clear()
+        list(inventory.listed_ids(backend, "variables", within))
+        assert 0 < max(waits.granted) <= most
+    with aws.counted() as calls:
+        assert list(inventory.listed_ids(backend, "variables", 0.0)) == []
+    assert calls == []
+
+
+def test_each_operation_has_the_time_of_a_lookup(aws: AwsRig, sts: Proxy, waits: Waits) -> None:
+    backend = aws.backend(timeout=4, service_config={"sts": {"endpoint_url": sts.url}})
+    secret_id = f"timed-{uuid.uuid4()}"
+    operations.write(backend, "variables", secret_id, "x")
+    assert operations.exists(backend, operations.target_name(backend, "variables", secret_id))
+    operations.delete(backend, "variables", secret_id)
+    operations.identify(backend)
+    assert waits.granted == [4.0] * 4
 
 
 # Who is asking.

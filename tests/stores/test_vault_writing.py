@@ -13,8 +13,8 @@ import pytest
 
 from airflow_providers_secrets.backends._vault import NEEDED
 from airflow_providers_secrets.backends.hashicorp_vault import VaultBackend
-from airflow_providers_secrets.errors import StoreUnavailable
-from airflow_providers_secrets.lookup import access, answers, operations
+from airflow_providers_secrets.errors import LookupFailed, StoreUnavailable
+from airflow_providers_secrets.lookup import access, answers, inventory, operations
 from airflow_providers_secrets.lookup.shared_answers import SharedAnswers
 from airflow_providers_secrets.stores import base, credential_files
 from airflow_providers_secrets.stores.vault import identity
@@ -123,6 +123,35 @@ def test_a_delete_whose_answer_is_lost_is_not_told_as_absent(backend: VaultBacke
     with vault.proxy.fault(lambda request: lost if request.method == "DELETE" else None):
         with pytest.raises(StoreUnavailable, match="may have been deleted all the same"):
             operations.delete(backend, "variables", "w")
+
+
+def test_a_connection_that_was_deleted_can_be_written_again(backend: VaultBackend) -> None:
+    operations.write(backend, "connections", "w", CONN_URI)
+    operations.delete(backend, "connections", "w")
+    operations.write(backend, "connections", "w", CONN_URI)
+    assert backend.get_conn_value("w") == CONN_URI
+
+
+def test_a_connection_that_exists_is_told_so_whatever_else_it_holds(backend: VaultBackend) -> None:
+    store, client = opened(backend)
+    store.write(client, name_of(backend, "connections"), '{"conn_type": "http", "owner": "data"}')
+    with pytest.raises(operations.AlreadyExists):
+        operations.write(backend, "connections", "w", json.dumps(CONN_JSON), only_if_absent=True)
+
+
+def test_a_connection_is_not_written_beside_fields_that_could_not_be_read(
+    backend: VaultBackend, vault: VaultRig
+) -> None:
+    """They may spoil it."""
+    store, client = opened(backend)
+    name = name_of(backend, "connections")
+    store.write(client, name, '{"conn_type": "http", "owner": "data"}')
+    path = name.rpartition("/")[2]
+    replies = iter([Reply(400, b'{"errors": ["no"]}')])
+    with vault.proxy.fault(lambda request: next(replies, None) if request.path.endswith(f"/{path}") else None):
+        with pytest.raises(LookupFailed):
+            operations.write(backend, "connections", "w", json.dumps(CONN_JSON))
+    assert stored(store, client, name) == {"conn_type": "http", "owner": "data"}
 
 
 def test_deleted_is_gone_and_can_be_written_again(backend: VaultBackend) -> None:
@@ -257,6 +286,14 @@ def test_listing_is_of_everything_below_and_nothing_beside(vault: VaultRig) -> N
         }
         below = ["listed/a/b/x", "listed/a/b/y/deep/er", "listed/a/b/y/z"]
         assert listed == {"listed/a/b/": below, "listed/a/b": sorted([*below, "listed/a/bc", "listed/a/b"])}
+
+
+def test_each_of_several_prefixes_is_listed_and_a_name_under_two_of_them_once(vault: VaultRig) -> None:
+    for name in ("outer/a", "outer/inner/b", "other/c"):
+        vault.put(f"secret/{name}", "x")
+    backend = vault.backend(token=ROOT_TOKEN, auth_type="token", variables_path=["outer", "outer/inner", "other"])
+    listed = [(one.secret_id, one.name) for one in inventory.listed_ids(backend, "variables")]
+    assert sorted(listed) == [("a", "secret/outer/a"), ("c", "secret/other/c"), ("inner/b", "secret/outer/inner/b")]
 
 
 @pytest.mark.parametrize("keys", [["again/"], ["../"], ["./"], ["/"], ["x/", "x/", "y"]], ids=repr)
