@@ -19,9 +19,10 @@ class Lists(Protocol):
     def listing(self, client: Any, prefix: str) -> Iterator[ListedSecret]:
         """Yield everything whose name starts with *prefix*, page by page. A listing that ends is complete.
 
-        A repeated or endless page token is a :class:`.base.StoreError`, never a short listing. Its steps may run in
-        different threads, each with a deadline of its own: no context variable and no thread-local value may be kept
-        across a ``yield``.
+        Nothing is yielded if there is nothing under *prefix*, whatever the store answers then: a code that means
+        NOT_FOUND is an error here. A repeated or endless page token is a :class:`.base.StoreError`, never a short
+        listing. Its steps may run in different threads, each with a deadline of its own: no context variable and no
+        thread-local value may be kept across a ``yield``.
         """
 
 
