@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from airflow_providers_secrets.cli import output, uri
 from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
@@ -20,8 +21,8 @@ HELP: Final = "write a connection or variable"
 EXAMPLE: Final = "airflow-secrets put conn db --conn-type postgres --host db.example.com --login reader --ask-password"
 
 
-CUT_OFF: Final = re.compile(r"[^{?#][^?#]*://[^/?#]*/[^?#]*@")
-"""A URI with an ``@`` in its path: usually that before the host, with a ``/`` in the password."""
+BEFORE_HOST: Final = re.compile(r"[^:/?#]*:?(?://[^:/?#@]+:(?=//))?")
+"""The start of a URI of a connection: its type and, for ``http://https://host``, the host's protocol."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +140,7 @@ def _value(args: argparse.Namespace) -> str:
             ask = "Connection (URI or JSON): "
             text = reading.standard_input() if args.stdin else reading.ask_secret(ask, "--stdin")
             fields = fields_of(text)
-            if CUT_OFF.match(text.strip()):
+            if _may_be_cut_off(text.strip()):
                 raise ConfigurationError(
                     "this URI has an '@' after the '/' at which its host ends; in login, password and schema, write "
                     "%40 for '@' and %2F for '/'."
@@ -152,3 +153,8 @@ def _value(args: argparse.Namespace) -> str:
     except RecursionError:
         reason = "it is JSON nested too deeply"
     raise ConfigurationError(f"Airflow could not use this connection: {reason}.")
+
+
+def _may_be_cut_off(text: str) -> bool:
+    """Tell whether *text* is a URI with an ``@`` in its path: usually the one before the host, after a ``/``."""
+    return not text.startswith("{") and "@" in urlsplit(BEFORE_HOST.sub("", text, count=1)).path

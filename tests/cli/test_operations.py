@@ -556,6 +556,10 @@ def test_what_airflow_could_not_use_is_told(command: Command, rig: Rig, at: list
     [
         ("postgres://u:S3cr3t-p@ss/w@db/x", None),
         ("  postgres://u:123/S3cr3t-ss@db/x\n", None),
+        ("postgres:/u:S3cr3t-p@db/x", None),
+        ("//u:123/S3cr3t-ss@db/x", None),
+        ("http://https://h/S3cr3t-p@db", None),
+        ("http://https://u:S3cr3t-p@h:8443/x", "S3cr3t-p"),
         ("postgres://u:S3cr3t-p@ss@db/x", "S3cr3t-p@ss"),
         ("postgres://u:S3cr3t-p%40ss%2Fw@db/x%40y?mail=a@b.example", "S3cr3t-p@ss/w"),
         (' {"conn_type": "http", "host": "https://h/w@db", "password": "S3cr3t-p"}', "S3cr3t-p"),
