@@ -17,7 +17,7 @@ from airflow_providers_secrets.errors import (
     Unusable,
     raise_interruption,
 )
-from airflow_providers_secrets.lookup.calls import LookUp, airflows_call, overrides, own_call
+from airflow_providers_secrets.lookup.calls import LookUp, airflows_call, makes_objects, overrides, own_call
 from airflow_providers_secrets.lookup.forks import no_fork
 from airflow_providers_secrets.lookup.plan import MAX_ID_LENGTH, Kind, LookupPlan
 from airflow_providers_secrets.options import CONNECTION_FIELDS
@@ -152,7 +152,7 @@ def own_lookups(backend: SecretLookupMixin) -> dict[Kind, LookUp]:
         "variables": own_call(backend, SecretLookupMixin, "get_variable", "key"),
         "config": lambda key, _: backend.get_config(key),
     }
-    if overrides(backend, "get_connection"):
+    if makes_objects(backend):
         lookups["connections"] = _by_object(backend)
     if type(backend).get_config is SecretLookupMixin.get_config:
         # get_config would warn about an absent value that the next member may have.
@@ -166,7 +166,7 @@ def foreign_lookups(backend: Any, title: str) -> dict[Kind, LookUp]:
     A kind is left out if the class only inherits Airflow's base method, which looks nothing up.
     """
     lookups: dict[Kind, LookUp] = {}
-    if overrides(backend, "get_connection") or (
+    if makes_objects(backend) or (
         overrides(backend, "get_conn_uri") and not overrides(backend, "get_conn_value")  # Airflow 2
     ):
         lookups["connections"] = _without_words(_by_object(backend))

@@ -341,10 +341,10 @@ class SecretLookupMixin:
         method = "get_conn_value" if kind == "connections" else "get_variable"
         if _resolve is None or getattr(type(self), method) is not getattr(SecretLookupMixin, method):
             return None  # nothing was looked up yet, or a subclass looks up in its own way
-        from airflow_providers_secrets.lookup.calls import overrides
+        from airflow_providers_secrets.lookup.calls import makes_objects
         from airflow_providers_secrets.lookup.resolve import from_memory
 
-        if kind == "connections" and overrides(self, "get_connection"):
+        if kind == "connections" and makes_objects(self):
             return None
         return from_memory(self, kind, secret_id, team_name)
 

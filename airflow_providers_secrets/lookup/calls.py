@@ -18,6 +18,11 @@ def overrides(backend: Any, method: str) -> bool:
     )
 
 
+def makes_objects(backend: Any) -> bool:
+    """Tell whether *backend* makes its connections itself, so that their texts alone do not say what Airflow gets."""
+    return overrides(backend, "get_connection") or overrides(backend, "deserialize_connection")
+
+
 def airflows_call(method: Callable[..., Any], parameter: str) -> LookUp:
     """Return a function that calls *method* as Airflow does: by keyword, with a team if the method takes one."""
     try:

@@ -129,6 +129,11 @@ class TextsWithoutTeam(SystemsManagerParameterStoreBackend):
         return elsewhere(super().get_variable(key))
 
 
+class Parsed(SystemsManagerParameterStoreBackend):
+    def deserialize_connection(self, conn_id: str, value: str) -> Any:
+        return super().deserialize_connection(conn_id, value.replace("@h", "@elsewhere"))
+
+
 def elsewhere(text: str | None) -> str | None:
     return text and text.replace("@h", "@elsewhere")
 
@@ -136,7 +141,7 @@ def elsewhere(text: str | None) -> str | None:
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("options", [{}, {"preload": ["connections", "variables"]}], ids=["one by one", "in bulk"])
 @pytest.mark.parametrize("in_chain", [False, True], ids=["alone", "in a chain"])
-@pytest.mark.parametrize("own", [Objects, ObjectsWithoutTeam, Texts, TextsWithoutTeam])
+@pytest.mark.parametrize("own", [Objects, ObjectsWithoutTeam, Texts, TextsWithoutTeam, Parsed])
 def test_a_subclass_answers_in_its_own_way(ssm: SsmRig, own: type, options: dict[str, Any], in_chain: bool) -> None:
     """Awaited or not, also from memory; a method without a team is called as Airflow calls it."""
     put(ssm, "in-its-own-way")

@@ -90,6 +90,11 @@ class OfObjects(Recorder):
         return Connection(conn_id=conn_id, **self.answer) if self.answer else None
 
 
+class OfAnotherFormat(WithTeams):
+    def deserialize_connection(self, conn_id: str, value: str) -> Any:
+        return super().deserialize_connection(conn_id, value.replace("|", "://"))
+
+
 class VariablesAlone(Recorder):
     def get_variable(self, key: str, **_: Any) -> Any:
         return self.answer
@@ -383,6 +388,12 @@ def test_a_connection_object_loses_nothing(fields: dict[str, Any]) -> None:
 
 def test_an_absent_connection_object_is_none() -> None:
     assert chain(member(OfObjects)).get_conn_value("x") is None
+
+
+def test_a_connection_in_a_format_of_its_own_is_read_by_its_own_class() -> None:
+    given = chain(member(OfAnotherFormat, "postgres|u:p@h")).get_connection("x")
+    assert (given.conn_type, given.login, given.password, given.host) == ("postgres", "u", "p", "h")
+    assert chain(member(OfAnotherFormat)).get_connection("x") is None
 
 
 def test_a_kind_that_a_class_does_not_look_up_is_skipped() -> None:
