@@ -252,7 +252,10 @@ def _type_and_rest(uri: str) -> tuple[str, str]:
     if uri.startswith("//"):  # as Airflow writes a connection without a type
         return "", uri[2:]
     if short := _NO_AUTHORITY.fullmatch(uri):
-        return short[1], short[2] or ""
+        rest = short[2] or ""
+        if "@" in rest.partition("?")[0]:  # Airflow would read all of it as the schema, which it does not mask
+            raise Unusable("it has an '@', but no '//' after its connection type")
+        return short[1], rest
     conn_type, found, rest = uri.partition("://")
     if not found:
         raise Unusable("it is neither a JSON object nor a URI (conn-type://login:password@host:port/schema)")

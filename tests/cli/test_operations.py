@@ -556,7 +556,6 @@ def test_what_airflow_could_not_use_is_told(command: Command, rig: Rig, at: list
     [
         ("postgres://u:S3cr3t-p@ss/w@db/x", None),
         ("  postgres://u:123/S3cr3t-ss@db/x\n", None),
-        ("postgres:/u:S3cr3t-p@db/x", None),
         ("//u:123/S3cr3t-ss@db/x", None),
         ("http://https://h/S3cr3t-p@db", None),
         ("http://https://u:S3cr3t-p@h:8443/x", "S3cr3t-p"),

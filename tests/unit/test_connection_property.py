@@ -143,6 +143,8 @@ def meaning_of_uri(uri: str) -> Fields | None:
     )
     if not found or (not found[1] and "://" in uri):  # without a type, Airflow drops the colon
         return Lost
+    if found[3] is None and "@" in (found[4] or ""):  # a password, which Airflow would not mask in a schema
+        return Lost
     conn_type, protocol, authority, path, query = (part or "" for part in found.groups())
     userinfo, _, location = authority.rpartition("@")
     login, _, password = userinfo.partition(":")
@@ -233,6 +235,7 @@ pieces = st.lists(
 @example("aws:?endpoint_url=http://minio:9000")
 @example("fs:/tmp/x?a=b")
 @example("fs:tmp")
+@example("postgres:/u:p@h/db")
 def test_uri(uri: str) -> None:
     check(uri, meaning_of_uri(uri))
 

@@ -69,6 +69,7 @@ def test_an_extra_that_is_an_object_is_handed_on(text: str) -> None:
         ("aws://key:S3cr3t@/?endpoint_url=http://minio:9000", "second '://'"),
         ("aws://h/?a=http://S3cr3t&b=http://x", "second '://'"),
         ("http://https:///S3cr3t", "no host"),
+        ("postgres:/u:S3cr3t@h:5432/db", "no '//'"),
         ("postgres://u:12#S3cr3t@h/db", "'#'"),
         ("x://h?a=S3cr3t&a=2", "twice"),
         ("x://h?__extra__=%7B%7D&S3cr3t=1", "beside __extra__"),
