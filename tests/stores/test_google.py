@@ -1218,6 +1218,16 @@ def test_login_follows_no_redirect_and_reads_no_netrc(
     assert len(google.elsewhere.requests) == before
 
 
+@over_rest
+def test_compressed_answer_is_not_asked_for(google: GoogleRestRig, accounts: Accounts) -> None:
+    """A small one could grow without bound."""
+    asked = len(google.server.requests)
+    assert by_token(google, accounts).get_variable("found") == "x"
+    sent = [*accounts.requests, *google.server.requests[asked:]]
+    assert {header(request, "accept-encoding") for request in sent} == {"identity"}
+    assert len(sent) == 1 + len(accounts.requests)
+
+
 def test_login_starts_no_thread(google: GoogleRestRig, accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Newer google-auth can ask by one where an account may be used from; a fork might fall into it."""
     variable = "GOOGLE_SDK_EXPERIMENTAL_PYTHON_REGIONAL_ACCESS_BOUNDARY_LOOKUP_ENABLED"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 
-from airflow_providers_secrets.stores.base import CHUNK, GRACE, StoreError, bounded, seconds_left
+from airflow_providers_secrets.stores.base import GRACE, StoreError, arriving, bounded, seconds_left
 from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
 from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
 
@@ -22,8 +22,10 @@ MAX_ANSWER: Final = 16 * 1024 * 1024
 
 
 def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
-    """Keep *session* from redirects and from ``~/.netrc``, whose password would replace the token."""
+    """Keep *session* from redirects, from compressed answers, and from ``~/.netrc``, whose password would be sent."""
     session.auth = as_it_is
+    # Not compressed: a small answer could grow without bound.
+    session.headers["Accept-Encoding"] = "identity"
     session.mount("https://", adapter)
     session.mount("http://", adapter)
 
@@ -88,20 +90,13 @@ class _BoundedBody:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
 
-    def stream(self, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:  # noqa: FBT001
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
         """Yield the parts of the body as they arrive."""
         try:
-            yield from bounded(self._parts(amount, decode_content), MAX_ANSWER)
+            yield from bounded(arriving(self._raw), MAX_ANSWER)
         except (StoreError, TimeoutError):
             self._raw.close()
             raise
-
-    def _parts(self, amount: int, decode_content: bool | None) -> Iterator[bytes]:  # noqa: FBT001
-        if not hasattr(self._raw, "read1"):  # urllib3 before 2.1 waits for whole parts
-            yield from self._raw.stream(amount, decode_content=decode_content)
-            return
-        while part := self._raw.read1(CHUNK, decode_content=decode_content):
-            yield part
 
 
 def login_session(adapter: HTTPAdapter) -> requests.Session:
