@@ -1590,6 +1590,21 @@ def test_a_file_that_is_too_large_for_an_entry_is_not_read(ssm: SsmRig, tmp_path
     assert calls == [path]
 
 
+def test_a_directory_in_the_place_of_an_entry_is_told_and_fails_no_lookup(
+    ssm: SsmRig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    path, backend = stored(ssm, "replaced", "x"), sharing(ssm, f"file://{directory.parent}")
+    assert backend.get_variable("replaced") == "x"
+    (entry,) = [file for file in directory.iterdir() if len(file.name) == 64]
+    entry.unlink()
+    entry.mkdir()
+    with ssm.counted() as calls:
+        assert anew(lambda: backend.get_variable("replaced")) == "x"
+    assert calls == [path]
+    assert [message for message in warned(caplog) if "Is a directory" in message]
+
+
 def test_a_full_file_system_is_left_alone(
     ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,7 +46,7 @@ ROOM_LEFT: Final = 0.05
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _OURS = re.compile(rf"{_ENTRY.pattern}|new-[A-Za-z0-9_]+")
 
-OPENED: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+OPENED: Final = os.O_NOFOLLOW | os.O_NONBLOCK
 """How files are opened: without waiting, even if somebody has put a named pipe in the place of one."""
 
 _lock_files: set[ref[FileIO]] = set()
@@ -115,9 +115,8 @@ class DirectoryCache(CachePlace):
             self._trouble(error)
             return None
         try:
-            about = os.fstat(entry)
-            usable = stat.S_ISREG(about.st_mode) and about.st_size <= MAX_ENTRY_BYTES
-            return os.read(entry, about.st_size) if usable else None
+            size = os.fstat(entry).st_size
+            return os.read(entry, size) if size <= MAX_ENTRY_BYTES else None
         except OSError as error:
             self._trouble(error)
             return None
