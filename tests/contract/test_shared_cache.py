@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import gc
+import hmac
 import json
 import multiprocessing
 import os
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf import hkdf
 
 from airflow_providers_secrets.errors import (
@@ -34,10 +37,20 @@ from airflow_providers_secrets.errors import (
     ConfigurationError,
     LookupFailed,
     NoSharedKeyError,
+    SecretsError,
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_providers_secrets.lookup import access, answers, cache, notices, operations, shared_answers, shared_cache
+from airflow_providers_secrets.lookup import (
+    access,
+    answers,
+    cache,
+    forks,
+    notices,
+    operations,
+    shared_answers,
+    shared_cache,
+)
 from airflow_providers_secrets.lookup.access import StoreAccess
 from airflow_providers_secrets.lookup.cache import Breaker
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, entries, redis_server
@@ -291,10 +304,30 @@ def test_a_file_that_changes_hands_while_others_open_the_cache_answers_no_other(
     assert asked.read(path).text == "two"
 
 
-def test_a_denial_that_another_one_was_given_meanwhile_is_told_to_nobody(
-    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch
+def test_whoever_a_file_names_now_has_a_cache_of_their_own(
+    ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file changed hands while the store was asked: the cache is of whom the file named before."""
+    """In the process that sees the change, and in those that start later."""
+    before, now = (stored(ssm, key, "x") for key in ("before", "now"))
+    backend = sharing(ssm, place)
+    asking = [b"before"]
+    monkeypatch.setattr(type(access.store_of(backend.config)), "asker", lambda _: asking[0])
+    with ssm.counted() as calls:
+        assert anew(lambda: backend.get_variable("before")) == "x"
+        asking[0] = b"now"
+        assert backend.get_variable("now") == "x"
+        assert anew(lambda: [backend.get_variable(key) for key in ("now", "before")]) == ["x", "x"]
+    assert calls == [before, now, before]
+
+
+@pytest.mark.parametrize("by_now", ["nobody", "another thread"])
+def test_a_denial_that_another_one_was_given_meanwhile_is_told_to_nobody(
+    ssm: SsmRig, place: str, both_clocks: Clock, monkeypatch: pytest.MonkeyPatch, by_now: str
+) -> None:
+    """A file changed hands while the store was asked: the cache is of whom the file named before.
+
+    Whom it names now has a cache of their own, which *by_now* has opened.
+    """
     backend, path = sharing(ssm, place, **ONE_TRY), stored(ssm, "whose-denial", "x")
     asking = [b"before"]
     monkeypatch.setattr(type(access.store_of(backend.config)), "asker", lambda _: asking[0])
@@ -302,6 +335,8 @@ def test_a_denial_that_another_one_was_given_meanwhile_is_told_to_nobody(
 
     def deny(_: Request) -> Any:
         asking[0] = b"now"
+        if by_now == "another thread":
+            answers.answers_of(backend.config).shared_cache()
         return denied
 
     with ssm.proxy.fault(deny):
@@ -979,6 +1014,18 @@ def test_no_nonce_is_used_twice() -> None:
     assert len({seal.close("token", entry)[: entries.NONCE_BYTES] for _ in range(100)}) == 100
 
 
+def test_an_entry_is_sealed_as_the_documentation_says() -> None:
+    """Other versions open it, and the given key, which may be Airflow's own, encrypts nothing."""
+    given, version = base64.urlsafe_b64decode(KEY), b"airflow-providers-secrets 2"
+    seal, entry = entries.Seal(KEY, b"whose"), entries.SharedEntry("S3cr3t", 1.0)
+    token = hmac.new(given, version + b"\0whose\0name", "sha256").hexdigest()
+    assert seal.token("name") == token
+    raw = seal.close(token, entry)
+    derived = AESGCM(hkdf.HKDF(SHA256(), length=32, salt=None, info=version).derive(given))
+    assert json.loads(derived.decrypt(raw[:12], raw[12:], token.encode())) == ["S3cr3t", 1.0, None]
+    assert (seal.open(token, raw), seal.open(seal.token("another"), raw)) == (entry, None)
+
+
 def test_another_key_is_another_cache(ssm: SsmRig, place: str) -> None:
     path = stored(ssm, "keyed", "x")
     with ssm.counted() as calls:
@@ -1097,6 +1144,28 @@ def test_with_a_scope_the_variables_of_one_instance_do_not_count(
     with ssm.counted() as calls:
         assert anew(lambda: backend.get_variable("of-a-fleet")) == "x"
     assert len(calls) == asked
+
+
+def test_another_scope_is_another_cache(ssm: SsmRig, place: str) -> None:
+    """For identities that no option and no variable tells apart."""
+    path = stored(ssm, "scoped", "x")
+    with ssm.counted() as calls:
+        for scope in ("one", "another", None) * 2:
+            backend = sharing(ssm, place, shared_cache_scope=scope)
+            assert anew(functools.partial(backend.get_variable, "scoped")) == "x"
+    assert calls == [path] * 3
+
+
+def test_another_class_is_another_cache(ssm: SsmRig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may ask another store, whatever its options."""
+    path = stored(ssm, "of-a-class", "x")
+    classes = ssm.backend_class, type("Theirs", (ssm.backend_class,), {})
+    with ssm.counted() as calls:
+        for look_up in (lambda own: own(), lambda own: own(), anew):  # in one process, and in others
+            for backend_class in classes:
+                monkeypatch.setattr(ssm, "backend_class", backend_class)
+                assert look_up(lambda: sharing(ssm, place).get_variable("of-a-class")) == "x"
+    assert calls == [path] * 2
 
 
 def test_a_worker_whose_proxy_is_dead_says_nothing_of_the_others_way(
@@ -1316,8 +1385,16 @@ def test_the_default_directory_is_the_users_own_in_memory(monkeypatch: pytest.Mo
     assert shared_cache.default_directory() == f"{runtime}/airflow-secrets"
     runtime.chmod(0o770)  # or anybody of the group could have made what is in it
     assert shared_cache.default_directory() == in_memory
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
-    assert shared_cache.default_directory() == in_memory
+    runtime.chmod(0o700)
+    link = tmp_path / "link"  # whoever made it can let it lead elsewhere
+    link.symlink_to(runtime)
+    for other in (link, tmp_path / "missing"):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(other))
+        assert shared_cache.default_directory() == in_memory
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    another = os.geteuid() + 1  # as after su, which keeps the variable
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    assert shared_cache.default_directory() == f"/dev/shm/airflow-secrets-{another}"
 
 
 def private(directory: Path) -> Path:
@@ -1329,12 +1406,13 @@ def private(directory: Path) -> Path:
     ("make", "fault"),
     [
         (lambda path: path.mkdir(mode=0o755), "open to other users"),
+        (lambda path: path.mkdir(mode=0o750), "open to other users"),
         (lambda path: path.write_text(""), "not a directory"),
         (lambda path: path.symlink_to(private(path.parent / "elsewhere")), "not a directory"),
         (lambda path: (path.mkdir(mode=0o700), os.chown(path, 12345, -1)), "another user"),
         (lambda path: path.parent.joinpath("file").write_text(""), None),
     ],
-    ids=["open", "a file", "a link", "another's", "fine"],
+    ids=["open", "open to the group", "a file", "a link", "another's", "fine"],
 )
 @pytest.mark.parametrize("end", ["", "/", "/."])
 def test_a_directory_that_the_user_must_fix(
@@ -1514,10 +1592,27 @@ def test_an_entry_s_age_is_told_from_when_it_was_written(
     backend.get_variable("absent")
     (path,) = [path for path in directory.iterdir() if len(path.name) == 64]
     written = path.stat().st_ctime
-    monkeypatch.setattr(entries, "wall_clock", lambda: written + 100)
     found = answers.answers_of(backend.config).shared_cache()
     assert found is not None
-    assert [entry.age for entry in found.entries()] == [pytest.approx(100)]
+    for passed, age in ((100, 100), (-100, 0)):  # the clock may have been set back
+        monkeypatch.setattr(entries, "wall_clock", lambda: written + passed)  # noqa: B023
+        assert [entry.age for entry in found.entries()] == [pytest.approx(age)]
+
+
+def test_what_goes_while_an_operator_looks_is_neither_told_nor_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096)
+    for number in range(4):
+        shared.put(str(number), None)
+    looking = shared.entries()
+    next(looking)
+    files = list(shared._files())
+    for file in files[:2]:
+        Path(file).unlink()
+    assert len(list(looking)) == 2
+    monkeypatch.setattr(shared, "_files", lambda: iter(files))  # as when they were listed before
+    assert shared.clear() == 2
 
 
 def test_a_sweep_leaves_what_another_process_is_writing(
@@ -1627,6 +1722,17 @@ def test_a_twentieth_of_a_file_system_is_left_to_others(
     assert any(len(path.name) == 64 for path in (tmp_path / "shared" / SUBDIRECTORY).iterdir()) is written
 
 
+def test_an_operator_is_told_that_a_directory_is_full_and_a_probe_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096)
+    shared.probe()
+    assert list((tmp_path / "shared" / SUBDIRECTORY).iterdir()) == []
+    monkeypatch.setattr(directory_cache, "ROOM_LEFT", 1.0)  # no file system is that empty
+    with pytest.raises(SecretsError, match="its file system is full"):
+        shared.probe()
+
+
 def test_a_file_system_without_a_limit_is_not_full(
     ssm: SsmRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1637,6 +1743,72 @@ def test_a_file_system_without_a_limit_is_not_full(
     backend = sharing(ssm, f"file://{tmp_path}/shared")
     assert backend.get_variable("absent") is None
     assert [path for path in (tmp_path / "shared" / SUBDIRECTORY).iterdir() if len(path.name) == 64]
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096)
+    with shared.flight("name", 1):
+        (lock,) = (tmp_path / "shared" / SUBDIRECTORY).iterdir()
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    with shared.flight("name", 1):  # without a lock
+        assert not (tmp_path / "elsewhere").exists()
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    """A scheduler lives for months."""
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096)
+    with shared.flight("name", 1):
+        shared.put("name", "x")  # the first one sweeps
+        assert shared.get("name")
+    still_open = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # listing itself takes one
+            still_open.append(descriptor.readlink())
+    assert [path for path in still_open if path.is_relative_to(tmp_path)] == []
+
+
+def test_an_older_key_s_entry_is_not_read_beside_a_young_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a server, each would be a round trip in every child, for as long as the older key is named."""
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY, OTHER_KEY], b"", TTL, 10 * 4096)
+    shared.put("name", "x")
+    tokens: list[str] = []
+    really = shared._read
+    monkeypatch.setattr(shared, "_read", lambda token: tokens.append(token) or really(token))
+    for young, reads in ((True, 1), (False, 2)):
+        tokens.clear()
+        assert shared.get("name", lambda _: young)  # noqa: B023
+        assert len(set(tokens)) == reads
+
+
+def test_processes_that_sweep_at_once_lose_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096)
+    shared.put("old", "x")
+    directory = tmp_path / "shared" / SUBDIRECTORY
+    for path in directory.iterdir():
+        os.utime(path, (1000, 1000))
+    unlink = os.unlink
+
+    def after_another(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", after_another)
+        shared.put("new", "x")
+    assert shared.get("old") is None
+    assert shared.get("new")
+
+
+def test_names_are_not_all_waited_for_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one slow answer would hold up every process of the host."""
+    shared = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096)
+    tries: list[int] = []
+    monkeypatch.setattr(directory_cache, "pauses", lambda _: (tries.append(1) or 0.0 for _ in range(3)))
+    with contextlib.ExitStack() as flights:
+        for name in ("one", "another"):
+            flights.enter_context(shared.flight(name, 5))
+    assert len(tries) == 2  # both are free at the first try
 
 
 def test_a_file_system_without_locks_is_told_and_fails_no_lookup(
@@ -1717,6 +1889,20 @@ def test_a_child_does_not_keep_its_killed_parents_lock(
                 assert len(tries) == 1  # free at the first try
     finally:
         os.kill(grandchild, signal.SIGKILL)
+
+
+def test_no_child_starts_between_the_opening_and_the_listing_of_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep the lock for its whole life: it closes what is listed."""
+    shared, held = DirectoryCache(str(tmp_path / "shared"), [KEY], b"", TTL, 10 * 4096), []
+    really = directory_cache._open_lock
+    monkeypatch.setattr(
+        directory_cache, "_open_lock", lambda *given: held.append(forks.holds_forks()) or really(*given)
+    )
+    with shared.flight("name", 1):
+        held.append(forks.holds_forks())
+    assert held == [True, False]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

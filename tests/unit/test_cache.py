@@ -119,6 +119,21 @@ def test_room_is_for_what_is_kept_now(clock: Clock) -> None:
     assert kept() == ["first", "again", "third"]
 
 
+def test_what_stays_is_the_last_to_go(clock: Clock) -> None:
+    """A listing, which the names that it answers would otherwise evict."""
+    memory = ProcessCache(Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 3), lambda _: DOWN)
+    for name in ("listing", "first", "second"):
+        memory.keep(name, fresh_for(TTL))
+    memory.stay("listing")
+    memory.stay("gone")  # another thread may have evicted it
+    memory.keep("third", fresh_for(TTL))
+    assert [name for name in ("listing", "first", "second", "third") if memory.fresh(name)] == [
+        "listing",
+        "second",
+        "third",
+    ]
+
+
 def test_failures_are_bounded_like_entries(clock: Clock) -> None:
     memory = ProcessCache(Lifetimes(TTL, NEGATIVE_TTL, MAX_STALE, 2), lambda _: DOWN)
     for name in ("x", "y", "z"):

@@ -94,6 +94,17 @@ def test_other_bases_and_other_options_never_share_an_answer(rig: Rig) -> None:
     assert calls == [path]
 
 
+def test_one_secret_is_a_variable_and_no_connection(rig: Rig) -> None:
+    """Both kinds may have one base: what is kept of the one is not the answer for the other."""
+    bases = {rig.prefix_option.format(kind=kind): "elsewhere" for kind in ("connections", "variables")}
+    rig.put(rig.path("variables", "same", base="elsewhere"), "x")
+    backend = rig.caching(**bases)
+    assert backend.get_variable("same") == "x"
+    (error,) = failing(lambda: backend.get_conn_value("same"))
+    assert isinstance(error, InvalidSecret)
+    assert backend.get_variable("same") == "x"
+
+
 def test_teams_never_share_an_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
     stored(rig, "owned", "everybody's")
