@@ -55,6 +55,9 @@ FOREIGN: Final = "not the store's own refusal"
 LOGIN_REFUSED: Final = "login refused"
 """The code of a login that was refused, and would be again."""
 
+LOGIN_UNAVAILABLE: Final = "login unavailable"
+"""The code of a login without an answer, or with one that says nothing of the credentials."""
+
 EXISTS: Final = "exists already"
 """The code of a write that should create a name which already exists."""
 

@@ -156,8 +156,32 @@ def test_certificate_of_googles_token_endpoint_that_nobody_trusts(
 def test_answers_of_googles_token_endpoint_are_bounded_too(aws: AwsRig, sts: Proxy, google: Proxy) -> None:
     endless = Reply(200, b" " * 65536, {"Content-Type": "application/json"}, endless=True)
     backend = aws.backend_class(**by_google(aws, sts), timeout=60, max_attempts=1)
-    with google.fault(endless), pytest.raises(InvalidSecret, match="longer than"):
+    with google.fault(endless), pytest.raises(StoreUnavailable, match=r"Google login unavailable .*longer than"):
         backend.get_variable("x")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        *(
+            (status, StoreMisconfigured, rf"Google login refused \(HTTP {status}\).*Google")
+            for status in (400, 401, 403)
+        ),
+        (502, StoreUnavailable, r"Google login unavailable \(HTTP 502\)"),
+    ],
+)
+def test_what_googles_token_endpoint_answers(
+    aws: AwsRig, sts: Proxy, google: Proxy, status: int, error: type[LookupFailed], told: str
+) -> None:
+    backend = aws.backend_class(**by_google(aws, sts), max_attempts=1)
+    body = json.dumps({"error": "invalid_grant", "error_description": "S3cr3t"}).encode()
+    with (
+        google.fault(Reply(status, body, {"Content-Type": "application/json"})),
+        pytest.raises(error, match=told) as raised,
+    ):
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    assert sts.requests == []
 
 
 def test_a_botocore_that_cannot_be_bounded_is_named_by_its_version() -> None:
@@ -402,6 +426,31 @@ def test_endless_credentials_are_left(
         pytest.raises(InvalidSecret, match=f"longer than {transport.MAX_METADATA_BYTES} bytes"),
     ):
         backend.get_variable("found")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_container_that_is_refused_its_credentials(
+    aws: AwsRig, metadata: Proxy, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """As EKS Pod Identity and ECS refuse a token that they do not know; botocore would ask two more times."""
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata.url}/credentials")
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, cache_ttl=0)
+    with (
+        metadata.fault(Reply(status, b"S3cr3t")),
+        pytest.raises(StoreMisconfigured, match=rf"refused with HTTP {status}.*AWS_CONTAINER_") as raised,
+    ):
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    assert len(metadata.requests) == 1
+
+
+def test_container_whose_credentials_are_not_to_be_had_now(
+    aws: AwsRig, metadata: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata.url}/credentials")
+    backend = aws.backend_class(endpoint_url=aws.proxy.url, region_name=REGION, cache_ttl=0, max_attempts=1)
+    with metadata.fault(Reply(429)), pytest.raises(StoreUnavailable):
+        backend.get_variable("x")
 
 
 @pytest.mark.parametrize("asked", ["container", "host", "sts"])

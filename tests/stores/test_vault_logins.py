@@ -639,6 +639,15 @@ def test_aws_iam_that_sts_gives_no_role(
 
 
 @pytest.mark.usefixtures("no_aws_environment")
+def test_aws_iam_that_is_refused_a_containers_credentials(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = Proxy()
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{container.url}/credentials")
+    with container.fault(Reply(403, b"S3cr3t")):
+        told(LOGIN_REFUSED, "credentials refused with HTTP 403", recorder, container, auth_type="aws_iam")
+    container.stop()
+
+
+@pytest.mark.usefixtures("no_aws_environment")
 def test_certificate_of_an_sts_that_nobody_trusts(
     recorder: Proxy, behind_tls: BehindTls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

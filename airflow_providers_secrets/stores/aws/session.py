@@ -33,7 +33,7 @@ from airflow_providers_secrets.files import version
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
 from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, bounds, no_prompt
-from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, USER_AGENT, environment
+from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, USER_AGENT, StoreError, environment
 
 Options = Mapping[str, Any]
 
@@ -361,19 +361,27 @@ def _token_of_file(options: Options) -> Callable[[], str]:
 
 
 def _token_of_google(options: Options) -> Callable[[], str]:
-    from google.auth.transport.requests import Request
     from google.oauth2.id_token import fetch_id_token_credentials
 
-    from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
+    from airflow_providers_secrets.stores.google.login import Asking, Http
 
-    request = Request(login_session(BoundedAdapter(options["connect_timeout"], options["read_timeout"])))
+    http = Http(options["connect_timeout"], options["read_timeout"])
     credentials = fetch_id_token_credentials(
-        options["assume_role_with_web_identity_federation_audience"], request=request
+        options["assume_role_with_web_identity_federation_audience"], request=Asking(http)
     )
 
     def token() -> str:
         if not credentials.valid:
-            credentials.refresh(request)
+            asking = Asking(http)
+            codes: tuple[str, ...] = ()
+            try:
+                credentials.refresh(asking)
+            except TimeoutError:
+                raise
+            except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer through
+                codes = asking.fault(error).codes
+            if codes:
+                raise StoreError(f"Google {codes[0]}", *codes)
         current: str = credentials.token
         return current
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow_providers_secrets.errors import SecretsError
 from airflow_providers_secrets.stores.base import (
     FOREIGN,
+    LOGIN_REFUSED,
+    LOGIN_UNAVAILABLE,
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
@@ -37,6 +39,8 @@ BAD_PROXY: Final = "a proxy's address that is no URL"
 WHITE_SPACE: Final = "white space around a variable"
 BUNDLE: Final = "unusable CA bundle"
 CLIENT_CERTIFICATE: Final = "unusable client certificate"
+CONTAINER_REFUSED: Final = "container refused"
+"""The code, besides :data:`LOGIN_REFUSED`, of a refusal by the service that AWS_CONTAINER_CREDENTIALS_* names."""
 
 UNREADABLE: Final = ("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "TypeError", "ValueError")
 """What botocore and the stores raise for an answer that does not match the API's specification. botocore raises the
@@ -128,6 +132,8 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
             "UnauthorizedSSOTokenError",
             *LOCAL,
             BAD_SETTING,
+            CONTAINER_REFUSED,
+            LOGIN_REFUSED,
         ),
         Outcome.MISCONFIGURED,
     ),
@@ -205,10 +211,15 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
         "Make the file readable that the AWS settings name: a token's, a credential_process, certificates.",
     ),
-    **dict.fromkeys(
-        ("JSONDecodeError", "CredentialRetrievalError"),
-        "Run the profile's credential_process by hand and fix what it prints.",
+    "JSONDecodeError": "Run the profile's credential_process by hand and fix what it prints.",
+    "CredentialRetrievalError": (
+        "Run the profile's credential_process by hand, or check the service that AWS_CONTAINER_CREDENTIALS_* names."
     ),
+    CONTAINER_REFUSED: (
+        "Check the role of the pod or task: the service that AWS_CONTAINER_CREDENTIALS_* names refuses it."
+    ),
+    LOGIN_REFUSED: "Replace Google's credentials: whoever issues the tokens refuses them.",
+    LOGIN_UNAVAILABLE: "Check that whoever issues Google's tokens can be reached from this host.",
     "ProfileNotFound": "Name a profile of the AWS configuration files in 'profile_name'.",
     "PartialCredentialsError": (
         "Complete the pair of access key and secret access key; a profile with a role_arn needs a source_profile or "
@@ -239,7 +250,7 @@ GOOGLE_MODULES: Final = (
     "google.auth.transport.requests",
     "google.oauth2.id_token",
     "google.oauth2.service_account",
-    "airflow_providers_secrets.stores.google.http",
+    "airflow_providers_secrets.stores.google.login",
 )
 """The modules for a web identity from Google, including those that google-auth imports when asked for a token."""
 

@@ -9,6 +9,7 @@ import selectors
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,11 +32,20 @@ from airflow_providers_secrets.stores.aws.store import (
     BAD_URL,
     BUNDLE,
     CLIENT_CERTIFICATE,
+    CONTAINER_REFUSED,
     WHITE_SPACE,
     is_pythons,
     unusable,
 )
-from airflow_providers_secrets.stores.base import CHUNK, GRACE, MALFORMED, StoreError, seconds_left, whole_body
+from airflow_providers_secrets.stores.base import (
+    CHUNK,
+    GRACE,
+    LOGIN_REFUSED,
+    MALFORMED,
+    StoreError,
+    seconds_left,
+    whole_body,
+)
 from airflow_providers_secrets.stores.certificates import context_of
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -206,9 +216,10 @@ def _readable(what: str, code: str) -> Iterator[None]:
 def bound_metadata(resolver: Any) -> None:
     """Limit the answers that the credential providers of *resolver* read from a host's or container's own service."""
     for provider in resolver.providers:
-        fetcher: Any = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
-        if hasattr(fetcher, "_session"):  # there is no public access to it
-            fetcher._session = _BoundedHttp(fetcher._session, MAX_METADATA_BYTES, BAD_CREDENTIALS)  # noqa: SLF001
+        for attribute, bounded in (("_role_fetcher", _BoundedHttp), ("_fetcher", _ContainerHttp)):
+            fetcher: Any = getattr(provider, attribute, None)
+            if hasattr(fetcher, "_session"):  # there is no public access to it
+                fetcher._session = bounded(fetcher._session, MAX_METADATA_BYTES, BAD_CREDENTIALS)  # noqa: SLF001
 
 
 def bound_commands(resolver: Any) -> None:
@@ -323,6 +334,24 @@ class _BoundedHttp:
 
     def close(self) -> None:
         self._session.close()
+
+
+class _ContainerHttp(_BoundedHttp):
+    """That of a container's credentials. botocore takes their refusal for an outage, and would ask twice more."""
+
+    def send(self, request: Any) -> AWSResponse:
+        """Send *request*, and read the whole answer.
+
+        :raises StoreError: if the credentials are refused, too.
+        """
+        answer = super().send(request)
+        status = answer.status_code
+        if (
+            HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+            and status != HTTPStatus.TOO_MANY_REQUESTS
+        ):
+            raise StoreError(f"a container's credentials refused with HTTP {status}", CONTAINER_REFUSED, LOGIN_REFUSED)
+        return answer
 
 
 def _has_usable_port(url: str) -> bool:

@@ -16,7 +16,14 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
 from airflow_providers_secrets.stores import base
-from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Identity, LoginGuard, StoreError, Turn
+from airflow_providers_secrets.stores.base import (
+    LOGIN_REFUSED,
+    LOGIN_UNAVAILABLE,
+    Identity,
+    LoginGuard,
+    StoreError,
+    Turn,
+)
 from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
 from airflow_providers_secrets.stores.google.identity import (
     credential_configuration,
@@ -26,7 +33,6 @@ from airflow_providers_secrets.stores.google.identity import (
 )
 from airflow_providers_secrets.stores.google.secret_manager import (
     COMMAND_FAILED,
-    LOGIN_UNAVAILABLE,
     NO_CREDENTIALS,
     NO_PROJECT,
     UNREADABLE,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from airflow_providers_secrets.stores.base import (
     EXISTS,
     LOGIN_REFUSED,
+    LOGIN_UNAVAILABLE,
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
@@ -37,7 +38,6 @@ MAX_PAGES: Final = 10_000
 
 CHECKSUM: Final = "checksum"
 UNREADABLE: Final = "unusable credential"
-LOGIN_UNAVAILABLE: Final = "login unavailable"
 COMMAND_FAILED: Final = "the credentials' command failed"
 NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
 NO_PROJECT: Final = "no project"
