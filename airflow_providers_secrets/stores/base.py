@@ -419,14 +419,17 @@ def codes_of_page(status: object) -> tuple[str, ...]:
 
 
 def wrapped(error: BaseException) -> list[BaseException]:
-    """Return *error* and the errors that it shows as its causes, and azure-core's inner ones; the innermost last."""
+    """Return *error* and the errors that it shows as its causes, and azure-core's inner ones; the innermost last.
+
+    Of a failed handshake through a proxy, urllib3 keeps the cause as an argument alone.
+    """
     found: list[BaseException] = []
     waiting: list[object] = [error]
     for one in waiting:  # which grows
         if isinstance(one, BaseException) and not any(one is other for other in found):
             found.append(one)
             handled = None if one.__suppress_context__ else one.__context__
-            waiting += (handled, one.__cause__, getattr(one, "inner_exception", None))
+            waiting += (handled, one.__cause__, getattr(one, "inner_exception", None), *one.args)
     return found
 
 

@@ -29,6 +29,7 @@ from airflow_providers_secrets.testing.lookups import stored
 from airflow_providers_secrets.testing.proxy import Proxy, Reply
 from airflow_providers_secrets.testing.rig import PATIENT, Rig
 from airflow_providers_secrets.testing.tls import TlsFront
+from tests.rigs.identities import Internet
 
 ADDRESSES = ("url", "endpoint_url", "endpoint", "vault_url")
 """The options that hold a store's address."""
@@ -169,6 +170,24 @@ def test_what_is_wrong_with_a_certificate_is_told(
     assert raised.value.code == f"{UNTRUSTED}: {words}{end}"
     cures = (type(store_of(rig.backend().config)).advice, ADVICE)
     assert raised.value.advice == next(table[known_as] for table in cures if known_as in table)
+
+
+@pytest.mark.parametrize(("store", "trusts"), [("ssm", "verify"), ("vault", "verify"), ("azure", "connection_verify")])
+def test_what_is_wrong_with_a_certificate_behind_a_proxy_is_told(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, trusts: str
+) -> None:
+    rig = request.getfixturevalue(store)
+    served_by(tmp_path, "unknown", rig.proxy.port)
+    internet = Internet(rig.proxy.port, (str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")))
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, internet.url)
+    (name,) = [name for name in ADDRESSES if name in rig.options()]
+    place = {name: "https://store.example:8200", trusts: str(tmp_path / "bundle.pem")}
+    with pytest.raises(StoreMisconfigured) as raised:
+        rig.backend(**{**PATIENT, **place}).get_variable("found")
+    end = "" if store == "ssm" else " (store.example port 8200)"
+    assert raised.value.code == f"{UNTRUSTED}: unable to get local issuer certificate{end}"
+    internet.stop()
 
 
 def served_by(directory: Path, fault: str, plain: int) -> int:
