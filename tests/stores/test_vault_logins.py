@@ -1064,6 +1064,28 @@ def test_azure_by_client_secret(recorder: Proxy, vault: VaultRig, monkeypatch: p
     entra.stop()
 
 
+@pytest.mark.usefixtures("no_azure_environment")
+def test_certificate_of_entra_that_nobody_trusts(
+    recorder: Proxy, vault: VaultRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entra = Proxy()
+    internet = Internet(entra.port, vault.server.authority.issue("login.microsoftonline.com"))
+    monkeypatch.setenv("HTTPS_PROXY", internet.url)
+    tenant = "99999999-1111-2222-3333-444444444444"
+    secret = {"azure_tenant_id": tenant, "key_id": "client", "secret_id": "S3cr3t"}
+    said = (
+        r"Azure login: CERTIFICATE_VERIFY_FAILED: .*\. Name the CA bundle of the login's server in REQUESTS_CA_BUNDLE"
+    )
+    with pytest.raises(StoreMisconfigured, match=said) as raised:
+        asking(
+            url=recorder.url, auth_type="azure", role_id="airflow", azure_resource="https://v", **secret
+        ).get_variable("x")
+    assert raised.value.on_the_way
+    assert entra.requests == recorder.requests == []
+    internet.stop()
+    entra.stop()
+
+
 @pytest.mark.parametrize("auth_type", ["aws_iam", "azure", "gcp"])
 def test_missing_sdk_of_a_login_names_its_extra(
     recorder: Proxy, auth_type: str, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ from airflow_providers_secrets.stores.base import (
     LoginGuard,
     StoreError,
     Turn,
+    codes_of_certificate,
     seconds_to_wait,
 )
 from airflow_providers_secrets.stores.https import Verify
@@ -176,7 +177,7 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
     :param options: the store's options, for the time-outs.
     :param verify: the certificates with which an authority is verified.
     :param chain: whether the credential is azure-identity's default chain.
-    :ivar troubles: each failure, and the seconds that the server asked to wait.
+    :ivar troubles: the codes of each failure, and the seconds that the server asked to wait.
     """
 
     def __init__(self, options: Options, verify: Verify, *, chain: bool) -> None:
@@ -186,7 +187,7 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
             read_timeout=options["read_timeout"],
             connection_verify=verify,
         )
-        self.troubles: list[tuple[str, float | None]] = []
+        self.troubles: list[tuple[tuple[str, ...], float | None]] = []
         self._chain = chain
 
     def send(self, request: Any, **kwargs: Any) -> Any:
@@ -197,13 +198,13 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
             # In the default chain, no answer from there means that this is not a machine of Azure.
             if not (self._chain and urlsplit(request.url).hostname == METADATA_HOST):
                 reason = str(error) if isinstance(error, StoreError) else f"no answer ({type(error).__name__})"
-                self.troubles.append((reason, None))
+                self.troubles.append((tuple(codes_of_certificate(error)) or (reason,), None))
             raise
         status = response.status_code
         if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.troubles.append((f"HTTP {status}", seconds_to_wait(response.headers.get("Retry-After", ""))))
+            self.troubles.append(((f"HTTP {status}",), seconds_to_wait(response.headers.get("Retry-After", ""))))
         elif status == HTTPStatus.OK and not _is_object(response.body()):
-            self.troubles.append(("a token answer that is no JSON object", None))
+            self.troubles.append((("a token answer that is no JSON object",), None))
         return response
 
     def failure(self, name: str, error: Exception) -> StoreError:
@@ -213,9 +214,9 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
         :param error: what azure-identity raised.
         """
         if isinstance(hangs := error.__cause__, subprocess.TimeoutExpired):  # az, azd or PowerShell
-            self.troubles.append((f"no answer ({type(hangs).__name__})", None))
-        for trouble, retry_after in self.troubles:
-            return StoreError(f"{name} login: {trouble}", trouble, retry_after=retry_after)
+            self.troubles.append(((f"no answer ({type(hangs).__name__})",), None))
+        for codes, retry_after in self.troubles:
+            return StoreError(f"{name} login: {codes[0]}", *codes, retry_after=retry_after)
         found = re.search(r"\bAADSTS\d+\b", str(error))
         return StoreError(f"{name} login refused ({found[0] if found else type(error).__name__})", LOGIN_REFUSED)
 

@@ -19,6 +19,7 @@ from airflow_providers_secrets.stores.base import (
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
+    UNTRUSTED,
     Answer,
     Identity,
     ListedSecret,
@@ -125,6 +126,7 @@ class KeyVault(Store):
         CHALLENGE: "Fix the backend's vault_url: no vault answers there.",
         LOGIN_REFUSED: "Fix the credential that the backend's options name; if they name none, set 'credential'.",
         UNREADABLE: "Fix that option.",
+        UNTRUSTED: "Name the CA bundle in 'connection_verify', or in REQUESTS_CA_BUNDLE.",
         GONE: "Install another version of it.",
         "HTTP 401": "Check that the backend's tenant is the vault's own.",
         **dict.fromkeys(

@@ -133,7 +133,7 @@ def _azure(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
         fault = transport.failure("Azure", error)
     else:
         return api.auth.azure.login(options["role_id"], jwt, use_token=False, **mount)
-    raise fault
+    raise StoreError(*_of_login(fault.codes), retry_after=fault.retry_after)
 
 
 def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
