@@ -21,7 +21,7 @@ from airflow_providers_secrets.backends._members import (
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 from airflow_providers_secrets.errors import ConfigurationError, SecretsError, did_you_mean, json_place, quoted
-from airflow_providers_secrets.lookup.calls import airflows_call, overrides, own_call
+from airflow_providers_secrets.lookup.calls import airflows_call, makes_objects, overrides, own_call
 from airflow_providers_secrets.lookup.notices import are_left_to_children, warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
@@ -205,9 +205,11 @@ class ChainBackend(BaseSecretsBackend):
 
     def _value_in_memory(self, kind: Kind, secret_id: str, team_name: str | None) -> tuple[str | None] | None:
         """Return the first value if every member up to it answers without waiting; else ``None``."""
-        own, ours = type(self), ChainBackend
-        if (own.get_conn_value, own.get_variable) != (ours.get_conn_value, ours.get_variable):
+        method = "get_conn_value" if kind == "connections" else "get_variable"
+        if getattr(type(self), method) is not getattr(ChainBackend, method):
             return None  # a subclass looks up in its own way
+        if kind == "connections" and makes_objects(self):
+            return None
         for member, pattern, _ in self._routes[kind]:
             if pattern is not None and not matches(pattern, secret_id):
                 continue

@@ -192,6 +192,52 @@ def test_a_subclass_of_the_chain_answers_in_its_own_way(monkeypatch: pytest.Monk
         assert asyncio.run(chain.aget_variable("awaited")) == "x@elsewhere"
 
 
+def test_one_getter_of_a_subclass_of_the_chain_leaves_the_other_kind_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Texts(ChainBackend):
+        def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+            return elsewhere(super().get_conn_value(conn_id, team_name))
+
+    class Variables(ChainBackend):
+        def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+            return elsewhere(super().get_variable(key, team_name))
+
+    monkeypatch.setenv("AIRFLOW_CONN_AWAITED", URI)
+    monkeypatch.setenv("AIRFLOW_VAR_AWAITED", "x@h")
+    texts, variables = Texts(backends=[{"backend": "env"}]), Variables(backends=[{"backend": "env"}])
+    for chain in (texts, variables):
+        asyncio.run(chain.aget_connection("awaited"))  # imports what later answers need
+    assert at_once(texts.aget_variable("awaited")) == "x@h"
+    assert at_once(variables.aget_connection("awaited")).host == "h"
+    assert asyncio.run(texts.aget_connection("awaited")).host == "elsewhere"
+    assert asyncio.run(variables.aget_variable("awaited")) == "x@elsewhere"
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("in_chain", [False, True], ids=["alone", "a chain"])
+def test_what_a_subclass_parses_with_holds_up_no_event_loop(
+    ssm: SsmRig, monkeypatch: pytest.MonkeyPatch, in_chain: bool
+) -> None:
+    """It is code of others, which may ask a server for a key."""
+    parsed_in = []
+
+    class Reads:
+        def deserialize_connection(self, conn_id: str, value: str) -> Any:
+            parsed_in.append(threading.get_ident())
+            return super().deserialize_connection(conn_id, value)  # type: ignore[misc]
+
+    put(ssm, "in-its-own-way")
+    kwargs = {**ssm.options(), **PATIENT}
+    backend: Any = (
+        type("Chain", (Reads, ChainBackend), {})(backends=[{"backend": "aws_ssm", "kwargs": kwargs}])
+        if in_chain
+        else type("Parsed", (Reads, SystemsManagerParameterStoreBackend), {})(**kwargs)
+    )
+    for _ in range(2):
+        assert asyncio.run(backend.aget_connection("in-its-own-way")).host == "h"
+    assert len(parsed_in) == 2
+    assert threading.get_ident() not in parsed_in
+
+
 @pytest.mark.usefixtures("clock")
 def test_an_absence_and_then_without_a_thread(rig: Rig) -> None:
     backend = rig.caching()
