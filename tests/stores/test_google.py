@@ -37,7 +37,7 @@ from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import EXISTS, StoreError
 from airflow_providers_secrets.stores.google import grpc_forks
 from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, Waits, hanging, warned
-from airflow_providers_secrets.testing.processes import TIMEOUT, in_a_process
+from airflow_providers_secrets.testing.processes import TIMEOUT, in_a_process, run_python
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs import PAGE, PATIENT
 from tests.rigs.google import (
@@ -1201,6 +1201,30 @@ def test_login_whose_answer_goes_on_ends_with_its_lookup(google: GoogleRestRig, 
             backend.get_variable("found")
         assert not hanging()
         assert len(accounts.requests) == 1
+
+
+@over_rest
+@pytest.mark.long
+@pytest.mark.parametrize("path", ["/", "/computeMetadata/v1/project/project-id", "token"])
+def test_metadata_server_whose_answer_goes_on_is_left_with_the_lookup(
+    google: GoogleRestRig, accounts: Accounts, path: str
+) -> None:
+    """In a new process, since google-auth reads its address when it is imported."""
+    code = (
+        "from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend\n"
+        "from airflow_providers_secrets.errors import StoreUnavailable\n"
+        "from airflow_providers_secrets.testing.lookups import hanging\n"
+        "try:\n"
+        "    CloudSecretManagerBackend(transport='rest', timeout=2, max_attempts=1).get_variable('found')\n"
+        "except StoreUnavailable as error:\n"
+        "    print('told', 'no answer within' in str(error), hanging())\n"
+    )
+    host = f"127.0.0.1:{accounts.port}"
+    with accounts.fault(lambda request: DRIP if urlsplit(request.path).path.endswith(path) else None):
+        run = run_python(code, GCE_METADATA_HOST=host, GCE_METADATA_IP=host)
+    assert "told True []" in run.stdout, run.stdout + run.stderr
+    (asked,) = (one for one in accounts.asked if one.endswith(path))
+    assert accounts.asked[-1] == asked
 
 
 @over_rest
