@@ -233,7 +233,7 @@ CHUNK: Final = 64 * 1024
 def arriving(raw: Any) -> Iterator[bytes]:
     """Yield a body's parts as they arrive, undecoded.
 
-    :param raw: urllib3's response. urllib3 before 2.1 waits until a part is full.
+    :param raw: urllib3's response. urllib3 before 2.2 waits until a part is full.
     """
     read = getattr(raw, "read1", raw.read)
     while part := read(CHUNK, decode_content=False):
