@@ -221,8 +221,14 @@ def role_arn(options: Options) -> str | None:
     return f"arn:aws:iam::{options['aws_account_id']}:role/{options['aws_iam_role']}"
 
 
-def _client(session: boto3.session.Session, service: str, options: Options) -> Any:
-    """Return a new client. One of STS never uses the store's own endpoint, and its TLS follows the environment."""
+def _client(
+    session: boto3.session.Session, service: str, options: Options, config: Config | None = None, **keys: str | None
+) -> Any:
+    """Return a new client. One of STS never uses the store's own endpoint, and its TLS follows the environment.
+
+    :param config: what botocore's fetchers of a role's credentials ask for: a call that is not signed.
+    :param keys: the credentials that they pass, in place of the session's.
+    """
     is_sts = service == STS
     own_endpoint = None if is_sts else options["endpoint_url"]
     return session.client(
@@ -232,7 +238,8 @@ def _client(session: boto3.session.Session, service: str, options: Options) -> A
         use_ssl=is_sts or options["use_ssl"],
         verify=None if is_sts else options["verify"],
         endpoint_url=options["service_config"].get(service, {}).get("endpoint_url") or own_endpoint,
-        config=_config(options),
+        config=_config(options).merge(config) if config else _config(options),
+        **keys,
     )
 
 
@@ -305,31 +312,13 @@ def _session_in_role(
     return boto3.session.Session(botocore_session=session, region_name=base.region_name)
 
 
-def _sts_creator(base: boto3.session.Session, options: Options) -> Callable[..., Any]:
-    """Return the function by which botocore's fetchers create an STS client, with the credentials they pass, if any."""
-
-    def create(service: str, **kwargs: Any) -> Any:
-        config = _config(options)
-        if "config" in kwargs:
-            config = config.merge(kwargs.pop("config"))
-        return base.client(
-            service,
-            region_name=base.region_name,
-            endpoint_url=options["service_config"].get(STS, {}).get("endpoint_url"),
-            config=config,
-            **kwargs,
-        )
-
-    return create
-
-
 def _by_role(base: boto3.session.Session, session_name: str, options: Options) -> AssumeRoleCredentialFetcher:
     source = base.get_credentials()
     if source is None:
         raise NoCredentialsError
     external_id = {"ExternalId": options["external_id"]} if options["external_id"] else {}
     return AssumeRoleCredentialFetcher(
-        _sts_creator(base, options),
+        functools.partial(_client, base, options=options),
         source,
         role_arn(options),
         extra_args={"RoleSessionName": session_name, **external_id, **options["assume_role_kwargs"]},
@@ -343,7 +332,7 @@ def _by_web_identity(
     options: Options,
 ) -> AssumeRoleWithWebIdentityCredentialFetcher:
     return AssumeRoleWithWebIdentityCredentialFetcher(
-        _sts_creator(base, options),
+        functools.partial(_client, base, options=options),
         _TOKENS[options["assume_role_with_web_identity_federation"]](options),
         role_arn(options),
         extra_args=dict(options["assume_role_kwargs"]),
