@@ -50,7 +50,8 @@ DEFECTS = {
         "stores/vault/wire.py", "        self.trust_env = False\n", "", TRANSPORT, "netrc_is_never_sent and vault-openbao"
     ),
     "undecodable bytes are replaced": Defect(
-        "stores/aws/transport.py", 'raise StoreError("the answer is not UTF-8", MALFORMED)', "return readable",
+        "stores/aws/transport.py", 'raise StoreError("the answer is not UTF-8", MALFORMED)',
+        'return body.decode(errors="replace").encode()',
         TRANSPORT, "undecodable and ssm-moto",
     ),
     "a partial listing is taken as complete": Defect(

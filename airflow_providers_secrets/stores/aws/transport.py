@@ -310,7 +310,10 @@ class _BoundedHttp:
             raise TimeoutError
         request.stream_output = True  # leaves the body to us
         answer = self._sent(request)
-        body = _read(answer.raw, answer.headers.get("Content-Length", ""), self._max_bytes)
+        try:
+            body = whole_body(answer.raw, answer.headers.get("Content-Length"), self._max_bytes)
+        finally:
+            answer.raw.close()  # ends the connection, unless all was read: the rest would be the next answer
         return AWSResponse(answer.url, answer.status_code, answer.headers, Body(_text(body, answer.status_code)))
 
     def _sent(self, request: Any) -> Any:
@@ -373,22 +376,11 @@ class Body:
         yield self._body
 
 
-def _read(raw: Any, announced: str, max_bytes: int) -> bytes:
-    with contextlib.ExitStack() as unread:
-        unread.callback(raw.close)  # or the rest of it would be read as the next answer
-        body = whole_body(raw, announced, max_bytes)
-        unread.pop_all()
-    return body
-
-
 def _text(body: bytes, status: int) -> bytes:
     """Return *body*, which botocore decodes as UTF-8; in an error's page, other bytes are replaced."""
-    try:
+    if status >= _FIRST_ERROR:
+        return body.decode(errors="replace").encode()
+    with contextlib.suppress(UnicodeDecodeError):
         body.decode()
-    except UnicodeDecodeError:
-        readable = body.decode(errors="replace").encode()
-    else:
         return body
-    if status < _FIRST_ERROR:
-        raise StoreError("the answer is not UTF-8", MALFORMED)
-    return readable
+    raise StoreError("the answer is not UTF-8", MALFORMED)
