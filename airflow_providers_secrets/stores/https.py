@@ -25,6 +25,15 @@ def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
+    """Let *session* send nothing but by *adapter*, no password of ``~/.netrc``, and take no compressed answer."""
+    session.auth = as_it_is
+    # Not compressed: a small answer could grow without bound.
+    session.headers["Accept-Encoding"] = "identity"
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+
+
 def default_certificates() -> tuple[str, str]:
     """Return the CA bundle of requests, and the variable that names it (requests, "SSL Cert Verification")."""
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import requests
 
 from airflow_providers_secrets.stores.base import GRACE, MALFORMED, StoreError, arriving, bounded, seconds_left
-from airflow_providers_secrets.stores.https import ContextAdapter, Verify, as_it_is, context_for, path_for
+from airflow_providers_secrets.stores.https import ContextAdapter, Verify, context_for, path_for, secured
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Maximum length of an answer, in bytes; Key Vault's own answers are below 1 MiB."""
@@ -24,10 +24,7 @@ def make_session(verify: Verify, *, certificate: bool = False) -> requests.Sessi
     :param certificate: whether it will present a client certificate, which needs a TLS context of its own.
     """
     session = requests.Session()
-    session.auth = as_it_is
-    # Not compressed: a small answer could grow without bound.
-    session.headers["Accept-Encoding"] = "identity"
-    session.mount("https://", _Adapter(None if certificate else context_for(verify), path_for(verify)))
+    secured(session, _Adapter(None if certificate else context_for(verify), path_for(verify)))
     session.mount("http://", _Adapter(None, ""))  # for a machine's identity endpoint
     return session
 

@@ -35,8 +35,9 @@ from airflow_providers_secrets.stores.base import (
     too_long,
 )
 from airflow_providers_secrets.stores.google import grpc_forks
-from airflow_providers_secrets.stores.google.http import MAX_ANSWER, BoundedAdapter, secured
+from airflow_providers_secrets.stores.google.http import MAX_ANSWER, BoundedAdapter
 from airflow_providers_secrets.stores.google.secret_manager import UNFIT_SDK
+from airflow_providers_secrets.stores.https import secured
 
 Options = Mapping[str, Any]
 Metadata = Sequence[tuple[str, str]]

@@ -11,23 +11,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from airflow_providers_secrets.stores.base import GRACE, StoreError, arriving, bounded, seconds_left
 from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
-from airflow_providers_secrets.stores.https import ContextAdapter, as_it_is, context_of, default_certificates
+from airflow_providers_secrets.stores.https import ContextAdapter, context_of, default_certificates, secured
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Maximum length of an answer, in bytes. A value has up to 64 KiB, a page of 1,000 names with annotations 16 MiB."""
-
-
-def secured(session: requests.Session, adapter: HTTPAdapter) -> None:
-    """Keep *session* from redirects, from compressed answers, and from ``~/.netrc``, whose password would be sent."""
-    session.auth = as_it_is
-    # Not compressed: a small answer could grow without bound.
-    session.headers["Accept-Encoding"] = "identity"
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
 
 
 def trusted_authorities() -> ssl.SSLContext:
@@ -99,8 +89,8 @@ class _BoundedBody:
             raise
 
 
-def login_session(adapter: HTTPAdapter) -> requests.Session:
-    """Return a new session for google-auth."""
+def login_session(connect_timeout: float, read_timeout: float) -> requests.Session:
+    """Return a new session for google-auth; the parameters are those of :class:`BoundedAdapter`."""
     session = requests.Session()
-    secured(session, adapter)
+    secured(session, BoundedAdapter(connect_timeout, read_timeout))
     return session

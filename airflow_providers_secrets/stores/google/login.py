@@ -24,7 +24,7 @@ from airflow_providers_secrets.stores.base import (
     StoreError,
     Turn,
 )
-from airflow_providers_secrets.stores.google.http import BoundedAdapter, login_session
+from airflow_providers_secrets.stores.google.http import login_session
 from airflow_providers_secrets.stores.google.identity import (
     credential_configuration,
     is_open,
@@ -279,7 +279,7 @@ class Http:
         :raises StoreError: if the CA certificates cannot be read.
         """
         if self._request is None:
-            self._request = Request(login_session(BoundedAdapter(*self._timeouts)))
+            self._request = Request(login_session(*self._timeouts))
         return self._request
 
 

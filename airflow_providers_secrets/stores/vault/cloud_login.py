@@ -205,7 +205,8 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
     """
     from google.auth.transport.requests import AuthorizedSession
 
-    from airflow_providers_secrets.stores.google.http import BoundedAdapter, secured
+    from airflow_providers_secrets.stores.google.http import BoundedAdapter
+    from airflow_providers_secrets.stores.https import secured
 
     email = getattr(credentials, "service_account_email", None)
     if not email or email == "default":
