@@ -30,6 +30,7 @@ from airflow_providers_secrets.stores.base import (
     seconds_left,
     seconds_to_wait,
     whole_body,
+    wrapped,
 )
 from airflow_providers_secrets.stores.kubernetes import identity
 from airflow_providers_secrets.stores.kubernetes.secrets import BAD_KUBECONFIG, FILES_GONE, NO_LOGIN, NOT_LOGGED_IN
@@ -97,7 +98,8 @@ class KubernetesClient:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             # A write whose answer was lost fails otherwise, and must not be repeated.
-            if not _lacks_a_file(error) or self._has_its_files():
+            lacks_a_file = any(isinstance(one, FileNotFoundError) for one in wrapped(error))
+            if not lacks_a_file or self._has_its_files():
                 raise
             raise StoreError(FILES_GONE) from None
         try:
@@ -145,13 +147,6 @@ def _logged_in(configuration: Configuration, options: Options) -> str:
     if not (configuration.api_key or configuration.cert_file or _is_anonymous(kubeconfig, context)):
         raise StoreError(NOT_LOGGED_IN)
     return named or str(context.get("namespace") or "default")
-
-
-def _lacks_a_file(error: BaseException | None) -> bool:
-    """Tell whether a connection failed since there is no file of that name; urllib3 wraps that more than once."""
-    while error is not None and not isinstance(error, FileNotFoundError):
-        error = error.__context__
-    return error is not None
 
 
 def _forget_gone_files() -> None:
