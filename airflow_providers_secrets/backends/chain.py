@@ -21,7 +21,7 @@ from airflow_providers_secrets.backends._members import (
 )
 from airflow_providers_secrets.backends.mixin import SecretLookupMixin
 from airflow_providers_secrets.errors import ConfigurationError, SecretsError, did_you_mean, json_place, quoted
-from airflow_providers_secrets.lookup.calls import airflows_call, makes_objects, overrides, own_call
+from airflow_providers_secrets.lookup.calls import makes_objects
 from airflow_providers_secrets.lookup.notices import are_left_to_children, warn
 from airflow_providers_secrets.lookup.plan import KINDS, Kind, LookupPlan
 from airflow_providers_secrets.options import Option
@@ -174,17 +174,9 @@ class ChainBackend(BaseSecretsBackend):
         :param team_name: the team of the caller, in multi-team mode.
         :raises SecretsError: as :meth:`get_conn_value` does.
         """
-        from airflow_providers_secrets.lookup.awaiting import awaited
+        from airflow_providers_secrets.lookup.awaiting import connection_of
 
-        if overrides(self, "get_connection"):
-            made = airflows_call(self.get_connection, "conn_id")
-            return await awaited(lambda: None, lambda: made(conn_id, team_name))
-        text_of = own_call(self, ChainBackend, "get_conn_value", "conn_id")
-        return await awaited(
-            lambda: self._value_in_memory("connections", conn_id, team_name),
-            lambda: text_of(conn_id, team_name),
-            lambda text: self.deserialize_connection(conn_id, text) if text else None,
-        )
+        return await connection_of(self, ChainBackend, self._value_in_memory, conn_id, team_name)
 
     async def aget_variable(self, key: str, team_name: str | None = None) -> str | None:
         """Return the first variable found, as :meth:`get_variable` does (Airflow 3.4+).
@@ -195,13 +187,9 @@ class ChainBackend(BaseSecretsBackend):
         :param team_name: the team of the caller, in multi-team mode.
         :raises SecretsError: as :meth:`get_variable` does.
         """
-        from airflow_providers_secrets.lookup.awaiting import awaited
+        from airflow_providers_secrets.lookup.awaiting import variable_of
 
-        text_of = own_call(self, ChainBackend, "get_variable", "key")
-        found: str | None = await awaited(
-            lambda: self._value_in_memory("variables", key, team_name), lambda: text_of(key, team_name)
-        )
-        return found
+        return await variable_of(self, ChainBackend, self._value_in_memory, key, team_name)
 
     def _value_in_memory(self, kind: Kind, secret_id: str, team_name: str | None) -> tuple[str | None] | None:
         """Return the first value if every member up to it answers without waiting; else ``None``."""

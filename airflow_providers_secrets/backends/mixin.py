@@ -302,18 +302,9 @@ class SecretLookupMixin:
         :param team_name: the team of the caller, in multi-team mode.
         :raises LookupFailed: as :meth:`get_conn_value` does.
         """
-        from airflow_providers_secrets.lookup.awaiting import awaited
-        from airflow_providers_secrets.lookup.calls import airflows_call, overrides, own_call
+        from airflow_providers_secrets.lookup.awaiting import connection_of
 
-        if overrides(self, "get_connection"):
-            made = airflows_call(self.get_connection, "conn_id")
-            return await awaited(lambda: None, lambda: made(conn_id, team_name))
-        text_of = own_call(self, SecretLookupMixin, "get_conn_value", "conn_id")
-        return await awaited(
-            lambda: self.value_in_memory("connections", conn_id, team_name),
-            lambda: text_of(conn_id, team_name),
-            lambda text: self.deserialize_connection(conn_id, text) if text else None,
-        )
+        return await connection_of(self, SecretLookupMixin, self.value_in_memory, conn_id, team_name)
 
     async def aget_variable(self, key: str, team_name: str | None = None) -> str | None:
         """Return the variable's text, as :meth:`get_variable` does; the Task SDK awaits this (Airflow 3.4+).
@@ -324,14 +315,9 @@ class SecretLookupMixin:
         :param team_name: the team of the caller, in multi-team mode.
         :raises LookupFailed: as :meth:`get_variable` does.
         """
-        from airflow_providers_secrets.lookup.awaiting import awaited
-        from airflow_providers_secrets.lookup.calls import own_call
+        from airflow_providers_secrets.lookup.awaiting import variable_of
 
-        text_of = own_call(self, SecretLookupMixin, "get_variable", "key")
-        found: str | None = await awaited(
-            lambda: self.value_in_memory("variables", key, team_name), lambda: text_of(key, team_name)
-        )
-        return found
+        return await variable_of(self, SecretLookupMixin, self.value_in_memory, key, team_name)
 
     def value_in_memory(self, kind: Kind, secret_id: str, team_name: str | None = None) -> tuple[str | None] | None:
         """Return what a lookup would if this process has it in memory; else ``None``, at once.
@@ -347,12 +333,6 @@ class SecretLookupMixin:
         if kind == "connections" and makes_objects(self):
             return None
         return from_memory(self, kind, secret_id, team_name)
-
-    if TYPE_CHECKING:
-        get_connection: Callable[..., Any]
-
-        def deserialize_connection(self, conn_id: str, value: str) -> Any:
-            """Airflow's own method, from ``BaseSecretsBackend``."""
 
     def get_config(self, key: str) -> str | None:
         """Return the text of a configuration option, or ``None`` if the store proves that it has none.

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from airflow_providers_secrets.lookup.calls import airflows_call, overrides, own_call
 from airflow_providers_secrets.lookup.forks import no_fork
 
 MAX_AT_A_TIME: Final = 16
@@ -24,6 +25,34 @@ Known = tuple["str | None"]
 """An answer that memory alone gives."""
 
 _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+
+
+async def connection_of(
+    backend: Any, ours: type, in_memory: Callable[..., Known | None], conn_id: str, team_name: str | None
+) -> Any:
+    """Return the connection object for an id, as ``get_connection`` of *backend* does.
+
+    :param ours: this package's class whose methods *backend* has, unless a subclass overrides them.
+    :param in_memory: its own ``value_in_memory``.
+    """
+    if overrides(backend, "get_connection"):
+        made = airflows_call(backend.get_connection, "conn_id")
+        return await awaited(lambda: None, lambda: made(conn_id, team_name))
+    text_of = own_call(backend, ours, "get_conn_value", "conn_id")
+    return await awaited(
+        lambda: in_memory("connections", conn_id, team_name),
+        lambda: text_of(conn_id, team_name),
+        lambda text: backend.deserialize_connection(conn_id, text) if text else None,
+    )
+
+
+async def variable_of(
+    backend: Any, ours: type, in_memory: Callable[..., Known | None], key: str, team_name: str | None
+) -> str | None:
+    """Return the text of a variable, as ``get_variable`` of *backend* does; see :func:`connection_of`."""
+    text_of = own_call(backend, ours, "get_variable", "key")
+    found: str | None = await awaited(lambda: in_memory("variables", key, team_name), lambda: text_of(key, team_name))
+    return found
 
 
 def _as_it_is(text: str | None) -> str | None:

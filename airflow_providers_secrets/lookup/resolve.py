@@ -49,7 +49,7 @@ def prepare(config: StoreConfig, *, for_many: bool = True) -> None:
     from airflow_providers_secrets.lookup import decoding  # noqa: F401
 
     if "asyncio" in sys.modules:  # or no child is likely to await one
-        from airflow_providers_secrets.lookup import awaiting, calls  # noqa: F401
+        from airflow_providers_secrets.lookup import awaiting  # noqa: F401
 
     loaded_store(config)
     prepare_for_children(config)
