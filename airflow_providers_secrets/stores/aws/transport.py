@@ -292,10 +292,11 @@ def _longest_wait() -> float | None:
 class _BoundedHttp:
     """A botocore HTTP session whose answers have a maximum length.
 
-    :param bad_url: the code for an address that is no URL, where it comes from the environment.
+    :param bad_url: the code for an address that is no URL. A client's own is checked when the client is created
+        (:func:`bound_answers`), so that of a proxy is left.
     """
 
-    def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES, bad_url: str = BAD_URL) -> None:
+    def __init__(self, session: Any, max_bytes: int = MAX_ANSWER_BYTES, bad_url: str = BAD_PROXY) -> None:
         self._session = session
         self._max_bytes = max_bytes
         self._bad_url = bad_url
@@ -327,8 +328,7 @@ class _BoundedHttp:
             if isinstance(cause, StoreError):
                 fault = cause
             elif isinstance(cause, LocationValueError):
-                is_proxys = self._bad_url == BAD_URL and _has_usable_port(request.url)
-                fault = StoreError(BAD_PROXY if is_proxys else self._bad_url)
+                fault = StoreError(self._bad_url)
             elif is_pythons(cause):
                 fault = StoreError(f"{BAD_REQUEST} ({type(cause).__name__})", BAD_REQUEST)
             else:
@@ -355,14 +355,6 @@ class _ContainerHttp(_BoundedHttp):
         ):
             raise StoreError(f"a container's credentials refused with HTTP {status}", CONTAINER_REFUSED, LOGIN_REFUSED)
         return answer
-
-
-def _has_usable_port(url: str) -> bool:
-    try:
-        with_usable_port(url)
-    except ValueError:
-        return False
-    return True
 
 
 class Body:
