@@ -318,9 +318,8 @@ class StoreAccess:
         return next((outcome for outcome in known if outcome), Outcome.UNAVAILABLE)
 
     def _pause(self, store: Store, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if not isinstance(error, Exception):
-            return 0.0
+        error = state.outcome and state.outcome.exception()
+        assert isinstance(error, Exception)  # tenacity asks after an error whose outcome is retried
         first, longest = BACKOFF[self._outcome(store, error) or Outcome.UNAVAILABLE]
         pause = wait_random_exponential(multiplier=first, max=longest)(state)
         return max(pause, store.retry_after(error) or 0.0)

@@ -287,7 +287,7 @@ class Answers:
     def forget_values(self) -> list[object]:
         """Drop every value, and return what to keep alive unused: clients whose destructors would close sockets."""
         self._cache.clear()
-        return [*self.access.clients]
+        return self.access.clients
 
 
 def _listed(listing: Entry) -> dict[str, str | None]:

@@ -24,6 +24,7 @@ from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.outcomes import ERRORS
 from airflow_providers_secrets.lookup.shared_cache import SharedCache, SharedEntry
 from airflow_providers_secrets.lookup.shared_cache.entries import exchanges_until
+from airflow_providers_secrets.lookup.workers import is_at_hand
 from airflow_providers_secrets.stores.base import environment
 
 OUTAGE: Final = "\0outage"
@@ -192,7 +193,7 @@ class SharedAnswers(Answers):
 
     def open_for_children(self) -> None:
         """Open the shared cache if that neither runs a command nor asks a secrets backend; otherwise, children do."""
-        if self.config.options["shared_cache_key"] or shared_cache.has_airflow_key_at_hand():
+        if self.config.options["shared_cache_key"] or is_at_hand("core", "fernet_key"):
             self.shared_cache()
 
     def shared_cache(self) -> SharedCache | None:

@@ -18,7 +18,6 @@ from airflow_providers_secrets.errors import ConfigurationError, MissingDependen
 from airflow_providers_secrets.lookup.notices import warn
 from airflow_providers_secrets.lookup.shared_cache.directory import DirectoryCache, is_ours_alone
 from airflow_providers_secrets.lookup.shared_cache.entries import CachePlace, Seal, SharedCache, SharedEntry
-from airflow_providers_secrets.lookup.workers import is_at_hand
 from airflow_providers_secrets.options import fernet_keys
 
 if TYPE_CHECKING:
@@ -56,11 +55,6 @@ def airflow_keys() -> tuple[str, ...] | None:
             "Option 'shared_cache' needs a key: [core] fernet_key holds no Fernet key. Set it, or set "
             "'shared_cache_key' to one that every process has."
         ) from None
-
-
-def has_airflow_key_at_hand() -> bool:
-    """Return whether :func:`airflow_keys` would neither run a command nor ask a secrets backend."""
-    return is_at_hand("core", "fernet_key")
 
 
 _loaded: set[bytes] = set()
