@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any, ClassVar, Final
 
@@ -52,15 +51,11 @@ def _config_kwargs(value: Any) -> dict[str, Any]:
 
 def _take_certificate(given: dict[str, Any], name: str) -> None:
     """Let *given* name a client certificate as botocore wants it."""
-    if not given.get(name):
-        return
-    try:
-        given[name] = path_or_pair(given[name])
-    except ValueError as error:
-        fault = f"cannot use {name!r}: it {error}"
-    else:
-        return
-    raise ValueError(fault)
+    if given.get(name):
+        try:
+            given[name] = path_or_pair(given[name])
+        except ValueError as error:
+            raise ValueError(f"cannot use {name!r}: it {error}") from None
 
 
 KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
@@ -99,12 +94,11 @@ def _service_config(value: Any) -> dict[str, dict[str, str]]:
     for service, settings in mapping(value).items():
         if service not in SERVICES:
             _refuse_misspelled(service)
-            known = ", ".join(SERVICES)
             warn(
                 ("service_config", service),
                 "Option 'service_config' holds %s, which is ignored; known: %s.",
                 quoted(service, 48),
-                known,
+                ", ".join(SERVICES),
             )
         elif not isinstance(settings or {}, dict):
             raise ValueError(f'needs {{"{ENDPOINT}": "https://…"}} for {service!r}')
@@ -133,8 +127,7 @@ def _endpoint_of(service: str, url: Any) -> str:
     try:
         return _endpoint(url)
     except ValueError as error:
-        fault = str(error)
-    raise ValueError(f"cannot use the {ENDPOINT!r} of {service!r}: it {fault}")
+        raise ValueError(f"cannot use the {ENDPOINT!r} of {service!r}: it {error}") from None
 
 
 def _assume_role_kwargs(value: Any) -> dict[str, Any]:
@@ -142,11 +135,10 @@ def _assume_role_kwargs(value: Any) -> dict[str, Any]:
     given = mapping(value)
     if given.get("Policy") is None:
         return given
-    policy: dict[str, Any] | None = None
-    with contextlib.suppress(ValueError):
+    try:
         policy = mapping(given["Policy"])
-    if policy is None:
-        raise ValueError("needs a JSON object for 'Policy'")
+    except ValueError:
+        raise ValueError("needs a JSON object for 'Policy'") from None
     return given if isinstance(given["Policy"], str) else {**given, "Policy": json.dumps(policy)}
 
 

@@ -298,19 +298,19 @@ def _member(position: int, entry: dict[str, Any]) -> Member:
     name = entry.get("backend")
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"{where}: option 'backend' is missing: {_known_backends()}.")
-    where = f"{where} ({name})"
+    title = f"member {position} ({name})"
+    where = f"ChainBackend {title}"
     path = SHORT_NAMES.get(name, name)
     if are_left_to_children() and not path.startswith((f"{_OURS}.", _ENVIRONMENT)):
         raise _LeftToChildren
     backend_class = None if path in (_ENVIRONMENT, _LOCAL_FILES) else _class(where, path)
     _refuse_misplaced(where, entry, backend_class)
     values = options.parse(where, ENTRY_OPTIONS, entry)
-    member_title = f"member {position} ({name})"
     backend: Any
     if backend_class is not None:
         backend = _constructed(where, backend_class, values["kwargs"])
         own = isinstance(backend, SecretLookupMixin)
-        lookups = own_lookups(backend) if own else foreign_lookups(backend, member_title)
+        lookups = own_lookups(backend) if own else foreign_lookups(backend, title)
         if not lookups:
             raise ConfigurationError(f"{where}: it has no method by which Airflow looks anything up.")
     elif path == _ENVIRONMENT:
