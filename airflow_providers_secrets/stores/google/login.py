@@ -201,14 +201,11 @@ class Login:
         options = self._options
         if options["gcp_key_path"] or options["gcp_keyfile_dict"]:
             option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
-            try:
+            # The message of such an error may quote parts of the key.
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, exceptions.MalformedError):
                 credentials = self._keys.credentials(_key(options), options["gcp_scopes"])
-            except (ValueError, TypeError, KeyError, AttributeError, exceptions.MalformedError):
-                # The message may quote parts of the key.
-                credentials = None
-            if credentials is None:
-                raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
-            return credentials, credentials.project_id
+                return credentials, credentials.project_id
+            raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
         if options["gcp_credential_config_file"]:
             return self._configured(options["gcp_credential_config_file"], asking)
         return self._scoped(google.auth.default, asking)
@@ -225,17 +222,11 @@ class Login:
 
     def _configured(self, configuration: Any, asking: Asking) -> tuple[Any, str | None]:
         option = "gcp_credential_config_file"
-        try:
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, exceptions.DefaultCredentialsError):
             if isinstance(configuration, str):
                 configuration = credential_configuration(_content(option, configuration))
-            credentials, project = self._scoped(
-                functools.partial(google.auth.load_credentials_from_dict, configuration), asking
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, exceptions.DefaultCredentialsError):
-            credentials = project = None
-        if credentials is None:
-            raise StoreError(f"option {option!r} is no credential configuration", UNREADABLE)
-        return credentials, project
+            return self._scoped(functools.partial(google.auth.load_credentials_from_dict, configuration), asking)
+        raise StoreError(f"option {option!r} is no credential configuration", UNREADABLE)
 
 
 def _impersonated(source: Any, options: Options) -> tuple[Any, str]:

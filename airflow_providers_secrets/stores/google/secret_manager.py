@@ -370,8 +370,6 @@ def _text(payload: Any) -> str:
     # A presence test: a payload without a checksum cannot be checked.
     if "data_crc32c" in payload and google_crc32c.value(payload.data) != payload.data_crc32c:
         raise StoreError("its checksum does not match", CHECKSUM)
-    try:
+    with contextlib.suppress(UnicodeDecodeError):
         return str(payload.data, "utf-8")
-    except UnicodeDecodeError:
-        pass
     raise StoreError("it is not UTF-8 text", NO_TEXT)

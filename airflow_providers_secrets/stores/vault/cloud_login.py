@@ -231,11 +231,9 @@ def _signed(answer: requests.Response) -> str:
         raise StoreError(f"Google's signJwt refused with HTTP {answer.status_code}", SIGNING_REFUSED, LOGIN_REFUSED)
     if answer.status_code != HTTPStatus.OK:
         raise StoreError(f"Google's signJwt failed (HTTP {answer.status_code})")
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(answer.json()["signedJwt"])
-    except (ValueError, KeyError, TypeError):
-        fault = StoreError("Google's signJwt gave no JWT")
-    raise fault
+    raise StoreError("Google's signJwt gave no JWT")
 
 
 LOGINS: Final[Mapping[str, Login]] = {"aws_iam": _aws_iam, "azure": _azure, "gcp": _gcp}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -151,11 +152,9 @@ class Vault(Store):
     def fetch(self, client: VaultClient, name: str) -> Answer:
         """Read the latest version of one secret, as the JSON text of its data."""
         data, _ = self._secret(client, name)
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             return Answer(json.dumps(data, ensure_ascii=False, allow_nan=False))
-        except (ValueError, RecursionError):
-            fault = StoreError("the answer holds what JSON cannot", MALFORMED)
-        raise fault
+        raise StoreError("the answer holds what JSON cannot", MALFORMED)
 
     def listing(self, client: VaultClient, prefix: str) -> Iterator[ListedSecret]:
         """Yield the names of all secrets that start with *prefix*, folder by folder.

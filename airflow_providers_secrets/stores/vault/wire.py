@@ -155,13 +155,10 @@ def _verify(options: Options, *, encrypted: bool) -> bool | str:
 def _with_certificates(source: str, path: str) -> str:
     from airflow_providers_secrets.stores.https import context_of
 
-    try:
+    with contextlib.suppress(OSError, ValueError):
         context_of(_readable(source, path, NO_CA))
-    except (OSError, ValueError):
-        fault = StoreError(f"{source} names a file that holds no certificate", NO_CA)
-    else:
         return path
-    raise fault
+    raise StoreError(f"{source} names a file that holds no certificate", NO_CA)
 
 
 def _cert(options: Options) -> str | tuple[str, str] | None:
