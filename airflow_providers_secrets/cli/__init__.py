@@ -20,11 +20,14 @@ from airflow_providers_secrets.cli.exits import CLOSED_PIPE, EPILOG, INTERRUPTED
 from airflow_providers_secrets.cli.output import STDERR, STDOUT, drop, quiet, say
 from airflow_providers_secrets.errors import ConfigurationError, SecretNotFound, SecretsError
 
+SAFER: Final = "a password comes from --ask-password or --password-stdin"
 INSTEAD: Final = {
-    "--password": "a password comes from --ask-password or --password-stdin",
-    "--dry-run": "copy writes only with --apply, and delete asks first",
+    "put --password": SAFER,
+    "uri --password": SAFER,
+    "copy --dry-run": "without --apply nothing is written",
+    "delete --dry-run": "without --yes it asks first",
 }
-"""What to do instead, for arguments that look as if they were there."""
+"""What to do instead, for arguments that a subcommand looks as if it had."""
 
 
 class Command(Protocol):
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     args.typed = (parser.prog, *argv)
     if unknown:
-        args.parser.error(unknown_arguments(unknown))
+        refuse_unknown(args.parser, unknown)
     return run(args.command, args.run, args)
 
 
@@ -130,11 +133,12 @@ def _ended(name: str, text: str, code: int) -> int:
     return code
 
 
-def unknown_arguments(unknown: Sequence[str]) -> str:
-    """Return which arguments are unknown, by name only: a misplaced value may be a password."""
+def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """Say which arguments a subcommand does not know, by name only: a misplaced value may be a password. Then exit."""
     names = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
-    instead = next((f": {INSTEAD[name]}" for name in names if name in INSTEAD), "")
-    return f"unknown arguments ({', '.join(names) or 'values'}){instead}"
+    command = parser.prog.rpartition(" ")[2]
+    cures = (f": {INSTEAD[key]}" for name in names if (key := f"{command} {name}") in INSTEAD)
+    end_by_usage(parser, f"unknown arguments ({', '.join(names) or 'values'}){next(cures, '')}")
 
 
 def end_by_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:

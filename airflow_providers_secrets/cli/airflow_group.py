@@ -62,14 +62,14 @@ def _end_in_one_line(parser: argparse.ArgumentParser) -> None:
     Airflow also repeats what is wrong, which may be a secret value. A subparser leaves arguments that it does not know
     to the parser above, which would be Airflow's own.
     """
-    from airflow_providers_secrets.cli import end_by_usage, unknown_arguments
+    from airflow_providers_secrets.cli import end_by_usage, refuse_unknown
 
     parse = parser.parse_known_args
 
     def parse_known_args(args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         known, unknown = parse(args, namespace)
         if unknown:
-            end_by_usage(parser, unknown_arguments(unknown))
+            refuse_unknown(parser, unknown)
         return known, unknown
 
     if "error" not in vars(parser):
