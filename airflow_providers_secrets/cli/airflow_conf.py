@@ -121,12 +121,11 @@ def load_airflow_without_backend() -> None:
 
     An Airflow that is loaded already stays as it is.
     """
-    if "airflow" in sys.modules:
-        return
-    for variable in [variable for variable in os.environ if variable.startswith(SERVER.single_prefix)]:
-        del os.environ[variable]
-    os.environ["AIRFLOW__SECRETS__BACKEND"] = os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = ""
-    os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = ""
+    if "airflow" not in sys.modules:
+        for variable in [variable for variable in os.environ if variable.startswith(SERVER.single_prefix)]:
+            del os.environ[variable]
+        os.environ["AIRFLOW__SECRETS__BACKEND"] = os.environ["AIRFLOW__WORKERS__SECRETS_BACKEND"] = ""
+        os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = ""
     load_airflow()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_providers_secrets.cli.airflow_conf import (
@@ -107,7 +107,7 @@ def members_of(configured: Configured) -> tuple[Member, ...]:
     return members
 
 
-def kwargs_from(text: str, flag: str = "--kwargs") -> dict[str, Any]:
+def kwargs_from(text: str, flag: str) -> dict[str, Any]:
     """Read a backend's options: a JSON object, ``@FILE`` or ``-``.
 
     :param flag: the argument whose value *text* is.
@@ -170,7 +170,9 @@ def _whole(args: argparse.Namespace, kwargs_flag: str) -> Configured:
     if args.backend:
         if args.worker:
             raise ConfigurationError("--worker reads [workers], and --backend reads nothing; leave one of them out.")
-        return tried(args.backend, given or {})
+        tried = class_path_of(args.backend)
+        load_airflow_without_backend()
+        return make(tried, given or {}, "--backend", dict.fromkeys(given or {}, kwargs_flag))
     load_airflow()
     section = WORKERS if args.worker and has_workers_backend() else SERVER
     path = section.class_path()
@@ -188,23 +190,11 @@ def _whole(args: argparse.Namespace, kwargs_flag: str) -> Configured:
     return made
 
 
-def tried(name: str, kwargs: Mapping[str, Any], others: Sequence[str] = ()) -> Configured:
-    """Return the backend *name* with *kwargs*; Airflow itself then runs without a backend in this process.
-
-    :param others: what else an unknown name could have meant.
-    :raises ConfigurationError: if there is no such backend, or it refuses the options.
-    """
-    path = class_path_of(name, others)
-    load_airflow_without_backend()
-    return make(path, kwargs, "--backend", dict.fromkeys(kwargs, "--kwargs"))
-
-
 def make(path: str, kwargs: Mapping[str, Any], origin: str, origins: Mapping[str, str]) -> Configured:
-    """Construct the backend at *path*.
+    """Construct the backend at *path*, once Airflow is loaded.
 
     :raises ConfigurationError: with a one-line message, if that fails.
     """
-    load_airflow()
     module, _, name = path.rpartition(".")
     failure: Exception
     try:

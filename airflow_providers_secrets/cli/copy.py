@@ -378,6 +378,7 @@ def _journal_path(args: argparse.Namespace) -> Path:
 def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Configured:
     from airflow_providers_secrets.cli import configuration
     from airflow_providers_secrets.cli.airflow_conf import load_airflow
+    from airflow_providers_secrets.cli.backend_names import class_path_of
 
     kwargs_flag = FROM_KWARGS if flag == FROM_MEMBER else TO_KWARGS
     if name == "configured":
@@ -387,7 +388,7 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
         load_airflow()
         others = SOURCES if flag == FROM_MEMBER else TARGETS
         given = configuration.kwargs_from(kwargs, kwargs_flag) if kwargs is not None else {}
-        found = configuration.tried(name, given, others)
+        found = configuration.make(class_path_of(name, others), given, name, dict.fromkeys(given, kwargs_flag))
     if member is not None:
         found = configuration.member_of(found, member, flag)
         if flag == FROM_MEMBER and not hasattr(found.backend, "get_conn_value"):
