@@ -282,13 +282,12 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.seen = False
-        self._copying: Copying | None = None
-        self._progress: output.Progress | None = None
+        self._stops: tuple[Copying, output.Progress] | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def stops(self, copying: Copying, progress: output.Progress) -> None:
         """Let the first interrupt stop *copying*."""
-        self._copying, self._progress = copying, progress
+        self._stops = copying, progress
 
     def __enter__(self) -> Interrupts:  # noqa: PYI034  # typing.Self is of Python 3.11
         if threading.current_thread() is threading.main_thread():
@@ -302,14 +301,14 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _interrupted(self, *_: object) -> None:
-        if self._copying is None:
+        if self._stops is None:
             raise KeyboardInterrupt("interrupted before anything was written.")
         if self.seen:
             raise KeyboardInterrupt
         self.seen = True
-        self._copying.stop()
-        if self._progress:
-            self._progress.title = "ending the writes under way; a second interrupt does not wait for them:"
+        copying, progress = self._stops
+        copying.stop()
+        progress.title = "ending the writes under way; a second interrupt does not wait for them:"
 
 
 def _sum_up(origin: Origin, target: Target, done: dict[str, int], journal: Journal | None) -> None:

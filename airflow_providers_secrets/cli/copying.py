@@ -294,10 +294,6 @@ def _equal(one: Any, other: Any) -> bool:
     return True
 
 
-def _reason_of(error: Exception) -> str:
+def _reason_of(error: SecretsError | Blocked | Unusable) -> str:
     """Return why something failed, without values, for a table cell."""
-    if isinstance(error, LookupFailed):
-        return f"{error.code}. {error.advice}"
-    if isinstance(error, (SecretsError, Blocked, Unusable)):
-        return str(error)
-    return type(error).__name__
+    return f"{error.code}. {error.advice}" if isinstance(error, LookupFailed) else str(error)

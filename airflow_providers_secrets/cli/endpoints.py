@@ -38,7 +38,7 @@ class Origin(ABC):
     """
 
     title: str
-    identity: str = ""
+    identity: str
     guesses: bool = False
 
     @abstractmethod
@@ -156,7 +156,7 @@ class Target(ABC):
     """
 
     title: str
-    identity: str = ""
+    identity: str
     parallel = True
     """Whether several threads may write at once."""
     needs_rights = True

@@ -43,7 +43,7 @@ class Journal:
                 )
             if resume:
                 self._read(held)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if resume else os.O_TRUNC)
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if resume else os.O_TRUNC)
             self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
             if resume:
                 self._append("")  # ends a line that was cut off, and fails if no line can be written
