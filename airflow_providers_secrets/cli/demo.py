@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_providers_secrets.cli.arguments import add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
-from airflow_providers_secrets.cli.output import console, say, show_record
+from airflow_providers_secrets.cli.output import say, show_record, show_rows
 from airflow_providers_secrets.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ STORE: Final = "the store"
 ENVIRONMENT: Final = "environment"
 NOWHERE: Final = "nowhere"
 """The places where Airflow may find something."""
+
+COLUMNS: Final = ("asked", "found in", "lookup", "whole process")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +160,10 @@ def _report(args: argparse.Namespace, rows: list[Row], took: float) -> int:
         ]
         show_record({"store": args.store, "lookups": record}, args.output)
     else:
-        _table(rows)
+        cells = ((r.asked, r.found, _duration(r.lookup), _duration(r.process)) for r in rows)
+        show_rows((dict(zip(COLUMNS, row, strict=True)) for row in cells), COLUMNS, args.output)
+    if args.output == "table":
+        print("The difference between the last two columns is Airflow's own start-up.")
     for row in wrong:
         say(f"{row.asked}: {row.found}. {row.problem}")
     say(f"{len(rows) - len(wrong)} of {len(rows)} lookups gave what was seeded, in {took:.0f} s.")
@@ -167,27 +172,6 @@ def _report(args: argparse.Namespace, rows: list[Row], took: float) -> int:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
-
-
-def _table(rows: list[Row]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for title in ("asked", "found in"):
-        table.add_column(title, overflow="fold")
-    for title in ("lookup", "whole process"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
-        style = "red" if not row.right else "green" if row.found == STORE else "yellow"
-        table.add_row(row.asked, Text(row.found, style=style), _duration(row.lookup), _duration(row.process))
-    shows = console()
-    with shows.capture() as captured:
-        shows.print(table, soft_wrap=False)
-    # Rich fills every cell to its column's width.
-    print(*(line.rstrip() for line in captured.get().splitlines()), sep="\n")
-    print("The difference between the last two columns is Airflow's own start-up.")
 
 
 def _duration(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -120,14 +121,10 @@ def test_without_moto_the_extra_is_named(temporary: Path) -> None:
     assert output == ""
 
 
-def test_no_line_of_the_table_ends_in_blanks(capsys: pytest.CaptureFixture[str]) -> None:
-    demo._table([demo.Row("the same again", "memory", True, 0.0012), demo.Row("x", "nowhere", False, None, 1.5)])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[-3:-1]] == [
-        ["the", "same", "again", "memory", "1", "ms"],
-        ["x", "nowhere", "1.5", "s"],
-    ]
-    assert lines == [line.rstrip() for line in lines]
+def test_plain_output_is_that_of_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [demo.Row("the same again", "memory", True, 0.0012), demo.Row("x", "nowhere", False, None, 1.5)]
+    assert demo._report(argparse.Namespace(output="plain"), rows, 2.0) == 1
+    assert capsys.readouterr().out == "the same again\tmemory\t1 ms\t\nx\tnowhere\t\t1.5 s\n"
 
 
 def test_help_needs_no_airflow() -> None:
