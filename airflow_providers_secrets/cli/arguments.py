@@ -68,6 +68,27 @@ def add_team(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--team", metavar="T", type=not_blank, help="as the team's own lookups ask (multi-team mode)")
 
 
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """Declare how secrets are written."""
+    parser.add_argument("--as-uri", action="store_true", help="write connections as URI instead of JSON")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        type=setting,
+        action="append",
+        default=[],
+        help="the store's own settings of a write (key_id=…, tier=…); repeatable",
+    )
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Accept one of the store's settings of a write."""
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise argparse.ArgumentTypeError("must be NAME=VALUE")
+    return name, value
+
+
 def not_blank(text: str) -> str:
     """Accept a text that is not blank: an unset shell variable must not mean "no team"."""
     if not text.strip():

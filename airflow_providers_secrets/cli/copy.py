@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_providers_secrets.cli import output
-from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_output, pattern, whole_number
+from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_output, add_writing, pattern, whole_number
 from airflow_providers_secrets.cli.copying import (
     CREATE,
     CREATED,
@@ -74,9 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="metastore, env, file:PATH, configured, or a backend: a short name or any class path",
     )
-    parser.add_argument(FROM_KWARGS, metavar="JSON", help="the source's backend_kwargs; @FILE reads a file")
     parser.add_argument(
-        FROM_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as source, the member at this place"
+        FROM_KWARGS, metavar="JSON", help="the source's backend_kwargs; @FILE reads a file, - standard input"
+    )
+    parser.add_argument(
+        FROM_MEMBER,
+        metavar="N",
+        type=whole_number(1, 999),
+        help="of a chain as source, the member at this place, from 1",
     )
     parser.add_argument(
         "--to",
@@ -85,9 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="configured",
         help="configured (the default), metastore, or a backend",
     )
-    parser.add_argument(TO_KWARGS, metavar="JSON", help="the target's backend_kwargs; @FILE reads a file")
     parser.add_argument(
-        TO_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as target, the member at this place"
+        TO_KWARGS, metavar="JSON", help="the target's backend_kwargs; @FILE reads a file, - standard input"
+    )
+    parser.add_argument(
+        TO_MEMBER, metavar="N", type=whole_number(1, 999), help="of a chain as target, the member at this place, from 1"
     )
     parser.add_argument("--kind", choices=("conn", "var", "all"), default="all", help="connections, variables, or both")
     parser.add_argument("--match", metavar="REGEX", type=pattern, help="only ids that match from their start")
@@ -96,10 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--apply", action="store_true", help="write; without it nothing is written")
     parser.add_argument("--overwrite", action="store_true", help="also write what differs in the target")
-    parser.add_argument("--as-uri", action="store_true", help="write connections as URI instead of JSON")
-    parser.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="the store's settings of a write"
-    )
+    add_writing(parser)
     parser.add_argument(
         "--parallel", metavar="N", type=whole_number(1, 32), default=4, help="how many at once (4, at most 32)"
     )
@@ -400,7 +404,6 @@ def _backend(name: str, kwargs: str | None, member: int | None, flag: str) -> Co
 def _target(args: argparse.Namespace) -> Target:
     from airflow_providers_secrets.cli.airflow_conf import load_airflow
     from airflow_providers_secrets.cli.endpoints import ToBackend, ToMetastore
-    from airflow_providers_secrets.cli.put import settings_of
     from airflow_providers_secrets.lookup import operations
 
     if args.target == "metastore":
@@ -411,7 +414,7 @@ def _target(args: argparse.Namespace) -> Target:
         return ToMetastore()
     if args.target in ("env", "environment") or args.target.startswith("file:"):
         raise ConfigurationError("--to takes configured, metastore or a backend: values are not written to files.")
-    settings = settings_of(args.set)
+    settings = dict(args.set)
     target = ToBackend(_backend(args.target, args.to_kwargs, args.to_member, TO_MEMBER), settings, as_uri=args.as_uri)
     if args.apply or args.set:
         # Check this once, before anything is read or written, and not for each id.

@@ -12,7 +12,14 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from airflow_providers_secrets.cli import output, uri
-from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD, add_backend, add_id, add_kind, add_output
+from airflow_providers_secrets.cli.arguments import (
+    KINDS_BY_WORD,
+    add_backend,
+    add_id,
+    add_kind,
+    add_output,
+    add_writing,
+)
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 from airflow_providers_secrets.errors import ConfigurationError, Unusable, quoted
 
@@ -31,16 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_id(parser)
     parser.add_argument("--stdin", action="store_true", help="read the whole value from standard input")
     uri.add_fields(parser)
-    parser.add_argument("--as-uri", action="store_true", help="write a connection as URI instead of JSON")
+    add_writing(parser)
     parser.add_argument("--if-not-exists", action="store_true", help="leave one that exists as it is, and end with 1")
     parser.add_argument("--dry-run", action="store_true", help="check everything, and write nothing")
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="the store's own settings of a write (key_id=…, tier=…); repeatable",
-    )
     add_backend(parser)
     add_output(parser)
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         uri.refuse_two_readers(args)
     backend = configuration.ours(configuration.configured(args))
     kind = KINDS_BY_WORD[args.kind]
-    settings = settings_of(args.set)
+    settings = dict(args.set)
     operations.store_for_write(backend, settings)
     name = operations.target_name(backend, kind, args.id, args.team)
     text = _value(args)
@@ -97,20 +97,6 @@ def run(args: argparse.Namespace) -> int:
             version = f", version {done['version']}" if done["version"] else ""
             print(f"{backend.store}: {quoted(name)} {done['state']}{version}")
     return code
-
-
-def settings_of(given: list[str]) -> dict[str, str]:
-    """Return the settings of ``--set NAME=VALUE``.
-
-    :raises ConfigurationError: for one without ``=``.
-    """
-    settings = {}
-    for one in given:
-        name, found, value = one.partition("=")
-        if not found or not name:
-            raise ConfigurationError("--set takes NAME=VALUE.")
-        settings[name] = value
-    return settings
 
 
 def _value(args: argparse.Namespace) -> str:

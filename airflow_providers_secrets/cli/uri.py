@@ -24,15 +24,13 @@ FIELDS: Final = ("conn_type", "description", "host", "login", "port", "schema", 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
     """Declare the fields of a connection."""
-    parser.add_argument("--conn-type", help="connection type: postgres, aws, http …")
-    parser.add_argument("--description")
-    parser.add_argument("--host")
-    parser.add_argument("--login")
-    parser.add_argument("--port", type=whole_number(0, 65535), help="0 to 65535")
-    parser.add_argument("--schema", help="schema, or the database's name")
-    parser.add_argument(
-        "--extra", metavar="JSON", help="further fields as a JSON object; '-' reads it from standard input"
-    )
+    parser.add_argument("--conn-type", metavar="TYPE", help="connection type: postgres, aws, http …")
+    parser.add_argument("--description", metavar="TEXT", help="what the connection is for")
+    parser.add_argument("--host", metavar="HOST", help="host name, address or URL")
+    parser.add_argument("--login", metavar="NAME", help="user name")
+    parser.add_argument("--port", metavar="N", type=whole_number(0, 65535), help="0 to 65535")
+    parser.add_argument("--schema", metavar="NAME", help="schema, or the database's name")
+    parser.add_argument("--extra", metavar="JSON", help="further fields as a JSON object; - reads standard input")
     password = parser.add_mutually_exclusive_group()
     password.add_argument("--ask-password", action="store_true", help="prompt for the password")
     password.add_argument("--password-stdin", action="store_true", help="read the password from standard input")

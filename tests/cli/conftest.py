@@ -52,6 +52,8 @@ WRONG = {
     "copy --from env --rate 0": "--rate: takes a number above 0",
     "copy --from env --rate nan": "--rate: takes a number above 0",
     "copy --from env --to-member x": "--to-member: must be a whole number",
+    "copy --from env --set =S3cr3t": "--set: must be NAME=VALUE",
+    "put var x --set S3cr3t": "--set: must be NAME=VALUE",
     "list conn --member 0": "--member: must be a whole number",
     "list conn --match [": "not a regular expression",
 }
