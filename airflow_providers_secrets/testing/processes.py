@@ -77,20 +77,19 @@ def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
     return run.stdout.splitlines()
 
 
-def next_line(process: subprocess.Popen[str], within: float = PATIENCE, end: Callable[[], object] | None = None) -> str:
-    """Return the next line that *process* writes, with the newline.
+def next_line(process: subprocess.Popen[str], end: Callable[[], object] | None = None) -> str:
+    """Return the next line that *process* writes, with the newline; end it if none comes.
 
-    :param within: seconds after which it is ended instead.
     :param end: ends it, if killing it would leave other processes that hold its output open.
     :raises AssertionError: if it ended, or was ended, before it wrote one.
     """
     assert process.stdout is not None
-    watchdog = threading.Timer(within, end or process.kill)
+    watchdog = threading.Timer(PATIENCE, end or process.kill)
     watchdog.daemon = True
     watchdog.start()
     try:
         line = process.stdout.readline()
     finally:
         watchdog.cancel()
-    assert line, f"{process.args!r} ended, or wrote nothing for {within:g} s"
+    assert line, f"{process.args!r} ended, or wrote nothing for {PATIENCE:g} s"
     return line

@@ -81,7 +81,7 @@ class _DirectoryServer(socketserver.ThreadingTCPServer):
     directory: Directory
 
 
-BIND, UNBIND, SEARCH = 0x60, 0x42, 0x63
+BIND, SEARCH = 0x60, 0x63
 INVALID_CREDENTIALS = 49
 
 

@@ -284,8 +284,9 @@ class KubernetesRig(Rig):
         return selector.removesuffix(f",!{TEAM}") or unquote(parts.path.rpartition("/")[2])
 
     def faults(self) -> dict[str, Answer]:
-        def found(_: Request, *, key: str = "found", value: str = encoded("S3cr3t-value"), **how: Any) -> Reply:
-            return json_reply(200, listed([secret("any", {LABELS["variables"]: key}, {"value": value})]), how)
+        def found(_: Request, *, key: str = "found", **how: Any) -> Reply:
+            held = secret("any", {LABELS["variables"]: key}, {"value": encoded("S3cr3t-value")})
+            return json_reply(200, listed([held]), how)
 
         common = http_faults(
             denied=status(403, "Forbidden", 'secrets is forbidden: User "S3cr3t" cannot list resource "secrets"'),

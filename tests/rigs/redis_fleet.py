@@ -179,8 +179,8 @@ def client_certificate() -> dict[str, str]:
     return {"ssl_certfile": chain, "ssl_keyfile": key}
 
 
-def tls_options(name: str = "127.0.0.1") -> dict[str, str]:
-    chain, key = certificate(name)
+def tls_options() -> dict[str, str]:
+    chain, key = certificate("127.0.0.1")
     return {"tls-cert-file": chain, "tls-key-file": key, "tls-ca-cert-file": ca_file(), "tls-auth-clients": "yes"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,8 +115,3 @@ def tally(record_property: Callable[[str, object], None]) -> Iterator[dict[str, 
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once."""
     monkeypatch.setattr(access.StoreAccess, "_pause", lambda *_: 0.0)
-
-
-def threads_of_lookups() -> list[threading.Thread]:
-    """The threads of lookups that have not ended."""
-    return [thread for thread in threading.enumerate() if thread.name == "secrets-lookup"]
