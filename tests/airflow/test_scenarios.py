@@ -16,7 +16,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_client, moto
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, SecretsManagerRig, SsmRig, aws_client, moto_url
 from tests.support.airflow_process import Airflow, Ended
 
 ROLE = "arn:aws:iam::123456789098:role/role-name"
@@ -70,11 +70,10 @@ def in_the_roles_account(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def write_there(rig: AwsRig) -> None:
         given = aws_client("sts").assume_role(RoleArn=ROLE, RoleSessionName="tests")["Credentials"]
-        host, port = moto().get_host_and_port()
         client = botocore.session.Session().create_client(
             rig.service,
             region_name=REGION,
-            endpoint_url=f"http://{host}:{port}",
+            endpoint_url=moto_url(),
             aws_access_key_id=given["AccessKeyId"],
             aws_secret_access_key=given["SecretAccessKey"],
             aws_session_token=given["SessionToken"],

@@ -116,10 +116,10 @@ def connecting(rig: Rig) -> dict[str, Any]:
     if rig.extra == "vault":
         return {"url": given["url"], "auth_type": "token", "token": ROOT_TOKEN}
     if rig.extra == "aws":
-        from tests.rigs.aws import moto
+        from tests.rigs.aws import moto_url
 
-        host, port = moto().get_host_and_port()  # past the proxy, which counts what the store itself is asked
-        return {**given, "service_config": {"sts": {"endpoint_url": f"http://{host}:{port}"}}}
+        # Past the proxy, which counts what the store itself is asked.
+        return {**given, "service_config": {"sts": {"endpoint_url": moto_url()}}}
     return given
 
 

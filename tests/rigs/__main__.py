@@ -24,14 +24,14 @@ DIRECTORY = os.environ["SECRETS_TEST_DIRECTORY"] = tempfile.mkdtemp(prefix="airf
 
 # It keeps the rig from all that the environment says of clouds, and has it write below the directory.
 from tests.conftest import RIGS, STORES, running
-from tests.rigs.aws import AwsRig, moto
+from tests.rigs.aws import AwsRig, moto_url
 
 
 def configuration(rig: Any) -> dict[str, str]:
     """Return the environment variables that point Airflow at *rig*."""
     options = {**rig.options(), "shared_cache": "file"}
     if isinstance(rig, AwsRig):  # who asks is told by another service
-        options["service_config"] = {"sts": {"endpoint_url": "http://{}:{}".format(*moto().get_host_and_port())}}
+        options["service_config"] = {"sts": {"endpoint_url": moto_url()}}
     return {
         "AIRFLOW__SECRETS__BACKEND": rig.class_path,
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(options),

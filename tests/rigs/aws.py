@@ -27,12 +27,15 @@ def moto() -> ThreadedMotoServer:
     return server
 
 
+def moto_url() -> str:
+    """The server's address, past any proxy."""
+    return "http://{}:{}".format(*moto().get_host_and_port())
+
+
 def aws_client(service: str) -> Any:
     """A plain botocore client that speaks to moto past any proxy."""
-    host, port = moto().get_host_and_port()
-    return botocore.session.Session().create_client(
-        service, region_name=REGION, endpoint_url=f"http://{host}:{port}", **CREDENTIALS
-    )
+    session = botocore.session.Session()
+    return session.create_client(service, region_name=REGION, endpoint_url=moto_url(), **CREDENTIALS)
 
 
 def aws_error(code: str, status: int = 400, **headers: str) -> Reply:

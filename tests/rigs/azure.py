@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import trustme
 
@@ -104,7 +104,7 @@ class Entra(Server):
     def logins(self) -> list[dict[str, str]]:
         """The token requests so far."""
         forms = (request for request in self.requests if request.path.endswith("/oauth2/v2.0/token"))
-        return [{k: v[0] for k, v in parse_qs(form.body.decode()).items()} for form in forms]
+        return [dict(parse_qsl(form.body.decode())) for form in forms]
 
     def issued(self, resource: str) -> dict[str, Any]:
         """Give a token for *resource*."""
@@ -132,7 +132,7 @@ class Entra(Server):
             return json_reply(200, {"api-version": "1.1", "metadata": [metadata]})
         if not path.endswith("/oauth2/v2.0/token"):
             return json_reply(404, {"error": "not_found"})
-        form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+        form = dict(parse_qsl(request.body.decode()))
         if form.get("client_id") != CLIENT or not self._proven(form, f"{here}/oauth2/v2.0/token"):
             # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
             words = "AADSTS7000215: Invalid client secret provided. Ensure that it is not the secret's ID."
@@ -172,7 +172,7 @@ class Metadata(Server):
 
     def answer(self, request: Request) -> Reply:
         parts = urlsplit(request.path)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        query = dict(parse_qsl(parts.query))
         machine = parts.path == "/metadata/identity/oauth2/token" and request.headers.get("Metadata") == "true"
         service = parts.path == "/msi/token" and request.headers.get("X-IDENTITY-HEADER") == self.HEADER
         if not machine and not service:
@@ -205,7 +205,7 @@ class Vault(Server):
 
     def answer(self, request: Request) -> Reply:
         parts = urlsplit(request.path)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        query = dict(parse_qsl(parts.query))
         if query.get("api-version") not in API_VERSIONS:
             return azure_error(400, "BadParameter", "The specified version is not recognized.")
         return self.challenge(request) or self.do(

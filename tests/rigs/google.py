@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import google.auth.jwt
 import google_crc32c
@@ -131,7 +131,7 @@ class SecretManager(Proxy):
             return google_error(401, "UNAUTHENTICATED")
         url = urlsplit(request.path)
         path = unquote(url.path).removeprefix("/v1/")
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        query = dict(parse_qsl(url.query))
         if path.endswith(":access"):
             reply = self._access(*path.removesuffix(":access").rsplit("/versions/", 1))
         elif path.endswith(":addVersion"):
@@ -286,7 +286,7 @@ class Accounts(Proxy):
     def _answer(self, request: Request) -> Reply:
         path = urlsplit(request.path).path
         if path in ("/token", "/v1/token"):
-            form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+            form = dict(parse_qsl(request.body.decode()))
             return self._granted() if self._proven(form) else google_answer({"error": "invalid_grant"}, 400)
         if path.endswith(":generateAccessToken"):
             if header(request, "authorization").removeprefix("Bearer ") not in self._api.tokens:
@@ -340,8 +340,8 @@ def is_page(request: Request) -> bool:
 def asked(request: Request) -> str:
     """The name of the secret that is read or written."""
     url = urlsplit(request.path)
-    created = parse_qs(url.query).get("secretId")
-    return created[0] if created else unquote(url.path).split("/secrets/")[1].split("/")[0].split(":")[0]
+    created = dict(parse_qsl(url.query)).get("secretId")
+    return created or unquote(url.path).split("/secrets/")[1].split("/")[0].split(":")[0]
 
 
 class GoogleRestRig(Rig):

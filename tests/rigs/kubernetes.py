@@ -18,7 +18,7 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import trustme
 import yaml
@@ -106,7 +106,7 @@ def encoded(text: str) -> str:
 def is_listing(request: Request) -> bool:
     """Tell a page of a kind's Secrets from a lookup, which lists what has one label's one value."""
     parts = urlsplit(request.path)
-    selector = parse_qs(parts.query).get("labelSelector", [""])[0]
+    selector = dict(parse_qsl(parts.query)).get("labelSelector", "")
     return request.method == "GET" and parts.path.endswith("/secrets") and "=" not in selector
 
 
@@ -141,7 +141,7 @@ class ApiServer(Proxy):
     def do(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Answer a request of somebody who may do anything."""
         parts = urlsplit(path)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        query = dict(parse_qsl(parts.query))
         if (method, parts.path) == ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews"):
             return json_reply(201, {"kind": "SelfSubjectReview", "status": {"userInfo": {"username": WHO}}})
         if (method, parts.path) in DISCOVERY:
@@ -280,7 +280,7 @@ class KubernetesRig(Rig):
     @staticmethod
     def asked(request: Request) -> str:
         parts = urlsplit(request.path)
-        selector = parse_qs(parts.query).get("labelSelector", [""])[0]
+        selector = dict(parse_qsl(parts.query)).get("labelSelector", "")
         return selector.removesuffix(f",!{TEAM}") or unquote(parts.path.rpartition("/")[2])
 
     def faults(self) -> dict[str, Answer]:

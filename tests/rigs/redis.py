@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 import pytest
 
 from tests.support import leftovers, needs, servers
+from tests.support.ports import free_port
 
 VARIABLE: Final = "SECRETS_TEST_REDIS_SERVER"
 """Names the redis-server or valkey-server that all tests of Redis are to run on."""
@@ -21,8 +21,7 @@ VARIABLE: Final = "SECRETS_TEST_REDIS_SERVER"
 
 @functools.cache
 def _started(binary: str) -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = servers.started(
         [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_providers_secrets.testing.processes import in_a_process
 from airflow_providers_secrets.testing.proxy import Proxy, Request
-from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, moto
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig
 
 pytestmark = pytest.mark.each_rig_in_ci
 
@@ -161,15 +161,11 @@ def test_a_child_says_of_credentials_what_its_parent_does(aws: AwsRig, monkeypat
     assert printed == ["StoreMisconfigured"] * 2
 
 
-def test_a_role_is_assumed_by_the_child(aws: AwsRig) -> None:
-    sts = Proxy(moto().get_host_and_port())
-    try:
-        options = {"role_arn": ROLE, "service_config": {"sts": {"endpoint_url": sts.url}}}
-        printed, signed = run(aws, "fork(work)\nfork(work)\n", **options)
-        assert printed == ["x [True]"] * 2
-        assert [signer(request)[0] for request in sts.requests] == [OURS[0]] * 2
-    finally:
-        sts.stop()
+def test_a_role_is_assumed_by_the_child(aws: AwsRig, sts: Proxy) -> None:
+    options = {"role_arn": ROLE, "service_config": {"sts": {"endpoint_url": sts.url}}}
+    printed, signed = run(aws, "fork(work)\nfork(work)\n", **options)
+    assert printed == ["x [True]"] * 2
+    assert [signer(request)[0] for request in sts.requests] == [OURS[0]] * 2
     assert len(signed) == 2
     assert all(key.startswith("ASIA") for key, _ in signed)
 

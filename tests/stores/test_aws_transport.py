@@ -35,7 +35,7 @@ from airflow_providers_secrets.stores.base import deadline, seconds_left
 from airflow_providers_secrets.testing.lookups import DRIP, ONE_TRY, Waits, hanging
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
-from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto_url
 from tests.rigs.google import service_account_key
 from tests.support.servers import BehindTls
 
@@ -535,8 +535,7 @@ def test_data_of_ones_own_is_searched_first(aws: AwsRig, tmp_path: Path, monkeyp
 @pytest.fixture(params=[False, True], ids=["profile", "source-profile"])
 def process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A profile whose credentials a Python program prints, or a role that such a profile assumes."""
-    host, port = moto().get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_url())
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
 

@@ -35,7 +35,6 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.lookup import access, answers
 from airflow_providers_secrets.stores.base import LOGIN_REFUSED, Outcome, StoreError
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
-from tests.rigs.aws import moto
 from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
 from tests.rigs.vault import VaultRig, asking, vault_answer, vault_error
@@ -524,9 +523,7 @@ def test_aws_iam_by_keys_that_no_request_can_hold_is_this_hosts_fault(
 
 
 @pytest.mark.usefixtures("no_aws_environment")
-def test_aws_iam_in_a_role(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    host, port = moto().get_host_and_port()
-    sts = Proxy((host, port))
+def test_aws_iam_in_a_role(recorder: Proxy, sts: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cr3t")
@@ -538,7 +535,6 @@ def test_aws_iam_in_a_role(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> 
     headers = json.loads(base64.b64decode(body["iam_request_headers"]))
     assert "X-Amz-Security-Token" in headers
     assert "AKIAEXAMPLE" not in headers["Authorization"][0]
-    sts.stop()
 
 
 @pytest.mark.usefixtures("no_aws_environment")
@@ -649,9 +645,8 @@ def test_aws_iam_that_is_refused_a_containers_credentials(recorder: Proxy, monke
 
 @pytest.mark.usefixtures("no_aws_environment")
 def test_certificate_of_an_sts_that_nobody_trusts(
-    recorder: Proxy, behind_tls: BehindTls, monkeypatch: pytest.MonkeyPatch
+    recorder: Proxy, sts: Proxy, behind_tls: BehindTls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sts = Proxy(moto().get_host_and_port())
     url, bundle = behind_tls(sts.port)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
@@ -665,7 +660,6 @@ def test_certificate_of_an_sts_that_nobody_trusts(
     answers.reset_after_fork()  # as a process that has just started
     monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
     login_of(recorder, **options)
-    sts.stop()
 
 
 @pytest.mark.usefixtures("no_aws_environment")

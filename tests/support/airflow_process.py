@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import airflow_providers_secrets
-from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, moto
+from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, moto_url
 
 VERSION: Final = tuple(int(part) for part in importlib.metadata.version("apache-airflow").split(".")[:2])
 """The installed line of Airflow."""
@@ -63,7 +63,6 @@ class Airflow:
         self.home.mkdir()
         self.user_home = directory / "home"
         self.user_home.mkdir()
-        host, port = moto().get_host_and_port()
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": PACKAGE_ROOT,
@@ -71,7 +70,7 @@ class Airflow:
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL_STS": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL_STS": moto_url(),
             "NO_PROXY": "127.0.0.1",
         }
 
