@@ -41,16 +41,13 @@ class Setup:
 def behind_tls(port: int) -> tuple[str, str]:
     """Put TLS in front of *port*; return the address, and a CA bundle with certifi's CAs and the server's own."""
     import certifi
-    import trustme
 
-    directory = Path(tempfile.mkdtemp(prefix="tls-"))
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    bundle, certificate, key = (directory / name for name in ("bundle.pem", "certificate.pem", "key.pem"))
-    bundle.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
-    issued.cert_chain_pems[0].write_to_path(str(certificate))
-    issued.private_key_pem.write_to_path(str(key))
-    return f"https://127.0.0.1:{TlsFront((str(certificate), str(key)), port).ports[0]}", str(bundle)
+    from tests.support.authority import Authority
+
+    authority = Authority(Path(tempfile.mkdtemp(prefix="tls-")))
+    authority.bundle.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
+    front = TlsFront(authority.issue("127.0.0.1"), port)
+    return f"https://127.0.0.1:{front.ports[0]}", str(authority.bundle)
 
 
 def aws(service: str, *, encrypted: bool = False) -> Setup:
@@ -141,22 +138,17 @@ def azure() -> Setup:
 
 
 def google(transport: str) -> Setup:
-    import trustme
-
     from tests.rigs.google import PROJECT, Accounts, GoogleGrpcRig, service_account_key
     from tests.rigs.identities import Internet
+    from tests.support.authority import Authority
 
     rig = GoogleGrpcRig()
     rig.put(rig.path("variables", KEY), "1")
     directory = Path(tempfile.mkdtemp(prefix="google-"))
     accounts = Accounts(rig.server, directory)
-    authority = trustme.CA()
-    issued = authority.issue_cert("*.googleapis.com")
-    bundle, certificate, key = (str(directory / name) for name in ("ca.pem", "certificate.pem", "key.pem"))
-    authority.cert_pem.write_to_path(bundle)
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    issued.private_key_pem.write_to_path(key)
-    for_grpc, for_rest = (Internet(port, (certificate, key)) for port in (rig.wire.port, accounts.port))
+    authority = Authority(directory)
+    certificate, bundle = authority.issue("*.googleapis.com"), str(authority.bundle)
+    for_grpc, for_rest = (Internet(port, certificate) for port in (rig.wire.port, accounts.port))
     for_grpc.tls.set_alpn_protocols(["h2"])
     account = service_account_key()
     return Setup(

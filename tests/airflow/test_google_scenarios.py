@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from tests.rigs.google import (
@@ -26,6 +25,7 @@ from tests.rigs.google import (
 )
 from tests.rigs.identities import Internet
 from tests.support.airflow_process import Airflow
+from tests.support.authority import Authority
 
 PREFIXES = {"connections_prefix": "airflow-connections", "variables_prefix": "airflow-variables"}
 HOST = "secretmanager.googleapis.com"
@@ -43,13 +43,10 @@ def in_google(airflow: Airflow, google: GoogleRestRig, accounts: Accounts, tmp_p
     """An Airflow that is told of the backend by environment variables alone."""
     for memory in (google.server.requests, google.server.tokens, google.server.secrets):
         memory.clear()
-    authority = trustme.CA()
-    issued = authority.issue_cert(HOST)
-    bundle, certificate, key = (str(tmp_path / name) for name in ("ca.pem", "certificate.pem", "key.pem"))
-    authority.cert_pem.write_to_path(bundle)
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    issued.private_key_pem.write_to_path(key)
-    internet = Internet(google.wire.port if isinstance(google, GoogleGrpcRig) else accounts.port, (certificate, key))
+    authority = Authority(tmp_path)
+    bundle = str(authority.bundle)
+    port = google.wire.port if isinstance(google, GoogleGrpcRig) else accounts.port
+    internet = Internet(port, authority.issue(HOST))
     if isinstance(google, GoogleGrpcRig):
         internet.tls.set_alpn_protocols(["h2"])
         airflow.environment.update(grpc_proxy=internet.url, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=bundle)

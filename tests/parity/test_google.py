@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from airflow.providers.google.cloud.secrets.secret_manager import CloudSecretManagerBackend as Official
 
 from airflow_providers_secrets.backends.gcp_secret_manager import CloudSecretManagerBackend
@@ -20,6 +19,7 @@ from tests.parity.reading import LISTED, STORED, observed, read
 from tests.rigs import running
 from tests.rigs.google import PROJECT, GoogleGrpcRig, Version, google_error, service_account_key
 from tests.rigs.identities import Internet
+from tests.support.authority import Authority
 
 PREFIXES = ["airflow-connections", "airflow-connections-", "airflow_connections", "Upper", "-", "", None]
 IDS = ["smtp_default", "Upper", "with-dash", "a--b", "a__b", "-", "x" * 200]
@@ -30,18 +30,12 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleGrpcRig]:
     """The service, which the official class finds at its real name alone."""
     rig = running("tests.rigs.google:GoogleGrpcRig")
     assert isinstance(rig, GoogleGrpcRig)
-    directory: Path = tmp_path_factory.mktemp("tls")
-    bundle, certificate, key = (str(directory / name) for name in ("ca.pem", "certificate.pem", "key.pem"))
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(bundle)
-    issued = authority.issue_cert("secretmanager.googleapis.com")
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    issued.private_key_pem.write_to_path(key)
-    internet = Internet(rig.wire.port, (certificate, key))
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    internet = Internet(rig.wire.port, authority.issue("secretmanager.googleapis.com"))
     internet.tls.set_alpn_protocols(["h2"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("grpc_proxy", internet.url)
-        patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", bundle)
+        patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(authority.bundle))
         # Where an account may be used from is asked by a thread, of a host that is not played here.
         patch.setenv("GOOGLE_AUTH_TRUST_BOUNDARY_ENABLED", "false")
         yield rig

@@ -40,7 +40,7 @@ def in_a_pod(rig: KubernetesRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(rig.tls.ports[0]))
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(rig.directory / "ca.pem"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(rig.authority.bundle))
 
 
 @pytest.fixture

@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-import trustme
-
 from airflow_providers_secrets.backends.azure_key_vault import AzureKeyVaultBackend
 from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs import PAGE, Answer, Rig, answer_to, http_faults
 from tests.rigs.identities import Internet
 from tests.support import needs
+from tests.support.authority import Authority
 
 TENANT = "8a5ea0f4-0000-4000-8000-000000000001"
 CLIENT = "8a5ea0f4-0000-4000-8000-00000000000c"
@@ -349,10 +348,9 @@ class AzureRig(Rig):
     def __init__(self) -> None:
         needs.module("azure.keyvault.secrets", self.extra)
         self.directory = Path(tempfile.mkdtemp(prefix="azure-"))
-        self.authority = trustme.CA()
-        self.bundle = self.directory / "authority.pem"
-        self.authority.cert_pem.write_to_path(str(self.bundle))
-        certificate = self.issue("127.0.0.1", "*.vault.azure.net", "login.microsoftonline.com")
+        self.authority = Authority(self.directory)
+        self.bundle = self.authority.bundle
+        certificate = self.authority.issue("127.0.0.1", "*.vault.azure.net", "login.microsoftonline.com")
         self.entra = Entra()
         self.metadata = Metadata(self.entra)
         self.proxy = self.vault()
@@ -367,14 +365,6 @@ class AzureRig(Rig):
     def vault(self) -> Vault:
         """Make the vault."""
         return Vault(self.entra)
-
-    def issue(self, name: str, *others: str) -> tuple[str, str]:
-        """Write a certificate for these names, and its key; give their paths."""
-        issued = self.authority.issue_cert(name, *others, common_name=name)
-        paths = str(self.directory / f"{name}.pem"), str(self.directory / f"{name}-key.pem")
-        issued.cert_chain_pems[0].write_to_path(paths[0])
-        issued.private_key_pem.write_to_path(paths[1])
-        return paths
 
     def options(self) -> dict[str, Any]:
         return {

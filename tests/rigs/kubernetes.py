@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import trustme
 import yaml
 
 from airflow_providers_secrets.backends.kubernetes_secrets import KubernetesSecretsBackend
@@ -28,6 +27,7 @@ from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs import FROM_THE_STORE, PAGE, Answer, Rig, answer_to, http_faults
 from tests.support import needs
+from tests.support.authority import Authority
 
 KUBECONFIG = "SECRETS_TEST_KUBERNETES"
 """The variable that names the kubeconfig of a real cluster, in whose namespaces the tests may write."""
@@ -213,13 +213,9 @@ class KubernetesRig(Rig):
     def __init__(self) -> None:
         needs.module("kubernetes", self.extra)
         self.directory = Path(tempfile.mkdtemp(prefix="kubernetes-"))
-        authority, certificate = trustme.CA(), (str(self.directory / "server.pem"), str(self.directory / "key.pem"))
-        issued = authority.issue_cert("127.0.0.1")
-        issued.cert_chain_pems[0].write_to_path(certificate[0])
-        issued.private_key_pem.write_to_path(certificate[1])
-        authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
+        self.authority = Authority(self.directory)
         self.proxy = self.api_server()
-        self.tls = TlsFront(certificate, self.proxy.port)
+        self.tls = TlsFront(self.authority.issue("127.0.0.1"), self.proxy.port)
         self.elsewhere = Proxy()
         found = secret("elsewhere", {LABELS["variables"]: "found"}, {"value": encoded("S3cr3t-elsewhere")})
         self.elsewhere.reply = lambda _: json_reply(200, listed([found]))  # type: ignore[method-assign]
@@ -232,7 +228,7 @@ class KubernetesRig(Rig):
 
     def configuration(self, server: str, token: str = TOKEN) -> dict[str, Any]:
         """A kubeconfig, which may be JSON."""
-        cluster = {"server": server, "certificate-authority": str(self.directory / "ca.pem")}
+        cluster = {"server": server, "certificate-authority": str(self.authority.bundle)}
         return {
             "apiVersion": "v1",
             "kind": "Config",

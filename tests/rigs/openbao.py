@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import trustme
-
 from tests.support import servers
+from tests.support.authority import Authority
 from tests.support.ports import free_ports
 
 ROOT_TOKEN = "root-token-of-the-tests"
@@ -36,7 +35,7 @@ class OpenBao:
 
         self.directory = Path(tempfile.mkdtemp(prefix="openbao-"))
         self.authority = Authority(self.directory)
-        self.authority.issue("server")
+        self.authority.issue("server", "localhost", "127.0.0.1")
         self.port = free_ports(3)
         self.tls_port = self.port + 2  # development mode takes the port after its own as well
         config = {
@@ -128,24 +127,3 @@ class OpenBao:
 def openbao() -> OpenBao:
     """The session's one server."""
     return OpenBao()
-
-
-class Authority:
-    """A certificate authority that lives as long as the tests.
-
-    :ivar bundle: the file of its certificate.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._authority = trustme.CA()
-        self.bundle = directory / "authority.pem"
-        self._authority.cert_pem.write_to_path(str(self.bundle))
-
-    def issue(self, name: str) -> tuple[str, str]:
-        """Write a certificate for *name* and for loopback, of a server or client, and its key; give their paths."""
-        issued = self._authority.issue_cert(name, "localhost", "127.0.0.1", common_name=name)
-        paths = str(self._directory / f"{name}.pem"), str(self._directory / f"{name}-key.pem")
-        issued.cert_chain_pems[0].write_to_path(paths[0])
-        issued.private_key_pem.write_to_path(paths[1])
-        return paths

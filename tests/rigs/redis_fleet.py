@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 import redis
-import trustme
 
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.redis import redis_server
 from tests.support import leftovers, needs, servers
+from tests.support.authority import Authority
 from tests.support.ports import free_port
 
 STATE_SECONDS = 60.0
@@ -133,21 +133,13 @@ def speaks_tls(binary: str) -> bool:
 
 
 @functools.cache
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@functools.cache
-def _tls_directory() -> Path:
+def authority() -> Authority:
     # Each worker of a run has an authority of its own.
-    return Path(leftovers.directory(f"redis-tls-{os.getpid()}"))
+    return Authority(Path(leftovers.directory(f"redis-tls-{os.getpid()}")))
 
 
-@functools.cache
 def ca_file() -> str:
-    path = _tls_directory() / "ca.pem"
-    authority().cert_pem.write_to_path(str(path))
-    return str(path)
+    return str(authority().bundle)
 
 
 @functools.cache
@@ -157,7 +149,7 @@ def ca_directory() -> str:
         pytest.skip("there is no openssl command")
     asked = [openssl, "x509", "-noout", "-hash", "-in", ca_file()]
     name = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
-    directory = _tls_directory() / "authorities"
+    directory = authority().bundle.with_name("authorities")
     directory.mkdir()
     authority().cert_pem.write_to_path(str(directory / f"{name}.0"))
     return str(directory)
@@ -166,12 +158,7 @@ def ca_directory() -> str:
 @functools.cache
 def certificate(name: str) -> tuple[str, str]:
     """Return the files of a certificate for *name* and of its key."""
-    issued = authority().issue_cert(name)
-    directory = _tls_directory()
-    chain, key = directory / f"{name}.pem", directory / f"{name}.key"
-    issued.cert_chain_pems[0].write_to_path(str(chain))
-    issued.private_key_pem.write_to_path(str(key))
-    return str(chain), str(key)
+    return authority().issue(name)
 
 
 def client_certificate() -> dict[str, str]:

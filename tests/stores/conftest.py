@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from airflow_providers_secrets.testing.proxy import Proxy
 from airflow_providers_secrets.testing.tls import TlsFront
+from tests.support.authority import Authority
 from tests.support.servers import BehindTls
 
 
@@ -27,17 +27,13 @@ def sts() -> Iterator[Proxy]:
 @pytest.fixture
 def behind_tls(tmp_path: Path) -> Iterator[BehindTls]:
     """Servers with a certificate that nobody trusts."""
-    authority = trustme.CA()
-    bundle, certificate, key = (tmp_path / f"behind-tls-{name}.pem" for name in ("ca", "certificate", "key"))
-    issued = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(str(bundle))
-    issued.cert_chain_pems[0].write_to_path(str(certificate))
-    issued.private_key_pem.write_to_path(str(key))
+    authority = Authority(tmp_path)
+    certificate = authority.issue("127.0.0.1")
     with contextlib.ExitStack() as fronts:
 
         def put_in_front(port: int) -> tuple[str, str]:
-            front = TlsFront((str(certificate), str(key)), port)
+            front = TlsFront(certificate, port)
             fronts.callback(front.stop)
-            return f"https://127.0.0.1:{front.ports[0]}", str(bundle)
+            return f"https://127.0.0.1:{front.ports[0]}", str(authority.bundle)
 
         yield put_in_front

@@ -37,6 +37,7 @@ from airflow_providers_secrets.testing.proxy import Proxy, Reply, Request
 from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto_url
 from tests.rigs.google import service_account_key
+from tests.support.authority import Authority
 from tests.support.servers import BehindTls
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
@@ -192,14 +193,9 @@ def test_a_botocore_that_cannot_be_bounded_is_named_by_its_version() -> None:
 @pytest.fixture
 def encrypted(aws: AwsRig, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Options for the store behind TLS, and a bundle that its authority is in."""
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    bundle, certificate, key = (tmp_path / name for name in ("bundle.pem", "certificate.pem", "key.pem"))
-    authority.cert_pem.write_to_path(str(bundle))
-    issued.cert_chain_pems[0].write_to_path(str(certificate))
-    issued.private_key_pem.write_to_path(str(key))
-    front = TlsFront((str(certificate), str(key)), aws.proxy.port)
-    yield {"endpoint_url": f"https://127.0.0.1:{front.ports[0]}", "verify": str(bundle)}
+    authority = Authority(tmp_path)
+    front = TlsFront(authority.issue("127.0.0.1"), aws.proxy.port)
+    yield {"endpoint_url": f"https://127.0.0.1:{front.ports[0]}", "verify": str(authority.bundle)}
     front.stop()
 
 

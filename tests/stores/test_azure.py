@@ -637,7 +637,7 @@ def test_proxy(azure: AzureRig) -> None:
 
 def test_proxy_that_is_asked_over_tls(azure: AzureRig, tmp_path: Path) -> None:
     """It is verified by the certificates that the vault is, and by no others."""
-    known = azure.issue("localhost")
+    known = azure.authority.issue("localhost")
     stranger = trustme.CA()
     issued = stranger.issue_cert("localhost")
     unknown = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
@@ -666,7 +666,7 @@ def test_proxy_that_is_asked_over_tls(azure: AzureRig, tmp_path: Path) -> None:
 def test_replaced_certificates_count_for_a_proxy_that_is_asked_over_tls(azure: AzureRig, tmp_path: Path) -> None:
     plain = urlsplit(azure.cloud.environment["HTTPS_PROXY"]).port
     assert plain
-    front = TlsFront(azure.issue("localhost"), plain)
+    front = TlsFront(azure.authority.issue("localhost"), plain)
     path = tmp_path / "authorities.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
     asked = backend(

@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import trustme
 
 from airflow_providers_secrets.errors import (
     AccessDenied,
@@ -53,6 +52,7 @@ from tests.rigs.google import (
     service_account_key,
 )
 from tests.rigs.identities import Internet
+from tests.support.authority import Authority
 from tests.support.servers import BehindTls
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
@@ -83,18 +83,20 @@ def accounts(google: GoogleRestRig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     accounts.stop()
 
 
+HOSTS = ("*.googleapis.com", "secretmanager.europe-west4.rep.googleapis.com")
+
+
 @pytest.fixture
-def internet(accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def internet(accounts: Accounts, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
     """Google's own addresses, for what has no option to be elsewhere."""
-    authority = trustme.CA()
-    issued = authority.issue_cert("*.googleapis.com", "secretmanager.europe-west4.rep.googleapis.com")
-    bundle, certificate, key = tmp_path / "ca.pem", tmp_path / "certificate.pem", tmp_path / "key.pem"
-    authority.cert_pem.write_to_path(bundle)
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    issued.private_key_pem.write_to_path(key)
-    internet = Internet(accounts.port, (str(certificate), str(key)))
+    internet = Internet(accounts.port, authority.issue(*HOSTS))
     monkeypatch.setenv("HTTPS_PROXY", internet.url)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
     yield internet
     internet.stop()
 
@@ -231,15 +233,14 @@ def test_impersonation_chain(google: GoogleRestRig, accounts: Accounts, form: st
 
 
 @pytest.fixture
-def cloud(google: GoogleRestRig, internet: Internet, tmp_path: Path) -> Iterator[dict[str, str]]:
+def cloud(google: GoogleRestRig, internet: Internet, authority: Authority) -> Iterator[dict[str, str]]:
     """The environment of a new process, in which Google's addresses lead here for gRPC too."""
     if google.name == "google-rest":
         yield {}
         return
-    files = (str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem"))
-    for_grpc = Internet(google.wire.port, files)  # type: ignore[attr-defined]
+    for_grpc = Internet(google.wire.port, authority.issue(*HOSTS))  # type: ignore[attr-defined]
     for_grpc.tls.set_alpn_protocols(["h2"])
-    yield {"grpc_proxy": for_grpc.url, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "ca.pem")}
+    yield {"grpc_proxy": for_grpc.url, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority.bundle)}
     for_grpc.stop()
 
 

@@ -151,7 +151,7 @@ def as_pod(rig: KubernetesRig, directory: Path, monkeypatch: pytest.MonkeyPatch,
 
     (directory / "token").write_text(token)
     (directory / "namespace").write_text(NAMESPACE)
-    (directory / "ca.crt").write_bytes((rig.directory / "ca.pem").read_bytes())
+    (directory / "ca.crt").write_bytes(rig.authority.bundle.read_bytes())
     monkeypatch.setattr(identity, "SERVICE_ACCOUNT", str(directory))
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(directory / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(directory / "ca.crt"))
@@ -483,8 +483,8 @@ def holding_its_certificates(rig: KubernetesRig, directory: Path) -> Path:
     cluster, user = configuration["clusters"][0]["cluster"], configuration["users"][0]["user"]
     authority = Path(cluster.pop("certificate-authority"))
     cluster["certificate-authority-data"] = base64.b64encode(authority.read_bytes()).decode()
-    for name, file in (("certificate", "server.pem"), ("key", "key.pem")):
-        user[f"client-{name}-data"] = base64.b64encode((rig.directory / file).read_bytes()).decode()
+    for name, file in zip(("certificate", "key"), rig.authority.issue("client"), strict=True):
+        user[f"client-{name}-data"] = base64.b64encode(Path(file).read_bytes()).decode()
     path = directory / "kubeconfig"
     path.write_text(json.dumps(configuration))
     return path
