@@ -87,6 +87,12 @@ def needs(rig: Rig, method: str) -> None:
         pytest.skip(f"{type(store).__name__} has no method {method!r}")
 
 
+def needs_fault(rig: Rig, fault: str) -> None:
+    """Skip a test if the protocol of the rig's store cannot have *fault*."""
+    if fault in rig.missing_faults:
+        pytest.skip(f"the protocol has no {fault}")
+
+
 def failing(lookup: Callable[[], object], times: int = 1) -> list[LookupFailed]:
     """Call *lookup*, and return what it raises each time."""
     errors = []

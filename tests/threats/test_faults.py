@@ -20,7 +20,7 @@ from airflow_providers_secrets.errors import (
 )
 from airflow_providers_secrets.lookup import answers
 from airflow_providers_secrets.lookup.plan import KINDS
-from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, VALUE, Clock, Waits, ask
+from airflow_providers_secrets.testing.lookups import ONE_TRY, TTL, VALUE, Clock, Waits, ask, needs_fault
 from airflow_providers_secrets.testing.proxy import Reply
 from tests.rigs import FAULTS, HOSTILE_FAULTS, Rig
 from tests.threats.conftest import Login
@@ -98,14 +98,9 @@ def answered(backend: Any, kind: str, secret_id: str) -> Any:
         return error
 
 
-def possible(rig: Rig, fault: str) -> None:
-    if fault in rig.missing_faults:
-        pytest.skip(f"the protocol has no {fault}")
-
-
 @pytest.mark.parametrize("fault", [*FAULTS, *HOSTILE_FAULTS])
 def test_fault(rig: Rig, fault: str, clock: Clock, waits: Waits, tally: dict[str, int]) -> None:
-    possible(rig, fault)
+    needs_fault(rig, fault)
     for kind, state in QUICK:
         cell(rig, fault, kind, state, clock, waits)
     tally["cells of the fault matrix"] = len(QUICK)
@@ -114,7 +109,7 @@ def test_fault(rig: Rig, fault: str, clock: Clock, waits: Waits, tally: dict[str
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [*FAULTS, *HOSTILE_FAULTS])
 def test_fault_in_every_kind_and_state(rig: Rig, fault: str, clock: Clock, waits: Waits, tally: dict[str, int]) -> None:
-    possible(rig, fault)
+    needs_fault(rig, fault)
     rest = [one for one in CELLS if one not in QUICK]
     for kind, state in rest:
         cell(rig, fault, kind, state, clock, waits)

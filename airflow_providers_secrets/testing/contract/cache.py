@@ -15,7 +15,16 @@ import pytest
 
 from airflow_providers_secrets.errors import AccessDenied, InvalidSecret, LookupFailed, StoreUnavailable
 from airflow_providers_secrets.lookup import cache
-from airflow_providers_secrets.testing.lookups import MAX_STALE, NEGATIVE_TTL, ONE_TRY, TTL, Clock, failing, stored
+from airflow_providers_secrets.testing.lookups import (
+    MAX_STALE,
+    NEGATIVE_TTL,
+    ONE_TRY,
+    TTL,
+    Clock,
+    failing,
+    needs_fault,
+    stored,
+)
 from airflow_providers_secrets.testing.rig import Rig
 from airflow_providers_secrets.testing.speed import slowness
 
@@ -221,8 +230,7 @@ def test_an_expired_value_stands_in_for_an_answer_that_is_not_the_stores_own(
     rig: Rig, clock: Clock, fault: str
 ) -> None:
     """A proxy's page in place of an answer invalidates nothing, and does not count as an outage of the store."""
-    if fault in rig.missing_faults:
-        pytest.skip(f"the protocol has no {fault}")
+    needs_fault(rig, fault)
     stored(rig, "outlived", "x")
     backend = rig.caching(**ONE_TRY)
     backend.get_variable("outlived")

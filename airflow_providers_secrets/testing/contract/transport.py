@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -28,6 +27,7 @@ from airflow_providers_secrets.testing.lookups import (
     failing,
     hanging,
     needs,
+    needs_fault,
     stored,
     warned,
 )
@@ -37,28 +37,22 @@ from airflow_providers_secrets.testing.rig import PAGE, Rig
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 
-def fault(rig: Rig, name: str) -> contextlib.AbstractContextManager[None]:
-    if name in rig.missing_faults:
-        pytest.skip(f"the protocol has no {name}")
-    return rig.fault(name)
-
-
 # Other hosts.
 
 
 def test_redirect_to_another_host_is_refused(rig: Rig) -> None:
+    needs_fault(rig, "redirect")
     stored(rig, "found", "x")
     backend = rig.backend()
-    with fault(rig, "redirect"), pytest.raises(LookupFailed) as raised:
+    with rig.fault("redirect"), pytest.raises(LookupFailed) as raised:
         backend.get_variable("found")
     assert rig.elsewhere.requests == []
     assert "S3cr3t" not in str(raised.value)
 
 
 def test_redirect_of_a_listing_to_another_host_is_refused(rig: Rig) -> None:
+    needs_fault(rig, "redirect")
     stored(rig, "found", "x")
-    if "redirect" in rig.missing_faults:
-        pytest.skip("the protocol has no redirect")
     with rig.fault("redirect", listings=True):
         assert rig.caching(preload=["variables"]).get_variable("found") == "x"
     assert rig.elsewhere.requests == []
@@ -371,10 +365,11 @@ FITTING = {
 
 @pytest.mark.parametrize("name", FITTING)
 def test_advice_fits_the_code(rig: Rig, name: str) -> None:
+    needs_fault(rig, name)
     stored(rig, "found", "x")
     backend = rig.backend(**ONE_TRY)
     backend.get_variable("found")
-    with fault(rig, name), pytest.raises(LookupFailed) as raised:
+    with rig.fault(name), pytest.raises(LookupFailed) as raised:
         backend.get_variable("found")
     fitting, unfit = (words.split() for words in FITTING[name])
     assert any(word in raised.value.advice for word in fitting), raised.value

@@ -22,7 +22,7 @@ from airflow_providers_secrets.lookup.access import store_of
 from airflow_providers_secrets.lookup.answers import answers_of
 from airflow_providers_secrets.lookup.connection_text import fields_of
 from airflow_providers_secrets.testing.contract.leaks import CANARY, assert_no_canary
-from airflow_providers_secrets.testing.lookups import ONE_TRY, credentials, needs, stored
+from airflow_providers_secrets.testing.lookups import ONE_TRY, credentials, needs, needs_fault, stored
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from airflow_providers_secrets.testing.rig import PATIENT, Rig, answer_to
 
@@ -75,8 +75,7 @@ def change(backend: Any, act: str) -> None:
 def test_no_request_of_a_change_is_redirected_to_another_host(rig: Rig, act: str) -> None:
     """A write that follows a redirect takes the value there. A store may ask for something before it changes it."""
     needs(rig, act)
-    if "redirect" in rig.missing_faults:
-        pytest.skip("the protocol has no redirect")
+    needs_fault(rig, "redirect")
     backend, redirect = rig.backend(**ONE_TRY), rig.faults()["redirect"]
     path = stored(rig, "changed", "x")
     backend.get_variable("changed")  # logs in
