@@ -155,9 +155,3 @@ def kubernetes() -> Rig:
 @pytest.fixture(params=("google-grpc", "google-rest"))
 def google(request: pytest.FixtureRequest) -> Rig:
     return running(RIGS[request.param])
-
-
-@pytest.fixture
-def multi_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow in multi-team mode."""
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import threading
@@ -20,6 +21,9 @@ VALUE: Final = {"connections": "postgres://u:p@h:5432/db", "variables": "as type
 
 TTL, NEGATIVE_TTL, MAX_STALE = 60.0, 30.0, 900.0
 """The defaults, as documented."""
+
+KEY: Final = base64.urlsafe_b64encode(b"k" * 32).decode()
+"""A value of ``shared_cache_key``."""
 
 ONE_TRY: Final[dict[str, Any]] = {"max_attempts": 1}
 

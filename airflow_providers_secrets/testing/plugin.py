@@ -68,6 +68,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
 
 @pytest.fixture
+def multi_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow in multi-team mode."""
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+
+
+@pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds of each pause before another attempt; no test sits them out."""
     made: list[float] = []

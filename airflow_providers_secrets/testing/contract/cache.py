@@ -114,8 +114,8 @@ def test_one_secret_is_a_variable_and_no_connection(rig: Rig) -> None:
     assert backend.get_variable("same") == "x"
 
 
-def test_teams_never_share_an_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+@pytest.mark.usefixtures("multi_team")
+def test_teams_never_share_an_answer(rig: Rig) -> None:
     stored(rig, "owned", "everybody's")
     rig.put(rig.path("variables", "owned", team="red"), "red's")
     backend = rig.caching()

@@ -102,8 +102,8 @@ def test_a_backend_whose_constructor_failed_has_a_repr(rig: Rig) -> None:
 
 
 @pytest.mark.each_rig_in_ci
-def test_configuration_is_of_no_team(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+@pytest.mark.usefixtures("multi_team")
+def test_configuration_is_of_no_team(rig: Rig) -> None:
     rig.put(rig.path("config", "some--option"), "x")
     assert rig.backend().get_config("some--option") == "x"
     assert rig.backend().get_variable("some--option") is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 import sys
 import textwrap
@@ -15,10 +14,9 @@ import pytest
 
 from airflow_providers_secrets.lookup import deadline, forks
 from airflow_providers_secrets.lookup.workers import BACKENDS
+from airflow_providers_secrets.testing.lookups import KEY
 from airflow_providers_secrets.testing.processes import in_a_process
 from airflow_providers_secrets.testing.rig import Rig
-
-KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 needs_workers = pytest.mark.skipif(
     int(importlib.metadata.version("apache-airflow").partition(".")[0]) < 3,

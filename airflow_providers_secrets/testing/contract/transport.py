@@ -21,6 +21,7 @@ from airflow_providers_secrets.lookup.outcomes import ADVICE, ERRORS, advice
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import COMMON_OUTCOMES, MALFORMED, Outcome, Store
 from airflow_providers_secrets.testing.lookups import (
+    KEY,
     ONE_TRY,
     Waits,
     credentials,
@@ -33,9 +34,6 @@ from airflow_providers_secrets.testing.lookups import (
 )
 from airflow_providers_secrets.testing.proxy import Reply, Request
 from airflow_providers_secrets.testing.rig import PAGE, Rig
-
-KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
-
 
 # Other hosts.
 
