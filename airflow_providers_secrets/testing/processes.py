@@ -66,13 +66,7 @@ def in_a_process(rig: Rig, code: str, **options: Any) -> list[str]:
         f"given = {given!r}\n"
         "backend = Backend(**given)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-u", "-W", "ignore", "-c", preamble + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    run = run_python(preamble + textwrap.dedent(code), PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore")
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout.splitlines()
 
