@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 KINDS_BY_WORD: Final[dict[str, Kind]] = {"conn": "connections", "var": "variables", "config": "config"}
 """The kinds by their words on the command line."""
 
+WORDS: Final[dict[Kind, str]] = {kind: word for word, kind in KINDS_BY_WORD.items()}
+"""The words of the kinds."""
+
 SINGULAR: Final[dict[Kind, str]] = {
     "connections": "connection",
     "variables": "variable",

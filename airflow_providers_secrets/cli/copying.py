@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_providers_secrets.cli.arguments import KINDS_BY_WORD
+from airflow_providers_secrets.cli.arguments import WORDS
 from airflow_providers_secrets.errors import (
     InvalidSecret,
     LookupFailed,
@@ -59,8 +59,7 @@ class Item:
 
     def row(self, form: str) -> dict[str, str | None]:
         """Return the item for the output: JSON and YAML name the kind in full, other forms by its short word."""
-        word = next(word for word, kind in KINDS_BY_WORD.items() if kind == self.kind)
-        kind = self.kind if form in ("json", "yaml") else word
+        kind = self.kind if form in ("json", "yaml") else WORDS[self.kind]
         return {"kind": kind, "id": self.secret_id, "state": self.state, "reason": self.reason}
 
 

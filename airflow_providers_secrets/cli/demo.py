@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from airflow_providers_secrets.cli.arguments import add_output
+from airflow_providers_secrets.cli.arguments import SINGULAR, add_output
 from airflow_providers_secrets.cli.exits import NOT_OK, OK
 from airflow_providers_secrets.cli.output import say, show_record, show_rows
 from airflow_providers_secrets.errors import StoreUnavailable
@@ -226,7 +226,7 @@ def _by_airflow(airflow: _Airflow, store: Embedded, database: str) -> Iterator[R
     answers, lookups = airflow.answers_of_dag(), airflow.lookups()
     for kind, secret_id in DAG_LOOKUPS:
         took = lookups.get((kind, secret_id))
-        yield row(f"DAG: {kind[:-1]} {secret_id}", secret_id, answers.get(secret_id), run, took)
+        yield row(f"DAG: {SINGULAR[kind]} {secret_id}", secret_id, answers.get(secret_id), run, took)
 
 
 DAG_LOOKUPS: Final[tuple[tuple[Kind, str], ...]] = (

@@ -14,6 +14,7 @@ from airflow_providers_secrets.cli import output
 from airflow_providers_secrets.cli.arguments import (
     KINDS_BY_WORD,
     SINGULAR,
+    WORDS,
     add_backend,
     add_id,
     add_kind,
@@ -188,7 +189,7 @@ def _listing(explained: Explanation | ChainExplanation) -> str | None:
     """Return the command that lists what is there; ``None`` if no store that can list is asked for this kind."""
     from airflow_providers_secrets.lookup.explanation import ChainExplanation
 
-    word = next(word for word, one in KINDS_BY_WORD.items() if one == explained.kind)
+    word = WORDS[explained.kind]
     if not isinstance(explained, ChainExplanation):
         return f"airflow-secrets list {word}" if explained.enabled and explained.lists else None
     asked = [

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from airflow_providers_secrets.cli.arguments import SINGULAR
 from airflow_providers_secrets.cli.exits import NO_ANSWER, NOT_OK, USAGE
 from airflow_providers_secrets.cli.masking import shown_value
 from airflow_providers_secrets.cli.output import (
@@ -154,7 +155,7 @@ def of_foreign_member(member: Member) -> Iterator[Finding]:
 
 def of_id_in_chain(members: Sequence[Member], kind: Kind, secret_id: str) -> Finding:
     """Return which member of a chain answers for an id."""
-    subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
+    subject = f"{SINGULAR[kind]} {quoted(secret_id)}"
     explained = explanation.explain_chain(members, kind, secret_id)
     if failed := explained.failed:
         code = USAGE if failed.outcome == explanation.MISCONFIGURED else NO_ANSWER
@@ -367,7 +368,7 @@ def _caches(backend: SecretLookupMixin) -> Iterator[Finding]:
 
 
 def _looked_up(backend: SecretLookupMixin, failures: _Failures, kind: Kind, secret_id: str) -> Finding:
-    subject = f"{kind.removesuffix('s')} {quoted(secret_id)}"
+    subject = f"{SINGULAR[kind]} {quoted(secret_id)}"
     plan = backend.plan(kind, secret_id)
     if failures.is_away and not plan.reason:
         return failures.same(subject)

@@ -174,7 +174,7 @@ def visible(kind: Kind, rows: list[Row], user: Any) -> list[Row]:
 
 def _allowed(kind: Kind, ids: set[str], user: Any, team: str | None) -> set[str]:
     manager: Any = get_auth_manager()
-    if not hasattr(manager, "filter_authorized_connections"):  # Airflow 3.1
+    if not hasattr(manager, "filter_authorized_connections"):  # Airflow 3.1, which has no teams
         if kind == "connections":
             return {
                 one
@@ -186,7 +186,7 @@ def _allowed(kind: Kind, ids: set[str], user: Any, team: str | None) -> set[str]
             for one in ids
             if manager.is_authorized_variable(method="GET", details=VariableDetails(key=one), user=user)
         }
-    of_team: Any = {"team_name": team} if team else {}  # Airflow 3.1 has no teams
+    of_team: Any = {"team_name": team} if team else {}
     if kind == "connections":
         return set(manager.filter_authorized_connections(conn_ids=ids, user=user, **of_team))
     return set(manager.filter_authorized_variables(variable_keys=ids, user=user, **of_team))
