@@ -58,6 +58,12 @@ LOGIN_REFUSED: Final = "login refused"
 LOGIN_UNAVAILABLE: Final = "login unavailable"
 """The code of a login without an answer, or with one that says nothing of the credentials."""
 
+BAD_CREDENTIAL: Final = "unusable credential"
+"""The code of a login's file, variable or option that holds none or cannot be read. Vault's logins pass on Google's."""
+
+BAD_BUNDLE: Final = "unusable CA bundle"
+"""The code of a file of certificates that holds none, or cannot be read."""
+
 EXISTS: Final = "exists already"
 """The code of a write that should create a name which already exists."""
 
@@ -83,6 +89,7 @@ urllib3 or botocore has for them. An SDK wraps these in an error that is the sam
 counts. urllib3's ReadTimeoutError may be about a TLS handshake or a proxy, which have connect_timeout seconds."""
 
 UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+NO_TLS: Final = "WRONG_VERSION_NUMBER"
 NOT_VALID_NOW: Final = "certificate not valid now"
 OF_ANOTHER_HOST: Final = "certificate of another host"
 
@@ -99,7 +106,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
     EXISTS: Outcome.INVALID,
     # OpenSSL's reasons: the wrong CA bundle, or a port that does not speak TLS.
     UNTRUSTED: Outcome.MISCONFIGURED,
-    "WRONG_VERSION_NUMBER": Outcome.MISCONFIGURED,
+    NO_TLS: Outcome.MISCONFIGURED,
 }
 """What codes mean on every store; a store's own table comes first."""
 
@@ -107,7 +114,7 @@ COMMON_OUTCOMES: Final[Mapping[str, Outcome]] = {
 REDIRECTS: Final = tuple(f"HTTP {status}" for status in (301, 302, 303, 307, 308))
 """The codes of redirects. A store's own answer never is one, and none is followed to another host."""
 
-ON_THE_WAY: Final = frozenset({MALFORMED, FOREIGN, *REDIRECTS, UNTRUSTED, "WRONG_VERSION_NUMBER"})
+ON_THE_WAY: Final = frozenset({MALFORMED, FOREIGN, *REDIRECTS, UNTRUSTED, NO_TLS, BAD_CREDENTIAL, BAD_BUNDLE})
 """The codes of failures on the way to any store, which are not the store's own answer: a proxy's page instead of an
 answer, a captive portal, a CA bundle that the host has not renewed yet."""
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets.errors import SecretsError
 from airflow_providers_secrets.stores.base import (
+    BAD_BUNDLE,
     FOREIGN,
     LOGIN_REFUSED,
     LOGIN_UNAVAILABLE,
     MALFORMED,
+    NO_TLS,
     ON_THE_WAY,
     REDIRECTS,
     UNTRUSTED,
@@ -37,7 +39,6 @@ BAD_CONFIG: Final = "settings that botocore cannot use"
 BAD_REQUEST: Final = "a request that cannot be sent"
 BAD_PROXY: Final = "a proxy's address that is no URL"
 WHITE_SPACE: Final = "white space around a variable"
-BUNDLE: Final = "unusable CA bundle"
 CLIENT_CERTIFICATE: Final = "unusable client certificate"
 CONTAINER_REFUSED: Final = "container refused"
 """The code, besides :data:`LOGIN_REFUSED`, of a refusal by the service that AWS_CONTAINER_CREDENTIALS_* names."""
@@ -90,7 +91,7 @@ LOCAL: Final = (
     BAD_REQUEST,
     BAD_PROXY,
     WHITE_SPACE,
-    BUNDLE,
+    BAD_BUNDLE,
     CLIENT_CERTIFICATE,
     *REFUSED_SETTINGS,
     "DefaultCredentialsError",  # google.auth.exceptions
@@ -206,7 +207,7 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
     BAD_PROXY: "Correct HTTP_PROXY, HTTPS_PROXY, or 'proxies' in 'config_kwargs'.",
     WHITE_SPACE: "Remove the line break or spaces from the variable's value.",
     CLIENT_CERTIFICATE: "Let 'config_kwargs' name readable files in PEM: a certificate and its key without a password.",
-    BUNDLE: "Correct 'verify', AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's ca_bundle, whichever names it.",
+    BAD_BUNDLE: "Correct 'verify', AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's ca_bundle, whichever names it.",
     **dict.fromkeys(
         ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"),
         "Make the file readable that the AWS settings name: a token's, a credential_process, certificates.",
@@ -234,7 +235,7 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         "Name the CA bundle of the store's certificate in 'verify', STS's in AWS_CA_BUNDLE, Google's in "
         "REQUESTS_CA_BUNDLE."
     ),
-    "WRONG_VERSION_NUMBER": "Correct the scheme or port of 'endpoint_url': that port does not speak TLS.",
+    NO_TLS: "Correct the scheme or port of 'endpoint_url': that port does not speak TLS.",
     "AccessDenied of AssumeRole": "Allow the credentials sts:AssumeRole on the role, and trust them in its policy.",
     "AccessDenied of AssumeRoleWithWebIdentity": "Trust the token's issuer, audience and subject in the role's policy.",
 }

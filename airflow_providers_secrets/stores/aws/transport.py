@@ -30,7 +30,6 @@ from airflow_providers_secrets.stores.aws.store import (
     BAD_PROXY,
     BAD_REQUEST,
     BAD_URL,
-    BUNDLE,
     CLIENT_CERTIFICATE,
     CONTAINER_REFUSED,
     WHITE_SPACE,
@@ -38,6 +37,7 @@ from airflow_providers_secrets.stores.aws.store import (
     unusable,
 )
 from airflow_providers_secrets.stores.base import (
+    BAD_BUNDLE,
     CHUNK,
     GRACE,
     LOGIN_REFUSED,
@@ -194,7 +194,7 @@ def _refuse_unusable(certificate: str | None, key: str | None = None) -> None:
 
 
 def _trusting(path: str) -> ssl.SSLContext:
-    with _readable(f"the CA bundle {quoted(path)}", BUNDLE):
+    with _readable(f"the CA bundle {quoted(path)}", BAD_BUNDLE):
         return context_of(path, create_urllib3_context)
 
 

@@ -20,9 +20,10 @@ from azure.core.pipeline.transport import RequestsTransport
 
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.azure.identity import credential_name
-from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED, UNREADABLE
+from airflow_providers_secrets.stores.azure.key_vault import CHALLENGE, EXPIRED
 from airflow_providers_secrets.stores.azure.session import make_session
 from airflow_providers_secrets.stores.base import (
+    BAD_CREDENTIAL,
     LOGIN_REFUSED,
     REFUSAL_MEMO,
     LoginGuard,
@@ -233,7 +234,7 @@ def readable(option: str, path: str) -> str:
     :raises StoreError: naming the option, if it does not.
     """
     if not os.access(path, os.R_OK):
-        raise StoreError(f"option {option!r} names a file that cannot be read", UNREADABLE)
+        raise StoreError(f"option {option!r} names a file that cannot be read", BAD_CREDENTIAL)
     return path
 
 
@@ -252,7 +253,7 @@ def _credential(options: Options, transport: LoginTransport) -> Any:
         # Their messages may quote parts of a key or password.
         reason = type(error).__name__
     option = "client_certificate_path" if name == "client_certificate" else "credential"
-    raise StoreError(f"option {option!r}: no {name} credential can be made of it ({reason})", UNREADABLE)
+    raise StoreError(f"option {option!r}: no {name} credential can be made of it ({reason})", BAD_CREDENTIAL)
 
 
 def _http(options: Options, transport: LoginTransport) -> dict[str, Any]:

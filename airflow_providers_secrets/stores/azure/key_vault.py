@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_providers_secrets.jwt import claims_of
 from airflow_providers_secrets.stores.base import (
+    BAD_CREDENTIAL,
     EXISTS,
     FOREIGN,
     LOGIN_REFUSED,
@@ -41,7 +42,6 @@ SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105  # a code
 SECRET_DISABLED: Final = "SecretDisabled"  # noqa: S105
 NOT_THE_VAULTS: Final = "HTTP 404, which is not Key Vault's own answer"
 EXPIRED: Final = "token no longer accepted"
-UNREADABLE: Final = "unusable credential"
 CHALLENGE: Final = "no usable challenge"
 FOREIGN_TOKEN: Final = "the vault asks for a token for another host"  # noqa: S105
 NO_VAULT: Final = "option 'vault_url' is not set"
@@ -93,7 +93,7 @@ class KeyVault(Store):
         **dict.fromkeys(
             (
                 LOGIN_REFUSED,
-                UNREADABLE,
+                BAD_CREDENTIAL,
                 CHALLENGE,
                 FOREIGN_TOKEN,
                 NO_VAULT,
@@ -125,7 +125,7 @@ class KeyVault(Store):
         "verify_challenge_resource to false.",
         CHALLENGE: "Fix the backend's vault_url: no vault answers there.",
         LOGIN_REFUSED: "Fix the credential that the backend's options name; if they name none, set 'credential'.",
-        UNREADABLE: "Fix that option.",
+        BAD_CREDENTIAL: "Fix that option.",
         UNTRUSTED: "Name the CA bundle in 'connection_verify', or in REQUESTS_CA_BUNDLE.",
         GONE: "Install another version of it.",
         "HTTP 401": "Check that the backend's tenant is the vault's own.",
@@ -137,7 +137,7 @@ class KeyVault(Store):
         Outcome.DENIED: "Give the backend's identity the role 'Key Vault Secrets User' on the vault.",
         Outcome.MISCONFIGURED: "Fix the backend's vault_url or credential.",
     }
-    on_the_way = ON_THE_WAY | {UNREADABLE, CHALLENGE, FOREIGN_TOKEN, NO_VAULT, GONE, "InvalidProxyURL"}
+    on_the_way = ON_THE_WAY | {CHALLENGE, FOREIGN_TOKEN, NO_VAULT, GONE, "InvalidProxyURL"}
     expired_login = frozenset({EXPIRED})
     muted_loggers = (
         "azure",

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import requests
 
-from airflow_providers_secrets.stores.base import GRACE, StoreError, arriving, bounded, seconds_left
-from airflow_providers_secrets.stores.google.secret_manager import BUNDLE
+from airflow_providers_secrets.stores.base import BAD_BUNDLE, GRACE, StoreError, arriving, bounded, seconds_left
 from airflow_providers_secrets.stores.https import ContextAdapter, context_of, default_certificates, secured
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
@@ -30,7 +29,7 @@ def trusted_authorities() -> ssl.SSLContext:
         return context_of(path)
     except (OSError, ValueError) as error:
         fault = f"{source}: the CA bundle cannot be read ({type(error).__name__})"
-    raise StoreError(fault, BUNDLE)
+    raise StoreError(fault, BAD_BUNDLE)
 
 
 class BoundedAdapter(ContextAdapter):

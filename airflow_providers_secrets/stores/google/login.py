@@ -17,6 +17,7 @@ from google.oauth2 import service_account
 
 from airflow_providers_secrets.stores import base
 from airflow_providers_secrets.stores.base import (
+    BAD_CREDENTIAL,
     LOGIN_REFUSED,
     LOGIN_UNAVAILABLE,
     Identity,
@@ -35,7 +36,6 @@ from airflow_providers_secrets.stores.google.secret_manager import (
     COMMAND_FAILED,
     NO_CREDENTIALS,
     NO_PROJECT,
-    UNREADABLE,
 )
 
 Options = Mapping[str, Any]
@@ -205,7 +205,7 @@ class Login:
             with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, exceptions.MalformedError):
                 credentials = self._keys.credentials(_key(options), options["gcp_scopes"])
                 return credentials, credentials.project_id
-            raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
+            raise StoreError(f"option {option!r} is no service account key", BAD_CREDENTIAL)
         if options["gcp_credential_config_file"]:
             return self._configured(options["gcp_credential_config_file"], asking)
         return self._scoped(google.auth.default, asking)
@@ -226,7 +226,7 @@ class Login:
             if isinstance(configuration, str):
                 configuration = credential_configuration(_content(option, configuration))
             return self._scoped(functools.partial(google.auth.load_credentials_from_dict, configuration), asking)
-        raise StoreError(f"option {option!r} is no credential configuration", UNREADABLE)
+        raise StoreError(f"option {option!r} is no credential configuration", BAD_CREDENTIAL)
 
 
 def _impersonated(source: Any, options: Options) -> tuple[Any, str]:
@@ -250,7 +250,7 @@ def _content(option: str, path: str) -> str:
             return file.read(MAX_FILE_LENGTH)
     except (OSError, ValueError) as error:
         fault = f"option {option!r}: its file cannot be read ({type(error).__name__})"
-    raise StoreError(fault, UNREADABLE)
+    raise StoreError(fault, BAD_CREDENTIAL)
 
 
 class Http:
@@ -306,7 +306,7 @@ class Asking:
             return StoreError(*untrusted)
         status, reason = self._status or 0, type(error).__name__
         if not self._began:
-            code = COMMAND_FAILED if by_command else UNREADABLE
+            code = COMMAND_FAILED if by_command else BAD_CREDENTIAL
         elif status < HTTPStatus.BAD_REQUEST:  # no answer, or one that is not from a token issuer
             code = LOGIN_UNAVAILABLE
         else:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from airflow_providers_secrets.stores.base import (
+    BAD_BUNDLE,
+    BAD_CREDENTIAL,
     EXISTS,
     LOGIN_REFUSED,
     LOGIN_UNAVAILABLE,
@@ -37,11 +39,9 @@ MAX_PAGES: Final = 10_000
 """Maximum number of pages; a longer listing counts as endless: listing so large a project would take hours."""
 
 CHECKSUM: Final = "checksum"
-UNREADABLE: Final = "unusable credential"
 COMMAND_FAILED: Final = "the credentials' command failed"
 NO_CREDENTIALS: Final = "no Google credentials in the options or the environment"
 NO_PROJECT: Final = "no project"
-BUNDLE: Final = "unusable CA bundle"
 UNFIT_SDK: Final = "unfit google-cloud-secret-manager"
 NO_TEXT: Final = "no text"
 
@@ -114,8 +114,8 @@ class SecretManager(Store):
                 "SERVICE_DISABLED",
                 "USER_PROJECT_DENIED",
                 # Ours.
-                UNREADABLE,
-                BUNDLE,
+                BAD_CREDENTIAL,
+                BAD_BUNDLE,
                 LOGIN_REFUSED,
                 NO_CREDENTIALS,
                 NO_PROJECT,
@@ -127,7 +127,7 @@ class SecretManager(Store):
         LOGIN_UNAVAILABLE: Outcome.UNAVAILABLE,
         COMMAND_FAILED: Outcome.UNAVAILABLE,  # the service that the command asks may be down
     }
-    on_the_way = ON_THE_WAY | {UNREADABLE, BUNDLE, NO_CREDENTIALS, NO_PROJECT, UNFIT_SDK}
+    on_the_way = ON_THE_WAY | {NO_CREDENTIALS, NO_PROJECT, UNFIT_SDK}
     advice: ClassVar = {
         Outcome.DENIED: "Grant the backend's identity roles/secretmanager.secretAccessor on it, in its project.",
         Outcome.REVOKED: "Enable its latest version or add a new one; delete the secret if it shall be absent.",
@@ -139,8 +139,8 @@ class SecretManager(Store):
         "USER_PROJECT_DENIED": "Grant it roles/serviceusage.serviceUsageConsumer on the project of quota_project_id.",
         "INVALID_ARGUMENT": "Check the backend's project_id, location and version: Google does not allow the name.",
         "UNAUTHENTICATED": "Replace the credentials: Google does not accept them (check the host's clock first).",
-        UNREADABLE: "Fix what the credentials' option, variable or file holds or names.",
-        BUNDLE: "Fix the variable or the file.",
+        BAD_CREDENTIAL: "Fix what the credentials' option, variable or file holds or names.",
+        BAD_BUNDLE: "Fix the variable or the file.",
         UNTRUSTED: "Name the CA bundle in REQUESTS_CA_BUNDLE; for gRPC, in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.",
         LOGIN_REFUSED: "Replace the credentials: whoever issues the tokens refuses them.",
         LOGIN_UNAVAILABLE: "Check that whoever issues the tokens can be reached from this host.",

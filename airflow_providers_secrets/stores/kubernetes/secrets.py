@@ -21,6 +21,7 @@ from airflow_providers_secrets.stores.base import (
     MALFORMED,
     ON_THE_WAY,
     REDIRECTS,
+    UNTRUSTED,
     Answer,
     Identity,
     ListedSecret,
@@ -124,7 +125,7 @@ class KubernetesSecrets(Store):
             REDIRECTS,
             "Fix the server's address in the kubeconfig; redirects are not followed.",
         ),
-        "CERTIFICATE_VERIFY_FAILED": "Name the cluster's certificate authority in the kubeconfig.",
+        UNTRUSTED: "Name the cluster's certificate authority in the kubeconfig.",
         Outcome.DENIED: "Allow it by a Role in the namespace: airflow-secrets policy prints one.",
         Outcome.MISCONFIGURED: "Fix the kubeconfig, or the option namespace.",
     }

@@ -15,10 +15,18 @@ from urllib.parse import quote
 
 import hvac
 
-from airflow_providers_secrets.stores.base import LOGIN_REFUSED, UNTRUSTED, Outcome, StoreError, codes_of_certificate
+from airflow_providers_secrets.stores.base import (
+    BAD_BUNDLE,
+    BAD_CREDENTIAL,
+    LOGIN_REFUSED,
+    UNTRUSTED,
+    Outcome,
+    StoreError,
+    codes_of_certificate,
+)
 from airflow_providers_secrets.stores.google.identity import service_account_key
 from airflow_providers_secrets.stores.vault.login import Login, Options, file_content
-from airflow_providers_secrets.stores.vault.replies import LOGIN_UNTRUSTED, SIGNING_REFUSED, UNREADABLE
+from airflow_providers_secrets.stores.vault.replies import LOGIN_UNTRUSTED, SIGNING_REFUSED
 
 if TYPE_CHECKING:
     import requests
@@ -83,10 +91,10 @@ def _aws_credentials(options: Options) -> tuple[str, str, str | None, str | None
 
 def _aws_failure(error: Exception) -> StoreError:
     """Return the error that AWS's answer means, as in the AWS stores: a refused login, or one to try again."""
-    from airflow_providers_secrets.stores.aws.store import BUNDLE, COMMON_OUTCOMES, LOCAL, answer_codes
+    from airflow_providers_secrets.stores.aws.store import COMMON_OUTCOMES, LOCAL, answer_codes
 
     if isinstance(error, StoreError):  # of the session: this host's fault, whose code Vault's tables may lack
-        is_local = BUNDLE not in error.codes and any(code in LOCAL for code in error.codes)
+        is_local = BAD_BUNDLE not in error.codes and any(code in LOCAL for code in error.codes)
         return StoreError(error.codes[0], "NoCredentialsError") if is_local else error
     codes = answer_codes(error)
     outcome = next((COMMON_OUTCOMES[code] for code in codes if code in COMMON_OUTCOMES), Outcome.UNAVAILABLE)
@@ -156,7 +164,7 @@ def _gcp(api: hvac.Client, options: Options, mount: dict[str, str]) -> Any:
             credentials = None
         if credentials is None:
             option = "gcp_key_path" if options["gcp_key_path"] else "gcp_keyfile_dict"
-            raise StoreError(f"option {option!r} is no service account key", UNREADABLE)
+            raise StoreError(f"option {option!r} is no service account key", BAD_CREDENTIAL)
     if isinstance(credentials, service_account.Credentials):
         claims["sub"] = credentials.service_account_email
         jwt = google.auth.jwt.encode(credentials.signer, claims).decode()
@@ -194,7 +202,7 @@ def _google_key(options: Options) -> dict[str, Any] | None:
         return service_account_key(file_content(options, "gcp_key_path"))
     except ValueError as error:
         fault = str(error)
-    raise StoreError(f"option 'gcp_key_path': its file {fault}", UNREADABLE)
+    raise StoreError(f"option 'gcp_key_path': its file {fault}", BAD_CREDENTIAL)
 
 
 def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options, asking: Asking) -> str:
@@ -210,7 +218,7 @@ def _signed_by_google(credentials: Any, claims: dict[str, Any], options: Options
 
     email = getattr(credentials, "service_account_email", None)
     if not email or email == "default":
-        raise StoreError("the environment's Google credentials are no service account's", UNREADABLE)
+        raise StoreError("the environment's Google credentials are no service account's", BAD_CREDENTIAL)
     authorized = AuthorizedSession(credentials, auth_request=asking)
     secured(authorized, BoundedAdapter(options["connect_timeout"], options["read_timeout"]))
     try:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import hvac
 
-from airflow_providers_secrets.stores.base import StoreError
-from airflow_providers_secrets.stores.vault.replies import UNREADABLE, Reply
+from airflow_providers_secrets.stores.base import BAD_CREDENTIAL, StoreError
+from airflow_providers_secrets.stores.vault.replies import Reply
 
 Options = Mapping[str, Any]
 Login = Callable[[hvac.Client, Options, dict[str, str]], Any]  # hvac is untyped
@@ -43,7 +43,7 @@ def static_token(options: Options) -> str:
         return file_content(options, "token_path")
     token = str(options["token"] or os.environ.get("VAULT_TOKEN", "")).strip()
     if not token:
-        raise StoreError("option 'token' or 'token_path' is needed", UNREADABLE)
+        raise StoreError("option 'token' or 'token_path' is needed", BAD_CREDENTIAL)
     return token
 
 
@@ -62,7 +62,7 @@ def file_content(options: Options, path_name: str) -> str:
         if content:
             return content
         fault = "its file is empty"
-    raise StoreError(f"option {path_name!r}: {fault}", UNREADABLE)
+    raise StoreError(f"option {path_name!r}: {fault}", BAD_CREDENTIAL)
 
 
 def _either(options: Options, name: str, path_name: str) -> str:

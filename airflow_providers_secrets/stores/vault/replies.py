@@ -10,11 +10,15 @@ from typing import Any, Final
 
 from airflow_providers_secrets.stores.base import (
     ABSENT,
+    BAD_BUNDLE,
+    BAD_CREDENTIAL,
     FOREIGN,
     LOGIN_REFUSED,
     MALFORMED,
+    NO_TLS,
     ON_THE_WAY,
     REDIRECTS,
+    UNTRUSTED,
     Outcome,
     StoreError,
     codes_of_page,
@@ -22,8 +26,6 @@ from airflow_providers_secrets.stores.base import (
 
 Options = Mapping[str, Any]
 
-UNREADABLE: Final = "unusable credential"
-NO_CA: Final = "unusable CA bundle"
 LOGIN_UNTRUSTED: Final = "certificate of a login that is not trusted"
 DELETED: Final = "deleted"
 DESTROYED: Final = "destroyed"
@@ -69,8 +71,8 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
         (
             LOGIN_REFUSED,
             DEAD_TOKEN,
-            UNREADABLE,
-            NO_CA,
+            BAD_CREDENTIAL,
+            BAD_BUNDLE,
             LOGIN_UNTRUSTED,
             NO_MOUNT,
             OTHER_VERSION,
@@ -95,7 +97,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     ),
 }
 
-BEFORE_VAULT: Final = ON_THE_WAY | {REDIRECTED, UNREADABLE, NO_CA, LOGIN_UNTRUSTED, "InvalidProxyURL", *NO_CLOUD_LOGIN}
+BEFORE_VAULT: Final = ON_THE_WAY | {REDIRECTED, LOGIN_UNTRUSTED, "InvalidProxyURL", *NO_CLOUD_LOGIN}
 """The codes of failures before Vault is asked, and of answers that are not Vault's own."""
 
 ADVICE: Final[Mapping[str | Outcome, str]] = {
@@ -103,8 +105,10 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     DESTROYED: "Write a new version, or delete its metadata if it is to be absent.",
     LOGIN_REFUSED: "Check the credentials, role, 'auth_mount_point' and 'namespace' of the login.",
     DEAD_TOKEN: "Replace the token: in the option 'token', in what 'token_path' names, or in VAULT_TOKEN.",
-    UNREADABLE: "Let the option or variable name a file that Airflow's user can read and that holds the credential.",
-    NO_CA: "Let the option or variable name a CA bundle in PEM that Airflow's user can read.",
+    BAD_CREDENTIAL: (
+        "Let the option or variable name a file that Airflow's user can read and that holds the credential."
+    ),
+    BAD_BUNDLE: "Let the option or variable name a CA bundle in PEM that Airflow's user can read.",
     LOGIN_UNTRUSTED: "Name the CA bundle of the login's server in REQUESTS_CA_BUNDLE, or in AWS_CA_BUNDLE for STS.",
     SIGNING_REFUSED: "Grant the Google account roles/iam.serviceAccountTokenCreator on itself.",
     NO_MOUNT: "Check 'mount_point' and 'namespace'.",
@@ -120,8 +124,8 @@ ADVICE: Final[Mapping[str | Outcome, str]] = {
     "InvalidHeader": "Remove the characters from the token that no HTTP header can hold.",
     "UnicodeEncodeError": "Remove the characters from the token that no HTTP header can hold.",
     "TooManyRedirects": "Set 'url' to the address that Vault itself announces (api_addr).",
-    "CERTIFICATE_VERIFY_FAILED": "Set 'verify' to the bundle of the CA that signed Vault's certificate.",
-    "WRONG_VERSION_NUMBER": "Check the scheme and port of 'url': that port does not speak TLS.",
+    UNTRUSTED: "Set 'verify' to the bundle of the CA that signed Vault's certificate.",
+    NO_TLS: "Check the scheme and port of 'url': that port does not speak TLS.",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "Set 'cert' to the client certificate that Vault asks for.",
     "NoCredentialsError": "Give Airflow's host or pod AWS credentials, or set 'key_id' and 'secret_id'.",
     "ParamValidationError": "Correct 'assume_role_kwargs', or the token in the file of AWS_WEB_IDENTITY_TOKEN_FILE.",

@@ -23,6 +23,8 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
 from airflow_providers_secrets.stores.base import (
+    BAD_BUNDLE,
+    BAD_CREDENTIAL,
     MAX_CONNECTIONS,
     USER_AGENT,
     StoreError,
@@ -31,9 +33,7 @@ from airflow_providers_secrets.stores.base import (
     whole_body,
 )
 from airflow_providers_secrets.stores.vault.replies import (
-    NO_CA,
     REDIRECTED,
-    UNREADABLE,
     Reply,
     address,
     wrong_path,
@@ -143,7 +143,11 @@ def _verify(options: Options, *, encrypted: bool) -> bool | str:
     if given is False:
         return False
     if isinstance(given, str):
-        return _with_certificates("option 'verify'", given) if encrypted else _readable("option 'verify'", given, NO_CA)
+        return (
+            _with_certificates("option 'verify'", given)
+            if encrypted
+            else _readable("option 'verify'", given, BAD_BUNDLE)
+        )
     names = (*(() if given else _TRUSTED_BY_HVAC), *_TRUSTED_BY_REQUESTS)
     name = next(filter(os.environ.get, names), None)
     if name is None:
@@ -156,9 +160,9 @@ def _with_certificates(source: str, path: str) -> str:
     from airflow_providers_secrets.stores.https import context_of
 
     with contextlib.suppress(OSError, ValueError):
-        context_of(_readable(source, path, NO_CA))
+        context_of(_readable(source, path, BAD_BUNDLE))
         return path
-    raise StoreError(f"{source} names a file that holds no certificate", NO_CA)
+    raise StoreError(f"{source} names a file that holds no certificate", BAD_BUNDLE)
 
 
 def _cert(options: Options) -> str | tuple[str, str] | None:
@@ -171,7 +175,7 @@ def _cert(options: Options) -> str | tuple[str, str] | None:
     return (paths[0], paths[1]) if len(paths) > 1 else next(iter(paths), None)
 
 
-def _readable(source: str, path: str, code: str = UNREADABLE) -> str:
+def _readable(source: str, path: str, code: str = BAD_CREDENTIAL) -> str:
     if not os.access(path, os.R_OK):
         raise StoreError(f"{source} names a file that cannot be read", code)
     return path
