@@ -143,7 +143,7 @@ def _unreadable(error: Exception, *, challenged: bool) -> StoreError:
         return StoreError(FOREIGN_TOKEN)
     # azure-keyvault-secrets 4.9 raises IndexError for an empty challenge.
     if "challenge" in said or (challenged and isinstance(error, IndexError)):
-        return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
+        return StoreError(CHALLENGE)
     return StoreError(MALFORMED)
 
 

@@ -116,7 +116,7 @@ class Login:
         asked = {name: value for name, value in (options or {}).items() if value is not None}
         claims = asked.get("claims")
         if not all(urlsplit(scope).netloc for scope in scopes):
-            raise StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
+            raise StoreError(CHALLENGE)
         key = (scopes, asked.get("tenant_id"))
         with self._turn.taken():
             held = self._held if self._held and self._held.key == key else None
@@ -141,7 +141,7 @@ class Login:
     def refused(self) -> StoreError:
         """Return the error that a 401 from the vault means."""
         if self._held is None:
-            return StoreError("HTTP 401 that does not say what a token must be for", CHALLENGE)
+            return StoreError(CHALLENGE)
         if self._accepted or base.clock() >= self._first_token_at + REFUSAL_MEMO:
             # A new client asks again where to log in, and has none of the old tokens that the credential caches.
             return StoreError(EXPIRED, "HTTP 401")
