@@ -19,6 +19,7 @@ from airflow_providers_secrets.errors import (
 from airflow_providers_secrets.stores.base import (
     CONNECTION_REFUSED,
     EXISTS,
+    LOGIN_UNAVAILABLE,
     MALFORMED,
     NO_ROUTE,
     NO_TLS,
@@ -54,6 +55,7 @@ TOO_MUCH: Final = "listing too long"
 
 ADVICE: Final[Mapping[str | Outcome, str]] = {
     TOO_MUCH: "Take the kind out of the option preload, or divide what is under its prefix.",
+    LOGIN_UNAVAILABLE: "Check that the server of the login can be reached from this host and is healthy.",
     EXISTS: "Choose another name, or overwrite it.",
     NOT_VALID_NOW: "Renew the server's certificate, or set this host's clock.",
     OF_ANOTHER_HOST: "Ask under a name that the server's certificate has.",

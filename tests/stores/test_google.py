@@ -53,6 +53,7 @@ from tests.rigs.google import (
 )
 from tests.rigs.identities import Internet
 from tests.support.authority import Authority
+from tests.support.ports import free_port
 from tests.support.servers import BehindTls
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
@@ -685,6 +686,24 @@ def test_token_that_ended_is_not_used(google: GoogleRestRig, accounts: Accounts)
     assert len(google.calls) == 1
 
 
+def test_token_endpoint_that_cannot_be_reached_is_told_with_the_cause(
+    google: GoogleRestRig, accounts: Accounts
+) -> None:
+    port = free_port()
+    configuration = {**accounts.federation(), "token_url": f"http://127.0.0.1:{port}/"}
+    said = rf"login unavailable: connection refused \(127\.0\.0\.1 port {port}\)\. Check that host and port are right"
+    with pytest.raises(StoreUnavailable, match=said):
+        by_token(google, accounts, gcp_credential_config_file=configuration, max_attempts=1).get_variable("found")
+    with (
+        accounts.fault(Reply(reset=True)),
+        pytest.raises(
+            StoreUnavailable, match=r"login unavailable: connection closed .*\. Check that the server of the login"
+        ),
+    ):
+        by_token(google, accounts, max_attempts=1).get_variable("found")
+    assert google.calls == []
+
+
 def test_refused_login(google: GoogleRestRig, accounts: Accounts, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     asked = by_token(google, accounts)
@@ -886,7 +905,7 @@ def test_login_whose_answer_is_no_token_is_no_refusal(google: GoogleRestRig, acc
     asked = by_token(google, accounts, max_attempts=1)
     with accounts.fault(reply):
         with pytest.raises(
-            StoreUnavailable, match=r"login unavailable \([^)]+\)\. Check that whoever issues"
+            StoreUnavailable, match=r"login unavailable \([^)]+\)\. Check that the server of the login"
         ) as raised:
             asked.get_variable("found")
     assert "S3cr3t" not in "".join(traceback.format_exception(raised.value))

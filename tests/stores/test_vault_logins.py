@@ -39,6 +39,7 @@ from tests.rigs.identities import Directory, Internet, Radius
 from tests.rigs.openbao import ROOT_TOKEN, OpenBao
 from tests.rigs.vault import VaultRig, asking, vault_answer, vault_error
 from tests.support import needs
+from tests.support.ports import free_port
 from tests.support.servers import BehindTls
 
 POLICIES = {"token_policies": "everything-in-secret"}
@@ -894,7 +895,7 @@ def test_gcp_that_does_not_sign(
             r"Google login unavailable \(HTTP 429\)",
             Outcome.UNAVAILABLE,
         ),
-        (Reply(reset=True), "Google login unavailable", Outcome.UNAVAILABLE),
+        (Reply(reset=True), "Google login unavailable: connection closed without an answer", Outcome.UNAVAILABLE),
         (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), r"Google login refused \(HTTP 400\)", LOGIN_REFUSED),
     ],
     ids=["down", "throttled", "reset", "refused"],
@@ -992,10 +993,14 @@ def test_azure_token_that_is_cut_short_is_in_no_log(
 @pytest.mark.parametrize(
     ("reply", "code", "outcome"),
     [
-        (Reply(503, b"S3cr3t"), "Azure login: HTTP 503", Outcome.UNAVAILABLE),
+        (Reply(503, b"S3cr3t"), r"Azure login: HTTP 503\. Check that the server of the login", Outcome.UNAVAILABLE),
         (Reply(429, b"S3cr3t"), "Azure login: HTTP 429", Outcome.THROTTLED),
         (Reply(500, b"S3cr3t"), "Azure login: HTTP 500", Outcome.UNAVAILABLE),
-        (Reply(reset=True), "Azure login: no answer", Outcome.UNAVAILABLE),
+        (
+            Reply(reset=True),
+            r"Azure login: connection closed without an answer\. Check that the server of the login",
+            Outcome.UNAVAILABLE,
+        ),
         (Reply(400, b'{"error": "S3cr3t"}', GOOGLE_JSON), "Azure login refused", LOGIN_REFUSED),
     ],
     ids=["down", "throttled", "failing", "reset", "refused"],
@@ -1078,6 +1083,24 @@ def test_certificate_of_entra_that_nobody_trusts(
     assert entra.requests == recorder.requests == []
     internet.stop()
     entra.stop()
+
+
+@pytest.mark.usefixtures("no_azure_environment")
+def test_entra_that_cannot_be_reached_is_told_with_the_cause(recorder: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+    said = rf"Azure login: connection refused \(127\.0\.0\.1 port {port}\)\. Check that host and port are right"
+    credentials = {"azure_tenant_id": "tenant", "key_id": "client", "secret_id": "S3cr3t"}
+    with pytest.raises(StoreUnavailable, match=said):
+        asking(
+            url=recorder.url,
+            auth_type="azure",
+            role_id="airflow",
+            azure_resource="https://v",
+            max_attempts=1,
+            **credentials,
+        ).get_variable("x")
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize("auth_type", ["aws_iam", "azure", "gcp"])

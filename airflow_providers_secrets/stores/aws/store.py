@@ -12,7 +12,6 @@ from airflow_providers_secrets.stores.base import (
     BAD_BUNDLE,
     FOREIGN,
     LOGIN_REFUSED,
-    LOGIN_UNAVAILABLE,
     MALFORMED,
     NO_TLS,
     ON_THE_WAY,
@@ -220,7 +219,6 @@ COMMON_ADVICE: Final[Mapping[str | Outcome, str]] = {
         "Check the role of the pod or task: the service that AWS_CONTAINER_CREDENTIALS_* names refuses it."
     ),
     LOGIN_REFUSED: "Replace Google's credentials: whoever issues the tokens refuses them.",
-    LOGIN_UNAVAILABLE: "Check that whoever issues Google's tokens can be reached from this host.",
     "ProfileNotFound": "Name a profile of the AWS configuration files in 'profile_name'.",
     "PartialCredentialsError": (
         "Complete the pair of access key and secret access key; a profile with a role_arn needs a source_profile or "

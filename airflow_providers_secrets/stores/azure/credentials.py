@@ -25,11 +25,13 @@ from airflow_providers_secrets.stores.azure.session import make_session
 from airflow_providers_secrets.stores.base import (
     BAD_CREDENTIAL,
     LOGIN_REFUSED,
+    LOGIN_UNAVAILABLE,
     REFUSAL_MEMO,
     LoginGuard,
     StoreError,
     Turn,
     codes_of_certificate,
+    codes_of_network,
     seconds_to_wait,
 )
 from airflow_providers_secrets.stores.https import Verify
@@ -199,7 +201,8 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
             # In the default chain, no answer from there means that this is not a machine of Azure.
             if not (self._chain and urlsplit(request.url).hostname == METADATA_HOST):
                 reason = str(error) if isinstance(error, StoreError) else f"no answer ({type(error).__name__})"
-                self.troubles.append((tuple(codes_of_certificate(error)) or (reason,), None))
+                known = tuple(codes_of_certificate(error)) or tuple(codes_of_network(error))
+                self.troubles.append((known or (reason,), None))
             raise
         status = response.status_code
         if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -217,7 +220,7 @@ class LoginTransport(RequestsTransport):  # type: ignore[misc]  # it is loaded b
         if isinstance(hangs := error.__cause__, subprocess.TimeoutExpired):  # az, azd or PowerShell
             self.troubles.append(((f"no answer ({type(hangs).__name__})",), None))
         for codes, retry_after in self.troubles:
-            return StoreError(f"{name} login: {codes[0]}", *codes, retry_after=retry_after)
+            return StoreError(f"{name} login: {codes[0]}", *codes, LOGIN_UNAVAILABLE, retry_after=retry_after)
         found = re.search(r"\bAADSTS\d+\b", str(error))
         return StoreError(f"{name} login refused ({found[0] if found else type(error).__name__})", LOGIN_REFUSED)
 

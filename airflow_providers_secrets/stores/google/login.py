@@ -305,6 +305,9 @@ class Asking:
         if untrusted := tuple(base.codes_of_certificate(error)):
             return StoreError(*untrusted)
         status, reason = self._status or 0, type(error).__name__
+        unanswered = tuple(base.codes_of_network(error)) if self._began and not status else ()
+        if unanswered:
+            return StoreError(f"{LOGIN_UNAVAILABLE}: {unanswered[0]}", *unanswered[1:], LOGIN_UNAVAILABLE)
         if not self._began:
             code = COMMAND_FAILED if by_command else BAD_CREDENTIAL
         elif status < HTTPStatus.BAD_REQUEST:  # no answer, or one that is not from a token issuer

@@ -143,7 +143,6 @@ class SecretManager(Store):
         BAD_BUNDLE: "Fix the variable or the file.",
         UNTRUSTED: "Name the CA bundle in REQUESTS_CA_BUNDLE; for gRPC, in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.",
         LOGIN_REFUSED: "Replace the credentials: whoever issues the tokens refuses them.",
-        LOGIN_UNAVAILABLE: "Check that whoever issues the tokens can be reached from this host.",
         COMMAND_FAILED: (
             "Run the credentials' command as Airflow's user, with GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1."
         ),
