@@ -18,6 +18,7 @@ import botocore
 import pytest
 import trustme
 from botocore.loaders import JSONFileLoader
+from google.auth import impersonated_credentials
 
 from airflow_providers_secrets.errors import (
     ConfigurationError,
@@ -38,6 +39,7 @@ from airflow_providers_secrets.testing.tls import TlsFront
 from tests.rigs.aws import CREDENTIALS, REGION, AwsRig, aws_error, moto_url
 from tests.rigs.google import service_account_key
 from tests.support.authority import Authority
+from tests.support.ports import free_port
 from tests.support.servers import BehindTls
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
@@ -183,6 +185,35 @@ def test_what_googles_token_endpoint_answers(
         backend.get_variable("x")
     assert "S3cr3t" not in str(raised.value)
     assert sts.requests == []
+
+
+@pytest.mark.usefixtures("pauses")
+@pytest.mark.skipif(
+    not hasattr(impersonated_credentials.Credentials, "from_impersonated_service_account_info"),
+    reason="this google-auth gives no ID token of an impersonated account",
+)
+def test_an_impersonated_account_whose_issuer_is_away(
+    aws: AwsRig, sts: Proxy, google: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for again with a token of its source that still counts, and so without one more request for that."""
+    account = {
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": "https://iam.example.com/serviceAccounts/a@b.example:generateAccessToken",
+        "source_credentials": service_account_key(f"{google.url}/token"),
+    }
+    (tmp_path / "key.json").write_text(json.dumps(account))
+    port = free_port()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+    told = rf"Google login unavailable: connection refused \(127\.0\.0\.1 port {port}\)"
+    backend = aws.backend_class(**by_google(aws, sts), max_attempts=2, cache_ttl=0)
+    body = json.dumps({"access_token": "S3cr3t", "expires_in": 3600}).encode()
+    with (
+        google.fault(Reply(200, body, {"Content-Type": "application/json"})),
+        pytest.raises(StoreUnavailable, match=told) as raised,
+    ):
+        backend.get_variable("x")
+    assert "S3cr3t" not in str(raised.value)
+    assert len(google.requests) == 1
 
 
 def test_a_botocore_that_cannot_be_bounded_is_named_by_its_version() -> None:

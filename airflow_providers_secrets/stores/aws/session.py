@@ -33,7 +33,13 @@ from airflow_providers_secrets.files import version
 from airflow_providers_secrets.stores.aws.loader import loader_for
 from airflow_providers_secrets.stores.aws.store import given_keys
 from airflow_providers_secrets.stores.aws.transport import Body, BoundedSession, bounds, no_prompt
-from airflow_providers_secrets.stores.base import MAX_CONNECTIONS, USER_AGENT, StoreError, environment
+from airflow_providers_secrets.stores.base import (
+    LOGIN_UNAVAILABLE,
+    MAX_CONNECTIONS,
+    USER_AGENT,
+    StoreError,
+    environment,
+)
 
 Options = Mapping[str, Any]
 
@@ -368,7 +374,8 @@ def _token_of_google(options: Options) -> Callable[[], str]:
             except TimeoutError:
                 raise
             except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer through
-                codes = asking.fault(error).codes
+                # The key was read before. An impersonated account asks in a session of its own, not through `asking`.
+                codes = asking.fault(error, LOGIN_UNAVAILABLE).codes
             if codes:
                 raise StoreError(f"Google {codes[0]}", *codes)
         current: str = credentials.token

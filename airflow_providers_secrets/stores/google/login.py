@@ -172,7 +172,8 @@ class Login:
             except TimeoutError:
                 raise
             except Exception as error:  # noqa: BLE001  # google-auth lets errors of reading an answer, a file or a command through
-                fault = asking.fault(error, by_command=_kind(type(credentials).__module__) == "pluggable")
+                is_command = _kind(type(credentials).__module__) == "pluggable"
+                fault = asking.fault(error, COMMAND_FAILED if is_command else BAD_CREDENTIAL)
             else:
                 self._credentials = credentials  # not before: the former ones may have a token that is still valid
                 return
@@ -295,21 +296,20 @@ class Asking:
             return response
         raise StoreError(f"{LOGIN_UNAVAILABLE} ({reason})", LOGIN_UNAVAILABLE)
 
-    def fault(self, error: Exception, *, by_command: bool = False) -> StoreError:
+    def fault(self, error: Exception, unasked: str = BAD_CREDENTIAL) -> StoreError:
         """Return what *error* means, by the last answer: google-auth's errors do not tell an outage from a refusal.
 
-        :param by_command: whether the credentials run a command before the first request.
+        :param unasked: the code of a failure before the first request.
         """
         if isinstance(error, StoreError):
             return StoreError(*error.codes)
         if untrusted := tuple(base.codes_of_certificate(error)):
             return StoreError(*untrusted)
-        status, reason = self._status or 0, type(error).__name__
-        unanswered = tuple(base.codes_of_network(error)) if self._began and not status else ()
-        if unanswered:
+        if unanswered := tuple(base.codes_of_network(error)):
             return StoreError(f"{LOGIN_UNAVAILABLE}: {unanswered[0]}", *unanswered[1:], LOGIN_UNAVAILABLE)
+        status, reason = self._status or 0, type(error).__name__
         if not self._began:
-            code = COMMAND_FAILED if by_command else BAD_CREDENTIAL
+            code = unasked
         elif status < HTTPStatus.BAD_REQUEST:  # no answer, or one that is not from a token issuer
             code = LOGIN_UNAVAILABLE
         else:
